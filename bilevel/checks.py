@@ -1,0 +1,93 @@
+"""Checks of arguments: each error names the argument, what it got and what to do.
+
+Only concrete values are looked at, so that hyperparameters may be traced (a grid of them under `vmap`).
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def _concrete(value: Any) -> np.ndarray | None:
+    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+
+
+def positive(name: str, value: Any) -> None:
+    """A finite number above zero (each entry of an array)."""
+    array = _concrete(value)
+    if array is not None and not (np.isfinite(array) & (array > 0)).all():
+        raise ValueError(f"{name}: got {value}; it must be a finite number above zero")
+
+
+def fraction(name: str, value: Any) -> None:
+    """A number in [0, 1]."""
+    array = _concrete(value)
+    if array is not None and not ((array >= 0) & (array <= 1)).all():
+        raise ValueError(f"{name}: got {value}; it must lie between 0 and 1")
+
+
+def count(name: str, value: Any, least: int = 1) -> None:
+    """A Python integer of at least `least`: it fixes shapes or loop lengths."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: got {value!r}; it must be a Python integer, it fixes a loop's length or a shape")
+    if value < least:
+        raise ValueError(f"{name}: got {value}; it must be at least {least}")
+
+
+def key(name: str, value: Any) -> None:
+    """A single JAX random key."""
+    if value is None:
+        raise ValueError(f"{name}: missing; pass {name}=jax.random.key(0), or another seed")
+    is_array = isinstance(value, jax.Array)
+    if is_array and jnp.issubdtype(value.dtype, jax.dtypes.prng_key) and value.shape == ():
+        return
+    if is_array and value.dtype == jnp.uint32 and value.shape == (2,):
+        return  # a key of jax.random.PRNGKey
+    got = f"an array of shape {value.shape} and dtype {value.dtype}" if is_array else repr(value)
+    raise TypeError(f"{name}: got {got}; pass a single key, such as jax.random.key(0)")
+
+
+def one_of(name: str, value: str, known: Iterable[str]) -> None:
+    """One of the known names; the error lists the nearest."""
+    known = list(known)
+    if value not in known:
+        near = difflib.get_close_matches(str(value), known, n=3, cutoff=0.5)
+        advice = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
+        raise ValueError(f"{name}: {value!r} is unknown; {advice}")
+
+
+def tree(name: str, value: Any) -> Any:
+    """A pytree of floating arrays, with every array on the device; leaves that are not arrays pass.
+
+    Functions and other settings in it (an Equinox model holds its activation) are left as they are.
+    """
+    found = False
+
+    def check(path: Any, leaf: Any) -> Any:
+        nonlocal found
+        where = f"{name}{jax.tree_util.keystr(path)}"
+        if isinstance(leaf, int | float | complex) and path and isinstance(path[-1], jax.tree_util.GetAttrKey):
+            return leaf  # a setting of a module, such as a dropout rate
+        if isinstance(leaf, float | np.ndarray | np.generic):
+            leaf = jnp.asarray(leaf)
+        if isinstance(leaf, int | complex):
+            raise TypeError(f"{where}: got {leaf!r} ({type(leaf).__name__}); pass a floating-point number or array")
+        if not isinstance(leaf, jax.Array):
+            return leaf
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(f"{where}: got dtype {leaf.dtype}; pass floating-point arrays, e.g. .astype('float32')")
+        if leaf.size == 0:
+            raise ValueError(f"{where}: got an empty array of shape {leaf.shape}; remove it or give it entries")
+        if not isinstance(leaf, jax.core.Tracer) and not bool(jnp.isfinite(leaf).all()):
+            raise ValueError(f"{where}: contains NaN or infinity; start from finite values")
+        found = True
+        return leaf
+
+    checked = jax.tree_util.tree_map_with_path(check, value)
+    if not found:
+        raise TypeError(f"{name}: got {type(value).__name__} without any array; pass a pytree of floating arrays")
+    return checked

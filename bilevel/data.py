@@ -1,0 +1,121 @@
+"""Where batches come from: independent draws of rows, or blocks of a fixed partition.
+
+A source is a small module with three methods: `sample(key, size) -> indices`, `take(indices, size) ->
+rows` and `draw(key, size) -> Batch`. Another way of drawing is one more class.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+
+from bilevel.trees import take_rows
+
+
+class Batch(eqx.Module):
+    """Some rows of a level's data.
+
+    `rows` is what the level's loss receives; `indices` says where the rows stand in the data (a vector, or
+    the scalar start of a contiguous block; None for all of them); `size` is their number.
+    """
+
+    rows: PyTree[Array]
+    indices: Int[Array, "..."] | None
+    size: int = eqx.field(static=True)
+
+    def of(self, array: Array) -> Array:
+        """The batch's rows of another array that has one entry per row of the data."""
+        return array if self.indices is None else take_rows(array, self.indices, self.size)
+
+
+def _as_rows(arrays: Any) -> PyTree[Array]:
+    leaves, structure = jax.tree.flatten(arrays)
+    if not leaves:
+        raise ValueError("data: got a pytree without arrays; pass arrays with one leading axis of rows, or None")
+    leaves = [leaf if isinstance(leaf, jax.Array) else np.asarray(leaf) for leaf in leaves]
+    lengths = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
+    if None in lengths:
+        raise ValueError("data: got a scalar where an array with a leading axis of rows is meant")
+    if len(lengths) > 1:
+        shapes = ", ".join(str(leaf.shape) for leaf in leaves)
+        raise ValueError(f"data: leading axes differ ({shapes}); every array needs one entry per row")
+    if lengths == {0}:
+        raise ValueError("data: got zero rows; pass at least one row, or data=None for a level without data")
+    for leaf in leaves:
+        if leaf.dtype == object or leaf.dtype.kind in "US":
+            raise TypeError(f"data: got an array of dtype {leaf.dtype}; encode text and objects as numbers first")
+        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(np.isfinite(leaf).all()):
+            raise ValueError("data: contains NaN or infinity; drop or impute those rows first")
+    return jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in leaves])
+
+
+class Rows(eqx.Module):
+    """Independent uniform draws of rows, with replacement: what the papers' theorems assume.
+
+    **Arguments**: `arrays`, a pytree of arrays with one common leading axis of rows. They are converted to
+    device arrays once, here.
+
+    Example:
+        >>> import jax, numpy as np, bilevel as bl
+        >>> source = bl.Rows({"features": np.eye(4), "label": np.arange(4)})
+        >>> source.draw(jax.random.key(0), 2).rows["features"].shape
+        (2, 4)
+    """
+
+    arrays: PyTree[Array]
+
+    def __init__(self, arrays: PyTree):
+        self.arrays = _as_rows(arrays)
+
+    @property
+    def length(self) -> int:
+        """Number of rows."""
+        return jax.tree.leaves(self.arrays)[0].shape[0]
+
+    def check(self, size: int) -> None:
+        """Raise unless a batch of `size` can be drawn."""
+        if size > self.length:
+            raise ValueError(f"batch_size: got {size}, but the data have {self.length} rows; pass at most that")
+
+    def sample(self, key: PRNGKeyArray, size: int) -> Int[Array, " size"]:
+        return jax.random.randint(key, (size,), 0, self.length, dtype=jnp.int32)
+
+    def take(self, indices: Int[Array, "..."], size: int) -> PyTree[Array]:
+        return jax.tree.map(lambda array: take_rows(array, indices, size), self.arrays)
+
+    def draw(self, key: PRNGKeyArray, size: int) -> Batch:
+        self.check(size)
+        indices = self.sample(key, size)
+        return Batch(self.take(indices, size), indices, size)
+
+
+class Blocks(Rows):
+    """Uniform draws of one block of a fixed partition into contiguous blocks of equal size.
+
+    Reading a block is a copy of contiguous memory, faster than gathering rows. The partition is by
+    position: **the rows must already be in random order**, and the batch size must divide their number
+    (a short last block would be drawn as often as the others and weigh its rows more).
+
+    Example:
+        >>> import jax, numpy as np, bilevel as bl
+        >>> source = bl.Blocks(np.arange(6.0))
+        >>> source.draw(jax.random.key(0), 3).rows.shape
+        (3,)
+    """
+
+    def check(self, size: int) -> None:
+        super().check(size)
+        if self.length % size:
+            divisors = [d for d in range(1, self.length + 1) if self.length % d == 0]
+            below = max(d for d in divisors if d < size)
+            above = min(d for d in divisors if d > size)
+            raise ValueError(
+                f"batch_size: {self.length} rows do not divide into blocks of {size}; "
+                f"use {below} or {above}, drop {self.length % size} rows, or draw with bl.Rows"
+            )
+
+    def sample(self, key: PRNGKeyArray, size: int) -> Int[Array, ""]:
+        return size * jax.random.randint(key, (), 0, self.length // size, dtype=jnp.int32)

@@ -1,0 +1,231 @@
+"""Solvers of the adjoint system H v = b, where H = ∇²_yy g and b = F_y, from products with H alone.
+
+Each is a module of settings, called as `method(level, x, y, rhs, start, batch=batch, key=key)`, and gives an
+`Adjoint`. Methods that need one and the same H throughout take it on `batch`; the Neumann series draw a fresh
+batch for each factor, from `key`. A step that is a schedule sees `t`.
+"""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+
+from bilevel import checks, oracles, trees
+from bilevel.data import Batch
+from bilevel.problem import Level
+from bilevel.steps import positive_field
+
+Tree = PyTree[Any]
+
+
+class Adjoint(eqx.Module):
+    """An approximate solution of H v = b.
+
+    `products` counts the H-products in samples, as `Tally.add` takes it; `convex` is False when a direction
+    of curvature that is not positive was met, where v means nothing.
+    """
+
+    v: Tree
+    products: Any
+    convex: Bool[Array, ""] | bool = True
+
+
+class AbstractAdjoint(eqx.Module):
+    """A method for H v = b."""
+
+    @abc.abstractmethod
+    def __call__(
+        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
+    ) -> Adjoint: ...
+
+
+class ConjugateGradient(AbstractAdjoint):
+    """At most `steps` conjugate-gradient steps from `start`, all on one batch.
+
+    Stops when ‖b − H v‖ ≤ `tolerance` · ‖b‖ (never below the rounding of the dtype), and where pᵀH p ≤ 0
+    for a direction p: the lower level is then not strongly convex, and `Adjoint.convex` says so.
+
+    Reference: Hestenes & Stiefel (1952); in AID-BiO, Ji, Yang & Liang (ICML 2021), Algorithm 1.
+
+    Example:
+        >>> import bilevel as bl
+        >>> method = bl.ConjugateGradient(steps=20, tolerance=1e-6)
+    """
+
+    steps: int = eqx.field(static=True)
+    tolerance: Array = eqx.field(default=0.0, converter=np.asarray)
+
+    def __check_init__(self):
+        checks.count("steps", self.steps)
+        checks.fraction("tolerance", self.tolerance)
+
+    def __call__(self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
+        def hessian(u: Tree) -> Tree:
+            return oracles.hessian_product(level, x, y, u, batch)
+
+        residual = trees.sub(rhs, hessian(start))
+        rr = trees.dot(residual, residual)
+        bb = trees.dot(rhs, rhs)
+        least = jnp.maximum(jnp.asarray(self.tolerance).astype(bb.dtype), jnp.finfo(bb.dtype).eps) ** 2 * bb
+
+        def going_on(carry: Any) -> Bool[Array, ""]:
+            i, _, _, _, rr, convex = carry
+            return (i < self.steps) & (rr > least) & convex
+
+        def step(carry: Any) -> Any:
+            i, v, r, p, rr, _ = carry
+            Hp = hessian(p)
+            curvature = trees.dot(p, Hp)
+            convex = ~(curvature <= 0)  # NaN goes on, to be noticed as non-finite
+            length = jnp.where(convex, rr / curvature, 0.0)
+            v, r = trees.axpy(length, p, v), trees.axpy(-length, Hp, r)
+            new = trees.dot(r, r)
+            return i + 1, v, r, trees.axpy(new / rr, p, r), new, convex
+
+        carry = (0, start, residual, residual, rr, jnp.array(True))
+        i, v, _, _, _, convex = jax.lax.while_loop(going_on, step, carry)
+        return Adjoint(v, (i + 1, batch.size), convex)
+
+
+class Neumann(AbstractAdjoint):
+    """The truncated series v = η Σ_{q=0}^{Q} Π (I − η H(B_i)) b: Q factors, Q + 1 terms.
+
+    `order` is Q and `step` is η ≤ 1/L. Each factor draws its own batch, independent of the others: of the
+    level's size, or of `batch_sizes[i]`, in the order of use. Its bias is at most (1 − ημ)^{Q+1} ‖b‖/μ.
+
+    Reference: Ji, Yang & Liang (ICML 2021), eq. (5) and Algorithm 3.
+
+    Example:
+        >>> import bilevel as bl
+        >>> method = bl.Neumann(order=10, step=0.5)
+    """
+
+    order: int = eqx.field(static=True)
+    step: Any = positive_field("step")
+    batch_sizes: tuple[int, ...] | None = eqx.field(default=None, static=True)
+
+    def __check_init__(self):
+        checks.count("order", self.order, least=0)
+        if self.batch_sizes is not None:
+            if len(self.batch_sizes) != self.order:
+                raise ValueError(f"batch_sizes: got {len(self.batch_sizes)} sizes for {self.order} factors")
+            for size in self.batch_sizes:
+                checks.count("batch_sizes", size)
+
+    def __call__(
+        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
+    ) -> Adjoint:
+        eta = self.step(t)
+
+        def factor(i: Any, carry: tuple[Tree, Tree], size: int | None = None) -> tuple[Tree, Tree]:
+            r, total = carry
+            fresh = level.draw(jax.random.fold_in(key, i), size)
+            r = trees.axpy(-eta, oracles.hessian_product(level, x, y, r, fresh), r)
+            return r, trees.add(total, r)
+
+        carry = (rhs, rhs)
+        if self.batch_sizes is None or level.batch_size is None:
+            _, total = jax.lax.fori_loop(0, self.order, factor, carry)
+            products = self.order * (level.batch_size or level.length)
+        else:
+            for i, size in enumerate(self.batch_sizes):  # shapes differ, so the loop is unrolled
+                carry = factor(i, carry, size)
+            _, total = carry
+            products = sum(self.batch_sizes)
+        return Adjoint(trees.scale(eta, total), products)
+
+
+class RandomNeumann(AbstractAdjoint):
+    """One random term of the Neumann series, unbiased for its first K terms:
+
+        v = K c η Π_{i=1}^{k} (I − η H(ζ_i)) b,   k uniform on {0, …, K − 1}, independent ζ_i,
+
+    whose mean is c η Σ_{n<K} (I − ηH)ⁿ b. `order` is K, `step` is η = 1/L. ζ_1 acts first.
+
+    Reference: Ghadimi & Wang (arXiv 1802.02246); SUSTAIN, Khanduri et al. (NeurIPS 2021), eq. (7).
+
+    Example:
+        >>> import bilevel as bl
+        >>> method = bl.RandomNeumann(order=10, step=0.5)
+    """
+
+    order: int = eqx.field(static=True)
+    step: Any = positive_field("step")
+
+    def __check_init__(self):
+        checks.count("order", self.order)
+
+    def __call__(
+        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
+    ) -> Adjoint:
+        eta = self.step(t)
+        length_key, factor_key = jax.random.split(key)
+        k = jax.random.randint(length_key, (), 0, self.order)
+
+        def factor(i: Any, r: Tree) -> Tree:
+            fresh = level.draw(jax.random.fold_in(factor_key, i))
+            return trees.axpy(-eta, oracles.hessian_product(level, x, y, r, fresh), r)
+
+        r = jax.lax.fori_loop(0, k, factor, rhs)
+        return Adjoint(trees.scale(self.order * eta, r), (k, level.batch_size or level.length))
+
+
+class FixedPoint(AbstractAdjoint):
+    """`steps` steps of v ← v − η (H v − b) from `start`, all on one batch: Richardson's iteration.
+
+    From zero this is η Σ_{i<steps} (I − ηH)^i b. `step` is η ≤ 1/L.
+
+    Reference: AID-FP, Grazzi, Franceschi, Pontil & Salzo (ICML 2020).
+
+    Example:
+        >>> import bilevel as bl
+        >>> method = bl.FixedPoint(steps=100, step=0.1)
+    """
+
+    steps: int = eqx.field(static=True)
+    step: Any = positive_field("step")
+
+    def __check_init__(self):
+        checks.count("steps", self.steps)
+
+    def __call__(
+        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
+    ) -> Adjoint:
+        eta = self.step(t)
+
+        def step(_: Any, v: Tree) -> Tree:
+            Hv = oracles.hessian_product(level, x, y, v, batch)
+            return trees.axpy(-eta, trees.sub(Hv, rhs), v)
+
+        return Adjoint(jax.lax.fori_loop(0, self.steps, step, start), self.steps * batch.size)
+
+
+class Direct(AbstractAdjoint):
+    """The exact solution by a dense factorisation: O((dim y)²) memory, O((dim y)³) time.
+
+    Counted as dim y Hessian products, which is what forming the matrix costs.
+
+    **Raises** `ValueError` when the matrix would not fit in `max_bytes` (default 2 GB).
+
+    Example:
+        >>> import bilevel as bl
+        >>> method = bl.Direct()
+    """
+
+    max_bytes: int = eqx.field(default=2 * 10**9, static=True)
+
+    def __call__(self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
+        dim = sum(leaf.size for leaf in jax.tree.leaves(y))
+        needed = dim**2 * jnp.result_type(*jax.tree.leaves(y)).itemsize
+        if needed > self.max_bytes:
+            raise ValueError(
+                f"Direct: y has {dim} entries, so its Hessian takes {needed / 1e9:.1f} GB; "
+                "use bl.ConjugateGradient, or raise max_bytes"
+            )
+        matrix, unravel = oracles.dense_hessian(level, x, y, batch)
+        flat, _ = jax.flatten_util.ravel_pytree(rhs)
+        return Adjoint(unravel(jnp.linalg.solve(matrix, flat)), dim * batch.size)

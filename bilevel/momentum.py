@@ -1,0 +1,33 @@
+"""How directions are averaged over iterations."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from bilevel import trees
+
+Tree = PyTree[Any]
+
+
+def moving_average(average: Tree, sample: Tree, weight: Any) -> Tree:
+    """(1 − θ) · average + θ · sample, θ = `weight` of the fresh sample."""
+    return trees.add(trees.scale(1 - jnp.asarray(weight), average), trees.scale(weight, sample))
+
+
+def storm(estimate: Tree, old: Tree, new: Tree, weight: Any) -> Tree:
+    """Recursive momentum: new + (1 − η)(estimate − old), η = `weight` of the fresh sample.
+
+    `old` and `new` are the gradient of one and the same sample at the previous and the present point.
+
+    Reference: STORM, Cutkosky & Orabona (NeurIPS 2019).
+    """
+    return trees.add(trees.scale(1 - jnp.asarray(weight), trees.sub(estimate, old)), new)
+
+
+def at_both(sample: Callable[..., Tree], new: tuple[Tree, ...], old: tuple[Tree, ...]) -> tuple[Tree, Tree]:
+    """`sample` at two points in one batched pass, so that both see the same draws: (at new, at old)."""
+    both = jax.vmap(sample)(*jax.tree.map(lambda a, b: jnp.stack([a, b]), new, old))
+    return jax.tree.map(lambda leaf: leaf[0], both), jax.tree.map(lambda leaf: leaf[1], both)

@@ -1,0 +1,159 @@
+"""Every derivative of a level's loss, at one point on one batch, and the count of them.
+
+In the notation of the solvers: `F_x, F_y` are the gradients of f, `G_y` that of g, `H[v] = ∇²_yy g · v` and
+`J[v] = ∇_x∇_y g · v`, which lives in the space of x. One forward-over-reverse pass gives G_y, H[v] and
+J[v] together. What is not used of a pass is not computed: the compiler drops it.
+
+A gradient in x holds only the batch's rows of a per-row variable (`trees.SparseRows`), and nothing for a
+leaf that the loss does not use.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jax.interpreters import partial_eval
+from jaxtyping import Array, Float, Int, PyTree, Scalar
+
+from bilevel.data import Batch
+from bilevel.problem import Level, per_row_flags
+from bilevel.trees import SparseRows
+
+Tree = PyTree[Any]
+
+
+def loss(level: Level, x: Tree, y: Tree, batch: Batch) -> Float[Scalar, ""]:
+    """The level's mean loss over the batch."""
+    return level.loss(_rows_of_x(level, x, batch), y, batch.rows)
+
+
+def lower_gradient(level: Level, x: Tree, y: Tree, batch: Batch) -> Tree:
+    """G_y."""
+    return gradient_y(level, x, y, batch)
+
+
+def gradient_y(level: Level, x: Tree, y: Tree, batch: Batch) -> Tree:
+    """The gradient of the level's loss in y."""
+    return jax.grad(level.loss, argnums=1)(_rows_of_x(level, x, batch), y, batch.rows)
+
+
+def gradient_x(level: Level, x: Tree, y: Tree, batch: Batch) -> Tree:
+    """The gradient of the level's loss in x."""
+    x_batch = _rows_of_x(level, x, batch)
+    gradient = jax.grad(level.loss, argnums=0)(x_batch, y, batch.rows)
+    return _in_x_space(level, x, x_batch, y, batch, gradient)
+
+
+def upper_gradients(level: Level, x: Tree, y: Tree, batch: Batch) -> tuple[Tree, Tree]:
+    """(F_x, F_y) in one pass."""
+    x_batch = _rows_of_x(level, x, batch)
+    F_x, F_y = jax.grad(level.loss, argnums=(0, 1))(x_batch, y, batch.rows)
+    return _in_x_space(level, x, x_batch, y, batch, F_x), F_y
+
+
+def lower_products(level: Level, x: Tree, y: Tree, v: Tree, batch: Batch) -> tuple[Tree, Tree, Tree]:
+    """(G_y, H[v], J[v]) in one pass: the tangent of y ↦ (∇_x g, ∇_y g) along v, and its primal."""
+    x_batch = _rows_of_x(level, x, batch)
+
+    def gradients(y: Tree) -> tuple[Tree, Tree]:
+        return jax.grad(level.loss, argnums=(0, 1))(x_batch, y, batch.rows)
+
+    (_, G_y), (Jv, Hv) = jax.jvp(gradients, (y,), (v,))
+    return G_y, Hv, _in_x_space(level, x, x_batch, y, batch, Jv)
+
+
+def hessian_product(level: Level, x: Tree, y: Tree, v: Tree, batch: Batch) -> Tree:
+    """H[v]."""
+    return lower_products(level, x, y, v, batch)[1]
+
+
+def cross_product(level: Level, x: Tree, y: Tree, v: Tree, batch: Batch) -> Tree:
+    """J[v]."""
+    return lower_products(level, x, y, v, batch)[2]
+
+
+def dense_hessian(level: Level, x: Tree, y: Tree, batch: Batch) -> tuple[Float[Array, "y y"], Callable[[Array], Tree]]:
+    """The matrix ∇²_yy g over the raveled y, and the function that unravels a vector of that length."""
+    flat, unravel = ravel_pytree(y)
+    x_batch = _rows_of_x(level, x, batch)
+    matrix = jax.hessian(lambda flat: level.loss(x_batch, unravel(flat), batch.rows))(flat)
+    return matrix, unravel
+
+
+def _rows_of_x(level: Level, x: Tree, batch: Batch) -> Tree:
+    if batch.indices is None:
+        return x
+    leaves, structure = jax.tree.flatten(x)
+    flags = per_row_flags(level, x)
+    rows = [batch.of(leaf) if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)]
+    return jax.tree.unflatten(structure, rows)
+
+
+def _in_x_space(level: Level, x: Tree, x_batch: Tree, y: Tree, batch: Batch, gradient: Tree) -> Tree:
+    """A gradient with respect to the batch's rows of x, as a vector in the space of x."""
+    leaves, structure = jax.tree.flatten(x)
+    flags = per_row_flags(level, x)
+    used = _used_leaves(level, x_batch, y, batch)
+    placed = []
+    for leaf, part, flag, is_used in zip(leaves, jax.tree.leaves(gradient), flags, used, strict=True):
+        if not is_used and leaf.ndim > 0:
+            placed.append(SparseRows((), leaf.shape))
+        elif flag and batch.indices is not None:
+            placed.append(SparseRows(((batch.indices, part),), leaf.shape))
+        else:
+            placed.append(part)
+    return jax.tree.unflatten(structure, placed)
+
+
+def _used_leaves(level: Level, x_batch: Tree, y: Tree, batch: Batch) -> list[bool]:
+    """For each leaf of x, whether the loss depends on it (an upper loss often ignores x)."""
+    jaxpr = jax.make_jaxpr(lambda x: level.loss(x, y, batch.rows))(x_batch).jaxpr
+    return partial_eval.dce_jaxpr(jaxpr, [True])[1]
+
+
+class Tally(eqx.Module):
+    """Oracle calls so far, in samples: F-gradients, G-gradients, H-products and J-products.
+
+    A solver's state carries one, and the driver moves it into Python integers after every chunk. Within a
+    chunk a count may exceed what 32 bits hold (10⁷ rows, hundreds of inner steps), so it is kept as three
+    digits in base 2¹⁵.
+    """
+
+    digits: Int[Array, "4 3"]
+
+    KINDS = ("F", "G", "H", "J")
+
+    @staticmethod
+    def zero() -> "Tally":
+        return Tally(jnp.zeros((4, 3), jnp.uint32))
+
+    def add(self, *, F: Any = 0, G: Any = 0, H: Any = 0, J: Any = 0) -> "Tally":
+        """Add samples: each an integer, or `(calls, samples a call)` where the calls may be traced."""
+        added = jnp.stack([_digits(*(n if isinstance(n, tuple) else (1, n))) for n in (F, G, H, J)])
+        return Tally(_carry(self.digits + added))
+
+    def to_dict(self) -> dict[str, int]:
+        digits = np.asarray(self.digits).astype(object)
+        return {kind: int(d[0] + (d[1] << 15) + (d[2] << 30)) for kind, d in zip(self.KINDS, digits, strict=True)}
+
+
+def _digits(calls: Any, samples: int) -> Int[Array, "3"]:
+    """calls · samples in base 2¹⁵, `calls` below 2³¹ and the product below 2⁶⁰."""
+    if isinstance(calls, int):
+        n = calls * samples
+        return jnp.array([n & 0x7FFF, (n >> 15) & 0x7FFF, n >> 30], jnp.uint32)
+    a = jnp.asarray(calls).astype(jnp.uint32)
+    a = [a & 0x7FFF, (a >> 15) & 0x7FFF, a >> 30]
+    b = [np.uint32(samples & 0x7FFF), np.uint32((samples >> 15) & 0x7FFF), np.uint32(samples >> 30)]
+    high = a[0] * b[2] + a[1] * b[1] + a[2] * b[0]
+    return _carry(jnp.stack([a[0] * b[0], a[0] * b[1] + a[1] * b[0], high]))
+
+
+def _carry(digits: Int[Array, "... 3"]) -> Int[Array, "... 3"]:
+    low, middle, high = digits[..., 0], digits[..., 1], digits[..., 2]
+    middle = middle + (low >> 15)
+    return jnp.stack([low & 0x7FFF, middle & 0x7FFF, high + (middle >> 15)], axis=-1)

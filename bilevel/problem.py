@@ -1,0 +1,243 @@
+"""The two levels of a bilevel problem: min over x of f(x, y*(x)), where y*(x) minimises g(x, ·)."""
+
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, PyTree, Scalar
+
+from bilevel import checks
+from bilevel.data import Batch, Rows
+
+_LARGE_CONSTANT_BYTES = 1_000_000
+
+
+class Level(eqx.Module):
+    """One objective: the mean of a loss over the rows of a data set.
+
+    **Arguments**
+
+    - `loss(x, y, batch) -> scalar`: the mean loss over a batch. A plain function, an Equinox module or a
+      `jax.tree_util.Partial`. Arrays it needs belong in `data` or in a module, not in a closure, where
+      they would be compiled into the program.
+    - `data`: a pytree of arrays with one common leading axis of rows, or a source that says how they are
+      drawn (`bl.Rows`, the default, or `bl.Blocks`). `None`: a deterministic level; `batch` is `None`.
+    - `batch_size`: rows in a batch; `None` is all of them, a deterministic level.
+    - `per_row`: `True` when `x` holds one entry per row of this level's data: `loss` then receives only
+      the batch's rows of it, and a plain step on it costs O(batch). A pytree of booleans that is a prefix
+      of `x` declares single leaves.
+
+    **Raises** `ValueError` or `TypeError`, which name the argument, for a loss that does not take three
+    arguments, data of unequal length, without rows or with NaN, and a batch larger than the data.
+
+    Example:
+        >>> import bilevel as bl, jax.numpy as jnp
+        >>> def loss(x, y, batch):
+        ...     return jnp.mean((batch["features"] @ y - batch["target"]) ** 2) + jnp.exp(x) * y @ y
+        >>> data = {"features": jnp.ones((100, 3)), "target": jnp.ones(100)}
+        >>> bl.Level(loss, data=data, batch_size=10).length
+        100
+    """
+
+    loss: Callable[[Any, Any, Any], Scalar]
+    data: Rows | None
+    batch_size: int | None = eqx.field(static=True)
+    per_row: PyTree[bool]
+
+    def __init__(
+        self,
+        loss: Callable[[Any, Any, Any], Scalar],
+        data: Any = None,
+        batch_size: int | None = None,
+        per_row: PyTree[bool] = False,
+    ):
+        _check_signature(loss)
+        is_source = all(hasattr(data, name) for name in ("sample", "take", "draw"))
+        self.loss = loss
+        self.data = data if data is None or is_source else Rows(data)
+        self.batch_size = batch_size
+        self.per_row = per_row
+        if self.data is None:
+            if batch_size is not None:
+                raise ValueError(f"batch_size: got {batch_size} for a level without data; leave it out or pass data")
+            if any(jax.tree.leaves(per_row)):
+                raise ValueError("per_row: got True for a level without data; there are no rows for x to belong to")
+        elif batch_size is not None:
+            checks.count("batch_size", batch_size)
+            self.data.check(batch_size)
+
+    @property
+    def length(self) -> int:
+        """Number of rows of the data; 1 for a level without data."""
+        return 1 if self.data is None else self.data.length
+
+    def draw(self, key: PRNGKeyArray, size: int | None = None) -> Batch:
+        """A batch of `size` rows (default `batch_size`); of all rows if the level is deterministic."""
+        if self.data is None or self.batch_size is None:
+            return self.everything()
+        return self.data.draw(key, self.batch_size if size is None else size)
+
+    def everything(self) -> Batch:
+        """All rows, in order."""
+        return Batch(None if self.data is None else self.data.arrays, None, self.length)
+
+
+def _check_signature(loss: Any) -> None:
+    if not callable(loss):
+        raise TypeError(f"loss: got {loss!r}; pass a function loss(x, y, batch) -> scalar")
+    try:
+        inspect.signature(loss).bind(None, None, None)
+    except TypeError as error:
+        raise TypeError(f"loss: it must take three arguments, loss(x, y, batch); {error}") from None
+    except ValueError:
+        pass  # a builtin without a signature; tracing will tell
+
+
+class Problem(eqx.Module):
+    """min over x in X of f(x, y*(x)), where y*(x) = argmin over y of g(x, y).
+
+    **Arguments**
+
+    - `upper`, `lower`: the levels of f and g.
+    - `project(x) -> x`: the Euclidean projection onto X, applied after each step of x. Default: X is the
+      whole space.
+
+    Example:
+        >>> import bilevel as bl
+        >>> problem = bl.Problem(
+        ...     upper=bl.Level(lambda x, y, batch: (y - 1) ** 2),
+        ...     lower=bl.Level(lambda x, y, batch: (y - x) ** 2),
+        ...     project=lambda x: x.clip(0, 10),
+        ... )
+    """
+
+    upper: Level
+    lower: Level
+    project: Callable[[Any], Any]
+
+    def __init__(self, upper: Level, lower: Level, project: Callable[[Any], Any] | None = None):
+        for name, level in (("upper", upper), ("lower", lower)):
+            if not isinstance(level, Level):
+                raise TypeError(f"{name}: got {type(level).__name__}; pass bl.Level(loss, data=..., batch_size=...)")
+        if project is not None and not callable(project):
+            raise TypeError(f"project: got {project!r}; pass a function x -> x, or None")
+        self.upper, self.lower = upper, lower
+        self.project = _identity if project is None else project
+
+
+def _identity(x: Any) -> Any:
+    return x
+
+
+class _Combined(eqx.Module):
+    """A loss of the array leaves alone: the other leaves of x and y were set aside once."""
+
+    loss: Callable[[Any, Any, Any], Scalar]
+    x_static: PyTree
+    y_static: PyTree
+
+    def __call__(self, x: PyTree[Array], y: PyTree[Array], batch: Any) -> Scalar:
+        return self.loss(eqx.combine(x, self.x_static), eqx.combine(y, self.y_static), batch)
+
+
+class _CombinedProject(eqx.Module):
+    project: Callable[[Any], Any]
+    x_static: PyTree
+
+    def __call__(self, x: PyTree[Array]) -> PyTree[Array]:
+        return eqx.filter(self.project(eqx.combine(x, self.x_static)), eqx.is_inexact_array)
+
+
+def prepare(problem: Problem, x: Any, y: Any) -> tuple[Problem, Any, Any, Callable[[Any, Any], tuple[Any, Any]]]:
+    """Check a problem against its variables and keep only their arrays.
+
+    Returns the problem of the array leaves, these leaves of x and y, and `restore(x, y)` that gives a pair
+    back its other leaves.
+    """
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem: got {type(problem).__name__}; pass bl.Problem(upper=..., lower=...)")
+    x, y = checks.tree("x", x), checks.tree("y", y)
+    (x, x_static), (y, y_static) = (eqx.partition(tree, eqx.is_inexact_array) for tree in (x, y))
+    if jax.tree.leaves((x_static, y_static)):
+        levels = (
+            eqx.tree_at(lambda level: level.loss, level, _Combined(level.loss, x_static, y_static))
+            for level in (problem.upper, problem.lower)
+        )
+        problem = Problem(*levels, project=_CombinedProject(problem.project, x_static))
+    for name, level in (("upper", problem.upper), ("lower", problem.lower)):
+        _check_per_row(name, level, x)
+        _check_loss(name, level, x, y)
+    _check_project(problem, x)
+    return problem, x, y, lambda x, y: (eqx.combine(x, x_static), eqx.combine(y, y_static))
+
+
+def _check_per_row(name: str, level: Level, x: Any) -> None:
+    for is_per_row, leaf in zip(per_row_flags(level, x), jax.tree.leaves(x), strict=True):
+        if is_per_row and (leaf.ndim == 0 or leaf.shape[0] != level.length):
+            raise ValueError(
+                f"{name}.per_row: x has a leaf of shape {leaf.shape}, but the {name} data have {level.length} rows; "
+                "a per-row variable needs one entry per row"
+            )
+
+
+def per_row_flags(level: Level, x: Any) -> list[bool]:
+    """Which leaves of x hold one entry per row of the level's data."""
+    try:
+        flags = jax.tree.map(lambda flag, part: jax.tree.map(lambda _: flag, part), level.per_row, x)
+    except ValueError:
+        raise ValueError(f"per_row: {level.per_row} is not a prefix of x's tree {jax.tree.structure(x)}") from None
+    return jax.tree.leaves(flags)
+
+
+def _check_loss(name: str, level: Level, x: Any, y: Any) -> None:
+    batch = level.everything() if level.batch_size is None else _example(level)
+    flags = iter(per_row_flags(level, x))
+    x_batch = jax.tree.map(lambda leaf: leaf[: batch.size] if next(flags) else leaf, x)
+    out, constants = _shape_and_constants(level.loss, x_batch, y, batch.rows)
+    if not (hasattr(out, "shape") and hasattr(out, "dtype")) or out.shape != ():
+        got = f"shape {out.shape}" if hasattr(out, "shape") else type(out).__name__
+        raise ValueError(f"{name}.loss: returned {got}; it must return a scalar, such as the mean over the batch")
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        raise TypeError(f"{name}.loss: returned dtype {out.dtype}; it must return a floating-point scalar")
+    if constants > _LARGE_CONSTANT_BYTES:
+        warnings.warn(
+            f"{name}.loss closes over {constants / 1e6:.0f} MB of arrays, which are compiled into the program; "
+            "pass them as data, or make the loss an Equinox module or jax.tree_util.Partial that holds them",
+            stacklevel=4,
+        )
+
+
+def _example(level: Level) -> Batch:
+    assert level.data is not None and level.batch_size is not None
+    size = level.batch_size
+    return Batch(jax.tree.map(lambda array: array[:size], level.data.arrays), None, size)
+
+
+def _shape_and_constants(loss: Any, *args: Any) -> tuple[Any, int]:
+    """The output's shape and the bytes of arrays that tracing finds in closures; runs nothing."""
+    dynamic, static = eqx.partition((loss, args), eqx.is_array)
+    output = []
+
+    def call(dynamic: Any) -> Any:
+        loss, args = eqx.combine(dynamic, static)
+        output.append(loss(*args))
+        return [leaf for leaf in jax.tree.leaves(output[0]) if eqx.is_array(leaf)]
+
+    jaxpr = jax.make_jaxpr(call)(dynamic)
+    constants = sum(getattr(constant, "nbytes", 0) for constant in jaxpr.consts)
+    out = output[0]
+    return (jax.typeof(out) if eqx.is_array(out) else out), constants
+
+
+def _check_project(problem: Problem, x: Any) -> None:
+    shapes = eqx.filter_eval_shape(problem.project, x)
+    expected = eqx.filter_eval_shape(_identity, x)
+    if jax.tree.structure(shapes) != jax.tree.structure(expected) or any(
+        (a.shape, a.dtype) != (b.shape, b.dtype)
+        for a, b in zip(jax.tree.leaves(shapes), jax.tree.leaves(expected), strict=True)
+    ):
+        raise ValueError("project: its output has another structure, shape or dtype than x; return a point like x")

@@ -1,0 +1,254 @@
+"""The driver: runs a solver chunk by chunk, and keeps the time, the tally and the history."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+
+from bilevel import checks, trees
+from bilevel.oracles import Tally
+from bilevel.problem import Problem, prepare
+from bilevel.solution import FAILURES, RESULTS, History, Solution, SolveError
+from bilevel.solvers.base import AbstractSolver
+
+Tree = PyTree[Any]
+
+
+class Target(eqx.Module):
+    """A metric's value that ends a run: `Target("accuracy", at_least=0.9)` or `Target("loss", at_most=0.1)`."""
+
+    metric: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def __check_init__(self):
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("Target: pass one of at_least and at_most")
+
+    def reached(self, value: float) -> bool:
+        return value >= self.at_least if self.at_least is not None else value <= self.at_most
+
+
+def advance(solver: AbstractSolver, problem: Problem, state: Any, key: PRNGKeyArray, t0: Any, n: Any) -> Any:
+    """`n` steps from iteration `t0`, the key of step t being `fold_in(key, t)`: pure.
+
+    `t0` and `n` may be traced, so that one compiled program serves every chunk. The trajectory depends
+    neither on how the steps are cut into chunks nor on an interruption. x and y hold arrays alone.
+
+    Example:
+        >>> import bilevel as bl, jax
+        >>> problem = bl.Problem(
+        ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),
+        ...     lower=bl.Level(lambda x, y, _: 0.5 * (y - 3.0 * x) ** 2),
+        ... )
+        >>> solver, key = bl.SOBA(upper_step=0.01, lower_step=0.5, adjoint_step=0.5), jax.random.key(0)
+        >>> state = solver.init(problem, jax.numpy.ones(()), jax.numpy.zeros(()), key=key)
+        >>> round(float(bl.advance(solver, problem, state, key, 0, 500).x), 3)
+        0.333
+    """
+
+    def body(t: Any, state: Any) -> Any:
+        return solver.step(problem, state, t, key=jax.random.fold_in(key, t))
+
+    return jax.lax.fori_loop(t0, t0 + n, body, state)
+
+
+def _status(solver: AbstractSolver, state: Any) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+    return trees.all_finite(state), jnp.asarray(solver.is_convex(state))
+
+
+_init = eqx.filter_jit(lambda solver, problem, x, y, key: solver.init(problem, x, y, key=key))
+_advance = eqx.filter_jit(advance)
+_check = eqx.filter_jit(_status)
+
+
+@eqx.filter_jit
+def _advance_while_sound(solver: Any, problem: Problem, state: Any, key: PRNGKeyArray, t0: Any, n: Any) -> Any:
+    """The last sound state of a chunk, and how many steps it took."""
+
+    def going_on(carry: Any) -> Bool[Array, ""]:
+        t, _, sound = carry
+        return sound & (t < t0 + n)
+
+    def body(carry: Any) -> Any:
+        t, state, _ = carry
+        new = advance(solver, problem, state, key, t, 1)
+        finite, convex = _status(solver, new)
+        sound = finite & convex
+        return jnp.where(sound, t + 1, t), trees.where(sound, new, state), sound
+
+    t, state, _ = jax.lax.while_loop(going_on, body, (t0, state, jnp.array(True)))
+    return state, t - t0
+
+
+class _Run:
+    """One call of `solve`: what has been reached so far."""
+
+    def __init__(self, problem: Problem, solver: AbstractSolver, restore: Any, key: PRNGKeyArray, previous: Any):
+        self.problem, self.solver, self.restore, self.key = problem, solver, restore, key
+        self.state: Any = None
+        self.result = RESULTS.successful
+        self.stats = {"steps": 0, "compile_seconds": 0.0, "run_seconds": 0.0} | dict.fromkeys(Tally.KINDS, 0)
+        self.rows: list[dict[str, Any]] = []
+        if previous is not None:
+            self.stats |= previous.stats
+            self.rows += previous.history.rows
+            self.state = previous.state
+
+    def solution(self) -> Solution:
+        x, y = self.restore(self.state.x, self.state.y)
+        return Solution(x, y, self.result, History(self.rows), self.state, dict(self.stats), self.key)
+
+    def take_tally(self) -> None:
+        for kind, n in self.state.tally.to_dict().items():
+            self.stats[kind] += n
+        self.state = eqx.tree_at(lambda state: state.tally, self.state, Tally.zero())
+
+    def compile(self, x: Tree, y: Tree) -> None:
+        """Compile by a chunk of no steps; the state is the start's (or the previous run's) after it."""
+        start = time.perf_counter()
+        if self.state is None:
+            self.state = _init(self.solver, self.problem, x, y, jax.random.fold_in(self.key, 2**31))
+        jax.block_until_ready(self._call(_advance, 0))
+        jax.block_until_ready(_check(self.solver, self.state))
+        self.stats["compile_seconds"] += time.perf_counter() - start
+        self.take_tally()
+
+    def _call(self, program: Any, n: int) -> Any:
+        t0 = jnp.asarray(self.stats["steps"], jnp.int32)
+        return program(self.solver, self.problem, self.state, self.key, t0, jnp.asarray(n, jnp.int32))
+
+    def chunk(self, n: int) -> None:
+        start = time.perf_counter()
+        state = jax.block_until_ready(self._call(_advance, n))
+        self.stats["run_seconds"] += time.perf_counter() - start
+        finite, convex = (bool(flag) for flag in _check(self.solver, state))
+        if not (finite and convex):
+            state, n = jax.device_get(self._call(_advance_while_sound, n))
+            state = jax.tree.map(jnp.asarray, state)
+            self.result = RESULTS.not_convex if not convex else RESULTS.nonfinite
+        self.state = state
+        self.stats["steps"] += int(n)
+        self.take_tally()
+
+    def record(self, metrics: Any) -> dict[str, Any]:
+        row = {"step": self.stats["steps"], "seconds": self.stats["run_seconds"]}
+        row |= {kind: self.stats[kind] for kind in Tally.KINDS}
+        if metrics is not None:
+            values = metrics(*self.restore(self.state.x, self.state.y))
+            row |= {name: float(value) for name, value in values.items()}
+        self.rows.append(row)
+        return row
+
+
+def solve(
+    problem: Problem,
+    solver: AbstractSolver,
+    x: Any,
+    y: Any = None,
+    *,
+    steps: int,
+    key: PRNGKeyArray | None = None,
+    every: int = 1000,
+    metrics: Callable[[Any, Any], dict[str, Any]] | None = None,
+    target: Target | None = None,
+    callbacks: Sequence[Callable[[Solution], Any]] = (),
+    progress: bool | None = None,
+    throw: bool = True,
+) -> Solution:
+    """Run a solver for a number of steps.
+
+    **Arguments**
+
+    - `x`, `y`: the starts, pytrees of floating arrays; Equinox modules may hold other leaves. Or, as `x`, a
+      `Solution` to go on from (then leave out `y` and `key`): `solve(problem, solver, solution, steps=…)`
+      gives bit for bit what one longer run would have given.
+    - `steps`: how many more. `key`: a JAX random key; the same key gives the same run.
+    - `every`: steps in a chunk. After each one the history gets a row, `metrics(x, y) -> {name: number}` is
+      evaluated, `target` is checked, and each of `callbacks` receives the `Solution` so far; one that returns
+      True stops the run.
+    - `progress`: a bar on the terminal; default: only where standard error is one.
+    - `throw`: raise `SolveError`, with `.solution`, where the run cannot go on; else return it.
+
+    **Returns** a `Solution`. Any exception that leaves from within (a metric's, Ctrl-C) carries `.solution` too.
+
+    **Raises** `ValueError` or `TypeError`, before anything is compiled, for bad input; `SolveError` when an
+    iterate is no longer finite or conjugate gradient meets a curvature that is not positive.
+
+    Example:
+        >>> import bilevel as bl, jax
+        >>> problem = bl.Problem(
+        ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),
+        ...     lower=bl.Level(lambda x, y, _: 0.5 * (y - 3.0 * x) ** 2),
+        ... )
+        >>> solver = bl.SOBA(upper_step=0.01, lower_step=0.5, adjoint_step=0.5)
+        >>> solution = bl.solve(problem, solver, 1.0, 0.0, steps=200, every=50, key=jax.random.key(0))
+        >>> solution.history["step"].tolist()
+        [0, 50, 100, 150, 200]
+    """
+    if not isinstance(solver, AbstractSolver):
+        raise TypeError(f"solver: got {solver!r}; pass a solver such as bl.SOBA(upper_step=0.1, ...)")
+    checks.count("steps", steps)
+    checks.count("every", every)
+    previous = x if isinstance(x, Solution) else None
+    if previous is not None:
+        if y is not None or key is not None:
+            raise ValueError("x: got a Solution to continue; leave out y and key, it holds them")
+        x, y, key = previous.x, previous.y, previous.key
+    checks.key("key", key)
+    problem, x, y, restore = prepare(problem, x, y)
+    run = _Run(problem, solver, restore, key, previous)
+    run.compile(x, y)
+    end = run.stats["steps"] + steps
+    try:
+        with _progress_bar(progress, steps) as show:
+            if not run.rows:
+                run.record(metrics)
+            stop = _stops(run, target, ())
+            while not stop and run.stats["steps"] < end:
+                run.chunk(min(every, end - run.stats["steps"]))
+                show(run.stats["steps"] - (end - steps), run.record(metrics))
+                stop = _stops(run, target, callbacks)
+    except BaseException as error:
+        run.result = RESULTS.interrupted
+        error.solution = run.solution()  # pyright: ignore[reportAttributeAccessIssue]
+        raise
+    solution = run.solution()
+    if throw and any(run.result == failure for failure in FAILURES):
+        raise SolveError(f"after step {run.stats['steps']}: {RESULTS[run.result]}", solution)
+    return solution
+
+
+def _stops(run: _Run, target: Target | None, callbacks: Sequence[Callable[[Solution], Any]]) -> bool:
+    for callback in callbacks:
+        if callback(run.solution()) is True and run.result == RESULTS.successful:
+            run.result = RESULTS.stopped
+    if target is not None:
+        checks.one_of("target", target.metric, run.rows[-1])
+        if target.reached(run.rows[-1][target.metric]) and run.result == RESULTS.successful:
+            run.result = RESULTS.target_reached
+    return not bool(run.result == RESULTS.successful)
+
+
+@contextlib.contextmanager
+def _progress_bar(progress: bool | None, steps: int) -> Iterator[Callable[[int, dict[str, Any]], None]]:
+    if not (sys.stderr.isatty() if progress is None else progress):
+        yield lambda done, row: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("solve", total=steps)
+
+        def show(done: int, row: dict[str, Any]) -> None:
+            numbers = [f"{name} {value:.4g}" for name, value in row.items() if name not in ("step", "seconds", *"FGHJ")]
+            bar.update(task, completed=done, description="  ".join(["solve", *numbers[:3]]))
+
+        yield show

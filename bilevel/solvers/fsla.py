@@ -1,0 +1,124 @@
+"""FSLA: a fully single loop, with the adjoint kept by SGD and recursive momentum on x."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import PRNGKeyArray, PyTree
+
+from bilevel import checks, oracles, trees
+from bilevel.data import Batch
+from bilevel.momentum import at_both, storm
+from bilevel.oracles import Tally
+from bilevel.problem import Problem
+from bilevel.solvers.base import AbstractSolver
+from bilevel.steps import AbstractStep, inverse_power, step_field, weight_field
+
+Tree = PyTree[Any]
+
+
+class FSLAState(eqx.Module):
+    """x, y, the adjoint v, the direction d of x, and the state of each step rule."""
+
+    x: Tree
+    y: Tree
+    v: Tree
+    d: Tree
+    rules: tuple[Tree, Tree, Tree]
+    tally: Tally
+
+
+class FSLA(AbstractSolver):
+    """Fully single-loop algorithm.
+
+    With ∇f(x, y, v; ξ) = F_x(x, y; ξ4) − J(x, y; ξ5)[v], and independent ξ1, …, ξ5, at k = 0, 1, …:
+
+        x_{k+1} = x_k − α_k d_k
+        y_{k+1} = y_k − τ_{k+1} G_y(x_{k+1}, y_k; ξ1)
+        v_{k+1} = β_{k+1} F_y(x_{k+1}, y_k; ξ2) + v_k − β_{k+1} H(x_{k+1}, y_k; ξ3)[v_k]
+        d_{k+1} = ∇f(x_{k+1}, y_{k+1}, v_{k+1}; ξ) + (1 − η_{k+1})(d_k − ∇f(x_k, y_k, v_k; ξ))
+
+    from v_0 = 0 and d_0 = ∇f(x_0, y_0, v_0; ξ). Both gradients of the last line see the same ξ4, ξ5.
+
+    **Arguments**
+
+    - `upper_step` (α_k), `lower_step` (τ_{k+1}), `adjoint_step` (β_{k+1}): a number, a schedule of k or a
+      `Rule`.
+    - `storm_weight` (η_{k+1}): a number in [0, 1] or a schedule of k, the weight of the fresh sample.
+
+    d spans all of x: a step on a per-row variable costs O(rows).
+
+    Example:
+        >>> import bilevel as bl, jax
+        >>> problem = bl.Problem(
+        ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),
+        ...     lower=bl.Level(lambda x, y, _: 0.5 * (y - 3.0 * x) ** 2),
+        ... )
+        >>> solver = bl.FSLA(upper_step=0.05, lower_step=0.5, adjoint_step=0.5, storm_weight=0.5)
+        >>> solution = bl.solve(problem, solver, 1.0, 0.0, steps=200, key=jax.random.key(0))
+        >>> round(float(solution.x), 3)
+        0.333
+
+    Reference: Li, Gu & Huang, "A Fully Single Loop Algorithm for Bilevel Optimization without Hessian
+    Inverse", AAAI 2022, Algorithm 1.
+
+    Differences from the paper: v_0 and d_0, which the listing does not give, are as above; line 7 uses the old y_k as
+    the listing has it (eq. (10) of the text has the new one); x may be projected.
+    """
+
+    upper_step: AbstractStep = step_field("upper_step")
+    lower_step: AbstractStep = step_field("lower_step")
+    adjoint_step: AbstractStep = step_field("adjoint_step")
+    storm_weight: Any = weight_field("storm_weight")
+
+    @classmethod
+    def from_paper(cls, delta: float, c_tau: float, c_beta: float, c_eta: float) -> "FSLA":
+        """The schedules of the listing: α_k = δ/√(k+1); τ_{k+1}, β_{k+1}, η_{k+1} = c_τ α_k, c_β α_k, c_η α_k.
+
+        (The listing's √k divides by zero at k = 0.) δ c_η ≤ 1, so that η is a weight throughout.
+        """
+        for name, value in (("delta", delta), ("c_tau", c_tau), ("c_beta", c_beta), ("c_eta", c_eta)):
+            checks.positive(name, value)
+        if delta * c_eta > 1:
+            raise ValueError(f"c_eta: delta · c_eta is {delta * c_eta:g}; it must be at most 1, the first weight")
+        return cls(*(inverse_power(delta * c, 0.5) for c in (1.0, c_tau, c_beta, c_eta)))
+
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> FSLAState:
+        upper_key, lower_key = jax.random.split(key)
+        xi4, xi5 = problem.upper.draw(upper_key), problem.lower.draw(lower_key)
+        v = trees.zeros_like(y)
+        d = trees.dense(_gradient(problem, x, y, v, xi4, xi5), x)
+        rules = (self.upper_step.init(x), self.lower_step.init(y), self.adjoint_step.init(y))
+        return FSLAState(x, y, v, d, rules, Tally.zero().add(F=xi4.size, J=xi5.size))
+
+    def step(self, problem: Problem, state: FSLAState, t: Any, *, key: PRNGKeyArray) -> FSLAState:
+        old = x, y, v = state.x, state.y, state.v
+        x_rule, y_rule, v_rule = state.rules
+        upper, lower = problem.upper, problem.lower
+        keys = jax.random.split(key, 5)
+        xi1, xi3, xi5 = (lower.draw(k) for k in keys[:3])
+        xi2, xi4 = (upper.draw(k) for k in keys[3:])
+
+        x, x_rule = self.upper_step(x, state.d, x_rule, t)
+        x = problem.project(x)
+        G_y = oracles.lower_gradient(lower, x, y, xi1)
+        F_y = oracles.gradient_y(upper, x, y, xi2)
+        Hv = oracles.hessian_product(lower, x, y, v, xi3)
+        y, y_rule = self.lower_step(y, G_y, y_rule, t)
+        v, v_rule = self.adjoint_step(v, trees.sub(Hv, F_y), v_rule, t)
+
+        def gradient(x: Tree, y: Tree, v: Tree) -> Tree:
+            return _gradient(problem, x, y, v, xi4, xi5)
+
+        gradient_new, gradient_old = at_both(gradient, (x, y, v), old)
+        d = storm(state.d, gradient_old, gradient_new, self.storm_weight(t))
+
+        f, g = xi2.size, xi1.size
+        tally = state.tally.add(F=3 * f, G=g, H=g, J=2 * g)
+        return FSLAState(x, y, v, d, (x_rule, y_rule, v_rule), tally)
+
+
+def _gradient(problem: Problem, x: Tree, y: Tree, v: Tree, xi4: Batch, xi5: Batch) -> Tree:
+    """∇f(x, y, v; ξ) = F_x(x, y; ξ4) − J(x, y; ξ5)[v]."""
+    F_x = oracles.gradient_x(problem.upper, x, y, xi4)
+    return trees.sub(F_x, oracles.cross_product(problem.lower, x, y, v, xi5))

@@ -1,0 +1,128 @@
+"""stocBiO: SGD lower loop, Neumann-series adjoint with growing batches, plain upper step."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import PRNGKeyArray, PyTree
+
+from bilevel import checks, oracles, trees
+from bilevel.hypergradients.adjoint import Neumann
+from bilevel.oracles import Tally
+from bilevel.problem import Problem
+from bilevel.solvers.base import AbstractSolver, descend
+from bilevel.steps import AbstractStep, positive_field, step_field
+
+Tree = PyTree[Any]
+
+
+class StocBiOState(eqx.Module):
+    """x, y, and the state of x's step rule."""
+
+    x: Tree
+    y: Tree
+    rule: Tree
+    tally: Tally
+
+
+class StocBiO(AbstractSolver):
+    """Stochastic bilevel optimizer.
+
+        y⁰ = y_{k−1}^D;   y^t = y^{t−1} − α G_y(x_k, y^{t−1}; S_{t−1}),   t = 1..D, a fresh batch each
+        draw D_F, D_G and B_1..B_Q, all independent
+        r_Q = F_y(x_k, y^D; D_F);   r_{i−1} = r_i − η H(x_k, y^D; B_i)[r_i],   i = Q..1
+        v   = η Σ_{i=0}^{Q} r_i
+        x_{k+1} = x_k − β (F_x(x_k, y^D; D_F) − J(x_k, y^D; D_G)[v])
+
+    **Arguments**
+
+    - `upper_step` (β), `lower_step` (α): a number, a schedule of k or a `Rule`.
+    - `inner_steps` (D), `neumann_order` (Q factors, Q + 1 terms), `neumann_step` (η ≤ 1/L).
+    - `hessian_batch_sizes`: sizes of B_Q, …, B_1 in this order, which is the order of use; an integer is
+      the same for all, None the level's. `neumann_batch_sizes` gives those of Proposition 3.
+    - `cross_batch_size`: size of D_G; None is the level's.
+
+    Example:
+        >>> import bilevel as bl, jax
+        >>> problem = bl.Problem(
+        ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),
+        ...     lower=bl.Level(lambda x, y, _: 0.5 * (y - 3.0 * x) ** 2),
+        ... )
+        >>> solver = bl.StocBiO(upper_step=0.05, lower_step=0.5, inner_steps=5, neumann_order=10, neumann_step=0.5)
+        >>> solution = bl.solve(problem, solver, 1.0, 0.0, steps=100, key=jax.random.key(0))
+        >>> round(float(solution.x), 3)
+        0.333
+
+    Reference: Ji, Yang & Liang, "Bilevel Optimization: Convergence Analysis and Enhanced Design", ICML 2021,
+    Algorithms 2 and 3, eq. (5).
+
+    Differences from the paper: x may be projected.
+    """
+
+    upper_step: AbstractStep = step_field("upper_step")
+    lower_step: AbstractStep = step_field("lower_step")
+    inner_steps: int = eqx.field(static=True)
+    neumann_order: int = eqx.field(static=True)
+    neumann_step: Any = positive_field("neumann_step")
+    hessian_batch_sizes: int | tuple[int, ...] | None = eqx.field(default=None, static=True)
+    cross_batch_size: int | None = eqx.field(default=None, static=True)
+
+    def __check_init__(self):
+        checks.count("inner_steps", self.inner_steps)
+        checks.count("neumann_order", self.neumann_order, least=0)
+        if self.cross_batch_size is not None:
+            checks.count("cross_batch_size", self.cross_batch_size)
+        sizes = self.hessian_batch_sizes
+        if isinstance(sizes, tuple) and len(sizes) != self.neumann_order:
+            raise ValueError(f"hessian_batch_sizes: got {len(sizes)} sizes for neumann_order={self.neumann_order}")
+        for size in sizes if isinstance(sizes, tuple) else () if sizes is None else (sizes,):
+            checks.count("hessian_batch_sizes", size)
+
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> StocBiOState:
+        return StocBiOState(x, y, self.upper_step.init(x), Tally.zero())
+
+    def step(self, problem: Problem, state: StocBiOState, t: Any, *, key: PRNGKeyArray) -> StocBiOState:
+        x, upper, lower = state.x, problem.upper, problem.lower
+        S_key, F_key, G_key, B_key = jax.random.split(key, 4)
+
+        y = descend(lower, x, state.y, self.lower_step, self.inner_steps, t, key=S_key)
+
+        D_F, D_G = upper.draw(F_key), lower.draw(G_key, self.cross_batch_size)
+        F_x, F_y = oracles.upper_gradients(upper, x, y, D_F)
+        adjoint = self._neumann()(lower, x, y, F_y, F_y, batch=D_G, key=B_key, t=t)
+        Jv = oracles.cross_product(lower, x, y, adjoint.v, D_G)
+        x, rule = self.upper_step(x, trees.sub(F_x, Jv), state.rule, t)
+
+        inner = self.inner_steps * (lower.batch_size or lower.length)
+        tally = state.tally.add(F=D_F.size, G=inner, H=adjoint.products, J=D_G.size)
+        return StocBiOState(problem.project(x), y, rule, tally)
+
+    def _neumann(self) -> Neumann:
+        sizes = self.hessian_batch_sizes
+        if isinstance(sizes, int):
+            sizes = (sizes,) * self.neumann_order
+        return Neumann(self.neumann_order, self.neumann_step, sizes)
+
+
+def neumann_batch_sizes(batch_size: int, order: int, step: float, strong_convexity: float) -> tuple[int, ...]:
+    """The sizes |B_{Q+1−j}| = ⌈B Q (1 − ημ)^{j−1}⌉, j = 1..Q, in the order of use: largest first.
+
+    **Arguments**: B, Q, η ≤ 1/L and μ. B ≥ 1/(Q (1 − ημ)^{Q−1}) leaves each at least one sample.
+
+    Example:
+        >>> import bilevel as bl
+        >>> bl.neumann_batch_sizes(batch_size=10, order=3, step=0.5, strong_convexity=0.2)
+        (30, 27, 25)
+
+    Reference: Ji, Yang & Liang (ICML 2021), Proposition 3.
+    """
+    checks.count("batch_size", batch_size)
+    checks.count("order", order)
+    checks.positive("step", step)
+    checks.positive("strong_convexity", strong_convexity)
+    if step * strong_convexity >= 1:
+        raise ValueError(f"step: got {step} with strong_convexity {strong_convexity}; their product must be below 1")
+    decay = 1 - step * strong_convexity
+    # the slack keeps rounding from adding a sample to a size that is whole
+    return tuple(math.ceil(batch_size * order * decay**j - 1e-9) for j in range(order))

@@ -1,0 +1,139 @@
+"""Arithmetic on pytrees whose leaves are arrays, or a few rows of a tall array.
+
+A gradient with respect to one weight per row of data touches only the rows of the batch. `SparseRows`
+holds just those, so that `x - step * gradient` costs O(batch) and not O(rows). It behaves like an array
+under `+`, `-` and multiplication by a scalar; everything here accepts both kinds of leaf.
+"""
+
+import operator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
+
+Tree = PyTree[Any]
+
+
+def take_rows(array: Array, indices: Int[Array, "..."], size: int) -> Array:
+    """Rows of `array`: those at a vector of `indices`, or `size` contiguous ones from a scalar start."""
+    if indices.ndim == 0:
+        return jax.lax.dynamic_slice_in_dim(array, indices, size)
+    return array.at[indices].get(mode="promise_in_bounds")
+
+
+def add_rows(array: Array, indices: Int[Array, "..."], rows: Array) -> Array:
+    """`array` with `rows` added where `take_rows` would read them."""
+    if rows.shape[0] == 0:
+        return array
+    if indices.ndim == 0:
+        old = jax.lax.dynamic_slice_in_dim(array, indices, rows.shape[0])
+        return jax.lax.dynamic_update_slice_in_dim(array, old + rows, indices, 0)
+    return array.at[indices].add(rows, mode="promise_in_bounds")
+
+
+class SparseRows(eqx.Module):
+    """The sum over `parts` of `rows` placed at `indices` of a zero array of `shape`; no parts is zero."""
+
+    parts: tuple[tuple[Int[Array, "..."], Array], ...]
+    shape: tuple[int, ...] = eqx.field(static=True)
+
+    __array_ufunc__ = None  # so that NumPy leaves the operators to this class
+
+    def add_to(self, array: Array) -> Array:
+        for indices, rows in self.parts:
+            array = add_rows(array, indices, rows.astype(array.dtype))
+        return array
+
+    def dense(self, dtype: Any) -> Array:
+        return self.add_to(jnp.zeros(self.shape, dtype))
+
+    def _map(self, f: Any) -> "SparseRows":
+        return SparseRows(tuple((indices, f(rows)) for indices, rows in self.parts), self.shape)
+
+    def __neg__(self) -> "SparseRows":
+        return self._map(operator.neg)
+
+    def __mul__(self, scale: Any) -> "SparseRows":
+        return self._map(lambda rows: rows * scale)
+
+    __rmul__ = __mul__
+
+    def __add__(self, other: Any) -> Any:
+        if isinstance(other, SparseRows):
+            return SparseRows(self.parts + other.parts, self.shape)
+        return self.add_to(other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Any:
+        return self + (-other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return (-self) + other
+
+
+def _is_sparse(leaf: Any) -> bool:
+    return isinstance(leaf, SparseRows)
+
+
+def map(f: Any, tree: Tree, *others: Tree) -> Tree:
+    """`jax.tree.map` that takes a `SparseRows` for one leaf."""
+    return jax.tree.map(f, tree, *others, is_leaf=_is_sparse)
+
+
+def add(a: Tree, b: Tree) -> Tree:
+    """a + b."""
+    return map(operator.add, a, b)
+
+
+def sub(a: Tree, b: Tree) -> Tree:
+    """a − b."""
+    return map(operator.sub, a, b)
+
+
+def _scaled(scale: Any, leaf: Any) -> Any:
+    if _is_sparse(leaf):
+        return leaf._map(lambda rows: _scaled(scale, rows))
+    return jnp.asarray(scale).astype(leaf.dtype) * leaf
+
+
+def scale(scale: Any, a: Tree) -> Tree:
+    """scale · a, the scalar cast to each leaf's dtype."""
+    return map(lambda leaf: _scaled(scale, leaf), a)
+
+
+def axpy(scale: Any, a: Tree, b: Tree) -> Tree:
+    """scale · a + b, the scalar cast to each leaf's dtype."""
+    return map(lambda a_leaf, b_leaf: _scaled(scale, a_leaf) + b_leaf, a, b)
+
+
+def dense(a: Tree, like: Tree) -> Tree:
+    """`a` with every `SparseRows` written out, in the dtypes of `like`."""
+    return map(lambda leaf, ref: leaf.dense(ref.dtype) if _is_sparse(leaf) else leaf, a, like)
+
+
+def zeros_like(a: Tree) -> Tree:
+    return jax.tree.map(jnp.zeros_like, a)
+
+
+def dot(a: Tree, b: Tree) -> Float[Scalar, ""]:
+    """⟨a, b⟩ over all leaves of two dense trees."""
+    products = jax.tree.map(lambda u, v: jnp.vdot(u, v), a, b)
+    return jax.tree.reduce(operator.add, products)
+
+
+def norm(a: Tree) -> Float[Scalar, ""]:
+    """Euclidean norm over all leaves of a dense tree."""
+    return jnp.sqrt(dot(a, a))
+
+
+def where(condition: Bool[Array, ""], a: Tree, b: Tree) -> Tree:
+    return jax.tree.map(lambda u, v: jnp.where(condition, u, v), a, b)
+
+
+def all_finite(a: Tree) -> Bool[Array, ""]:
+    """Whether every floating leaf is finite throughout; leaves of other dtypes are passed over."""
+    leaves = [leaf for leaf in jax.tree.leaves(a) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
