@@ -81,6 +81,12 @@ class Level(eqx.Module):
             return self.everything()
         return self.data.draw(key, self.batch_size if size is None else size)
 
+    def take(self, indices: Array | None) -> Batch:
+        """The batch of the level's size that `draw` gave at these indices, once more."""
+        if indices is None:
+            return self.everything()
+        return Batch(self.data.take(indices, self.batch_size), indices, self.batch_size)
+
     def everything(self) -> Batch:
         """All rows, in order."""
         return Batch(None if self.data is None else self.data.arrays, None, self.length)

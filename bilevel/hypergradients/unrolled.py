@@ -41,32 +41,33 @@ def unroll(
     """
     kept = steps if truncation is None else truncation
 
-    def batch_at(i: Any) -> Batch:
-        return problem.lower.draw(jax.random.fold_in(key, i))
-
-    def advance(i: Any, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+    def forward(carry: tuple[Tree, Tree], i: Any) -> tuple[tuple[Tree, Tree], Any]:
         y, state = carry
-        return lower_step(y, oracles.lower_gradient(problem.lower, x, y, batch_at(i)), state, t)
+        batch = problem.lower.draw(jax.random.fold_in(key, i))
+        new = lower_step(y, oracles.lower_gradient(problem.lower, x, y, batch), state, t)
+        return new, (y, state, batch.indices)
 
-    carry = jax.lax.fori_loop(0, steps - kept, advance, (y, lower_step.init(y)))
-    (y, _), path = jax.lax.scan(lambda c, i: (advance(i, c), c), carry, jnp.arange(steps - kept, steps))
+    carry = (y, lower_step.init(y))
+    carry = jax.lax.fori_loop(0, steps - kept, lambda i, carry: forward(carry, i)[0], carry)
+    (y, _), path = jax.lax.scan(forward, carry, jnp.arange(steps - kept, steps))
     F_x, p = oracles.upper_gradients(problem.upper, x, y, upper_batch)
 
     def plain_back(carry: tuple[Tree, Tree], at: Any) -> tuple[tuple[Tree, Tree], None]:
         h, p = carry
-        i, (y_t, _) = at
+        y_t, _, indices = at
         alpha = lower_step.rate(t)
-        _, Hp, Jp = oracles.lower_products(problem.lower, x, y_t, p, batch_at(i))
+        _, Hp, Jp = oracles.lower_products(problem.lower, x, y_t, p, problem.lower.take(indices))
         return (trees.sub(h, trees.scale(alpha, Jp)), trees.axpy(-alpha, Hp, p)), None
 
     def rule_back(carry: tuple[Tree, Tree], at: Any) -> tuple[tuple[Tree, Tree], None]:
         # p is the cotangent of (y, the rule's own state), whose integer counters carry none
         h, p = carry
-        i, (y_t, state_t) = at
+        y_t, state_t, indices = at
+        batch = problem.lower.take(indices)
         moving, counters = eqx.partition(state_t, eqx.is_inexact_array)
 
         def one_step(x: Tree, y: Tree, moving: Tree) -> tuple[Tree, Tree]:
-            gradient = oracles.lower_gradient(problem.lower, x, y, batch_at(i))
+            gradient = oracles.lower_gradient(problem.lower, x, y, batch)
             y, state = lower_step(y, gradient, eqx.combine(moving, counters), t)
             return y, eqx.filter(state, eqx.is_inexact_array)
 
@@ -74,13 +75,12 @@ def unroll(
         h_x, *p = back(p)
         return (trees.add(h, h_x), tuple(p)), None
 
-    indices = jnp.arange(steps - kept, steps)
     h = trees.dense(F_x, x)
     if isinstance(lower_step, GradientStep):
-        (h, _), _ = jax.lax.scan(plain_back, (h, p), (indices, path), reverse=True)
+        (h, _), _ = jax.lax.scan(plain_back, (h, p), path, reverse=True)
     else:
         p = (p, trees.zeros_like(eqx.filter(lower_step.init(y), eqx.is_inexact_array)))
-        (h, _), _ = jax.lax.scan(rule_back, (h, p), (indices, path), reverse=True)
+        (h, _), _ = jax.lax.scan(rule_back, (h, p), path, reverse=True)
     return Unrolled(h, y)
 
 

@@ -84,3 +84,41 @@ class NumpyProblem:
         slope = -self.b[rows] * sigmoid(-self.b[rows] * ay)
         total = self.c[rows].T @ (s * (1.0 - s) * slope * au) + 0.1 * (self.d[rows].T @ au)
         return total / len(rows)
+
+
+class NumpyCleaning:
+    """One weight a row: g = mean_i s(x_i) log(1 + exp(-b_i a_i.y)) + (mu/2) |y|^2, f ignores x.
+
+    x has one entry for each lower row; a batch that lists a row twice moves it twice.
+    """
+
+    def __init__(self, problem):
+        self.a, self.b, self.P, self.Q, self.mu = (
+            problem.a, problem.b, problem.P, problem.Q, problem.mu,
+        )  # fmt: skip
+        self.n, self.m = len(self.b), len(self.Q)
+
+    def f(self, x, y, rows):
+        return np.mean(0.5 * (self.P[rows] @ y - self.Q[rows]) ** 2)
+
+    def F_x(self, x, y, rows):
+        return np.zeros(self.n)
+
+    def F_y(self, x, y, rows):
+        return self.P[rows].T @ (self.P[rows] @ y - self.Q[rows]) / len(rows)
+
+    def G_y(self, x, y, rows):
+        slope = -self.b[rows] * sigmoid(-self.b[rows] * (self.a[rows] @ y))
+        return self.a[rows].T @ (sigmoid(x[rows]) * slope) / len(rows) + self.mu * y
+
+    def H(self, x, y, u, rows):
+        e = sigmoid(-self.b[rows] * (self.a[rows] @ y))
+        weights = sigmoid(x[rows]) * e * (1.0 - e)
+        return self.a[rows].T @ (weights * (self.a[rows] @ u)) / len(rows) + self.mu * u
+
+    def J(self, x, y, u, rows):
+        s = sigmoid(x[rows])
+        slope = -self.b[rows] * sigmoid(-self.b[rows] * (self.a[rows] @ y))
+        result = np.zeros(self.n)
+        np.add.at(result, rows, s * (1.0 - s) * slope * (self.a[rows] @ u) / len(rows))
+        return result

@@ -1,0 +1,263 @@
+"""Each solver against the plain NumPy transcription of its listing, on the draws that the solver made."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from listings.aid import aid
+from listings.borep import borep, epoch_sgd_constants
+from listings.draws import Draws, Everything
+from listings.fsla import fsla
+from listings.itd import itd
+from listings.problem import NumpyCleaning, NumpyProblem
+from listings.soba import soba
+from listings.stocbio import stocbio
+from listings.sustain import sustain
+from solvers.recording import Log, package_problem
+
+import bilevel as bl
+
+STEPS = 7
+UPPER, LOWER = 12, 9  # batch sizes, different so that a swap shows
+EPOCHS = dict(lengths=(3, 2), rates=[0.3, 0.2], radii=[0.4, 0.1])
+
+
+def power(scale, exponent, offset=1.0):
+    """The same schedule for the package and, as a plain function of t, for the listing."""
+    return bl.inverse_power(scale, exponent, offset), lambda t: scale * (offset + t) ** -exponent
+
+
+(ALPHA, alpha), (BETA, beta), (GAMMA, gamma) = power(0.3, 0.5), power(0.4, 1 / 3), power(0.5, 0.25)
+(ETA_F, eta_f), (ETA_G, eta_g) = power(1.3, 2 / 3), power(0.7, 0.5)  # the first exceeds 1 at t = 0
+
+
+@dataclasses.dataclass
+class Case:
+    """A solver, its listing with the same settings, and the sizes of its draws."""
+
+    solver: Callable[[], bl.AbstractSolver]
+    listing: Callable[..., list[dict[str, Any]]]
+    settings: dict[str, Any]
+    names: dict[str, str]  # state field -> name in the listing's record
+    special_sizes: tuple[int, ...] = ()  # sizes other than the levels'
+
+
+def later(schedule):
+    """FSLA's listing indexes τ, β and η by k + 1; the package's schedules see k."""
+    return lambda k: schedule(k - 1)
+
+
+CASES = {
+    "soba": Case(
+        lambda: bl.SOBA(ALPHA, BETA, GAMMA), soba, dict(gamma=alpha, rho=beta, rho_v=gamma), dict(x="x", y="y", v="v")
+    ),
+    "itd": Case(lambda: bl.ITDBiO(ALPHA, 0.4, 5), itd, dict(beta=alpha, alpha=0.4, D=5), dict(x="x", y="y")),
+    "itd cold": Case(
+        lambda: bl.ITDBiO(ALPHA, 0.4, 5, warm_start=False),
+        itd,
+        dict(beta=alpha, alpha=0.4, D=5, warm_start=False),
+        dict(x="x", y="y"),
+    ),
+    "aid": Case(
+        lambda: bl.AIDBiO(ALPHA, 0.4, 4, bl.ConjugateGradient(steps=3)),
+        aid,
+        dict(beta=alpha, alpha=0.4, D=lambda k: 4, N=3),
+        dict(x="x", y="y", v="v"),
+    ),
+    "aid increasing cold": Case(
+        lambda: bl.AIDBiO(ALPHA, 0.4, lambda k: k // 2 + 1, bl.ConjugateGradient(steps=2), warm_start=False),
+        aid,
+        dict(beta=alpha, alpha=0.4, D=lambda k: k // 2 + 1, N=2, warm_start=False),
+        dict(x="x", y="y", v="v"),
+    ),
+    "stocbio": Case(
+        lambda: bl.StocBiO(ALPHA, 0.4, 3, neumann_order=4, neumann_step=0.3),
+        stocbio,
+        dict(beta=alpha, alpha=0.4, D=3, Q=4, eta=0.3),
+        dict(x="x", y="y"),
+    ),
+    "stocbio sizes": Case(
+        lambda: bl.StocBiO(
+            ALPHA, 0.4, 2, 3, 0.3, hessian_batch_sizes=bl.neumann_batch_sizes(5, 3, 0.3, 0.5), cross_batch_size=6
+        ),
+        stocbio,
+        dict(beta=alpha, alpha=0.4, D=2, Q=3, eta=0.3),
+        dict(x="x", y="y"),
+        special_sizes=(6, 15, 13, 11),
+    ),
+    "sustain": Case(
+        lambda: bl.SUSTAIN(ALPHA, BETA, 4, 0.4, ETA_F, ETA_G),
+        sustain,
+        dict(alpha=alpha, beta=beta, eta_f=eta_f, eta_g=eta_g, K=4, L=2.5),
+        dict(x="x", y="y", hf="hf", hg="hg"),
+    ),
+    "sustain option 2": Case(
+        lambda: bl.SUSTAIN(ALPHA, BETA, 4, 0.4, ETA_F, ETA_G, option=2),
+        sustain,
+        dict(alpha=alpha, beta=beta, eta_f=eta_f, eta_g=eta_g, K=4, L=2.5, option=2),
+        dict(x="x", y="y", hf="hf", hg="hg"),
+    ),
+    "sustain adam": Case(
+        lambda: bl.SUSTAIN(bl.Rule(optax.adam, 0.05), BETA, 4, 0.4, 0.6, 0.7),
+        sustain,
+        dict(
+            alpha=lambda t: 0.05, beta=beta, eta_f=lambda t: 0.6, eta_g=lambda t: 0.7, K=4, L=2.5, upper="adam"
+        ),
+        dict(x="x", y="y", hf="hf", hg="hg"),
+    ),
+    "sustain from_paper": Case(
+        lambda: bl.SUSTAIN.from_paper(
+            offset=8.0, c_beta=0.9, c_upper=2.0, c_lower=1.5, neumann_order=3, neumann_step=0.4
+        ),
+        sustain,
+        dict(
+            alpha=lambda t: (8 + t) ** (-1 / 3),
+            beta=lambda t: 0.9 * (8 + t) ** (-1 / 3),
+            eta_f=lambda t: 2.0 * (8 + t - 1) ** (-2 / 3),  # η_{t+1} = c α_t²
+            eta_g=lambda t: 1.5 * (8 + t - 1) ** (-2 / 3),
+            K=3,
+            L=2.5,
+        ),
+        dict(x="x", y="y", hf="hf", hg="hg"),
+    ),
+    "fsla": Case(
+        lambda: bl.FSLA(ALPHA, BETA, GAMMA, ETA_G),
+        fsla,
+        dict(alpha=alpha, tau=later(beta), beta=later(gamma), eta=later(eta_g)),
+        dict(x="x", y="y", v="v", d="d"),
+    ),
+    "fsla from_paper": Case(
+        lambda: bl.FSLA.from_paper(delta=0.4, c_tau=0.9, c_beta=0.8, c_eta=1.1),
+        fsla,
+        dict(
+            alpha=lambda k: 0.4 / np.sqrt(k + 1),
+            tau=lambda k: 0.9 * 0.4 / np.sqrt(k),
+            beta=lambda k: 0.8 * 0.4 / np.sqrt(k),
+            eta=lambda k: 1.1 * 0.4 / np.sqrt(k),
+        ),
+        dict(x="x", y="y", v="v", d="d"),
+    ),
+    "borep": Case(
+        lambda: bl.BOREP(0.2, 0.3, 0.25, momentum=0.8, update_period=3, inner_steps=2, radius=0.2),
+        borep,
+        dict(eta=0.2, beta=0.8, nu=0.25, gamma=0.3, I=3, N=2, R=0.2),
+        dict(x="x", y="y", z="z", m="m"),
+    ),
+    "borep epochs": Case(
+        lambda: bl.BOREP(0.1, 0.3, 0.2, initial=bl.EpochSGD(**EPOCHS)),
+        borep,
+        dict(
+            eta=0.1, beta=0.9, nu=0.2, gamma=0.3, I=2, N=3, R=0.5,
+            T=EPOCHS["lengths"], alphas=EPOCHS["rates"], radii=EPOCHS["radii"],
+        ),  # fmt: skip
+        dict(x="x", y="y", z="z", m="m"),
+    ),
+    "borep plain": Case(
+        lambda: bl.BOREP(0.1, 0.3, 0.2, initial=bl.EpochSGD.plain(steps=4, rate=0.25)),
+        borep,
+        dict(
+            eta=0.1, beta=0.9, nu=0.2, gamma=0.3, I=2, N=3, R=0.5, T=(4,), alphas=(0.25,),
+            plain=True,
+        ),  # fmt: skip
+        dict(x="x", y="y", z="z", m="m"),
+    ),
+}  # fmt: skip
+
+
+def trajectory(solver, problem, x, y, log=None):
+    """The solver's states, step by step, outside of any compiled program."""
+    key = jax.random.key(3)
+    states = []
+    with jax.disable_jit():
+        if log is not None:
+            log.begin()
+        state = solver.init(problem, x, y, key=jax.random.fold_in(key, 2**31))
+        for t in range(STEPS):
+            if log is not None:
+                log.begin()
+            state = solver.step(problem, state, jnp.asarray(t), key=jax.random.fold_in(key, t))
+            states.append(state)
+    return states
+
+
+def check_equal(states, records, names):
+    assert len(states) == len(records) == STEPS
+    for t, (state, record) in enumerate(zip(states, records, strict=True)):
+        for field, name in names.items():
+            np.testing.assert_allclose(
+                np.asarray(getattr(state, field)), record[name], rtol=0, atol=1e-10, err_msg=f"{field} after step {t}"
+            )
+
+
+def start(numpy_problem, per_row):
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=numpy_problem.n if per_row else numpy_problem.p)
+    return x, rng.normal(size=numpy_problem.a.shape[1])
+
+
+@pytest.mark.parametrize("per_row", [False, True], ids=["dense x", "x per row"])
+@pytest.mark.parametrize("name", CASES)
+def test_solver_is_its_listing(name, per_row):
+    case = CASES[name]
+    numpy_problem = NumpyProblem.random(0, n=2000, m=1500)
+    numpy_problem = NumpyCleaning(numpy_problem) if per_row else numpy_problem
+    x, y = start(numpy_problem, per_row)
+    with jax.enable_x64(True):
+        log = Log()
+        problem = package_problem(numpy_problem, per_row=per_row, sizes=(UPPER, LOWER), log=log)
+        states = trajectory(case.solver(), problem, jnp.asarray(x), jnp.asarray(y), log)
+
+        records = case.listing(numpy_problem, x, y, Draws(log.draws()), STEPS, **case.settings)
+        check_equal(states, records, case.names)
+
+    # no two draws coincide: each key is new (where a listing shares a sample, the solver draws it once)
+    assert len(set(log.keys())) == len(log.keys())
+    sizes = {level: {len(i) for step in log.draws() for at, i in step if at == level} for level in ("upper", "lower")}
+    assert sizes["upper"] == {UPPER}
+    assert sizes["lower"] == {LOWER, *case.special_sizes}
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("sustain")])
+def test_deterministic_levels_follow_the_listing(name):
+    """`batch_size=None`: each oracle sees all rows; here in compiled steps."""
+    case = CASES[name]
+    numpy_problem = NumpyProblem.random(1)
+    x, y = start(numpy_problem, per_row=False)
+    with jax.enable_x64(True):
+        problem = package_problem(numpy_problem, per_row=False, sizes=None)
+        solution = bl.solve(problem, case.solver(), x, y, steps=STEPS, key=jax.random.key(0))
+        records = case.listing(numpy_problem, x, y, Everything(200, 150), STEPS, **case.settings)
+        for field, record_name in case.names.items():
+            actual = np.asarray(getattr(solution.state, field))
+            np.testing.assert_allclose(actual, records[-1][record_name], rtol=0, atol=1e-10, err_msg=field)
+
+
+def test_sustain_full_batch_follows_the_listing_for_the_ks_it_drew():
+    case = CASES["sustain"]
+    numpy_problem = NumpyProblem.random(1)
+    x, y = start(numpy_problem, per_row=False)
+    with jax.enable_x64(True):
+        problem = package_problem(numpy_problem, per_row=False, sizes=None)
+        states = trajectory(case.solver(), problem, jnp.asarray(x), jnp.asarray(y))
+        H = np.diff([0] + [state.tally.to_dict()["H"] for state in states])
+        ks = [h // (2 * 200) for h in H]
+        assert set(ks) <= set(range(4))
+        assert len(set(ks)) > 1
+        records = case.listing(numpy_problem, x, y, Everything(200, 150), STEPS, ks=ks, **case.settings)
+        check_equal(states, records, case.names)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.05, 2.0])
+def test_epoch_sgd_constants(sigma):
+    constants = dict(mu=0.7, L=3.0, sigma=sigma)
+    stage = bl.EpochSGD.from_constants(**constants, initial_gap=5.0, accuracy=0.3, failure=0.05)
+    epochs, lengths, rates, radii = epoch_sgd_constants(**constants, V0=5.0, epsilon=0.3, delta=0.05)
+    assert len(stage.lengths) == epochs
+    assert stage.lengths == tuple(lengths)
+    np.testing.assert_allclose(stage.rates, rates, rtol=1e-14)
+    np.testing.assert_allclose(stage.radii, radii, rtol=1e-14)

@@ -1,0 +1,226 @@
+"""What every solver must do: one list of solvers, crossed with properties."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import bilevel as bl
+from bilevel import oracles
+from bilevel.solvers.registry import SOLVERS
+
+# g = ½‖A y − B x‖²-like with curvature in [1, 2]; f = ½‖y − 1‖² + ½‖x‖²; rows carry zero-mean noise
+CURVATURE = np.array([1.0, 1.5, 2.0])
+TARGET = np.array([1.0, -1.0, 0.5])
+ROWS = 48
+NOISE = np.random.default_rng(0).normal(size=(ROWS, 3))
+NOISE -= NOISE.mean(axis=0)
+
+
+def lower_loss(x, y, batch):
+    z = y["a"]["deep"]
+    shift = 0.0 if batch is None else 0.05 * jnp.mean(batch, axis=0)
+    return 0.5 * jnp.sum(CURVATURE.astype(z.dtype) * z**2) - jnp.sum(z * (x["x"][0] + shift)) + 0.5 * (y["b"] - 1) ** 2
+
+
+def upper_loss(x, y, batch):
+    z = y["a"]["deep"]
+    shift = 0.0 if batch is None else 0.05 * jnp.mean(batch, axis=0)
+    return 0.5 * jnp.sum((z - TARGET.astype(z.dtype) + shift) ** 2) + 0.05 * jnp.sum(x["x"][0] ** 2) + 0.0 * y["b"]
+
+
+# y* = x / c, Φ = ½ Σ (x/c − target)² + 0.05 x², so x* = (target / c) / (1/c² + 0.1)
+X_STAR = (TARGET / CURVATURE) / (1 / CURVATURE**2 + 0.1)
+
+
+def decaying(scale, power=0.5, offset=20.0):
+    return bl.inverse_power(scale * offset**power, power, offset)
+
+
+def make_solvers(scale=1.0):
+    """Each registered solver, converging on the problem above; `scale` multiplies the upper step."""
+    step = decaying(0.2 * scale)
+    return {
+        "itd": bl.ITDBiO(step, 0.5, 6),
+        "aid": bl.AIDBiO(step, 0.5, 6, bl.ConjugateGradient(steps=3)),
+        "stocbio": bl.StocBiO(step, 0.5, 6, neumann_order=8, neumann_step=0.5),
+        "sustain": bl.SUSTAIN(decaying(0.05 * scale), 0.4, 8, 0.5, 0.5, 0.7),
+        "fsla": bl.FSLA(decaying(0.1 * scale), 0.4, 0.4, 0.5),
+        "borep": bl.BOREP(
+            decaying(0.05 * scale, 1.0, 60.0), 0.5, 0.5, inner_steps=4, update_period=2, radius=1.0,
+            initial=bl.EpochSGD.plain(steps=5, rate=0.5),
+        ),  # fmt: skip
+        "soba": bl.SOBA(decaying(0.1 * scale), 0.4, 0.4),
+    }
+
+
+def make_problem(size=8):
+    data = None if size is None else np.float32(NOISE)
+    return bl.Problem(upper=bl.Level(upper_loss, data, size), lower=bl.Level(lower_loss, data, size))
+
+
+def start(dtype=np.float32):
+    x = {"x": (np.zeros(3, dtype),)}
+    return x, {"a": {"deep": np.zeros(3, dtype)}, "b": np.zeros((), dtype)}
+
+
+def run(solver, problem, steps=40, **options):
+    return bl.solve(problem, solver, *start(), steps=steps, key=jax.random.key(7), **options)
+
+
+def assert_identical(a, b):
+    jax.tree.map(lambda u, v: np.testing.assert_array_equal(np.asarray(u), np.asarray(v)), a, b)
+
+
+def compilations(function):
+    """How many programs JAX compiles while `function` runs."""
+    events = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        function()
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    return len(events)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return make_problem()
+
+
+def test_the_list_holds_every_solver():
+    assert set(make_solvers()) == set(SOLVERS)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("size", [8, None], ids=["noise", "deterministic"])
+def test_reaches_the_closed_form_solution(name, size):
+    """On nested pytrees; deterministic levels have no data at all."""
+    solution = run(make_solvers()[name], make_problem(size), steps=3000)
+    tolerance = 0.05 if size else 0.02
+    np.testing.assert_allclose(solution.x["x"][0], X_STAR, atol=tolerance)
+    np.testing.assert_allclose(solution.y["a"]["deep"], solution.x["x"][0] / CURVATURE, atol=tolerance)
+    assert solution.result == bl.RESULTS.successful
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_float32_stays_float32(name, problem):
+    """With x64 on and hyperparameters in float64, the iterates and every state of them keep their dtype."""
+    with jax.enable_x64(True):
+        x, y = start(np.float32)
+        solution = bl.solve(problem, make_solvers()[name], x, y, steps=3, key=jax.random.key(0))
+    floats = [leaf for leaf in jax.tree.leaves(eqx.filter(solution.state, eqx.is_inexact_array))]
+    assert {leaf.dtype for leaf in floats} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_changed_floats_compile_nothing(name, problem):
+    run(make_solvers(1.0)[name], problem)
+    assert compilations(lambda: run(make_solvers(0.9)[name], problem)) == 0
+    assert compilations(lambda: run(make_solvers(0.9)[name], make_problem(size=7))) > 0  # the counter counts
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_run_depends_on_its_key_alone(name, problem):
+    """Bit for bit the same whatever the chunk size, and when continued; another key gives another run."""
+    solver = make_solvers()[name]
+    whole = run(solver, problem, steps=40)
+    assert_identical(whole.state, run(solver, problem, steps=40, every=7).state)
+    part = run(solver, problem, steps=13, every=5)
+    continued = bl.solve(problem, solver, part, steps=27)
+    assert_identical(whole.state, continued.state)
+    assert {k: whole.stats[k] for k in "FGHJ"} == {k: continued.stats[k] for k in "FGHJ"}
+    assert continued.history["step"].tolist() == [0, 5, 10, 13, 40]
+    other = bl.solve(problem, solver, *start(), steps=40, key=jax.random.key(8))
+    assert not np.array_equal(whole.x["x"][0], other.x["x"][0])
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_vmap_over_settings_equals_the_loop(name, problem):
+    scales = jnp.array([0.5, 1.0, 1.5])
+    x, y = jax.tree.map(jnp.asarray, start())
+    key = jax.random.key(7)
+
+    def final(scale):
+        solver = make_solvers(scale)[name]
+        return bl.advance(solver, problem, solver.init(problem, x, y, key=key), key, 0, 20).x["x"][0]
+
+    together = jax.jit(jax.vmap(final))(scales)
+    one = jax.jit(final)
+    np.testing.assert_allclose(together, [one(scale) for scale in scales], rtol=2e-5, atol=1e-6)
+    assert not np.allclose(together[0], together[1], rtol=1e-3)
+
+
+class Probe:
+    """Counts, while a compiled program runs, the samples of every oracle whose result is used."""
+
+    def __init__(self, monkeypatch):
+        self.counts = dict.fromkeys("FGHJ", 0)
+        self.depth = 0
+        kinds = {
+            "lower_gradient": "G", "gradient_x": "F", "gradient_y": "F", "hessian_product": "H", "cross_product": "J",
+            "upper_gradients": ("", "F"), "lower_products": ("G", "H", "J"),
+        }  # fmt: skip
+        for name, kind in kinds.items():
+            monkeypatch.setattr(oracles, name, self.wrap(getattr(oracles, name), kind))
+
+    def wrap(self, oracle, kinds):
+        def counted(level, *args):
+            self.depth += 1
+            out = oracle(level, *args)
+            self.depth -= 1
+            if self.depth:
+                return out  # called by another oracle, which counts
+            size = args[-1].size
+            if isinstance(kinds, str):
+                return self.count(out, kinds, size)
+            return tuple(self.count(part, kind, size) if kind else part for part, kind in zip(out, kinds, strict=True))
+
+        return counted
+
+    def count(self, tree, kind, size):
+        # a pure callback on the result runs once for each use, and goes away with a result that is not used
+        def note(value):
+            self.counts[kind] += size
+            return value
+
+        leaves, structure = jax.tree.flatten(tree)
+        at = next(i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating))
+        leaf = leaves[at]
+        leaves[at] = jax.pure_callback(
+            note, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), leaf, vmap_method="sequential"
+        )
+        return jax.tree.unflatten(structure, leaves)
+
+
+EXTRA = {
+    "sustain option 2": lambda: bl.SUSTAIN(0.05, 0.4, 8, 0.5, 0.5, 0.7, option=2),
+    "stocbio sizes": lambda: bl.StocBiO(0.1, 0.4, 3, 3, 0.5, hessian_batch_sizes=(20, 10, 5), cross_batch_size=6),
+    "aid increasing": lambda: bl.AIDBiO(0.1, 0.4, lambda k: k + 1, bl.ConjugateGradient(10, tolerance=1e-2)),
+    "aid neumann": lambda: bl.AIDBiO(0.1, 0.4, 2, bl.Neumann(3, 0.5)),
+    "aid random neumann": lambda: bl.AIDBiO(0.1, 0.4, 2, bl.RandomNeumann(5, 0.5)),
+    "aid fixed point": lambda: bl.AIDBiO(0.1, 0.4, 2, bl.FixedPoint(4, 0.5)),
+    "soba adam": lambda: bl.SOBA(bl.Rule(optax.adam, 0.01), 0.4, 0.4),
+}
+
+
+@pytest.mark.parametrize("size", [8, None], ids=["batches", "all rows"])
+@pytest.mark.parametrize("name", [*SOLVERS, *EXTRA])
+def test_tally_is_what_a_probe_counts(name, size, monkeypatch):
+    # losses of this test's own, so that no program compiled without the probe is found
+    data = np.float32(NOISE)
+    upper = bl.Level(lambda x, y, batch: upper_loss(x, y, batch), data[:32], size and 6)
+    lower = bl.Level(lambda x, y, batch: lower_loss(x, y, batch), data, size)
+    solver = EXTRA[name]() if name in EXTRA else make_solvers()[name]
+    probe = Probe(monkeypatch)
+    solution = bl.solve(bl.Problem(upper, lower), solver, *start(), steps=9, key=jax.random.key(3))
+    jax.block_until_ready(solution.state)
+    assert {kind: solution.stats[kind] for kind in "FGHJ"} == probe.counts
+    assert min(probe.counts.values()) > 0
