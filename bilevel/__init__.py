@@ -25,6 +25,7 @@ from bilevel.solvers.sustain import SUSTAIN
 from bilevel.steps import Rule, inverse_power
 
 __all__ = [
+    "BOREP",
     "FSLA",
     "RESULTS",
     "SOBA",
@@ -32,7 +33,6 @@ __all__ = [
     "SUSTAIN",
     "AIDBiO",
     "AbstractSolver",
-    "BOREP",
     "Batch",
     "Blocks",
     "ConjugateGradient",

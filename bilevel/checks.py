@@ -10,10 +10,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def _concrete(value: Any) -> np.ndarray | None:
-    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+    return None if isinstance(value, Tracer) else np.asarray(value)
+
+
+def number(name: str, value: Any, wanted: str = "a number") -> None:
+    """A real scalar."""
+    if isinstance(value, Tracer):
+        return
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu" or array.ndim:
+        raise TypeError(f"{name}: got {value!r}; pass {wanted}")
 
 
 def positive(name: str, value: Any) -> None:
@@ -38,15 +48,15 @@ def count(name: str, value: Any, least: int = 1) -> None:
         raise ValueError(f"{name}: got {value}; it must be at least {least}")
 
 
-def key(name: str, value: Any) -> None:
+def key(name: str, value: Any) -> Any:
     """A single JAX random key."""
     if value is None:
         raise ValueError(f"{name}: missing; pass {name}=jax.random.key(0), or another seed")
     is_array = isinstance(value, jax.Array)
     if is_array and jnp.issubdtype(value.dtype, jax.dtypes.prng_key) and value.shape == ():
-        return
+        return value
     if is_array and value.dtype == jnp.uint32 and value.shape == (2,):
-        return  # a key of jax.random.PRNGKey
+        return value  # a key of jax.random.PRNGKey
     got = f"an array of shape {value.shape} and dtype {value.dtype}" if is_array else repr(value)
     raise TypeError(f"{name}: got {got}; pass a single key, such as jax.random.key(0)")
 
@@ -73,7 +83,7 @@ def tree(name: str, value: Any) -> Any:
         if isinstance(leaf, int | float | complex) and path and isinstance(path[-1], jax.tree_util.GetAttrKey):
             return leaf  # a setting of a module, such as a dropout rate
         if isinstance(leaf, float | np.ndarray | np.generic):
-            leaf = jnp.asarray(leaf)
+            leaf = jnp.asarray(np.asarray(leaf))
         if isinstance(leaf, int | complex):
             raise TypeError(f"{where}: got {leaf!r} ({type(leaf).__name__}); pass a floating-point number or array")
         if not isinstance(leaf, jax.Array):
@@ -82,10 +92,10 @@ def tree(name: str, value: Any) -> Any:
             raise TypeError(f"{where}: got dtype {leaf.dtype}; pass floating-point arrays, e.g. .astype('float32')")
         if leaf.size == 0:
             raise ValueError(f"{where}: got an empty array of shape {leaf.shape}; remove it or give it entries")
-        if not isinstance(leaf, jax.core.Tracer) and not bool(jnp.isfinite(leaf).all()):
+        if not isinstance(leaf, Tracer) and not np.isfinite(np.asarray(leaf)).all():
             raise ValueError(f"{where}: contains NaN or infinity; start from finite values")
         found = True
-        return leaf
+        return leaf.astype(leaf.dtype)  # a weakly typed start would change type within the first chunk
 
     checked = jax.tree_util.tree_map_with_path(check, value)
     if not found:

@@ -83,7 +83,7 @@ class Level(eqx.Module):
 
     def take(self, indices: Array | None) -> Batch:
         """The batch of the level's size that `draw` gave at these indices, once more."""
-        if indices is None:
+        if indices is None or self.data is None or self.batch_size is None:
             return self.everything()
         return Batch(self.data.take(indices, self.batch_size), indices, self.batch_size)
 
@@ -200,7 +200,9 @@ def per_row_flags(level: Level, x: Any) -> list[bool]:
 
 
 def _check_loss(name: str, level: Level, x: Any, y: Any) -> None:
-    batch = level.everything() if level.batch_size is None else _example(level)
+    batch = level.everything()
+    if level.batch_size is not None:
+        batch = Batch(jax.tree.map(lambda array: array[: level.batch_size], batch.rows), None, level.batch_size)
     flags = iter(per_row_flags(level, x))
     x_batch = jax.tree.map(lambda leaf: leaf[: batch.size] if next(flags) else leaf, x)
     out, constants = _shape_and_constants(level.loss, x_batch, y, batch.rows)
@@ -215,12 +217,6 @@ def _check_loss(name: str, level: Level, x: Any, y: Any) -> None:
             "pass them as data, or make the loss an Equinox module or jax.tree_util.Partial that holds them",
             stacklevel=4,
         )
-
-
-def _example(level: Level) -> Batch:
-    assert level.data is not None and level.batch_size is not None
-    size = level.batch_size
-    return Batch(jax.tree.map(lambda array: array[:size], level.data.arrays), None, size)
 
 
 def _shape_and_constants(loss: Any, *args: Any) -> tuple[Any, int]:

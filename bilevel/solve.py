@@ -32,7 +32,9 @@ class Target(eqx.Module):
             raise ValueError("Target: pass one of at_least and at_most")
 
     def reached(self, value: float) -> bool:
-        return value >= self.at_least if self.at_least is not None else value <= self.at_most
+        if self.at_least is not None:
+            return value >= self.at_least
+        return self.at_most is not None and value <= self.at_most
 
 
 def advance(solver: AbstractSolver, problem: Problem, state: Any, key: PRNGKeyArray, t0: Any, n: Any) -> Any:
@@ -201,9 +203,9 @@ def solve(
         if y is not None or key is not None:
             raise ValueError("x: got a Solution to continue; leave out y and key, it holds them")
         x, y, key = previous.x, previous.y, previous.key
-    checks.key("key", key)
+    run_key = checks.key("key", key)
     problem, x, y, restore = prepare(problem, x, y)
-    run = _Run(problem, solver, restore, key, previous)
+    run = _Run(problem, solver, restore, run_key, previous)
     run.compile(x, y)
     end = run.stats["steps"] + steps
     try:
@@ -244,7 +246,7 @@ def _progress_bar(progress: bool | None, steps: int) -> Iterator[Callable[[int, 
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=Console(stderr=True), transient=sys.stderr.isatty()) as bar:
         task = bar.add_task("solve", total=steps)
 
         def show(done: int, row: dict[str, Any]) -> None:

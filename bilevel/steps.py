@@ -4,6 +4,7 @@ Every rate is an array leaf: another value compiles nothing, and a grid of them 
 """
 
 import abc
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,11 @@ from bilevel import checks, trees
 Tree = PyTree[Any]
 
 
+def _as_array(value: Any) -> Any:
+    """An array leaf, in full precision until it meets the iterate's dtype."""
+    return value if isinstance(value, jax.Array) else np.asarray(value)
+
+
 class AbstractSchedule(eqx.Module):
     """A number for each iteration t = 0, 1, …; any function of t may stand where a schedule is asked for."""
 
@@ -29,10 +35,7 @@ class AbstractSchedule(eqx.Module):
 class Constant(AbstractSchedule):
     """The same number throughout."""
 
-    value: Float[Array, ""]
-
-    def __init__(self, value: Any):
-        self.value = _number("value", value)
+    value: Any = eqx.field(converter=_as_array)
 
     def __call__(self, t: Any) -> Float[Array, ""]:
         return self.value
@@ -41,15 +44,14 @@ class Constant(AbstractSchedule):
 class InversePower(AbstractSchedule):
     """scale · (offset + t)^(−power): see `inverse_power`."""
 
-    scale: Float[Array, ""]
-    power: Float[Array, ""]
-    offset: Float[Array, ""]
+    scale: Any = eqx.field(converter=_as_array)
+    power: Any = eqx.field(converter=_as_array)
+    offset: Any = eqx.field(default=1.0, converter=_as_array)
 
-    def __init__(self, scale: Any, power: Any, offset: Any = 1.0):
-        self.scale, self.power = _number("scale", scale), _number("power", power)
-        self.offset = _number("offset", offset)
-        checks.positive("scale", scale)
-        checks.positive("offset", offset)
+    def __check_init__(self):
+        checks.number("power", self.power)
+        checks.positive("scale", self.scale)
+        checks.positive("offset", self.offset)
 
     def __call__(self, t: Any) -> Float[Array, ""]:
         return self.scale * (self.offset + t) ** (-self.power)
@@ -66,25 +68,14 @@ def inverse_power(scale: Any, power: Any, offset: Any = 1.0) -> InversePower:
     return InversePower(scale, power, offset)
 
 
-def _number(name: str, value: Any) -> Any:
-    """A floating scalar as an array leaf, in full precision until it meets the iterate's dtype."""
-    if isinstance(value, jax.Array):
-        return value
-    try:
-        return np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: got {value!r}; pass a number") from None
+def as_schedule(value: Any) -> Callable[[Any], Any]:
+    """A number or a function of t, as a schedule."""
+    return value if callable(value) else Constant(value)
 
 
-def schedule(name: str, value: Any, check: Callable[[str, Any], None] = checks.positive) -> Callable[[Any], Any]:
-    """A number or a function of t, as a schedule; a number is checked."""
-    if isinstance(value, Constant):
-        value = value.value
-    if callable(value):
-        return value
-    number = _number(name, value)
-    check(name, number)
-    return Constant(number)
+def as_weight(value: Any) -> Callable[[Any], Any]:
+    """A number in [0, 1] or a function of t, as a schedule."""
+    return as_schedule(value)
 
 
 class AbstractStep(eqx.Module):
@@ -140,11 +131,12 @@ class Rule(AbstractStep):
         if not callable(optimizer):
             raise TypeError(f"Rule: got {optimizer!r}; pass an optax function such as optax.adam, not its result")
         self.optimizer = optimizer
-        self.learning_rate = schedule("learning_rate", learning_rate)
-        self.settings = {k: _number(k, v) if type(v) is float else v for k, v in settings.items()}
-        self._check()
+        self.learning_rate = as_schedule(learning_rate)
+        self.settings = {k: np.asarray(v) if type(v) is float else v for k, v in settings.items()}
 
-    def _check(self) -> None:
+    def __check_init__(self):
+        check_setting("learning_rate", self.learning_rate, checks.positive)
+
         def trial() -> Any:
             z = jnp.ones(2)
             return self(z, z, self.init(z), 0)
@@ -171,25 +163,35 @@ class Rule(AbstractStep):
         return jax.tree.map(lambda a, b: a + b.astype(a.dtype), z, updates), state
 
 
-def step_rule(name: str, value: Any) -> AbstractStep:
+def as_step(value: Any) -> AbstractStep:
     """A number, a schedule or a rule, as a rule."""
-    if isinstance(value, AbstractStep):
-        return value
-    if isinstance(value, optax.GradientTransformation):
-        raise TypeError(f"{name}: got an optax transformation; pass bl.Rule(optax.adam, learning_rate), say")
-    return GradientStep(schedule(name, value))
+    return value if isinstance(value, AbstractStep) else GradientStep(as_schedule(value))
 
 
-def step_field(name: str) -> Any:
-    """The field of a solver that takes a number, a schedule or a `Rule`."""
-    return eqx.field(converter=lambda value: step_rule(name, value))
+def check_setting(name: str, value: Any, check: Callable[[str, Any], None]) -> None:
+    """Raise unless what a step, schedule or weight holds is a number that passes the check, or a function."""
+    wanted = "a number, a function of t or, where a step is meant, bl.Rule(optax.adam, 0.01)"
+    if isinstance(value, GradientStep):
+        value = value.rate
+    if isinstance(value, Constant):
+        checks.number(name, value.value, wanted)
+        check(name, value.value)
+    elif not isinstance(value, AbstractStep):
+        try:
+            shape = jax.eval_shape(lambda t: jnp.asarray(value(t)), 0).shape
+        except TypeError as error:
+            raise TypeError(f"{name}: got {value!r}; pass {wanted} ({error})") from None
+        if shape != ():
+            raise ValueError(f"{name}: the function of t gave shape {shape}; it must give a scalar")
 
 
-def positive_field(name: str, **options: Any) -> Any:
-    """The field of a solver that takes a positive number (an array leaf) or a function of t."""
-    return eqx.field(converter=lambda value: schedule(name, value), **options)
+class Settings(eqx.Module):
+    """A frozen module of hyperparameters, whose steps, schedules and weights are checked by name."""
 
-
-def weight_field(name: str, **options: Any) -> Any:
-    """The field of a solver that takes a weight in [0, 1], or a function of t."""
-    return eqx.field(converter=lambda value: schedule(name, value, checks.fraction), **options)
+    def __check_init__(self):
+        for field in dataclasses.fields(self):
+            converter, value = field.metadata.get("converter"), getattr(self, field.name)
+            if converter in (as_schedule, as_weight) and isinstance(value, AbstractStep):
+                raise TypeError(f"{field.name}: got a step rule; pass a number or a function of t")
+            if converter in (as_step, as_schedule, as_weight):
+                check_setting(field.name, value, checks.fraction if converter is as_weight else checks.positive)

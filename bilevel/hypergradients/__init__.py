@@ -4,6 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+from jax.core import Tracer
 from jaxtyping import PRNGKeyArray, PyTree
 
 from bilevel import checks, oracles, trees
@@ -18,7 +19,7 @@ from bilevel.hypergradients.adjoint import (
 )
 from bilevel.hypergradients.unrolled import check_differentiable, unroll
 from bilevel.problem import Problem, prepare
-from bilevel.steps import step_rule
+from bilevel.steps import as_step, check_setting
 
 __all__ = [
     "AbstractAdjoint",
@@ -74,7 +75,7 @@ def hypergradient(
     problem, x, y, restore = prepare(problem, x, y)
     key = _key_if_random(problem, key, needed=isinstance(method, RandomNeumann))
     h, convex = _hypergradient(problem, x, y, method, key)
-    if not isinstance(convex, jax.core.Tracer) and not convex:
+    if not isinstance(convex, Tracer) and not convex:
         raise ValueError(
             "method: conjugate gradient met a direction in which the lower level's curvature is not positive; "
             "add a regulariser to the lower loss, or check that y is near its minimiser"
@@ -130,7 +131,8 @@ def unrolled_hypergradient(
         checks.count("truncation", truncation)
         if truncation > steps:
             raise ValueError(f"truncation: got {truncation} for {steps} steps; pass at most steps, or None for all")
-    rule = step_rule("lower_step", lower_step)
+    rule = as_step(lower_step)
+    check_setting("lower_step", rule, checks.positive)
     check_differentiable(rule)
     problem, x, y, restore = prepare(problem, x, y)
     key = _key_if_random(problem, key)
@@ -149,5 +151,4 @@ def _unrolled(
 def _key_if_random(problem: Problem, key: PRNGKeyArray | None, needed: bool = False) -> PRNGKeyArray:
     if key is None and not needed and problem.upper.batch_size is None and problem.lower.batch_size is None:
         return jax.random.key(0)  # nothing draws from it
-    checks.key("key", key)
-    return key
+    return checks.key("key", key)

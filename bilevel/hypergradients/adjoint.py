@@ -12,12 +12,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from bilevel import checks, oracles, trees
 from bilevel.data import Batch
 from bilevel.problem import Level
-from bilevel.steps import positive_field
+from bilevel.steps import Settings, as_schedule
 
 Tree = PyTree[Any]
 
@@ -34,7 +35,7 @@ class Adjoint(eqx.Module):
     convex: Bool[Array, ""] | bool = True
 
 
-class AbstractAdjoint(eqx.Module):
+class AbstractAdjoint(Settings):
     """A method for H v = b."""
 
     @abc.abstractmethod
@@ -57,13 +58,15 @@ class ConjugateGradient(AbstractAdjoint):
     """
 
     steps: int = eqx.field(static=True)
-    tolerance: Array = eqx.field(default=0.0, converter=np.asarray)
+    tolerance: Any = eqx.field(default=0.0, converter=np.asarray)
 
     def __check_init__(self):
         checks.count("steps", self.steps)
         checks.fraction("tolerance", self.tolerance)
 
-    def __call__(self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
+    def __call__(
+        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
+    ) -> Adjoint:
         def hessian(u: Tree) -> Tree:
             return oracles.hessian_product(level, x, y, u, batch)
 
@@ -105,7 +108,7 @@ class Neumann(AbstractAdjoint):
     """
 
     order: int = eqx.field(static=True)
-    step: Any = positive_field("step")
+    step: Any = eqx.field(converter=as_schedule)
     batch_sizes: tuple[int, ...] | None = eqx.field(default=None, static=True)
 
     def __check_init__(self):
@@ -154,7 +157,7 @@ class RandomNeumann(AbstractAdjoint):
     """
 
     order: int = eqx.field(static=True)
-    step: Any = positive_field("step")
+    step: Any = eqx.field(converter=as_schedule)
 
     def __check_init__(self):
         checks.count("order", self.order)
@@ -187,7 +190,7 @@ class FixedPoint(AbstractAdjoint):
     """
 
     steps: int = eqx.field(static=True)
-    step: Any = positive_field("step")
+    step: Any = eqx.field(converter=as_schedule)
 
     def __check_init__(self):
         checks.count("steps", self.steps)
@@ -218,7 +221,9 @@ class Direct(AbstractAdjoint):
 
     max_bytes: int = eqx.field(default=2 * 10**9, static=True)
 
-    def __call__(self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
+    def __call__(
+        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
+    ) -> Adjoint:
         dim = sum(leaf.size for leaf in jax.tree.leaves(y))
         needed = dim**2 * jnp.result_type(*jax.tree.leaves(y)).itemsize
         if needed > self.max_bytes:
@@ -227,5 +232,5 @@ class Direct(AbstractAdjoint):
                 "use bl.ConjugateGradient, or raise max_bytes"
             )
         matrix, unravel = oracles.dense_hessian(level, x, y, batch)
-        flat, _ = jax.flatten_util.ravel_pytree(rhs)
+        flat, _ = ravel_pytree(rhs)
         return Adjoint(unravel(jnp.linalg.solve(matrix, flat)), dim * batch.size)

@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from bilevel import oracles, trees
@@ -36,8 +37,8 @@ def unroll(
 ) -> Unrolled:
     """D lower steps from y, each on its own batch, and the reverse pass through the last K of them.
 
-        y^t = y^{t−1} − α G_y(x, y^{t−1}),   t = 1..D
-        p = F_y(x, y^D);   h = F_x(x, y^D);   for t = D−1, …, D−K:  h ← h − α J(x, y^t)[p],  p ← p − α H(x, y^t)[p]
+    y^t = y^{t−1} − α G_y(x, y^{t−1}),   t = 1..D
+    p = F_y(x, y^D);   h = F_x(x, y^D);   for t = D−1, …, D−K:  h ← h − α J(x, y^t)[p],  p ← p − α H(x, y^t)[p]
     """
     kept = steps if truncation is None else truncation
 
@@ -52,12 +53,13 @@ def unroll(
     (y, _), path = jax.lax.scan(forward, carry, jnp.arange(steps - kept, steps))
     F_x, p = oracles.upper_gradients(problem.upper, x, y, upper_batch)
 
+    alpha = lower_step.rate(t) if isinstance(lower_step, GradientStep) else None
+
     def plain_back(carry: tuple[Tree, Tree], at: Any) -> tuple[tuple[Tree, Tree], None]:
         h, p = carry
         y_t, _, indices = at
-        alpha = lower_step.rate(t)
         _, Hp, Jp = oracles.lower_products(problem.lower, x, y_t, p, problem.lower.take(indices))
-        return (trees.sub(h, trees.scale(alpha, Jp)), trees.axpy(-alpha, Hp, p)), None
+        return (trees.sub(h, trees.scale(alpha, Jp)), trees.sub(p, trees.scale(alpha, Hp))), None
 
     def rule_back(carry: tuple[Tree, Tree], at: Any) -> tuple[tuple[Tree, Tree], None]:
         # p is the cotangent of (y, the rule's own state), whose integer counters carry none
@@ -76,7 +78,7 @@ def unroll(
         return (trees.add(h, h_x), tuple(p)), None
 
     h = trees.dense(F_x, x)
-    if isinstance(lower_step, GradientStep):
+    if alpha is not None:
         (h, _), _ = jax.lax.scan(plain_back, (h, p), path, reverse=True)
     else:
         p = (p, trees.zeros_like(eqx.filter(lower_step.init(y), eqx.is_inexact_array)))
@@ -94,7 +96,7 @@ def check_differentiable(rule: AbstractStep) -> None:
         return rule(z, gradient, rule.init(z), 0)[0]
 
     _, slope = jax.jvp(moved, (jnp.zeros(1),), (jnp.ones(1),))
-    if not isinstance(slope, jax.core.Tracer) and not bool(jnp.isfinite(slope).all()):
+    if not isinstance(slope, Tracer) and not bool(jnp.isfinite(slope).all()):
         name = getattr(rule.optimizer, "__name__", rule.optimizer)
         raise ValueError(
             f"lower_step: optax.{name} has no derivative at a zero gradient (a square root of zero), so "

@@ -13,7 +13,7 @@ from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
 from bilevel.solvers.base import AbstractSolver, descend
-from bilevel.steps import AbstractStep, step_field
+from bilevel.steps import AbstractStep, as_step
 
 Tree = PyTree[Any]
 
@@ -65,8 +65,8 @@ class AIDBiO(AbstractSolver):
     a lower level with a `batch_size` draws a fresh batch for each inner step, and one for the whole solve and J.
     """
 
-    upper_step: AbstractStep = step_field("upper_step")
-    lower_step: AbstractStep = step_field("lower_step")
+    upper_step: AbstractStep = eqx.field(converter=as_step)
+    lower_step: AbstractStep = eqx.field(converter=as_step)
     inner_steps: int | Callable[[Any], Any] = eqx.field(static=True)
     adjoint: AbstractAdjoint = ConjugateGradient(steps=10)
     warm_start: bool = eqx.field(default=True, static=True)

@@ -3,18 +3,17 @@
 import abc
 from typing import Any
 
-import equinox as eqx
 import jax
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from bilevel import oracles
 from bilevel.problem import Level, Problem
-from bilevel.steps import AbstractStep
+from bilevel.steps import AbstractStep, Settings
 
 Tree = PyTree[Any]
 
 
-class AbstractSolver(eqx.Module):
+class AbstractSolver(Settings):
     """An algorithm: its hyperparameters, a start and a step.
 
     Every state is an Equinox module with at least `x`, `y` and `tally`.
@@ -33,9 +32,7 @@ class AbstractSolver(eqx.Module):
         return True
 
 
-def descend(
-    level: Level, x: Tree, y: Tree, lower_step: AbstractStep, steps: Any, t: Any, *, key: PRNGKeyArray
-) -> Tree:
+def descend(level: Level, x: Tree, y: Tree, lower_step: AbstractStep, steps: Any, t: Any, *, key: PRNGKeyArray) -> Tree:
     """`steps` steps y ← y − α G_y(x, y), each on a fresh batch; the count may be traced.
 
     A rule with a state (Adam) starts anew with each call; a schedule sees the outer iteration t.

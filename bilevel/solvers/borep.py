@@ -7,14 +7,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
 from bilevel import checks, oracles, trees
 from bilevel.momentum import moving_average
 from bilevel.oracles import Tally
 from bilevel.problem import Level, Problem
 from bilevel.solvers.base import AbstractSolver
-from bilevel.steps import AbstractStep, Constant, GradientStep, positive_field, step_field, weight_field
+from bilevel.steps import AbstractStep, Constant, GradientStep, as_schedule, as_step, as_weight
 
 Tree = PyTree[Any]
 
@@ -40,8 +40,8 @@ class EpochSGD(eqx.Module):
     """
 
     lengths: tuple[int, ...] = eqx.field(static=True)
-    rates: Array = eqx.field(converter=np.asarray)
-    radii: Array | None = eqx.field(default=None, converter=lambda radii: None if radii is None else np.asarray(radii))
+    rates: Any = eqx.field(converter=np.asarray)
+    radii: Any = eqx.field(default=None, converter=lambda radii: None if radii is None else np.asarray(radii))
     average: bool = eqx.field(default=True, static=True)
 
     def __check_init__(self):
@@ -180,13 +180,13 @@ class BOREP(AbstractSolver):
     Differences from the paper: x may be projected; z_0, a free input of the listing, is 0.
     """
 
-    upper_step: AbstractStep = step_field("upper_step")
-    lower_step: AbstractStep = step_field("lower_step")
-    adjoint_step: AbstractStep = step_field("adjoint_step")
-    momentum: Any = weight_field("momentum", default=0.9)
+    upper_step: AbstractStep = eqx.field(converter=as_step)
+    lower_step: AbstractStep = eqx.field(converter=as_step)
+    adjoint_step: AbstractStep = eqx.field(converter=as_step)
+    momentum: Any = eqx.field(default=0.9, converter=as_weight)
     update_period: int = eqx.field(default=2, static=True)
     inner_steps: int = eqx.field(default=3, static=True)
-    radius: Any = positive_field("radius", default=0.5)
+    radius: Any = eqx.field(default=0.5, converter=as_schedule)
     initial: EpochSGD | None = None
 
     def __check_init__(self):

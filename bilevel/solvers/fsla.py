@@ -12,7 +12,7 @@ from bilevel.momentum import at_both, storm
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
 from bilevel.solvers.base import AbstractSolver
-from bilevel.steps import AbstractStep, inverse_power, step_field, weight_field
+from bilevel.steps import AbstractStep, as_step, as_weight, inverse_power
 
 Tree = PyTree[Any]
 
@@ -66,10 +66,10 @@ class FSLA(AbstractSolver):
     the listing has it (eq. (10) of the text has the new one); x may be projected.
     """
 
-    upper_step: AbstractStep = step_field("upper_step")
-    lower_step: AbstractStep = step_field("lower_step")
-    adjoint_step: AbstractStep = step_field("adjoint_step")
-    storm_weight: Any = weight_field("storm_weight")
+    upper_step: AbstractStep = eqx.field(converter=as_step)
+    lower_step: AbstractStep = eqx.field(converter=as_step)
+    adjoint_step: AbstractStep = eqx.field(converter=as_step)
+    storm_weight: Any = eqx.field(converter=as_weight)
 
     @classmethod
     def from_paper(cls, delta: float, c_tau: float, c_beta: float, c_eta: float) -> "FSLA":

@@ -11,7 +11,7 @@ from bilevel.hypergradients.unrolled import check_differentiable, unroll
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
 from bilevel.solvers.base import AbstractSolver
-from bilevel.steps import AbstractStep, step_field
+from bilevel.steps import AbstractStep, as_step
 
 Tree = PyTree[Any]
 
@@ -60,8 +60,8 @@ class ITDBiO(AbstractSolver):
     inner step, and the reverse pass sees the same ones.
     """
 
-    upper_step: AbstractStep = step_field("upper_step")
-    lower_step: AbstractStep = step_field("lower_step")
+    upper_step: AbstractStep = eqx.field(converter=as_step)
+    lower_step: AbstractStep = eqx.field(converter=as_step)
     inner_steps: int = eqx.field(static=True)
     warm_start: bool = eqx.field(default=True, static=True)
 

@@ -10,7 +10,7 @@ from bilevel import oracles, trees
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
 from bilevel.solvers.base import AbstractSolver
-from bilevel.steps import AbstractStep, step_field
+from bilevel.steps import AbstractStep, as_step
 
 Tree = PyTree[Any]
 
@@ -59,9 +59,9 @@ class SOBA(AbstractSolver):
     x may be projected.
     """
 
-    upper_step: AbstractStep = step_field("upper_step")
-    lower_step: AbstractStep = step_field("lower_step")
-    adjoint_step: AbstractStep = step_field("adjoint_step")
+    upper_step: AbstractStep = eqx.field(converter=as_step)
+    lower_step: AbstractStep = eqx.field(converter=as_step)
+    adjoint_step: AbstractStep = eqx.field(converter=as_step)
 
     def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> SOBAState:
         rules = (self.upper_step.init(x), self.lower_step.init(y), self.adjoint_step.init(y))

@@ -12,7 +12,7 @@ from bilevel.hypergradients.adjoint import Neumann
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
 from bilevel.solvers.base import AbstractSolver, descend
-from bilevel.steps import AbstractStep, positive_field, step_field
+from bilevel.steps import AbstractStep, as_schedule, as_step
 
 Tree = PyTree[Any]
 
@@ -60,11 +60,11 @@ class StocBiO(AbstractSolver):
     Differences from the paper: x may be projected.
     """
 
-    upper_step: AbstractStep = step_field("upper_step")
-    lower_step: AbstractStep = step_field("lower_step")
+    upper_step: AbstractStep = eqx.field(converter=as_step)
+    lower_step: AbstractStep = eqx.field(converter=as_step)
     inner_steps: int = eqx.field(static=True)
     neumann_order: int = eqx.field(static=True)
-    neumann_step: Any = positive_field("neumann_step")
+    neumann_step: Any = eqx.field(converter=as_schedule)
     hessian_batch_sizes: int | tuple[int, ...] | None = eqx.field(default=None, static=True)
     cross_batch_size: int | None = eqx.field(default=None, static=True)
 

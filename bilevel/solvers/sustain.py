@@ -13,7 +13,7 @@ from bilevel.momentum import at_both, storm
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
 from bilevel.solvers.base import AbstractSolver
-from bilevel.steps import AbstractStep, inverse_power, positive_field, step_field, weight_field
+from bilevel.steps import AbstractStep, as_schedule, as_step, as_weight, inverse_power
 
 Tree = PyTree[Any]
 
@@ -80,12 +80,12 @@ class SUSTAIN(AbstractSolver):
     their bias-corrected values); x may be projected.
     """
 
-    upper_step: AbstractStep = step_field("upper_step")
-    lower_step: AbstractStep = step_field("lower_step")
+    upper_step: AbstractStep = eqx.field(converter=as_step)
+    lower_step: AbstractStep = eqx.field(converter=as_step)
     neumann_order: int = eqx.field(static=True)
-    neumann_step: Any = positive_field("neumann_step")
-    upper_storm_weight: Any = weight_field("upper_storm_weight")
-    lower_storm_weight: Any = weight_field("lower_storm_weight")
+    neumann_step: Any = eqx.field(converter=as_schedule)
+    upper_storm_weight: Any = eqx.field(converter=as_weight)
+    lower_storm_weight: Any = eqx.field(converter=as_weight)
     option: int = eqx.field(default=1, static=True)
 
     def __check_init__(self):

@@ -1,0 +1,129 @@
+"""The cleaning problem's oracles, written by hand on jax alone: what a step is measured against.
+
+min over x of CE(W; trusted), W minimising mean σ(x_i) CE_i(W; noisy) + c‖W‖². Each function below is the body
+of a loop: it draws its own batch, evaluates one oracle and uses the result, so that nothing is dropped.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+REGULARISATION = 1e-3
+
+
+def cross_entropy(W, features, labels):
+    logits = features @ W
+    picked = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+    return jax.nn.logsumexp(logits, axis=1) - picked
+
+
+def lower_loss(x, W, batch):
+    weighted = jax.nn.sigmoid(x) * cross_entropy(W, batch["features"], batch["labels"])
+    return jnp.mean(weighted) + REGULARISATION * jnp.sum(W**2)
+
+
+def upper_loss(x, W, batch):
+    return jnp.mean(cross_entropy(W, batch["features"], batch["labels"]))
+
+
+def draw(key, data, size, blocks):
+    """Independent rows, or one contiguous block: the indices and the batch."""
+    rows = data["labels"].shape[0]
+    if blocks:
+        start = size * jax.random.randint(key, (), 0, rows // size)
+        return start, jax.tree.map(lambda array: jax.lax.dynamic_slice_in_dim(array, start, size), data)
+    indices = jax.random.randint(key, (size,), 0, rows)
+    return indices, jax.tree.map(lambda array: array.at[indices].get(mode="promise_in_bounds"), data)
+
+
+def rows_of(x, indices, size):
+    if indices.ndim == 0:
+        return jax.lax.dynamic_slice_in_dim(x, indices, size)
+    return x.at[indices].get(mode="promise_in_bounds")
+
+
+def add_rows(x, indices, rows):
+    if indices.ndim == 0:
+        old = jax.lax.dynamic_slice_in_dim(x, indices, rows.shape[0])
+        return jax.lax.dynamic_update_slice_in_dim(x, old + rows, indices, 0)
+    return x.at[indices].add(rows, mode="promise_in_bounds")
+
+
+def products(x_rows, W, v, batch):
+    """(G_y, H[v], J[v]) in one pass."""
+    gradients = jax.grad(lower_loss, argnums=(0, 1))
+    (_, G), (J, H) = jax.jvp(lambda W: gradients(x_rows, W, batch), (W,), (v,))
+    return G, H, J
+
+
+# Each body maps (x, W, v) to the next, so that a loop over it does nothing but this oracle.
+
+
+def lower_gradient(carry, key, upper, lower, size, blocks):
+    x, W, v = carry
+    indices, batch = draw(key, lower, size, blocks)
+    G = jax.grad(lower_loss, argnums=1)(rows_of(x, indices, size), W, batch)
+    return x, W - 1e-3 * G, v
+
+
+def upper_gradient(carry, key, upper, lower, size, blocks):
+    x, W, v = carry
+    _, batch = draw(key, upper, size, blocks)
+    return x, W, v - 1e-3 * jax.grad(upper_loss, argnums=1)(x, W, batch)
+
+
+def hessian_product(carry, key, upper, lower, size, blocks):
+    x, W, v = carry
+    indices, batch = draw(key, lower, size, blocks)
+    _, H, _ = products(rows_of(x, indices, size), W, v, batch)
+    return x, W, v - 1e-3 * H
+
+
+def cross_product(carry, key, upper, lower, size, blocks):
+    x, W, v = carry
+    indices, batch = draw(key, lower, size, blocks)
+    _, _, J = products(rows_of(x, indices, size), W, v, batch)
+    return add_rows(x, indices, 1e-3 * J), W, v
+
+
+def hessian_and_cross_product(carry, key, upper, lower, size, blocks):
+    x, W, v = carry
+    indices, batch = draw(key, lower, size, blocks)
+    _, H, J = products(rows_of(x, indices, size), W, v, batch)
+    return add_rows(x, indices, 1e-3 * J), W, v - 1e-3 * H
+
+
+def lower_products(carry, key, upper, lower, size, blocks):
+    x, W, v = carry
+    indices, batch = draw(key, lower, size, blocks)
+    G, H, J = products(rows_of(x, indices, size), W, v, batch)
+    return add_rows(x, indices, 1e-3 * J), W - 1e-3 * G, v - 1e-3 * H
+
+
+def both_gradients(carry, key, upper, lower, size, blocks):
+    """One plain gradient of each level: the yardstick of a single-loop step."""
+    lower_key, upper_key = jax.random.split(key)
+    carry = lower_gradient(carry, lower_key, upper, lower, size, blocks)
+    return upper_gradient(carry, upper_key, upper, lower, size, blocks)
+
+
+ORACLES = {
+    "G": lower_gradient,
+    "F": upper_gradient,
+    "H": hessian_product,
+    "J": cross_product,
+    "HJ": hessian_and_cross_product,
+    "GHJ": lower_products,
+    "G+F": both_gradients,
+}
+
+
+@functools.partial(jax.jit, static_argnames=("name", "size", "blocks", "n"))
+def repeat(name, carry, key, upper, lower, size, blocks, n):
+    """`n` evaluations of one oracle inside a loop."""
+
+    def body(t, carry):
+        return ORACLES[name](carry, jax.random.fold_in(key, t), upper, lower, size, blocks)
+
+    return jax.lax.fori_loop(0, n, body, carry)

@@ -1,0 +1,124 @@
+"""The command line: arguments only."""
+
+import contextlib
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="bilevel",
+    help="Bilevel optimization: list, run and compare the algorithms.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Task = Annotated[str, typer.Argument(help="A task's name; see `bilevel list`.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")]
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    fits = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if fits else 100)
+
+
+@contextlib.contextmanager
+def _readable_errors() -> Iterator[None]:
+    """What the package says about bad input, in one line and with exit code 2."""
+    from bilevel.datasets import DatasetError
+
+    try:
+        yield
+    except (ValueError, TypeError, DatasetError) as error:
+        typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(2) from None
+
+
+@app.command("list")
+def list_() -> None:
+    """Show the solvers, tasks and data sets."""
+    from bilevel.experiments.tables import catalogue
+
+    console = _console()
+    for table in catalogue():
+        console.print(table)
+
+
+@app.command()
+def run(
+    task: Task,
+    solver: Annotated[str, typer.Option(help="A solver's name.")],
+    set_: Set = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Outer steps; default: the settings'.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the task and of the run.")] = 0,
+    out: Annotated[
+        pathlib.Path | None, typer.Option(help="Write history.csv, summary.json and solution.npz there.")
+    ] = None,
+) -> None:
+    """Run one solver on a task. --set takes the solver's settings and the task's arguments."""
+    from bilevel.experiments import compare, records, settings, tables
+
+    console = _console()
+    with _readable_errors():
+        chosen = settings.settings(task, solver)
+        of_solver, of_task = settings.divide(settings.parse(set_ or ()), task, chosen)
+        chosen = settings.override(chosen, of_solver)
+        built = settings.make_task(task, seed, of_task)
+        steps = steps or settings.default_steps(task, solver)
+        try:
+            solution = compare.run(built, chosen, seed=seed, steps=steps, progress=None)
+        except KeyboardInterrupt as interruption:
+            if not hasattr(interruption, "solution"):
+                raise
+            solution = interruption.solution  # pyright: ignore[reportAttributeAccessIssue]
+    record = records.Run.of(solver, seed, solution)
+    console.print(tables.run_table(record, task))
+    if out is not None:
+        arguments = settings.task_arguments(task) | of_task
+        description = settings.describe(chosen)
+        records.write_run(out, record, solution, task=task, arguments=arguments, solver=description)
+        console.print(f"Written to {out}: history.csv, summary.json, solution.npz", soft_wrap=True)
+    if record.message:
+        typer.echo(f"{record.result}: {record.message}", err=True)
+        raise typer.Exit(130 if record.result == "interrupted" else 1)
+
+
+@app.command()
+def compare(
+    task: Task,
+    solvers: Annotated[str | None, typer.Option(help="Names, separated by commas; default: all.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How often split, noise and run are drawn anew.")] = 10,
+    steps: Annotated[int | None, typer.Option(min=1, help="Outer steps of each; default: the settings'.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Instead of --steps: seconds of stepping for each run.")] = None,
+    set_: Set = None,
+    out: Annotated[pathlib.Path | None, typer.Option(help="Default: runs/compare-TASK.")] = None,
+) -> None:
+    """Compare solvers on the same seeds of a task. --set takes the task's arguments."""
+    from bilevel.experiments import compare, settings, tables
+
+    console = _console()
+    out = pathlib.Path(f"runs/compare-{task}") if out is None else out
+    with _readable_errors():
+        comparison = compare.compare(
+            task,
+            None if solvers is None else [name.strip() for name in solvers.split(",") if name.strip()],
+            seeds=seeds,
+            steps=steps,
+            seconds=seconds,
+            task_settings=settings.parse(set_ or ()),
+            out=out,
+            console=console,
+        )
+    console.print(tables.results_table(comparison))
+    console.print(tables.cost_table(comparison))
+    for note in tables.notes(comparison):
+        console.print(note, markup=False)
+    console.print(f"Written to {out}: results.csv, summary.json, curves.png", soft_wrap=True)
+    if comparison.interrupted:
+        raise typer.Exit(130)

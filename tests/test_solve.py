@@ -1,0 +1,198 @@
+"""The driver: chunks, history, ways to stop, failures, models with other leaves."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bilevel as bl
+
+KEY = jax.random.key(0)
+
+
+def upper_loss(x, y, batch):
+    return 0.5 * (y - 1.0) ** 2
+
+
+def lower_loss(x, y, batch):
+    return 0.5 * (y - 3.0 * x) ** 2
+
+
+def concave_lower_loss(x, y, batch):
+    return 0.5 * (y[0] - x) ** 2 - 0.01 * y[1] ** 2 + y[1] * x
+
+
+PROBLEM = bl.Problem(bl.Level(upper_loss), bl.Level(lower_loss))
+SOBA = bl.SOBA(upper_step=0.01, lower_step=0.5, adjoint_step=0.5)
+
+
+def solve(solver=SOBA, problem=PROBLEM, x=1.0, y=0.0, steps=30, **options):
+    return bl.solve(problem, solver, x, y, steps=steps, key=KEY, **options)
+
+
+def metrics(x, y):
+    return {"gap": abs(float(y) - 3 * float(x)), "x": x}
+
+
+def test_history_has_a_row_for_the_start_and_each_chunk():
+    solution = solve(every=12, metrics=metrics)
+    history = solution.history
+    assert history.columns == ["step", "seconds", "F", "G", "H", "J", "gap", "x"]
+    assert history["step"].tolist() == [0, 12, 24, 30]
+    assert history["F"].tolist() == [0, 12, 24, 30]
+    assert history["x"][0] == 1.0
+    assert history["x"][-1] == pytest.approx(float(solution.x), abs=0)
+    assert (np.diff(history["seconds"]) > 0).all()
+    assert history.to_pandas().shape == (4, 8)
+    assert solution.stats["steps"] == 30
+    assert solution.stats["run_seconds"] == history["seconds"][-1]
+    assert solution.result == bl.RESULTS.successful
+
+
+def test_the_clock_holds_no_metrics_and_no_compilation():
+    import time
+
+    def slow(x, y):
+        time.sleep(0.2)
+        return {}
+
+    problem = bl.Problem(bl.Level(lambda *args: upper_loss(*args)), bl.Level(lower_loss))  # not compiled yet
+    start = time.perf_counter()
+    solution = solve(problem=problem, every=10, metrics=slow)
+    whole = time.perf_counter() - start
+    assert solution.stats["run_seconds"] < 0.1
+    assert solution.stats["compile_seconds"] > solution.stats["run_seconds"]
+    assert whole > 0.8 + solution.stats["compile_seconds"]
+
+
+def test_target_ends_the_run_at_the_first_chunk_that_reaches_it():
+    free = solve(steps=500, every=10, metrics=metrics)
+    target = bl.Target("x", at_most=0.5)
+    solution = solve(steps=500, every=10, metrics=metrics, target=target)
+    first = next(step for step, x in zip(free.history["step"], free.history["x"], strict=True) if x <= 0.5)
+    assert solution.stats["steps"] == first
+    assert solution.result == bl.RESULTS.target_reached
+    at_start = solve(metrics=metrics, target=bl.Target("x", at_least=0.9))
+    assert at_start.stats["steps"] == 0
+    with pytest.raises(ValueError, match="target: 'y' is unknown"):
+        solve(metrics=metrics, target=bl.Target("y", at_least=0))
+    with pytest.raises(ValueError, match="Target: pass one of"):
+        bl.Target("x")
+
+
+def test_callbacks_see_each_chunk_and_can_stop():
+    seen = []
+    solution = solve(every=10, callbacks=[lambda s: seen.append(s.stats["steps"]), lambda s: len(seen) == 2])
+    assert seen == [10, 20]
+    assert solution.stats["steps"] == 20
+    assert solution.result == bl.RESULTS.stopped
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_what_was_computed_survives_an_exception(error):
+    def failing(solution):
+        if solution.stats["steps"] == 20:
+            raise error
+
+    with pytest.raises(error) as info:
+        solve(every=10, callbacks=[failing])
+    solution = info.value.solution
+    assert solution.result == bl.RESULTS.interrupted
+    assert solution.history["step"].tolist() == [0, 10, 20]
+    finished = bl.solve(PROBLEM, SOBA, solution, steps=10)
+    assert float(finished.x) == float(solve().x)
+    assert finished.result == bl.RESULTS.successful
+
+
+def exploding(steps=400, **options):
+    return solve(bl.SOBA(upper_step=0.01, lower_step=3.0, adjoint_step=0.5), steps=steps, **options)
+
+
+def test_nonfinite_iterates_stop_at_the_last_finite_state():
+    with pytest.raises(bl.SolveError, match="NaN or infinite.*Reduce the step sizes") as info:
+        exploding(every=100)
+    solution = info.value.solution
+    assert solution.result == bl.RESULTS.nonfinite
+    assert np.isfinite([float(solution.x), float(solution.y)]).all()
+    last = solution.stats["steps"]
+    assert solution.history["step"][-1] == last
+    # it is the very last one: one more step is not finite, and runs cut elsewhere end at the same step
+    returned = exploding(every=37, throw=False)
+    assert returned.result == bl.RESULTS.nonfinite
+    assert returned.stats["steps"] == last
+    assert returned.stats["F"] == last
+    assert float(returned.y) == float(solution.y)
+    assert exploding(steps=last).result == bl.RESULTS.successful
+    assert exploding(steps=last + 1, throw=False).result == bl.RESULTS.nonfinite
+
+
+def test_conjugate_gradient_says_that_the_lower_level_is_not_convex():
+    problem = bl.Problem(bl.Level(lambda x, y, _: jnp.sum((y - 1.0) ** 2)), bl.Level(concave_lower_loss))
+    solver = bl.AIDBiO(upper_step=0.01, lower_step=0.1, inner_steps=2)
+    x, y = jnp.ones(()), jnp.zeros(2)
+    with pytest.raises(bl.SolveError, match="curvature is not positive") as info:
+        bl.solve(problem, solver, x, y, steps=5, key=KEY)
+    assert info.value.solution.result == bl.RESULTS.not_convex
+    assert info.value.solution.stats["steps"] == 0
+    returned = bl.solve(problem, solver, x, y, steps=5, key=KEY, throw=False)
+    assert returned.result == bl.RESULTS.not_convex
+    with pytest.raises(ValueError, match="curvature is not positive"):
+        bl.hypergradient(problem, x, y)
+
+
+def test_continuing_takes_everything_from_the_solution():
+    first = solve(steps=10)
+    with pytest.raises(ValueError, match="leave out y and key"):
+        bl.solve(PROBLEM, SOBA, first, steps=10, key=KEY)
+    with pytest.raises(TypeError, match="steps: got 2.5"):
+        bl.solve(PROBLEM, SOBA, first, steps=2.5)
+    with pytest.raises(TypeError, match="solver: got"):
+        bl.solve(PROBLEM, bl.SOBA, first, steps=2)
+
+
+def test_a_model_with_other_leaves_is_partitioned_and_given_back():
+    model = eqx.nn.MLP(2, "scalar", 4, depth=1, key=KEY)
+    inputs = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+
+    def loss(x, y, batch):
+        assert callable(y.activation)
+        return jnp.mean((jax.vmap(y)(batch) - jnp.sin(batch[:, 0])) ** 2) + jnp.exp(x["log"]) * 1e-3
+
+    problem = bl.Problem(bl.Level(loss, inputs), bl.Level(loss, inputs))
+    solver = bl.SOBA(0.01, 0.1, 0.01)
+    solution = bl.solve(problem, solver, {"log": 0.0, "name": "a setting"}, model, steps=5, key=KEY)
+    assert isinstance(solution.y, eqx.nn.MLP)
+    assert solution.y.activation is model.activation
+    assert solution.x["name"] == "a setting"
+    assert not np.array_equal(solution.y.layers[0].weight, model.layers[0].weight)
+    assert jax.vmap(solution.y)(inputs).shape == (20,)
+    assert bl.hypergradient(problem, solution.x, solution.y, method=bl.FixedPoint(3, 0.1))["log"].shape == ()
+    again = bl.solve(problem, solver, solution, steps=5)
+    assert isinstance(again.y, eqx.nn.MLP)
+
+
+def test_counts_exceed_32_bits_within_a_chunk():
+    """Full batches of 2·10⁵ rows, 300 inner steps, 50 steps: 3·10⁹ gradients."""
+    data = np.ones(200_000, np.float32)
+    problem = bl.Problem(
+        bl.Level(lambda x, y, batch: (y - 1) ** 2),
+        bl.Level(lambda x, y, batch: (y - x) ** 2 + 0.0 * batch[0], data),
+    )
+    solution = solve(bl.AIDBiO(0.1, 0.1, 300, bl.FixedPoint(1, 0.1)), problem, steps=50)
+    assert solution.stats["G"] == 50 * 300 * 200_000
+    assert solution.stats["J"] == 50 * 200_000
+
+
+def test_progress_is_shown_when_asked_for(capsys):
+    solve(every=10, metrics=metrics, progress=True)
+    assert "solve" in capsys.readouterr().err
+    solve(every=10, metrics=metrics)  # not a terminal here
+    assert capsys.readouterr().err == ""
+
+
+def test_projection_follows_each_step():
+    problem = bl.Problem(bl.Level(upper_loss), bl.Level(lower_loss), project=lambda x: jnp.clip(x, 0.5, 2.0))
+    assert float(solve(problem=problem, steps=300).x) == 0.5
+    with pytest.raises(ValueError, match="project: its output"):
+        solve(problem=bl.Problem(bl.Level(upper_loss), bl.Level(lower_loss), project=lambda x: x[None]))
