@@ -1,0 +1,51 @@
+"""What a task is."""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import PyTree
+
+from bilevel.problem import Problem
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """A problem with starts and a way to measure; it knows no solver.
+
+    - `problem`, and the starts `x` and `y`.
+    - `metrics(x, y) -> {name: number}`: what `solve` evaluates after each chunk.
+    - `score`: the name of the main metric; higher is better.
+    - `data`: what else a comparison needs, such as the rows of reference methods.
+
+    Tasks that differ in their seed alone share their compiled programs.
+
+    Example:
+        >>> import bilevel as bl, jax
+        >>> from bilevel import tasks
+        >>> task = tasks.quadratic()
+        >>> solver = bl.AIDBiO(upper_step=0.5, lower_step=0.1, inner_steps=10)
+        >>> solution = bl.solve(
+        ...     task.problem, solver, task.x, task.y, steps=50, key=jax.random.key(0), metrics=task.metrics
+        ... )
+        >>> bool(solution.history[task.score][-1] > 3)
+        True
+    """
+
+    name: str
+    problem: Problem
+    x: PyTree
+    y: PyTree
+    metrics: Callable[[Any, Any], dict[str, float]]
+    score: str
+    data: Any = None
+
+
+def generator(seed: Any) -> np.random.Generator:
+    """NumPy's generator of a seed, which must be given: a task is the same whenever it is built."""
+    try:
+        return np.random.default_rng(operator.index(seed))
+    except (TypeError, ValueError):
+        raise ValueError(f"seed: got {seed!r}; pass an integer, zero or more") from None

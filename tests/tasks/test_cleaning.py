@@ -1,0 +1,270 @@
+"""Hyper-cleaning: what is drawn, what is differentiated, and what is measured."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bilevel as bl
+from bilevel import datasets, oracles, tasks, trees
+
+ROWS = 400
+
+
+def tagged_set():
+    """A set whose feature 0 is the row's number, over 1000."""
+    rng = np.random.default_rng(0)
+    features = rng.random((ROWS, 6), np.float32)
+    features[:, 0] = np.arange(ROWS) / 1000
+    labels = rng.integers(0, 4, ROWS).astype(np.int32)
+    return datasets.Dataset("digits", features, labels, 4, ROWS, "made up", "none")
+
+
+@pytest.fixture
+def tagged(monkeypatch):
+    dataset = tagged_set()
+    monkeypatch.setattr(datasets, "load", lambda name: dataset)
+    return dataset
+
+
+def numbers(features):
+    return np.rint(np.asarray(features)[:, 0] * 1000).astype(int)
+
+
+def point(task, seed=3):
+    """An (x, y) where nothing is zero."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), (task.x, task.y))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def probabilities(y, features):
+    z = np.asarray(features, np.float64) @ np.asarray(y["weights"], np.float64) + np.asarray(y["bias"], np.float64)
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def cross_entropies(y, features, labels):
+    return -np.log(probabilities(y, features)[np.arange(len(labels)), labels])
+
+
+def close(actual, desired, tolerance=2e-5):
+    np.testing.assert_allclose(actual, desired, rtol=tolerance, atol=tolerance * np.abs(desired).max())
+
+
+# What is drawn
+
+
+def test_rows_are_disjoint_and_keep_their_labels(tagged):
+    data = tasks.cleaning(trusted=30).data
+    parts = [numbers(f) for f in (data.features, data.trusted_features, data.test_features)]
+    assert [len(part) for part in parts] == [250, 30, 120]
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(ROWS))
+    assert (np.sort(parts[2]) != np.arange(120)).any()  # drawn, not cut off
+    for part, labels in zip(parts, (data.true_labels, data.trusted_labels, data.test_labels), strict=True):
+        np.testing.assert_array_equal(labels, tagged.labels[part])
+
+
+def test_the_levels_see_their_own_rows_alone(tagged):
+    task = tasks.cleaning(trusted=30)
+    upper, lower = task.problem.upper.data.arrays, task.problem.lower.data.arrays
+    np.testing.assert_array_equal(lower["features"], task.data.features)
+    np.testing.assert_array_equal(lower["labels"], task.data.noisy_labels)
+    np.testing.assert_array_equal(upper["features"], task.data.trusted_features)
+    np.testing.assert_array_equal(upper["labels"], task.data.trusted_labels)
+    assert task.x.shape == (250,)
+    assert not any(leaf.any() for leaf in jax.tree.leaves((task.x, task.y)))
+
+
+def test_everything_is_drawn_once_per_seed(tagged):
+    a, b, other = (tasks.cleaning(trusted=30, seed=seed) for seed in (1, 1, 2))
+    jax.tree.map(np.testing.assert_array_equal, (a.problem, vars(a.data)), (b.problem, vars(b.data)))
+    assert (numbers(a.data.test_features) != numbers(other.data.test_features)).any()
+    assert (a.data.wrong != other.data.wrong).mean() > 0.4  # 0.5 for independent noise, 0.2 for the same rows redrawn
+
+
+@pytest.mark.parametrize("corruption", [0.0, 0.3, 0.6, 1.0])
+def test_labels_are_redrawn_from_all_classes(corruption):
+    data = tasks.cleaning("digits", corruption, seed=4).data
+    n, wrong = len(data.true_labels), data.wrong
+    expected = corruption * 0.9  # one redrawn label in ten is right by chance
+    assert abs(wrong.mean() - expected) <= 4 * np.sqrt(expected * (1 - expected) / n)
+    assert data.noisy_labels.dtype == np.int32
+
+
+def test_redrawn_labels_are_uniform_and_independent_of_the_true_ones():
+    data = tasks.cleaning("digits", corruption=1.0, seed=4).data
+    for drawn in (data.noisy_labels, (data.noisy_labels - data.true_labels) % 10):
+        counts = np.bincount(drawn, minlength=10)
+        expected = len(drawn) / 10
+        assert ((counts - expected) ** 2 / expected).sum() < 27.9  # 0.999 quantile, 9 degrees of freedom
+
+
+def test_train_limits_the_rows(tagged):
+    every, some = tasks.cleaning(trusted=30).data, tasks.cleaning(trusted=30, train=100).data
+    np.testing.assert_array_equal(some.features, every.features[:100])
+    np.testing.assert_array_equal(some.test_features, every.test_features)
+
+
+def test_a_validation_split_never_sees_the_test_rows(tagged, monkeypatch):
+    test, validation = (tasks.cleaning(trusted=30, seed=7, split=split) for split in ("test", "validation"))
+    forbidden = numbers(test.data.test_features)
+    seen = [validation.data.features, validation.data.trusted_features, validation.data.test_features]
+    seen = [numbers(part) for part in seen]
+    assert [len(part) for part in seen] == [166, 30, 84]  # 30 % of the 280 that remain
+    np.testing.assert_array_equal(np.sort(np.concatenate([*seen, forbidden])), np.arange(ROWS))
+
+    features, labels = tagged.features.copy(), tagged.labels.copy()
+    features[forbidden], labels[forbidden] = np.nan, 99
+    poisoned = dataclasses.replace(tagged, features=features, labels=labels)
+    monkeypatch.setattr(datasets, "load", lambda name: poisoned)
+    again = tasks.cleaning(trusted=30, seed=7, split="validation")
+    jax.tree.map(
+        np.testing.assert_array_equal, (again.problem, vars(again.data)), (validation.problem, vars(validation.data))
+    )
+
+
+def test_sources_and_batch_sizes(tagged):
+    task = tasks.cleaning(trusted=30)
+    assert (task.problem.upper.batch_size, task.problem.lower.batch_size) == (30, 64)
+    assert type(task.problem.lower.data) is bl.Rows
+    task = tasks.cleaning(trusted=30, batch_size=None)
+    assert (task.problem.upper.batch_size, task.problem.lower.batch_size) == (None, None)
+    task = tasks.cleaning(trusted=30, batch_size=10, source="blocks")
+    assert type(task.problem.upper.data) is type(task.problem.lower.data) is bl.Blocks
+    assert task.problem.lower.draw(jax.random.key(0)).indices.ndim == 0
+
+
+# What is differentiated
+
+
+def test_gradients_against_numpy(tagged):
+    task = tasks.cleaning(trusted=30, regularisation=0.05)
+    (x, y), level = point(task), task.problem.lower
+    indices = np.array([5, 17, 5, 200])  # a row that is drawn twice counts twice
+    batch = bl.Batch(level.data.take(jnp.asarray(indices), 4), jnp.asarray(indices), 4)
+
+    features, labels = np.asarray(task.data.features)[indices], np.asarray(task.data.noisy_labels)[indices]
+    s, ce = sigmoid(np.asarray(x)[indices]), cross_entropies(y, features, labels)
+    slope = s[:, None] * (probabilities(y, features) - np.eye(4)[labels]) / 4
+    norm = sum((np.asarray(leaf) ** 2).sum() for leaf in y.values())
+    close(oracles.loss(level, x, y, batch), np.mean(s * ce) + 0.05 * norm)
+
+    by_hand = np.zeros(250)
+    np.add.at(by_hand, indices, s * (1 - s) * ce / 4)
+    close(trees.dense(oracles.gradient_x(level, x, y, batch), x), by_hand)
+    G_y = oracles.lower_gradient(level, x, y, batch)
+    close(G_y["weights"], features.T @ slope + 0.1 * np.asarray(y["weights"]))
+    close(G_y["bias"], slope.sum(0) + 0.1 * np.asarray(y["bias"]))
+
+
+def test_one_step_moves_the_weights_of_its_batch_alone(tagged):
+    task = tasks.cleaning(trusted=30, batch_size=8)
+    x, y = point(task)
+    solver = bl.SOBA(upper_step=1.0, lower_step=0.1, adjoint_step=0.1)
+    state = solver.init(task.problem, x, y, key=jax.random.key(0))
+    for t in (0, 1):  # the adjoint is zero at first
+        old, state = state.x, solver.step(task.problem, state, t, key=jax.random.key(t))
+    lower_key, _ = jax.random.split(jax.random.key(1))
+    drawn = np.asarray(task.problem.lower.draw(lower_key).indices)
+    np.testing.assert_array_equal(np.flatnonzero(state.x != old), np.unique(drawn))
+
+
+def test_the_upper_gradient_ignores_x(tagged):
+    task = tasks.cleaning(trusted=30, batch_size=None)
+    (x, y), level = point(task), task.problem.upper
+    F_x, F_y = oracles.upper_gradients(level, x, y, level.everything())
+    assert not trees.dense(F_x, x).any()
+    features, labels = np.asarray(task.data.trusted_features), np.asarray(task.data.trusted_labels)
+    close(F_y["weights"], features.T @ (probabilities(y, features) - np.eye(4)[labels]) / 30)
+
+
+# What is measured
+
+
+def test_metrics_by_hand(tagged):
+    task = tasks.cleaning(trusted=30)
+    x, y = point(task)
+    x = jnp.round(x)  # with ties
+    measured, data = task.metrics(x, y), task.data
+    guess = probabilities(y, data.test_features).argmax(1)
+    close(measured["test accuracy"], (guess == np.asarray(data.test_labels)).mean(), 1e-6)
+    close(measured["upper loss"], cross_entropies(y, data.trusted_features, np.asarray(data.trusted_labels)).mean())
+    wrong, right = np.asarray(x)[data.wrong], np.asarray(x)[~data.wrong]
+    wins = (wrong[:, None] < right[None, :]) + 0.5 * (wrong[:, None] == right[None, :])
+    close(measured["AUROC"], wins.mean(), 1e-6)
+    assert 0.3 < measured["AUROC"] < 0.7
+    assert task.score == "test accuracy"
+
+
+def test_perfect_weights_have_an_auroc_of_one(tagged):
+    task = tasks.cleaning(trusted=30)
+    assert task.metrics(jnp.where(task.data.wrong, -1.0, 1.0), task.y)["AUROC"] == 1
+    clean = tasks.cleaning(trusted=30, corruption=0.0)
+    assert np.isnan(clean.metrics(clean.x, clean.y)["AUROC"])
+
+
+def test_the_test_rows_touch_the_accuracy_alone(tagged):
+    task = tasks.cleaning(trusted=30)
+    x, y = point(task)
+    other = dataclasses.replace(task.data, test_labels=(task.data.test_labels + 1) % 4)
+    before, after = task.metrics(x, y), task.metrics.func(other, x, y)
+    assert [name for name in before if before[name] != after[name]] == ["test accuracy"]
+
+
+def test_seeds_share_their_programs(compiled):
+    solver = bl.SOBA(upper_step=10.0, lower_step=0.3, adjoint_step=0.1)
+    for seed, corruption, regularisation in ((0, 0.6, 1e-3), (1, 0.5, 2e-3)):
+        task = tasks.cleaning(seed=seed, corruption=corruption, regularisation=regularisation)
+        before = len(compiled)
+        solution = bl.solve(task.problem, solver, task.x, task.y, steps=50, key=jax.random.key(0), metrics=task.metrics)
+        assert solution.history["upper loss"][-1] < solution.history["upper loss"][0]
+        assert solution.x.dtype == jnp.float32
+    assert before > 0
+    assert compiled[before:] == []
+
+
+def test_cleaning_helps():
+    task = tasks.cleaning("digits", batch_size=None)
+    solver = bl.SOBA(upper_step=300.0, lower_step=0.5, adjoint_step=0.5)
+    solution = bl.solve(task.problem, solver, task.x, task.y, steps=1000, key=jax.random.key(0), metrics=task.metrics)
+    assert solution.history["AUROC"][-1] > 0.9
+    assert solution.history["test accuracy"][-1] > 0.9
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dataset": "digit"}, "dataset: 'digit' is unknown; did you mean digits"),
+        ({"model": "lineal"}, "model: 'lineal' is unknown; did you mean linear"),
+        ({"split": "valid"}, "split: 'valid' is unknown; did you mean validation"),
+        ({"source": "block"}, "source: 'block' is unknown; did you mean blocks"),
+        ({"corruption": 1.1}, "corruption: got 1.1"),
+        ({"corruption": np.nan}, "corruption: got nan"),
+        ({"trusted": 0}, "trusted: got 0"),
+        ({"trusted": 10.0}, "trusted: got 10.0"),
+        ({"trusted": 280}, "trusted: got 280, but only 280 rows"),
+        ({"test_fraction": 0.0}, "test_fraction: got 0.0"),
+        ({"test_fraction": 1.0}, "test_fraction: got 1.0"),
+        ({"test_fraction": -0.1}, "test_fraction: got -0.1"),
+        ({"batch_size": 0}, "batch_size: got 0"),
+        ({"batch_size": 251}, "batch_size: got 251, but the data have 250 rows"),
+        ({"batch_size": 64, "source": "blocks"}, "batch_size: 250 rows do not divide"),
+        ({"regularisation": -1e-3}, "regularisation: got -0.001"),
+        ({"train": 0}, "train: got 0"),
+        ({"train": 251}, "train: got 251, but 250 rows"),
+        ({"seed": None}, "seed: got None"),
+        ({"seed": 0.5}, "seed: got 0.5"),
+    ],
+)
+def test_bad_settings(tagged, settings, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        tasks.cleaning(**{"trusted": 30, **settings})
