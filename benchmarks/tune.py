@@ -1,0 +1,143 @@
+"""Find each solver's settings, and each reference row's, on a validation set: the test rows are never drawn.
+
+    python benchmarks/tune.py cleaning --solvers soba,aid --out runs/tune-cleaning.json
+
+For each point of a solver's grid, the score on the validation rows, averaged over the last rows of the history
+and over seeds that `bilevel compare` does not use. The best go into `bilevel/experiments/settings.py`.
+"""
+
+import argparse
+import itertools
+import math
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from bilevel import RESULTS, checks, solve
+from bilevel.experiments import records, references, settings, tables
+from bilevel.experiments.compare import ROWS, run_key
+
+FIRST_SEED = 1000  # compare counts from zero
+LAST_ROWS = 4  # the score of a run is the mean over so many rows, a fifth of it
+
+UPPER = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+LARGE_UPPER = (30.0, 100.0, 300.0, 1000.0, 3000.0)  # few outer steps
+LOWER = (0.03, 0.1, 0.3)
+NEUMANN = (0.1, 0.3, 1.0)
+WEIGHTS = (0.1, 0.3, 1.0)
+
+GRIDS: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {
+    "cleaning": {
+        "itd": {"upper_step": LARGE_UPPER, "lower_step": (0.03, 0.1, 0.3, 1.0)},
+        "aid": {"upper_step": LARGE_UPPER, "lower_step": (0.03, 0.1, 0.3, 1.0)},
+        "stocbio": {"upper_step": LARGE_UPPER, "lower_step": LOWER, "neumann_step": NEUMANN},
+        "sustain": {
+            "upper_step": UPPER,
+            "lower_step": LOWER,
+            "neumann_step": NEUMANN,
+            "upper_storm_weight": WEIGHTS,
+        },
+        "fsla": {"upper_step": UPPER, "lower_step": LOWER, "adjoint_step": LOWER, "storm_weight": WEIGHTS},
+        "borep": {"upper_step": (0.03, 0.1, 0.3, 1.0), "lower_step": (*LOWER, 1.0), "adjoint_step": LOWER},
+        "soba": {"upper_step": UPPER, "lower_step": LOWER, "adjoint_step": LOWER},
+    }
+}
+STRENGTHS = tuple(10.0**k for k in np.arange(-4, 2.5, 0.5))  # scikit-learn's C
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    checks.one_of("task", arguments.task, GRIDS)
+    grids = GRIDS[arguments.task]
+    names = arguments.solvers.split(",") if arguments.solvers else [*grids, "references"]
+    for name in names:
+        checks.one_of("solver", name, [*grids, "references"])
+    seeds = range(FIRST_SEED, FIRST_SEED + arguments.seeds)
+    changes = {"split": "validation"} | settings.parse(arguments.set or ())
+    tasks = {seed: settings.make_task(arguments.task, seed, changes) for seed in seeds}
+    console = Console()
+    found: dict[str, Any] = {"task": arguments.task, "arguments": changes, "seeds": list(seeds)}
+    for name in names:
+        if name == "references":
+            found[name] = tune_references(console, arguments.task, tasks)
+        else:
+            found[name] = tune_solver(console, arguments.task, name, grids[name], tasks, arguments.steps)
+        if arguments.out:  # after each, so that an interruption loses little
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            records.write_json(arguments.out, found)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", nargs="?", default="cleaning")
+    parser.add_argument("--solvers", help="names separated by commas, 'references' among them; default: all")
+    parser.add_argument("--seeds", type=int, default=3, help=f"tuning seeds, from {FIRST_SEED} on")
+    parser.add_argument("--steps", type=int, help="steps of a run; default: those of the settings")
+    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="an argument of the task")
+    parser.add_argument("--out", type=pathlib.Path, help="write a JSON file")
+    return parser.parse_args()
+
+
+def tune_solver(
+    console: Console, task_name: str, name: str, grid: dict[str, tuple[float, ...]], tasks: dict[int, Any], steps: Any
+) -> dict[str, Any]:
+    """All points of the grid, best first."""
+    solver, steps = settings.settings(task_name, name), steps or settings.default_steps(task_name, name)
+    points = []
+    for values in itertools.product(*grid.values()):
+        point = dict(zip(grid, values, strict=True))
+        scores = [score(task, settings.override(solver, point), seed, steps) for seed, task in tasks.items()]
+        points.append({"point": point} | records.spread(scores))
+        if console.is_terminal:
+            console.print(f"{name} {point} {points[-1]['mean']:.4f}\x1b[K", end="\r", soft_wrap=True, highlight=False)
+    return report(console, f"{name}, {steps} steps", grid, points)
+
+
+def score(task: Any, solver: Any, seed: int, steps: int) -> float:
+    """The validation score at the end of one run; −∞ for a run that broke down."""
+    rest = max(1, steps * LAST_ROWS // ROWS)
+    options: dict[str, Any] = {"metrics": task.metrics, "progress": False, "throw": False}
+    solution = solve(
+        task.problem, solver, task.x, task.y, steps=steps - rest, every=steps, key=run_key(seed), **options
+    )
+    if solution.result == RESULTS.successful:
+        solution = solve(task.problem, solver, solution, steps=rest, every=max(1, rest // LAST_ROWS), **options)
+    return float(np.mean(solution.history[task.score][2:])) if solution.result == RESULTS.successful else -math.inf
+
+
+def tune_references(console: Console, task_name: str, tasks: dict[int, Any]) -> dict[str, Any]:
+    """The same for the C of each reference row."""
+    found = {}
+    for name in settings.REFERENCES[task_name]:
+        points = []
+        for C in STRENGTHS:
+            scores = [references.fit(*references.training_rows(task, name), C, task) for task in tasks.values()]
+            points.append({"point": {"C": C}} | records.spread(scores))
+        found[name] = report(console, name, {"C": STRENGTHS}, points)
+    return found
+
+
+def report(
+    console: Console, title: str, grid: dict[str, tuple[float, ...]], points: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Print the best points, warn where the best lies on the grid's edge, and hand all back."""
+    points = sorted(points, key=lambda point: -point["mean"])
+    table = Table(*grid, "score", title=title, title_justify="left")
+    for point in points[:8]:
+        values = [f"{value:g}" for value in point["point"].values()]
+        table.add_row(*values, tables.with_error(point["mean"], point["standard_error"], 4))
+    console.print(table)
+    best = points[0]["point"]
+    edges = [name for name, values in grid.items() if len(values) > 1 and best[name] in (min(values), max(values))]
+    for name in edges:
+        console.print(f"[yellow]{title}: the best {name}, {best[name]:g}, lies on the grid's edge: widen it[/]")
+    return {"best": best, "edges": edges, "points": points}
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")
+    main()

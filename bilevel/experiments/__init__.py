@@ -1,0 +1,1 @@
+"""Comparisons of the solvers on the tasks: settings, runs, records, tables and figures."""

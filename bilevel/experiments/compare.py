@@ -1,0 +1,201 @@
+"""Run solvers on the same seeds of a task, one at a time, and lose nothing that has finished."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+
+from bilevel.experiments import records, settings
+from bilevel.experiments.records import Comparison, Run
+from bilevel.experiments.references import references
+from bilevel.solution import RESULTS, Solution
+from bilevel.solve import solve
+from bilevel.solvers.base import AbstractSolver
+from bilevel.solvers.registry import SOLVERS
+
+ROWS = 20  # history rows of a run
+
+Show = Callable[[str, int | None], None]
+
+
+def run_key(seed: int) -> jax.Array:
+    """The solver's key of a seed, apart from whatever a task draws with the same seed."""
+    return jax.random.fold_in(jax.random.key(seed), 1)
+
+
+def run(
+    task: Any,
+    solver: AbstractSolver,
+    *,
+    seed: int,
+    steps: int | None = None,
+    seconds: float | None = None,
+    on_chunk: Callable[[Solution], Any] | None = None,
+    progress: bool | None = False,
+) -> Solution:
+    """One solver on one task, for a number of steps or for some seconds of stepping, with about 20 history rows.
+
+    Never raises `SolveError`: the solution's result says how it ended.
+    """
+    callbacks = () if on_chunk is None else (lambda solution: on_chunk(solution) and None,)
+    options: dict[str, Any] = {"metrics": task.metrics, "callbacks": callbacks, "progress": progress, "throw": False}
+    if seconds is not None:
+        return _run_for(task, solver, seconds, key=run_key(seed), **options)
+    assert steps is not None
+    every = math.ceil(steps / ROWS)
+    return solve(task.problem, solver, task.x, task.y, steps=steps, every=every, key=run_key(seed), **options)
+
+
+def _run_for(task: Any, solver: AbstractSolver, seconds: float, *, key: jax.Array, **options: Any) -> Solution:
+    """Chunks sized by the last one's speed, the last of all by what remains."""
+    solution = solve(task.problem, solver, task.x, task.y, steps=1, key=key, **options)
+    while solution.result == RESULTS.successful and solution.stats["run_seconds"] < seconds:
+        before, last = solution.history.rows[-2:]
+        speed = (last["step"] - before["step"]) / (last["seconds"] - before["seconds"])
+        wanted = 1.01 * speed * min(seconds / ROWS, seconds - last["seconds"])
+        n = max(1, min(math.ceil(wanted), 10 * last["step"]))  # the first few steps tell the speed but roughly
+        try:
+            solution = solve(task.problem, solver, solution, steps=n, every=n, **options)
+        except BaseException as error:
+            if not hasattr(error, "solution"):
+                error.solution = solution  # pyright: ignore[reportAttributeAccessIssue]
+            raise
+    return solution
+
+
+def compare(
+    task_name: str,
+    solvers: Sequence[str] | None = None,
+    *,
+    seeds: int | Sequence[int] = 10,
+    steps: int | None = None,
+    seconds: float | None = None,
+    task_settings: dict[str, Any] | None = None,
+    out: Any = None,
+    console: Any = None,
+) -> Comparison:
+    """Compare solvers on a task.
+
+    **Arguments**
+
+    - `solvers`: names; default: all.
+    - `seeds`: their number, or the seeds. Each redraws what the task draws (split, noise) and the run's key.
+    - `steps` for each solver, or `seconds` of stepping, compilation apart; default: the settings' steps.
+    - `task_settings`: changed arguments of the task.
+    - `out`: a directory for `results.csv`, `summary.json` and `curves.png`.
+    - `console`: a `rich` console that shows the progress; None is silent.
+
+    A run that fails is recorded as such and the others go on. Ctrl-C ends the comparison: what has finished
+    is kept, written, and `interrupted` is set.
+    """
+    names = list(SOLVERS) if solvers is None else list(dict.fromkeys(solvers))
+    built = {name: settings.settings(task_name, name) for name in names}
+    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    budget = _budget(task_name, names, seeds, steps, seconds)
+    changes = dict(task_settings or {})
+    first = settings.make_task(task_name, seeds[0], changes)  # wrong arguments fail before any run
+    comparison = Comparison(
+        task=task_name,
+        arguments=settings.task_arguments(task_name) | changes,
+        score=first.score,
+        solvers={name: settings.describe(solver) for name, solver in built.items()},
+        seeds=seeds,
+        budget=budget,
+    )
+    try:
+        with _progress(console, len(names) * len(seeds)) as show:
+            for seed in seeds:
+                task = first if seed == seeds[0] else settings.make_task(task_name, seed, changes)
+                _run_seed(comparison, task, built, seed, show)
+    except KeyboardInterrupt:
+        comparison.interrupted = True
+    finally:
+        if out is not None:
+            records.write(comparison, out)
+    return comparison
+
+
+def _budget(
+    task_name: str, names: Sequence[str], seeds: Sequence[int], steps: int | None, seconds: float | None
+) -> dict[str, Any]:
+    if steps is not None and seconds is not None:
+        raise ValueError("steps and seconds: got both; pass one of them")
+    if not seeds:
+        raise ValueError("seeds: got none; pass at least 1")
+    if not names:
+        raise ValueError("solvers: got none; name at least one")
+    if seconds is not None:
+        if not (math.isfinite(seconds) and seconds > 0):
+            raise ValueError(f"seconds: got {seconds}; it must be a finite number above zero")
+        return {"seconds": seconds}
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps: got {steps}; it must be at least 1")
+    return {"steps": {name: steps or settings.default_steps(task_name, name) for name in names}}
+
+
+def _run_seed(comparison: Comparison, task: Any, solvers: dict[str, AbstractSolver], seed: int, show: Show) -> None:
+    show(f"seed {seed}  reference rows", None)
+    for name, score in references(comparison.task, task).items():
+        comparison.references.setdefault(name, {})[seed] = score
+    for name, solver in solvers.items():
+        head = f"seed {seed}  {name:8}"
+        show(head, None)
+
+        def on_chunk(solution: Solution, head: str = head) -> None:
+            row = solution.history.rows[-1]
+            show(f"{head} step {row['step']}  {comparison.score} {row[comparison.score]:.4g}", None)
+
+        steps = comparison.budget.get("steps", {}).get(name)
+        seconds = comparison.budget.get("seconds")
+        try:
+            solution = run(task, solver, seed=seed, steps=steps, seconds=seconds, on_chunk=on_chunk)
+            done = Run.of(name, seed, solution)
+        except KeyboardInterrupt as interruption:
+            comparison.runs.append(_broken(name, seed, interruption, "interrupted"))
+            raise
+        except Exception as error:
+            done = _broken(name, seed, error, "error")
+        comparison.runs.append(done)
+        show(f"{head} {_outcome(done)}", len(comparison.runs))
+
+
+def _broken(name: str, seed: int, error: BaseException, result: str) -> Run:
+    """What an exception left of a run."""
+    solution = getattr(error, "solution", None)
+    text = " ".join(str(error).split()) or "by the user"
+    message = text if result == "interrupted" else f"{type(error).__name__}: {text}"
+    if solution is None:
+        return Run(name, seed, result, message)
+    return Run(name, seed, result, message, solution.history.rows, solution.stats)
+
+
+def _outcome(run: Run) -> str:
+    if not run.counts:
+        return f"{run.result}: {run.message}"
+    skip = ("step", "seconds", *"FGHJ")
+    values = "  ".join(f"{name} {value:.4g}" for name, value in run.rows[-1].items() if name not in skip)
+    trouble = f"  {run.result}: {run.message}" if run.message else ""
+    return f"{values}  {run.stats['run_seconds']:.2f} s{trouble}"
+
+
+@contextlib.contextmanager
+def _progress(console: Any, total: int) -> Iterator[Show]:
+    """`show(text, done)`: what is going on, `done` being the number of finished runs when one has just ended."""
+    if console is None:
+        yield lambda text, done: None
+        return
+    if not console.is_terminal:
+        yield (
+            lambda text, done: (
+                None if done is None else console.print(f"[{done}/{total}] {text}", markup=False, soft_wrap=True)
+            )
+        )
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda text, done: bar.update(task, description=text, completed=done)

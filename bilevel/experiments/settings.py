@@ -1,0 +1,197 @@
+"""The settings of each solver on each task, as data, and how a user changes them.
+
+`benchmarks/tune.py` finds them, on a validation set and never on the test set.
+"""
+
+import ast
+import dataclasses
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+
+from bilevel import checks
+from bilevel.solvers.base import AbstractSolver
+from bilevel.solvers.registry import get_solver
+from bilevel.steps import AbstractSchedule, Constant, GradientStep, InversePower, Rule, inverse_power
+from bilevel.tasks import TASKS, get_task
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A solver's arguments on a task, and its number of steps: about the same computing for each solver."""
+
+    steps: int
+    arguments: dict[str, Any]
+
+
+SETTINGS: dict[str, dict[str, Setting]] = {
+    "cleaning": {
+        "itd": Setting(800, {"upper_step": 1000.0, "lower_step": 0.1, "inner_steps": 10}),
+        "aid": Setting(800, {"upper_step": 100.0, "lower_step": 0.1, "inner_steps": 10}),
+        "stocbio": Setting(
+            800,
+            {"upper_step": 300.0, "lower_step": 0.1, "inner_steps": 10, "neumann_order": 10, "neumann_step": 1.0},
+        ),
+        "sustain": Setting(
+            4000,
+            {
+                "upper_step": 30.0,
+                "lower_step": 0.1,
+                "neumann_order": 10,
+                "neumann_step": 1.0,
+                "upper_storm_weight": 0.3,
+                "lower_storm_weight": 0.3,
+            },
+        ),
+        "fsla": Setting(4000, {"upper_step": 30.0, "lower_step": 0.1, "adjoint_step": 0.1, "storm_weight": 0.3}),
+        "borep": Setting(4000, {"upper_step": 0.1, "lower_step": 0.3, "adjoint_step": 0.1, "radius": 1.0}),
+        "soba": Setting(8000, {"upper_step": 30.0, "lower_step": 0.1, "adjoint_step": 0.1}),
+    },
+    "quadratic": {
+        "itd": Setting(400, {"upper_step": 0.3, "lower_step": 0.1, "inner_steps": 100}),
+        "aid": Setting(400, {"upper_step": 0.3, "lower_step": 0.1, "inner_steps": 10}),
+        "stocbio": Setting(
+            400, {"upper_step": 0.3, "lower_step": 0.1, "inner_steps": 10, "neumann_order": 100, "neumann_step": 0.1}
+        ),
+        "sustain": Setting(
+            4000,
+            {
+                "upper_step": inverse_power(0.05, 0.5),
+                "lower_step": 0.1,
+                "neumann_order": 50,
+                "neumann_step": 0.1,
+                "upper_storm_weight": 0.03,
+                "lower_storm_weight": 0.1,
+            },
+        ),
+        "fsla": Setting(4000, {"upper_step": 0.03, "lower_step": 0.1, "adjoint_step": 0.1, "storm_weight": 0.1}),
+        "borep": Setting(
+            4000, {"upper_step": inverse_power(1.0, 1.0, offset=50.0), "lower_step": 0.1, "adjoint_step": 0.1}
+        ),
+        "soba": Setting(4000, {"upper_step": 0.03, "lower_step": 0.1, "adjoint_step": 0.1}),
+    },
+}
+
+# scikit-learn's C of each reference row
+REFERENCES: dict[str, dict[str, float]] = {
+    "cleaning": {
+        "noisy labels": 0.1,
+        "noisy + trusted": 0.1,
+        "trusted alone": 3.0,
+        "true labels (ceiling)": 3.0,
+    },
+}
+
+
+def setting(task_name: str, solver_name: str) -> Setting:
+    """What `SETTINGS` holds; an unknown task or solver is an error with the nearest names."""
+    checks.one_of("task", task_name, TASKS)
+    get_solver(solver_name)
+    found = SETTINGS.get(task_name, {}).get(solver_name)
+    if found is None:
+        raise ValueError(f"settings: none for {solver_name!r} on {task_name!r}; add them to {__name__}.SETTINGS")
+    return found
+
+
+def settings(task_name: str, solver_name: str) -> AbstractSolver:
+    """The solver with its settings for the task.
+
+    Example:
+        >>> from bilevel.experiments.settings import settings
+        >>> type(settings("quadratic", "soba")).__name__
+        'SOBA'
+    """
+    return get_solver(solver_name)(**setting(task_name, solver_name).arguments)
+
+
+def default_steps(task_name: str, solver_name: str) -> int:
+    """The solver's number of steps on the task."""
+    return setting(task_name, solver_name).steps
+
+
+def task_arguments(task_name: str) -> dict[str, Any]:
+    """The arguments that a user may give a task, with their defaults; the seed is the experiment's."""
+    checks.one_of("task", task_name, TASKS)
+    parameters = inspect.signature(TASKS[task_name]).parameters
+    return {name: parameter.default for name, parameter in parameters.items() if name != "seed"}
+
+
+def make_task(task_name: str, seed: int, changes: dict[str, Any]) -> Any:
+    """The task of a seed, with some arguments changed."""
+    known = task_arguments(task_name)
+    for name in changes:
+        checks.one_of("setting", name, known)
+    return get_task(task_name)(seed=seed, **changes)
+
+
+def parse(assignments: Iterable[str]) -> dict[str, Any]:
+    """`key=value` strings, the values Python literals or plain text.
+
+    Example:
+        >>> from bilevel.experiments.settings import parse
+        >>> parse(["inner_steps=5", "dataset=mnist"])
+        {'inner_steps': 5, 'dataset': 'mnist'}
+    """
+    parsed = {}
+    for assignment in assignments:
+        name, separator, text = assignment.partition("=")
+        if not separator or not name.strip():
+            raise ValueError(f"set: got {assignment!r}; write it as key=value")
+        try:
+            value = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError):
+            value = text.strip()
+        parsed[name.strip()] = value
+    return parsed
+
+
+def divide(changes: dict[str, Any], task_name: str, solver: AbstractSolver) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Changes of a run, as those of the solver and those of the task."""
+    of_solver = [field.name for field in dataclasses.fields(solver)]
+    for name in changes:
+        checks.one_of("setting", name, [*of_solver, *task_arguments(task_name)])
+    inside = {name: value for name, value in changes.items() if name in of_solver}
+    return inside, {name: value for name, value in changes.items() if name not in of_solver}
+
+
+def override(solver: AbstractSolver, changes: dict[str, Any]) -> AbstractSolver:
+    """The solver with some hyperparameters changed; its own checks apply."""
+    for name, value in changes.items():
+        if isinstance(getattr(solver, name), bool) and not isinstance(value, bool):
+            raise TypeError(f"{name}: got {value!r}; pass True or False")
+    return dataclasses.replace(solver, **changes)  # pyright: ignore[reportArgumentType]
+
+
+def describe(value: Any) -> Any:
+    """A solver, or a part of one, in numbers and text that JSON can hold.
+
+    Example:
+        >>> import bilevel as bl
+        >>> from bilevel.experiments.settings import describe
+        >>> describe(bl.SOBA(upper_step=0.1, lower_step=bl.inverse_power(1.0, 0.5), adjoint_step=0.2))
+        {'upper_step': 0.1, 'lower_step': '1 (t + 1)^-0.5', 'adjoint_step': 0.2}
+    """
+    if isinstance(value, AbstractSolver):
+        return {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, GradientStep):
+        return describe(value.rate)
+    if isinstance(value, Constant):
+        return describe(value.value)
+    if isinstance(value, InversePower):
+        return f"{float(value.scale):g} (t + {float(value.offset):g})^-{float(value.power):g}"
+    if isinstance(value, Rule):
+        extra = "".join(f", {name}={describe(given)}" for name, given in value.settings.items())
+        return f"{value.optimizer.__name__}({describe(value.learning_rate)}{extra})"
+    if isinstance(value, eqx.Module) and not isinstance(value, AbstractSchedule):
+        inside = ((field.name, describe(getattr(value, field.name))) for field in dataclasses.fields(value))
+        return f"{type(value).__name__}({', '.join(f'{name}={part}' for name, part in inside)})"
+    if isinstance(value, tuple | list):
+        return [describe(part) for part in value]
+    if isinstance(value, np.ndarray | np.generic) or hasattr(value, "__array__"):
+        return np.asarray(value).tolist()
+    if callable(value):
+        return getattr(value, "__name__", repr(value))
+    return value

@@ -1,0 +1,161 @@
+"""The command line, as a user meets it."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import bilevel as bl
+from bilevel import datasets, tasks
+from bilevel.cli import app
+from bilevel.experiments import compare as compare_module
+
+
+@pytest.fixture
+def call():
+    runner = CliRunner(env={"COLUMNS": "100"})
+    return lambda *arguments: runner.invoke(app, list(arguments))
+
+
+def test_help_and_no_arguments(call):
+    assert call("--help").exit_code == 0
+    assert all(command in call().output for command in ("list", "run", "compare"))
+
+
+def test_list_names_everything(call):
+    result = call("list")
+    assert result.exit_code == 0
+    for name in (*bl.SOLVERS, *tasks.TASKS, *datasets.NAMES):
+        assert re.search(rf"^ *{name}\b", result.output, re.MULTILINE), name
+    words = " ".join(result.output.split())
+    assert "Fully single-loop algorithm." in words
+    assert words.count("Algorithm 1") >= 4  # each paper with its listing
+
+
+def test_run_prints_and_writes(call, tmp_path):
+    options = ["--set", "dim_x=2", "--set", "dim_y=3", "--set", "upper_step=0.02", "--steps", "40", "--seed", "3"]
+    result = call("run", "quadratic", "--solver", "soba", *options, "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert "soba on quadratic, seed 3" in result.output
+    assert "digits" in result.output
+    out = tmp_path / "out"
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["settings"]["upper_step"] == 0.02
+    assert (summary["arguments"]["dim_y"], summary["seed"], summary["stats"]["steps"]) == (3, 3, 40)
+    assert len((out / "history.csv").read_text().splitlines()) == 22
+    with np.load(out / "solution.npz") as arrays:
+        assert {name: arrays[name].shape for name in arrays} == {"x": (2,), "y": (3,)}
+
+
+def test_run_writes_each_leaf_by_its_path(call, tmp_path):
+    small = ["--set", "train=70", "--set", "trusted=64", "--set", "regularisation=0.01"]
+    result = call("run", "cleaning", "--solver", "soba", "--steps", "5", *small, "--out", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    with np.load(tmp_path / "solution.npz") as arrays:
+        assert {name: arrays[name].shape for name in arrays} == {
+            "x": (70,),
+            "y.weights": (64, 10),
+            "y.bias": (10,),
+        }
+
+
+def test_a_run_that_breaks_down_says_so_and_writes(call, tmp_path):
+    result = call("run", "quadratic", "--solver", "soba", "--set", "lower_step=50", "--out", str(tmp_path))
+    assert result.exit_code == 1
+    assert "nonfinite: after step" in result.stderr
+    assert json.loads((tmp_path / "summary.json").read_text())["result"] == "nonfinite"
+
+
+def test_compare_writes_three_files(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call("compare", "quadratic", "--solvers", "soba, aid", "--seeds", "2", "--steps", "40", "--set", "dim_x=2")
+    assert result.exit_code == 0, result.output
+    out = tmp_path / "runs" / "compare-quadratic"
+    assert sorted(path.name for path in out.iterdir()) == ["curves.png", "results.csv", "summary.json"]
+    summary = json.loads((out / "summary.json").read_text())
+    assert (list(summary["settings"]), summary["seeds"], summary["arguments"]["dim_x"]) == (["soba", "aid"], [0, 1], 2)
+    assert len((out / "results.csv").read_text().splitlines()) == 1 + 4 * 21
+    printed = result.output.splitlines()
+    assert [line[:5] for line in printed[:4]] == [f"[{i}/4]" for i in range(1, 5)]
+    assert max(map(len, printed[4:])) <= 100
+    assert "runs/compare-quadratic" in result.output
+
+
+def test_compare_with_reference_rows(call, tmp_path):
+    result = call("compare", "cleaning", "--solvers", "soba", "--seeds", "3", "--steps", "20", "--out", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["best_reference"] in ("noisy labels", "noisy + trusted", "trusted alone")
+    assert summary["references"]["true labels (ceiling)"]["attainable"] is False
+    assert summary["solvers"]["soba"]["beats"] is False  # in 20 steps
+    words = " ".join(result.output.split())
+    assert "does not beat" in words
+    assert "not reached" in words
+    assert "unattainable" in words
+
+
+def test_interrupted_compare_keeps_results(call, tmp_path, monkeypatch):
+    ran, run = [], compare_module.run
+
+    def interrupted(*arguments, **options):
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        ran.append(1)
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(compare_module, "run", interrupted)
+    result = call(
+        "compare", "quadratic", "--solvers", "soba,aid", "--seeds", "2", "--steps", "40", "--out", str(tmp_path)
+    )
+    assert result.exit_code == 130
+    assert "Interrupted: 3 of 4 runs had finished" in result.output
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + 3 * 21
+    assert (tmp_path / "curves.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "quadratic", "--solver", "sobo"], "solver: 'sobo' is unknown; did you mean soba"),
+        (["run", "quadratik", "--solver", "soba"], "task: 'quadratik' is unknown; did you mean quadratic?"),
+        (
+            ["run", "quadratic", "--solver", "soba", "--set", "uper_step=1"],
+            "'uper_step' is unknown; did you mean upper_step",
+        ),
+        (["run", "quadratic", "--solver", "soba", "--set", "upper_step"], "write it as key=value"),
+        (
+            ["run", "quadratic", "--solver", "soba", "--set", "upper_step=-1"],
+            "upper_step: got -1",
+        ),
+        (["run", "quadratic", "--solver", "soba", "--set", "upper_step=fast"], "upper_step: got "),
+        (["run", "quadratic", "--solver", "aid", "--set", "inner_steps=2.5"], "inner_steps: got 2.5"),
+        (["run", "quadratic", "--solver", "aid", "--set", "warm_start=no"], "warm_start: got 'no'; pass True or False"),
+        (["run", "quadratic", "--solver", "soba", "--set", "batch_size=5000"], "batch_size: got 5000"),
+        (["run", "cleaning", "--solver", "soba", "--set", "dataset=digit"], "'digit' is unknown; did you mean digits"),
+        (["run", "cleaning", "--solver", "soba", "--set", "corruption=2"], "corruption: got 2"),
+        (["compare", "cleanin"], "task: 'cleanin' is unknown; did you mean cleaning?"),
+        (["compare", "quadratic", "--solvers", "soba,stocbi"], "solver: 'stocbi' is unknown; did you mean stocbio"),
+        (["compare", "quadratic", "--set", "nois=1"], "setting: 'nois' is unknown; did you mean noise"),
+        (["compare", "quadratic", "--set", "upper_step=1"], "setting: 'upper_step' is unknown"),
+        (["compare", "cleaning", "--set", "dataset=fashion"], "did you mean fashion-mnist?"),
+        (["compare", "quadratic", "--steps", "5", "--seconds", "1"], "pass one of them"),
+        (["compare", "quadratic", "--seconds", "-1"], "seconds: got -1.0"),
+    ],
+)
+def test_wrong_input_is_one_readable_line(call, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--steps", "0"], ["--seeds", "0"]])
+def test_numbers_out_of_range(call, arguments):
+    result = call("compare", "quadratic", *arguments)
+    assert result.exit_code == 2
+    assert "Invalid value" in result.stderr
