@@ -23,7 +23,13 @@ def number(name: str, value: Any, wanted: str = "a number") -> None:
         return
     array = np.asarray(value)
     if array.dtype.kind not in "fiu" or array.ndim:
-        raise TypeError(f"{name}: got {value!r}; pass {wanted}")
+        raise TypeError(f"{name}: got {(value if array.ndim else array.item())!r}; pass {wanted}")
+
+
+def flag(name: str, value: Any) -> None:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: got {value!r}; pass True or False")
 
 
 def positive(name: str, value: Any) -> None:

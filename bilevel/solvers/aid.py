@@ -72,6 +72,7 @@ class AIDBiO(AbstractSolver):
     warm_start: bool = eqx.field(default=True, static=True)
 
     def __check_init__(self):
+        checks.flag("warm_start", self.warm_start)
         if not callable(self.inner_steps):
             checks.count("inner_steps", self.inner_steps)
         if not isinstance(self.adjoint, AbstractAdjoint):

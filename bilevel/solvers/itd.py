@@ -66,6 +66,7 @@ class ITDBiO(AbstractSolver):
     warm_start: bool = eqx.field(default=True, static=True)
 
     def __check_init__(self):
+        checks.flag("warm_start", self.warm_start)
         checks.count("inner_steps", self.inner_steps)
         check_differentiable(self.lower_step)
 

@@ -33,7 +33,7 @@ def power(scale, exponent, offset=1.0):
 
 
 (ALPHA, alpha), (BETA, beta), (GAMMA, gamma) = power(0.3, 0.5), power(0.4, 1 / 3), power(0.5, 0.25)
-(ETA_F, eta_f), (ETA_G, eta_g) = power(1.3, 2 / 3), power(0.7, 0.5)  # the first exceeds 1 at t = 0
+(ETA_F, eta_f), (ETA_G, eta_g) = power(2.5, 2 / 3), power(0.7, 0.5)  # the first exceeds 1 until t = 2
 
 
 @dataclasses.dataclass

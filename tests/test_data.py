@@ -1,0 +1,126 @@
+"""Rows and Blocks: what is drawn, and how often."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bilevel as bl
+
+KEY = jax.random.key(3)
+ARRAYS = {"a": np.arange(24.0).reshape(12, 2), "b": (np.arange(12), np.arange(12) % 2 == 0)}
+
+
+def draws(source, size, n):
+    """`n` independent batches' indices."""
+    return np.asarray(jax.jit(jax.vmap(lambda key: source.draw(key, size).indices))(jax.random.split(KEY, n)))
+
+
+def chi_square(counts):
+    expected = counts.sum() / counts.size
+    return ((counts - expected) ** 2 / expected).sum()
+
+
+def test_rows_are_uniform():
+    counts = np.bincount(draws(bl.Rows(np.zeros(10)), 6, 1000).ravel(), minlength=10)
+    assert counts.size == 10
+    assert chi_square(counts) < 27.9  # 0.999 quantile, 9 degrees of freedom
+
+
+def test_the_rows_of_a_batch_are_independent():
+    pairs = draws(bl.Rows(np.zeros(4)), 3, 2000)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        counts = np.bincount(4 * pairs[:, i] + pairs[:, j], minlength=16)
+        assert chi_square(counts) < 37.7  # 0.999 quantile, 15 degrees of freedom
+
+
+def test_blocks_are_uniform_contiguous_and_a_partition():
+    source = bl.Blocks(np.arange(12))
+    starts = draws(source, 3, 2000)
+    assert starts.shape == (2000,)
+    assert set(starts) == {0, 3, 6, 9}
+    assert chi_square(np.bincount(starts // 3, minlength=4)) < 16.3  # 0.999 quantile, 3 degrees of freedom
+    blocks = {int(s): np.asarray(source.take(jnp.asarray(s), 3)) for s in set(starts)}
+    for start, block in blocks.items():
+        np.testing.assert_array_equal(block, np.arange(start, start + 3))
+    assert sorted(np.concatenate(list(blocks.values()))) == list(range(12))
+
+
+def places(batch):
+    indices = np.asarray(batch.indices)
+    return indices if indices.ndim else np.arange(indices, indices + batch.size)
+
+
+@pytest.mark.parametrize("source", [bl.Rows, bl.Blocks])
+def test_a_batch_is_numpy_indexing(source):
+    batch = jax.jit(lambda key: source(ARRAYS).draw(key, 4))(KEY)
+    where = places(batch)
+    assert batch.size == len(where) == 4
+    assert jax.tree.structure(batch.rows) == jax.tree.structure(ARRAYS)
+    for rows, array in zip(jax.tree.leaves(batch.rows), jax.tree.leaves(ARRAYS), strict=True):
+        np.testing.assert_array_equal(rows, array[where])
+    per_row = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    np.testing.assert_array_equal(batch.of(jnp.asarray(per_row)), per_row[where])
+
+
+def test_a_full_batch_leaves_arrays_alone():
+    batch = bl.Batch(None, None, 12)
+    array = jnp.ones(12)
+    assert batch.of(array) is array
+
+
+def test_another_key_is_another_batch_and_the_same_key_the_same():
+    source = bl.Rows(np.arange(1000))
+    first, again, other = (np.asarray(source.draw(jax.random.key(seed), 8).indices) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_a_level_draws_its_batch_size_or_everything():
+    def loss(x, y, batch):
+        return jnp.mean(batch) * x * y
+
+    data = np.arange(6.0)
+    assert bl.Level(loss, data=data, batch_size=2).draw(KEY).rows.shape == (2,)
+    assert bl.Level(loss, data=data, batch_size=2).draw(KEY, 3).rows.shape == (3,)
+    full = bl.Level(loss, data=data).draw(KEY)
+    assert (full.size, full.indices) == (6, None)
+    np.testing.assert_array_equal(full.rows, data)
+    assert bl.Level(loss).draw(KEY).rows is None
+
+
+@pytest.mark.parametrize(
+    ("arrays", "error", "message"),
+    [
+        ({}, ValueError, "data: got a pytree without arrays"),
+        (np.float32(1.0), ValueError, "data: got a scalar"),
+        ({"a": np.ones(3), "b": np.ones((4, 2))}, ValueError, r"data: leading axes differ \(\(3,\), \(4, 2\)\)"),
+        (np.ones((0, 2)), ValueError, "data: got zero rows"),
+        (np.array(["x", "y"]), TypeError, "data: got an array of dtype <U1"),
+        (np.array([1, None]), TypeError, "data: got an array of dtype object"),
+        (np.array([1.0, np.nan]), ValueError, "data: contains NaN"),
+        (jnp.array([1.0, jnp.inf]), ValueError, "data: contains NaN or infinity"),
+        (jnp.array([1.0, jnp.nan], jnp.bfloat16), ValueError, "data: contains NaN or infinity"),
+    ],
+)
+@pytest.mark.parametrize("source", [bl.Rows, bl.Blocks])
+def test_bad_data(source, arrays, error, message, compiled):
+    with pytest.raises(error, match=message):
+        source(arrays)
+    assert not compiled
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "message"),
+    [
+        (bl.Rows, 13, "batch_size: got 13, but the data have 12 rows"),
+        (bl.Blocks, 13, "batch_size: got 13, but the data have 12 rows"),
+        (bl.Blocks, 5, "batch_size: 12 rows do not divide into blocks of 5; use 4 or 6, drop 2 rows"),
+        (bl.Blocks, 7, "use 6 or 12, drop 5 rows"),
+    ],
+)
+def test_bad_batch_sizes(source, size, message, compiled):
+    for call in (lambda s: s.check(size), lambda s: s.draw(KEY, size)):
+        with pytest.raises(ValueError, match=message):
+            call(source(np.arange(12.0)))
+    assert not compiled

@@ -1,0 +1,41 @@
+"""The examples, and the README's snippets, run and give what they say."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def example(name):
+    return runpy.run_path(str(ROOT / "examples" / name))["main"]()
+
+
+def test_every_example_is_run_here():
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == {"noisy_labels.py", "own_outer_loop.py"}
+
+
+def test_noisy_labels_finds_wrong_ones():
+    assert example("noisy_labels.py") > 0.9
+
+
+def test_own_outer_loop_lowers_the_validation_loss():
+    losses = example("own_outer_loop.py")
+    assert losses[-1] < losses[0] - 0.001
+
+
+def snippets():
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("code", snippets())
+def test_readme_snippet_runs(code):
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert "solution" in names
+
+
+def test_the_readme_has_snippets():
+    assert snippets()

@@ -1,0 +1,248 @@
+"""Schedules and step rules."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import bilevel as bl
+from bilevel.trees import SparseRows
+
+PROBLEM = bl.Problem(
+    upper=bl.Level(lambda x, y, _: 0.5 * jnp.sum((y - 1.0) ** 2)),
+    lower=bl.Level(lambda x, y, _: 0.5 * jnp.sum((y - 3.0 * x) ** 2)),
+)
+GRADIENTS = [{"a": jnp.array([1.0, -2.0]), "b": jnp.array(0.5)}, {"a": jnp.array([0.3, 0.0]), "b": jnp.array(-4.0)}]
+START = {"a": jnp.array([0.5, 1.5]), "b": jnp.array(2.0)}
+
+
+def as_rule(value):
+    """The rule that a solver makes of a setting."""
+    return bl.SOBA(upper_step=value, lower_step=0.1, adjoint_step=0.1).upper_step
+
+
+def walk(rule, z, gradients, jit=True):
+    """The iterates of a rule over a list of gradients."""
+    call = eqx.filter_jit(lambda rule, *args: rule(*args)) if jit else (lambda rule, *args: rule(*args))
+    state, path = rule.init(z), []
+    for t, gradient in enumerate(gradients):
+        z, state = call(rule, z, gradient, state, jnp.asarray(t))
+        path.append(z)
+    return path
+
+
+def close(a, b, **tolerance):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for u, v in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(u, v, **({"rtol": 1e-6} | tolerance))
+
+
+def test_inverse_power(x64):
+    schedule = bl.inverse_power(0.5, power=2 / 3, offset=3)
+    for t in (0, 1, 17):
+        assert float(schedule(t)) == pytest.approx(0.5 * (3 + t) ** (-2 / 3), rel=1e-14)
+        assert float(jax.jit(lambda t: schedule(t))(t)) == pytest.approx(0.5 * (3 + t) ** (-2 / 3), rel=1e-14)
+    assert float(bl.inverse_power(2.0, 1)(3)) == 0.5  # the offset is 1
+
+
+@pytest.mark.parametrize("rate", [0.1, np.float32(0.1), 1, lambda t: 0.1 / (1 + t), bl.inverse_power(0.1, 0.5)])
+def test_a_number_or_a_schedule_is_a_gradient_step(rate):
+    rule, z = as_rule(rate), START
+    for t, (got, gradient) in enumerate(zip(walk(rule, START, GRADIENTS), GRADIENTS, strict=True)):
+        alpha = float(rate(t)) if callable(rate) else float(rate)
+        z = jax.tree.map(lambda a, g, alpha=alpha: np.asarray(a) - alpha * np.asarray(g), z, gradient)
+        close(got, z)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "settings"),
+    [
+        (optax.sgd, {"momentum": 0.9, "nesterov": True}),
+        (optax.adam, {}),
+        (optax.adam, {"b1": 0.5, "eps_root": 1e-8}),
+        (optax.adamw, {"weight_decay": 0.1}),
+        (optax.rmsprop, {"decay": 0.8}),
+    ],
+)
+def test_a_rule_is_optax_by_hand(optimizer, settings):
+    rule, reference = bl.Rule(optimizer, 0.05, **settings), optimizer(0.05, **settings)
+    z, state = START, reference.init(START)
+    for got, gradient in zip(walk(rule, START, GRADIENTS), GRADIENTS, strict=True):
+        updates, state = reference.update(gradient, state, z)
+        z = optax.apply_updates(z, updates)
+        close(got, z)
+
+
+def test_a_rule_follows_the_schedule_of_the_driver():
+    """The rate is that of iteration t, not of optax's own count."""
+    rule = bl.Rule(optax.sgd, lambda t: 0.1 * t)
+    z, _ = rule(START, GRADIENTS[0], rule.init(START), 7)
+    close(z, jax.tree.map(lambda a, g: a - 0.7 * g, START, GRADIENTS[0]))
+
+
+def test_a_rule_takes_sparse_rows():
+    sparse = SparseRows(((jnp.array([2, 0, 2]), jnp.ones(3)),), (4,))
+    for rule in (bl.Rule(optax.adam, 0.1), as_rule(0.1)):
+        z = jnp.zeros(4)
+        close(walk(rule, z, [sparse, sparse])[-1], walk(rule, z, [sparse.dense(z.dtype)] * 2)[-1])
+
+
+SOLVERS = {
+    "number": lambda a: bl.SOBA(upper_step=a, lower_step=2 * a, adjoint_step=0.1),
+    "schedule": lambda a: bl.SOBA(upper_step=bl.inverse_power(a, a), lower_step=a, adjoint_step=0.1),
+    "rule": lambda a: bl.SOBA(
+        upper_step=bl.Rule(optax.adam, a, b1=a), lower_step=bl.Rule(optax.sgd, bl.inverse_power(a, 0.5)), adjoint_step=a
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(SOLVERS))
+def test_another_rate_compiles_nothing(kind, compiled):
+    make, args = SOLVERS[kind], (jnp.ones(2), jnp.zeros(2))
+    options = {"steps": 4, "every": 2, "key": jax.random.key(0)}
+    first = bl.solve(PROBLEM, make(0.1), *args, **options)
+    assert "jit(advance)" in compiled
+    compiled.clear()
+    second = bl.solve(PROBLEM, make(0.2), *args, **options)
+    assert not compiled
+    assert not jnp.array_equal(first.x, second.x)
+
+
+@pytest.mark.parametrize("kind", list(SOLVERS))
+def test_a_grid_of_rates_equals_the_loop(kind):
+    rates = jnp.array([0.05, 0.1, 0.3])
+    key = jax.random.key(0)
+
+    @jax.jit
+    def run(rate):
+        solver = SOLVERS[kind](rate)
+        state = solver.init(PROBLEM, jnp.ones(2), jnp.zeros(2), key=key)
+        return bl.advance(solver, PROBLEM, state, key, 0, 4).x
+
+    loop = jnp.stack([run(rate) for rate in rates])
+    np.testing.assert_allclose(jax.vmap(run)(rates), loop, rtol=2e-6)
+    assert len({float(x) for x in loop[:, 0]}) == 3
+
+
+def test_a_grid_of_a_rule_as_a_pytree():
+    """The rates are array leaves, so that solvers stack."""
+    rules = [bl.Rule(optax.adam, a, b1=b) for a, b in ((0.1, 0.9), (0.2, 0.5))]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rules)
+    last = jax.jit(jax.vmap(lambda rule: walk(rule, START, GRADIENTS, jit=False)[-1]))(stacked)
+    for i, rule in enumerate(rules):
+        close(jax.tree.map(lambda leaf, i=i: leaf[i], last), walk(rule, START, GRADIENTS)[-1])
+
+
+# dtypes
+
+RULES = {
+    "number": 0.1,
+    "array": lambda: jnp.asarray(0.1, jnp.float64),
+    "schedule": bl.inverse_power(0.1, 0.5),
+    "function": lambda: lambda t: jnp.float64(0.1) / (1 + t),
+    "adam": bl.Rule(optax.adam, 0.1, b1=0.8, eps_root=1e-8),
+    "momentum": bl.Rule(optax.sgd, bl.inverse_power(0.1, 0.5), momentum=0.9),
+}
+
+
+def keeps_dtypes(rule, z):
+    g = jax.tree.map(lambda leaf: 0.5 * leaf, z)
+    loop = jax.jit(lambda z: jax.lax.fori_loop(0, 3, lambda t, c: rule(c[0], g, c[1], t), (z, rule.init(z))))
+    end, state = loop(z)  # a loop whose carry changes its dtype is an error
+    assert [leaf.dtype for leaf in jax.tree.leaves(end)] == [leaf.dtype for leaf in jax.tree.leaves(z)]
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(end))
+    assert not bool((jax.tree.leaves(end)[0] == jax.tree.leaves(z)[0]).all())
+    moments = {leaf.dtype for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)}
+    assert moments <= {leaf.dtype for leaf in jax.tree.leaves(z)}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", list(RULES))
+def test_an_iterate_keeps_its_dtype(x64, name, dtype):
+    rule = RULES[name]
+    rule = as_rule(rule() if name in ("array", "function") else rule)
+    keeps_dtypes(rule, {"a": jnp.ones(2, dtype), "b": jnp.asarray(2.0, dtype)})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "number",
+        "schedule",
+        *(
+            pytest.param(
+                name,
+                marks=pytest.mark.xfail(strict=True, raises=TypeError, reason="settings take the widest leaf's dtype"),
+            )
+            for name in ("adam", "momentum")
+        ),
+    ],
+)
+def test_an_iterate_of_two_dtypes_keeps_both(name):
+    keeps_dtypes(as_rule(RULES[name]), {"a": jnp.ones(2, jnp.float32), "b": jnp.ones(2, jnp.bfloat16)})
+
+
+# errors
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "settings"),
+    [
+        (optax.lbfgs, {}),
+        (optax.polyak_sgd, {}),
+        (optax.scale_by_backtracking_linesearch, {}),
+        (optax.sgd, {"momentun": 0.9}),
+    ],
+)
+def test_an_optimiser_that_needs_more_than_a_gradient(optimizer, settings, compiled):
+    with pytest.raises(TypeError, match=f"Rule: optax.{optimizer.__name__} cannot take a step from a gradient alone"):
+        bl.Rule(optimizer, 1, **settings)
+    assert not compiled
+
+
+def test_an_optimiser_without_its_line_search_is_a_rule():
+    bl.Rule(optax.lbfgs, 0.1, linesearch=None)
+
+
+def test_an_optax_function_or_its_result_in_place_of_a_rule(compiled):
+    for value in (optax.adam, optax.adam(0.1)):
+        with pytest.raises(TypeError, match=r"(?s)^upper_step: got .*bl\.Rule\(optax\.adam"):
+            as_rule(value)
+    with pytest.raises(TypeError, match=r"Rule: got .*pass an optax function such as optax.adam, not its result"):
+        bl.Rule(optax.adam(0.1), 0.1)
+    assert not compiled
+
+
+BAD = ["fast", object(), [0.1, "a"], None, 0, -0.1, float("nan"), float("inf"), np.array(-1.0), jnp.array(0.0)]
+
+
+@pytest.mark.parametrize("value", BAD, ids=str)
+def test_a_rate_that_is_no_positive_number(value, compiled):
+    with pytest.raises((ValueError, TypeError), match=r"^upper_step: got"):
+        as_rule(value)
+    with pytest.raises((ValueError, TypeError), match=r"^learning_rate: got"):
+        bl.Rule(optax.sgd, value)
+    assert not compiled
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(
+            bad,
+            id=str(bad),
+            marks=[pytest.mark.xfail(strict=True, reason="np.isfinite's own message")]
+            * (type(bad) in (str, list, type(None))),
+        )
+        for bad in BAD
+        if type(bad) is not object
+    ],
+)
+def test_a_schedule_of_no_positive_numbers(value, compiled):
+    with pytest.raises((ValueError, TypeError), match=r"^scale: got"):
+        bl.inverse_power(value, 0.5)
+    with pytest.raises((ValueError, TypeError), match=r"^offset: got"):
+        bl.inverse_power(1.0, 0.5, value)
+    assert not compiled
