@@ -54,7 +54,8 @@ def main():
     wrong = given != labels[rest]
     print(f"{wrong.mean():.0%} of the labels are wrong")
     print(f"{wrong[suspects[:500]].mean():.0%} of the 500 most doubtful are")
-    print("row, label given, label in truth:", *zip(rest[suspects[:5]], given[suspects[:5]], labels[rest][suspects[:5]]))
+    for row in suspects[:5]:
+        print(f"row {rest[row]}: labelled {given[row]}, in truth {labels[rest][row]}")
     return wrong[suspects[:500]].mean()
 
 

@@ -4,9 +4,16 @@ import re
 import runpy
 from pathlib import Path
 
+import jax
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def users_losses_may_broadcast():
+    with jax.numpy_rank_promotion("allow"):
+        yield
 
 
 def example(name):

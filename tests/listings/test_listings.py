@@ -442,9 +442,7 @@ def test_update_lower_averages_projected_steps(problem, rng):
 
 
 def test_zero_momentum_leaves_x(problem, everything):
-    still = NumpyProblem(
-        **problem.lower_arrays, P=problem.P, Q=0 * problem.Q, R=0 * problem.R, mu=1
-    )
+    still = NumpyProblem(**problem.lower_arrays, P=problem.P, Q=0 * problem.Q, R=0 * problem.R, mu=1)
     state = borep(still, X0, Y0, everything, 1, I=2, N=1, R=1.0, **BOREP)[0]
     assert np.array_equal(state["x"], X0)
 

@@ -105,9 +105,7 @@ CASES = {
     "sustain adam": Case(
         lambda: bl.SUSTAIN(bl.Rule(optax.adam, 0.05), BETA, 4, 0.4, 0.6, 0.7),
         sustain,
-        dict(
-            alpha=lambda t: 0.05, beta=beta, eta_f=lambda t: 0.6, eta_g=lambda t: 0.7, K=4, L=2.5, upper="adam"
-        ),
+        dict(alpha=lambda t: 0.05, beta=beta, eta_f=lambda t: 0.6, eta_g=lambda t: 0.7, K=4, L=2.5, upper="adam"),
         dict(x="x", y="y", hf="hf", hg="hg"),
     ),
     "sustain from_paper": Case(
@@ -152,21 +150,37 @@ CASES = {
         lambda: bl.BOREP(0.1, 0.3, 0.2, initial=bl.EpochSGD(**EPOCHS)),
         borep,
         dict(
-            eta=0.1, beta=0.9, nu=0.2, gamma=0.3, I=2, N=3, R=0.5,
-            T=EPOCHS["lengths"], alphas=EPOCHS["rates"], radii=EPOCHS["radii"],
-        ),  # fmt: skip
+            eta=0.1,
+            beta=0.9,
+            nu=0.2,
+            gamma=0.3,
+            I=2,
+            N=3,
+            R=0.5,
+            T=EPOCHS["lengths"],
+            alphas=EPOCHS["rates"],
+            radii=EPOCHS["radii"],
+        ),
         dict(x="x", y="y", z="z", m="m"),
     ),
     "borep plain": Case(
         lambda: bl.BOREP(0.1, 0.3, 0.2, initial=bl.EpochSGD.plain(steps=4, rate=0.25)),
         borep,
         dict(
-            eta=0.1, beta=0.9, nu=0.2, gamma=0.3, I=2, N=3, R=0.5, T=(4,), alphas=(0.25,),
+            eta=0.1,
+            beta=0.9,
+            nu=0.2,
+            gamma=0.3,
+            I=2,
+            N=3,
+            R=0.5,
+            T=(4,),
+            alphas=(0.25,),
             plain=True,
-        ),  # fmt: skip
+        ),
         dict(x="x", y="y", z="z", m="m"),
     ),
-}  # fmt: skip
+}
 
 
 def trajectory(solver, problem, x, y, log=None):

@@ -49,9 +49,14 @@ def make_solvers(scale=1.0):
         "sustain": bl.SUSTAIN(decaying(0.05 * scale), 0.4, 8, 0.5, 0.5, 0.7),
         "fsla": bl.FSLA(decaying(0.1 * scale), 0.4, 0.4, 0.5),
         "borep": bl.BOREP(
-            decaying(0.05 * scale, 1.0, 60.0), 0.5, 0.5, inner_steps=4, update_period=2, radius=1.0,
+            decaying(0.05 * scale, 1.0, 60.0),
+            0.5,
+            0.5,
+            inner_steps=4,
+            update_period=2,
+            radius=1.0,
             initial=bl.EpochSGD.plain(steps=5, rate=0.5),
-        ),  # fmt: skip
+        ),
         "soba": bl.SOBA(decaying(0.1 * scale), 0.4, 0.4),
     }
 
@@ -116,7 +121,7 @@ def test_float32_stays_float32(name, problem):
     with jax.enable_x64(True):
         x, y = start(np.float32)
         solution = bl.solve(problem, make_solvers()[name], x, y, steps=3, key=jax.random.key(0))
-    floats = [leaf for leaf in jax.tree.leaves(eqx.filter(solution.state, eqx.is_inexact_array))]
+    floats = list(jax.tree.leaves(eqx.filter(solution.state, eqx.is_inexact_array)))
     assert {leaf.dtype for leaf in floats} == {np.dtype(np.float32)}
 
 
