@@ -24,16 +24,17 @@ from bilevel.experiments.compare import ROWS, run_key
 FIRST_SEED = 1000  # compare counts from zero
 LAST_ROWS = 4  # the score of a run is the mean over so many rows, a fifth of it
 
-UPPER = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-LARGE_UPPER = (30.0, 100.0, 300.0, 1000.0, 3000.0)  # few outer steps
+UPPER = (0.3, 1.0, 3.0, 10.0, 30.0)
+LARGE_UPPER = (3.0, 10.0, 30.0, 100.0, 300.0)  # few outer steps
 LOWER = (0.03, 0.1, 0.3)
-NEUMANN = (0.1, 0.3, 1.0)
+ADJOINT = (0.01, 0.03, 0.1, 0.3)
+NEUMANN = (0.3, 1.0, 2.0)
 WEIGHTS = (0.1, 0.3, 1.0)
 
 GRIDS: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {
     "cleaning": {
-        "itd": {"upper_step": LARGE_UPPER, "lower_step": (0.03, 0.1, 0.3, 1.0)},
-        "aid": {"upper_step": LARGE_UPPER, "lower_step": (0.03, 0.1, 0.3, 1.0)},
+        "itd": {"upper_step": LARGE_UPPER, "lower_step": (0.01, *LOWER)},
+        "aid": {"upper_step": LARGE_UPPER, "lower_step": (0.01, *LOWER)},
         "stocbio": {"upper_step": LARGE_UPPER, "lower_step": LOWER, "neumann_step": NEUMANN},
         "sustain": {
             "upper_step": UPPER,
@@ -41,9 +42,9 @@ GRIDS: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {
             "neumann_step": NEUMANN,
             "upper_storm_weight": WEIGHTS,
         },
-        "fsla": {"upper_step": UPPER, "lower_step": LOWER, "adjoint_step": LOWER, "storm_weight": WEIGHTS},
-        "borep": {"upper_step": (0.03, 0.1, 0.3, 1.0), "lower_step": (*LOWER, 1.0), "adjoint_step": LOWER},
-        "soba": {"upper_step": UPPER, "lower_step": LOWER, "adjoint_step": LOWER},
+        "fsla": {"upper_step": UPPER, "lower_step": LOWER, "adjoint_step": ADJOINT, "storm_weight": WEIGHTS},
+        "borep": {"upper_step": (0.03, 0.1, 0.3, 1.0), "lower_step": LOWER, "adjoint_step": ADJOINT},
+        "soba": {"upper_step": UPPER, "lower_step": LOWER, "adjoint_step": ADJOINT},
     }
 }
 STRENGTHS = tuple(10.0**k for k in np.arange(-4, 2.5, 0.5))  # scikit-learn's C

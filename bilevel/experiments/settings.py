@@ -36,9 +36,9 @@ SETTINGS: dict[str, dict[str, Setting]] = {
             {"upper_step": 300.0, "lower_step": 0.1, "inner_steps": 10, "neumann_order": 10, "neumann_step": 1.0},
         ),
         "sustain": Setting(
-            4000,
+            2000,
             {
-                "upper_step": 30.0,
+                "upper_step": 10.0,
                 "lower_step": 0.1,
                 "neumann_order": 10,
                 "neumann_step": 1.0,

@@ -52,8 +52,9 @@ class SUSTAIN(AbstractSolver):
     - `neumann_order` (K), `neumann_step` (1/L_g).
     - `upper_storm_weight` (η^f), `lower_storm_weight` (η^g): a number or a schedule of t, the weight of the
       fresh sample. At t = 0 it is 1, and never more.
-    - `option`: 1 is (14). 2 reuses the stored last sample, hf_t = h_t + (1 − η)(hf_{t−1} − h_{t−1}): one
-      hypergradient an iteration, h_{t−1} being of another draw.
+    - `option`: 1 is (14). 2 is Adam-SUSTAIN's option II, which reuses the stored last sample,
+      hf_t = h_t + (1 − η)(hf_{t−1} − h_{t−1}): one hypergradient an iteration. As the listing has it this
+      telescopes: from η_0 = 1 on, hf_t is the plain sample h_t whatever the weight.
 
     The directions span all of x: a step on a per-row variable costs O(rows).
 

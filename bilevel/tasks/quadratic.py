@@ -68,11 +68,11 @@ class ClosedForm:
         return float(np.linalg.eigvalsh(self._upper_hessian)[-1])
 
     def measure(self, x: Any, y: Any) -> dict[str, float]:
-        """How far (x, y) is from the answer; `digits` are those of x that are right, by the start's distance."""
+        """How far (x, y) is from the answer; `correct digits` are those of x that are right, by the start's distance."""
         distance = float(np.linalg.norm(_float64(x) - self.x_star))
         relative = distance / float(np.linalg.norm(self.x_star))  # x starts at zero
         return {
-            "digits": _MOST_DIGITS if relative == 0 else min(-math.log10(relative), _MOST_DIGITS),
+            "correct digits": _MOST_DIGITS if relative == 0 else min(-math.log10(relative), _MOST_DIGITS),
             "distance": distance,
             "lower distance": float(np.linalg.norm(_float64(y) - self.y_star(x))),
             "hypergradient norm": float(np.linalg.norm(self.hypergradient(x))),
@@ -120,7 +120,7 @@ def quadratic(
     - `rows`, `batch_size`: of both levels. Without noise and batches there is one row.
     - `seed`: of all that is drawn.
 
-    **Returns** a `QuadraticTask`. Metrics: `digits` = −log₁₀(‖x − x*‖/‖x*‖), at most 16, the score;
+    **Returns** a `QuadraticTask`. Metrics: `correct digits` = −log₁₀(‖x − x*‖/‖x*‖), at most 16, the score;
     `distance` ‖x − x*‖; `lower distance` ‖y − y*(x)‖; `hypergradient norm` ‖∇Φ(x)‖.
 
     **Raises** `ValueError` or `TypeError`, naming the argument, for sizes, constants or a seed out of range.
@@ -155,7 +155,7 @@ def quadratic(
         x=jnp.zeros(dim_x),
         y=jnp.zeros(dim_y),
         metrics=closed.measure,
-        score="digits",
+        score="correct digits",
         mu=float(mu),
         L=float(L),
         **mean,

@@ -92,7 +92,7 @@ def test_every_solver_runs_on_every_seed(finished):
     assert all(r.result == "successful" and r.stats["steps"] == 40 for r in comparison.runs)
     assert all(len(r.rows) == 21 for r in comparison.runs)
     first, second = comparison.of("soba")
-    assert first.rows[-1]["digits"] != second.rows[-1]["digits"]
+    assert first.rows[-1]["correct digits"] != second.rows[-1]["correct digits"]
     assert printed.count("\n") == 4  # plain lines where there is no terminal
     assert "[4/4] seed 1  aid" in printed
 
@@ -102,7 +102,7 @@ def test_a_run_is_what_solve_gives(finished):
     task = settings.make_task("quadratic", 1, SMALL)
     solution = run(task, settings.settings("quadratic", "aid"), seed=1, steps=40)
     mine = comparison.of("aid")[1].rows
-    assert [row["digits"] for row in solution.history.rows] == [row["digits"] for row in mine]
+    assert [row["correct digits"] for row in solution.history.rows] == [row["correct digits"] for row in mine]
 
 
 def test_the_key_comes_from_the_seed():
@@ -124,8 +124,8 @@ def test_csv_has_a_line_for_each_history_row(finished):
         lines = list(csv.DictReader(file))
     assert list(lines[0])[:8] == ["solver", "seed", "step", "seconds", "F", "G", "H", "J"]
     assert len(lines) == 4 * 21
-    expected = [(r.solver, r.seed, row["step"], row["digits"]) for r in comparison.runs for row in r.rows]
-    assert [(r["solver"], int(r["seed"]), int(r["step"]), float(r["digits"])) for r in lines] == expected
+    expected = [(r.solver, r.seed, row["step"], row["correct digits"]) for r in comparison.runs for row in r.rows]
+    assert [(r["solver"], int(r["seed"]), int(r["step"]), float(r["correct digits"])) for r in lines] == expected
 
 
 def test_summary_holds_what_is_needed_to_repeat(finished):
@@ -137,8 +137,8 @@ def test_summary_holds_what_is_needed_to_repeat(finished):
     assert summary["budget"] == {"steps": {"soba": 40, "aid": 40}}
     assert summary["environment"]["jax"]
     assert summary["environment"]["cores"] >= 1
-    finals = [r.rows[-1]["digits"] for r in comparison.of("soba")]
-    digits = summary["solvers"]["soba"]["metrics"]["digits"]
+    finals = [r.rows[-1]["correct digits"] for r in comparison.of("soba")]
+    digits = summary["solvers"]["soba"]["metrics"]["correct digits"]
     assert digits["mean"] == pytest.approx(np.mean(finals))
     assert digits["standard_error"] == pytest.approx(np.std(finals, ddof=1) / math.sqrt(2))
     assert summary["references"] == {}

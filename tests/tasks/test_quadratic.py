@@ -121,14 +121,14 @@ def test_without_noise_every_batch_is_the_problem():
 def test_metrics():
     task = tasks.quadratic(3, 4)
     start = task.metrics(task.x, task.y)
-    assert start["digits"] == 0
+    assert start["correct digits"] == 0
     x, y = task.x_star + np.array([0.0, 3e-4, 4e-4]), np.ones(4)
     measured = task.metrics(x, y)
     close(measured["distance"], 5e-4)
-    close(measured["digits"], -np.log10(5e-4 / np.linalg.norm(task.x_star)))
+    close(measured["correct digits"], -np.log10(5e-4 / np.linalg.norm(task.x_star)))
     close(measured["lower distance"], np.linalg.norm(y - task.y_star(x)))
     close(measured["hypergradient norm"], np.linalg.norm(task.hypergradient(x)))
-    assert task.metrics(task.x_star, y)["digits"] == 16
+    assert task.metrics(task.x_star, y)["correct digits"] == 16
     assert task.score in measured
 
 
@@ -146,7 +146,7 @@ def test_a_solver_finds_the_answer_and_seeds_share_a_program(compiled):
         solution = bl.solve(
             task.problem, solver, task.x, task.y, steps=100, key=jax.random.key(0), metrics=task.metrics
         )
-        assert solution.history["digits"][-1] > 5
+        assert solution.history["correct digits"][-1] > 5
         assert solution.x.dtype == jnp.float32
     assert before > 0
     assert len(compiled) == before
