@@ -140,8 +140,7 @@ class _Run:
         self.stats["run_seconds"] += time.perf_counter() - start
         finite, convex = (bool(flag) for flag in _check(self.solver, state))
         if not (finite and convex):
-            state, n = jax.device_get(self._call(_advance_while_sound, n))
-            state = jax.tree.map(jnp.asarray, state)
+            state, n = self._call(_advance_while_sound, n)
             self.result = RESULTS.not_convex if not convex else RESULTS.nonfinite
         self.state = state
         self.stats["steps"] += int(n)
@@ -213,6 +212,8 @@ def solve(
         x, y, key = previous.x, previous.y, previous.key
     run_key = checks.key("key", key)
     problem, x, y, restore = prepare(problem, x, y)
+    if previous is not None:
+        _check_continues(solver, problem, x, y, previous)
     run = _Run(problem, solver, restore, run_key, previous)
     run.compile(x, y)
     end = run.stats["steps"] + steps
@@ -233,6 +234,19 @@ def solve(
     if throw and any(run.result == failure for failure in FAILURES):
         raise SolveError(f"after step {run.stats['steps']}: {RESULTS[run.result]}", solution)
     return solution
+
+
+def _check_continues(solver: AbstractSolver, problem: Problem, x: Tree, y: Tree, previous: Solution) -> None:
+    start = eqx.filter_eval_shape(solver.init, problem, x, y, key=previous.key)
+    found, wanted = (
+        (jax.tree.structure(state), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)])
+        for state in (previous.state, start)
+    )
+    if found != wanted:
+        raise ValueError(
+            f"x: the Solution holds a {type(previous.state).__name__} that {type(solver).__name__} with these settings "
+            "cannot continue; pass the solver it came from, or start from solution.x and solution.y"
+        )
 
 
 def _stops(run: _Run, target: Target | None, callbacks: Sequence[Callable[[Solution], Any]]) -> bool:

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import bilevel as bl
@@ -149,6 +150,9 @@ def test_continuing_takes_everything_from_the_solution():
         bl.solve(PROBLEM, SOBA, first, steps=2.5)
     with pytest.raises(TypeError, match="solver: got"):
         bl.solve(PROBLEM, bl.SOBA, first, steps=2)
+    for other in (bl.AIDBiO(0.1, 0.1, 2), bl.SOBA(bl.Rule(optax.adam, 0.1), 0.5, 0.5)):
+        with pytest.raises(ValueError, match="x: the Solution holds a SOBAState"):
+            bl.solve(PROBLEM, other, first, steps=2)
 
 
 def test_a_model_with_other_leaves_is_partitioned_and_given_back():

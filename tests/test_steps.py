@@ -142,6 +142,7 @@ RULES = {
     "array": lambda: jnp.asarray(0.1, jnp.float64),
     "schedule": bl.inverse_power(0.1, 0.5),
     "function": lambda: lambda t: jnp.float64(0.1) / (1 + t),
+    "sgd": bl.Rule(optax.sgd, 0.1),
     "adam": bl.Rule(optax.adam, 0.1, b1=0.8, eps_root=1e-8),
     "momentum": bl.Rule(optax.sgd, bl.inverse_power(0.1, 0.5), momentum=0.9),
 }
@@ -171,6 +172,7 @@ def test_an_iterate_keeps_its_dtype(x64, name, dtype):
     [
         "number",
         "schedule",
+        "sgd",
         *(
             pytest.param(
                 name,

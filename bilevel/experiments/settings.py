@@ -29,7 +29,7 @@ class Setting:
 
 SETTINGS: dict[str, dict[str, Setting]] = {
     "cleaning": {
-        "itd": Setting(800, {"upper_step": 1000.0, "lower_step": 0.1, "inner_steps": 10}),
+        "itd": Setting(400, {"upper_step": 100.0, "lower_step": 1.0, "inner_steps": 20}),
         "aid": Setting(800, {"upper_step": 100.0, "lower_step": 0.1, "inner_steps": 10}),
         "stocbio": Setting(
             800,
