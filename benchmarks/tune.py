@@ -32,13 +32,13 @@ WEIGHTS = (0.1, 0.3, 1.0)
 
 GRIDS: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {
     "cleaning": {
-        "itd": {"upper_step": (*LARGE_UPPER, 1000.0), "lower_step": (0.1, 0.3, 1.0, 2.0)},
+        "itd": {"upper_step": (100.0, 300.0, 1000.0, 3000.0, 10000.0), "lower_step": (0.1, 0.3, 1.0)},
         "aid": {"upper_step": LARGE_UPPER, "lower_step": (0.01, *LOWER)},
         "stocbio": {"upper_step": LARGE_UPPER, "lower_step": LOWER, "neumann_step": (0.3, 1.0, 2.0)},
         "sustain": {
-            "upper_step": UPPER,
-            "lower_step": LOWER[1:],
-            "neumann_step": (0.3, 1.0),
+            "upper_step": (3.0, 10.0, 30.0, 100.0, 300.0),
+            "lower_step": (0.1, 0.3, 1.0),
+            "neumann_step": (1.0, 2.0),
             "upper_storm_weight": WEIGHTS,
         },
         "fsla": {"upper_step": UPPER, "lower_step": LOWER[1:], "adjoint_step": ADJOINT[1:], "storm_weight": WEIGHTS},

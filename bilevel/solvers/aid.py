@@ -73,8 +73,11 @@ class AIDBiO(AbstractSolver):
 
     def __check_init__(self):
         checks.flag("warm_start", self.warm_start)
-        if not callable(self.inner_steps):
-            checks.count("inner_steps", self.inner_steps)
+        inner_steps = self.inner_steps
+        if not callable(inner_steps):
+            checks.count("inner_steps", inner_steps)
+        elif not jnp.issubdtype(jax.eval_shape(lambda k: jnp.asarray(inner_steps(k)), 0).dtype, jnp.integer):
+            raise TypeError("inner_steps: the function of k must give an integer; end it in .astype(int)")
         if not isinstance(self.adjoint, AbstractAdjoint):
             raise TypeError(f"adjoint: got {self.adjoint!r}; pass e.g. bl.ConjugateGradient(steps=10)")
 

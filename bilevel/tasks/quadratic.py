@@ -68,7 +68,7 @@ class ClosedForm:
         return float(np.linalg.eigvalsh(self._upper_hessian)[-1])
 
     def measure(self, x: Any, y: Any) -> dict[str, float]:
-        """How far (x, y) is from the answer; `correct digits` are those of x that are right, by the start's distance."""
+        """How far (x, y) is from the answer; `correct digits` of x are relative to the start's distance."""
         distance = float(np.linalg.norm(_float64(x) - self.x_star))
         relative = distance / float(np.linalg.norm(self.x_star))  # x starts at zero
         return {

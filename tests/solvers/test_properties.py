@@ -163,6 +163,24 @@ def test_vmap_over_settings_equals_the_loop(name, problem):
     assert not np.allclose(together[0], together[1], rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", SOLVERS)
+def test_the_program_holds_no_data(name):
+    def lowered(rows, loss=lower_loss):
+        data = np.random.default_rng(0).normal(size=(rows, 3)).astype(np.float32)
+        problem = bl.Problem(bl.Level(upper_loss, data, 8), bl.Level(loss, data, 8))
+        solver, (x, y) = make_solvers()[name], jax.tree.map(jnp.asarray, start())
+        state = solver.init(problem, x, y, key=jax.random.key(0))
+        return len(eqx.filter_jit(bl.advance).lower(solver, problem, state, jax.random.key(0), 0, 3).as_text())
+
+    assert abs(lowered(100_000) - lowered(100)) < 1000
+    constant = np.random.default_rng(0).normal(size=(100_000, 3)).astype(np.float32)
+
+    def closing_over(x, y, batch):
+        return lower_loss(x, y, batch) * (1 + jnp.mean(jnp.asarray(constant)))
+
+    assert lowered(100, closing_over) > 1_000_000  # the measure sees data where they are
+
+
 class Probe:
     """Counts, while a compiled program runs, the samples of every oracle whose result is used."""
 
