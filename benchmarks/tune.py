@@ -27,7 +27,7 @@ LAST_ROWS = 4  # the score of a run is the mean over so many rows, a fifth of it
 UPPER = (0.1, 0.3, 1.0, 3.0, 10.0)
 LARGE_UPPER = (3.0, 10.0, 30.0, 100.0, 300.0)  # few outer steps
 LOWER = (0.03, 0.1, 0.3)
-ADJOINT = (0.03, 0.1, 0.3, 1.0)
+ADJOINT = (0.01, 0.03, 0.1, 0.3, 1.0)
 WEIGHTS = (0.1, 0.3, 1.0)
 
 GRIDS: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {
@@ -38,10 +38,10 @@ GRIDS: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {
         "sustain": {
             "upper_step": (3.0, 10.0, 30.0, 100.0, 300.0),
             "lower_step": (0.1, 0.3, 1.0),
-            "neumann_step": (1.0, 2.0),
+            "neumann_step": (0.3, 1.0, 2.0),
             "upper_storm_weight": WEIGHTS,
         },
-        "fsla": {"upper_step": UPPER, "lower_step": LOWER[1:], "adjoint_step": ADJOINT[1:], "storm_weight": WEIGHTS},
+        "fsla": {"upper_step": UPPER, "lower_step": LOWER[1:], "adjoint_step": ADJOINT[2:], "storm_weight": WEIGHTS},
         "borep": {"upper_step": (0.003, 0.01, 0.03, 0.1), "lower_step": LOWER, "adjoint_step": ADJOINT},
         "soba": {"upper_step": UPPER, "lower_step": LOWER, "adjoint_step": ADJOINT},
     }

@@ -29,26 +29,25 @@ class Setting:
 
 SETTINGS: dict[str, dict[str, Setting]] = {
     "cleaning": {
-        "itd": Setting(400, {"upper_step": 100.0, "lower_step": 1.0, "inner_steps": 20}),
-        "aid": Setting(800, {"upper_step": 100.0, "lower_step": 0.1, "inner_steps": 10}),
+        "itd": Setting(400, {"upper_step": 1000.0, "lower_step": 0.3, "inner_steps": 20}),
+        "aid": Setting(800, {"upper_step": 10.0, "lower_step": 0.1, "inner_steps": 10}),
         "stocbio": Setting(
-            800,
-            {"upper_step": 300.0, "lower_step": 0.1, "inner_steps": 10, "neumann_order": 10, "neumann_step": 1.0},
+            800, {"upper_step": 30.0, "lower_step": 0.1, "inner_steps": 10, "neumann_order": 10, "neumann_step": 2.0}
         ),
         "sustain": Setting(
             2000,
             {
-                "upper_step": 10.0,
-                "lower_step": 0.1,
+                "upper_step": 100.0,
+                "lower_step": 0.3,
                 "neumann_order": 10,
                 "neumann_step": 1.0,
                 "upper_storm_weight": 0.3,
                 "lower_storm_weight": 0.3,
             },
         ),
-        "fsla": Setting(4000, {"upper_step": 30.0, "lower_step": 0.1, "adjoint_step": 0.1, "storm_weight": 0.3}),
-        "borep": Setting(4000, {"upper_step": 0.1, "lower_step": 0.3, "adjoint_step": 0.1, "radius": 1.0}),
-        "soba": Setting(8000, {"upper_step": 30.0, "lower_step": 0.1, "adjoint_step": 0.1}),
+        "fsla": Setting(4000, {"upper_step": 1.0, "lower_step": 0.1, "adjoint_step": 0.3, "storm_weight": 0.3}),
+        "borep": Setting(4000, {"upper_step": 0.03, "lower_step": 0.1, "adjoint_step": 0.3, "radius": 1.0}),
+        "soba": Setting(8000, {"upper_step": 1.0, "lower_step": 0.1, "adjoint_step": 0.03}),
     },
     "quadratic": {
         "itd": Setting(400, {"upper_step": 0.3, "lower_step": 0.1, "inner_steps": 100}),
