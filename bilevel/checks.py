@@ -18,11 +18,11 @@ def _concrete(value: Any) -> np.ndarray | None:
 
 
 def number(name: str, value: Any, wanted: str = "a number") -> None:
-    """A real scalar."""
+    """A finite real scalar."""
     if isinstance(value, Tracer):
         return
     array = np.asarray(value)
-    if array.dtype.kind not in "fiu" or array.ndim:
+    if array.dtype.kind not in "fiu" or array.ndim or not np.isfinite(array):
         raise TypeError(f"{name}: got {(value if array.ndim else array.item())!r}; pass {wanted}")
 
 
@@ -89,6 +89,8 @@ def tree(name: str, value: Any) -> Any:
         if isinstance(leaf, int | float | complex) and path and isinstance(path[-1], jax.tree_util.GetAttrKey):
             return leaf  # a setting of a module, such as a dropout rate
         if isinstance(leaf, float | np.ndarray | np.generic):
+            if np.asarray(leaf).dtype.kind in "OUSMm":
+                raise TypeError(f"{where}: got an array of dtype {np.asarray(leaf).dtype}; pass floating-point numbers")
             leaf = jnp.asarray(np.asarray(leaf))
         if isinstance(leaf, int | complex):
             raise TypeError(f"{where}: got {leaf!r} ({type(leaf).__name__}); pass a floating-point number or array")

@@ -1,7 +1,8 @@
 """Where batches come from: independent draws of rows, or blocks of a fixed partition.
 
-A source is a small module with three methods: `sample(key, size) -> indices`, `take(indices, size) ->
-rows` and `draw(key, size) -> Batch`. Another way of drawing is one more class.
+A source is a small module over `arrays` with `sample(key, size) -> indices`, `take(indices, size) -> rows`,
+`draw(key, size) -> Batch`, its `length`, and `check(size)`. Another way of drawing is a subclass of `Rows` with
+a `sample` of its own.
 """
 
 from typing import Any
@@ -75,10 +76,10 @@ class Rows(eqx.Module):
         """Number of rows."""
         return jax.tree.leaves(self.arrays)[0].shape[0]
 
-    def check(self, size: int) -> None:
-        """Raise unless a batch of `size` can be drawn."""
+    def check(self, size: int, name: str = "batch_size") -> None:
+        """Raise, naming the argument, unless a batch of `size` can be drawn."""
         if size > self.length:
-            raise ValueError(f"batch_size: got {size}, but the data have {self.length} rows; pass at most that")
+            raise ValueError(f"{name}: got {size}, but the data have {self.length} rows; pass at most that")
 
     def sample(self, key: PRNGKeyArray, size: int) -> Int[Array, " size"]:
         return jax.random.randint(key, (size,), 0, self.length, dtype=jnp.int32)
@@ -106,14 +107,14 @@ class Blocks(Rows):
         (3,)
     """
 
-    def check(self, size: int) -> None:
-        super().check(size)
+    def check(self, size: int, name: str = "batch_size") -> None:
+        super().check(size, name)
         if self.length % size:
             divisors = [d for d in range(1, self.length + 1) if self.length % d == 0]
             below = max(d for d in divisors if d < size)
             above = min(d for d in divisors if d > size)
             raise ValueError(
-                f"batch_size: {self.length} rows do not divide into blocks of {size}; "
+                f"{name}: {self.length} rows do not divide into blocks of {size}; "
                 f"use {below} or {above}, drop {self.length % size} rows, or draw with bl.Rows"
             )
 

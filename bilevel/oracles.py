@@ -147,10 +147,10 @@ def _digits(calls: Any, samples: int) -> Int[Array, "3"]:
         n = calls * samples
         return jnp.array([n & 0x7FFF, (n >> 15) & 0x7FFF, n >> 30], jnp.uint32)
     a = jnp.asarray(calls).astype(jnp.uint32)
-    a = [a & 0x7FFF, (a >> 15) & 0x7FFF, a >> 30]
-    b = [np.uint32(samples & 0x7FFF), np.uint32((samples >> 15) & 0x7FFF), np.uint32(samples >> 30)]
-    high = a[0] * b[2] + a[1] * b[1] + a[2] * b[0]
-    return _carry(jnp.stack([a[0] * b[0], a[0] * b[1] + a[1] * b[0], high]))
+    a0, a1, a2 = a & 0x7FFF, (a >> 15) & 0x7FFF, a >> 30
+    b0, b1, b2 = (np.uint32(digit) for digit in (samples & 0x7FFF, (samples >> 15) & 0x7FFF, samples >> 30))
+    high = a0 * b2 + a1 * b1 + a2 * b0 + ((a1 * b2 + a2 * b1) << 15) + ((a2 * b2) << 30)
+    return _carry(jnp.stack([a0 * b0, a0 * b1 + a1 * b0, high]))
 
 
 def _carry(digits: Int[Array, "... 3"]) -> Int[Array, "... 3"]:

@@ -56,9 +56,8 @@ class Level(eqx.Module):
         per_row: PyTree[bool] = False,
     ):
         _check_signature(loss)
-        is_source = all(hasattr(data, name) for name in ("sample", "take", "draw"))
         self.loss = loss
-        self.data = data if data is None or is_source else Rows(data)
+        self.data = data if data is None or isinstance(data, Rows) else Rows(data)
         self.batch_size = batch_size
         self.per_row = per_row
         if self.data is None:
@@ -200,12 +199,15 @@ def per_row_flags(level: Level, x: Any) -> list[bool]:
 
 
 def _check_loss(name: str, level: Level, x: Any, y: Any) -> None:
-    batch = level.everything()
-    if level.batch_size is not None:
-        batch = Batch(jax.tree.map(lambda array: array[: level.batch_size], batch.rows), None, level.batch_size)
-    flags = iter(per_row_flags(level, x))
-    x_batch = jax.tree.map(lambda leaf: leaf[: batch.size] if next(flags) else leaf, x)
-    out, constants = _shape_and_constants(level.loss, x_batch, y, batch.rows)
+    flags = per_row_flags(level, x)
+    size = level.batch_size or level.length
+
+    def on_first_rows(loss: Any, x: Any, y: Any, arrays: Any) -> Any:
+        leaves = [leaf[:size] if flag else leaf for leaf, flag in zip(jax.tree.leaves(x), flags, strict=True)]
+        rows = jax.tree.map(lambda array: array[:size], arrays)
+        return loss(jax.tree.unflatten(jax.tree.structure(x), leaves), y, rows)
+
+    out, constants = _shape_and_constants(on_first_rows, level.loss, x, y, level.everything().rows)
     if not (hasattr(out, "shape") and hasattr(out, "dtype")) or out.shape != ():
         got = f"shape {out.shape}" if hasattr(out, "shape") else type(out).__name__
         raise ValueError(f"{name}.loss: returned {got}; it must return a scalar, such as the mean over the batch")
@@ -219,14 +221,13 @@ def _check_loss(name: str, level: Level, x: Any, y: Any) -> None:
         )
 
 
-def _shape_and_constants(loss: Any, *args: Any) -> tuple[Any, int]:
+def _shape_and_constants(function: Any, *args: Any) -> tuple[Any, int]:
     """The output's shape and the bytes of arrays that tracing finds in closures; runs nothing."""
-    dynamic, static = eqx.partition((loss, args), eqx.is_array)
+    dynamic, static = eqx.partition(args, eqx.is_array)
     output = []
 
     def call(dynamic: Any) -> Any:
-        loss, args = eqx.combine(dynamic, static)
-        output.append(loss(*args))
+        output.append(function(*eqx.combine(dynamic, static)))
         return [leaf for leaf in jax.tree.leaves(output[0]) if eqx.is_array(leaf)]
 
     jaxpr = jax.make_jaxpr(call)(dynamic)

@@ -65,7 +65,11 @@ def _status(solver: AbstractSolver, state: Any) -> tuple[Bool[Array, ""], Bool[A
     return trees.all_finite(state), jnp.asarray(solver.is_convex(state))
 
 
-_init = eqx.filter_jit(lambda solver, problem, x, y, key: solver.init(problem, x, y, key=key))
+@eqx.filter_jit
+def _init(solver: AbstractSolver, problem: Problem, x: Tree, y: Tree, key: PRNGKeyArray) -> Any:
+    return solver.init(problem, x, y, key=jax.random.fold_in(key, 2**31))  # no step has this number
+
+
 _advance = eqx.filter_jit(advance)
 _check = eqx.filter_jit(_status)
 
@@ -128,7 +132,7 @@ class _Run:
             self.stats["run_seconds"] += time.perf_counter() - compiled
 
     def _start(self, x: Tree, y: Tree) -> Any:
-        return jax.block_until_ready(_init(self.solver, self.problem, x, y, jax.random.fold_in(self.key, 2**31)))
+        return jax.block_until_ready(_init(self.solver, self.problem, x, y, self.key))
 
     def _call(self, program: Any, n: int) -> Any:
         t0 = jnp.asarray(self.stats["steps"], jnp.int32)

@@ -49,7 +49,8 @@ class InversePower(AbstractSchedule):
     offset: Any = eqx.field(default=1.0, converter=_as_array)
 
     def __check_init__(self):
-        checks.number("power", self.power)
+        for name in ("scale", "power", "offset"):
+            checks.number(name, getattr(self, name))
         checks.positive("scale", self.scale)
         checks.positive("offset", self.offset)
 
@@ -151,15 +152,18 @@ class Rule(AbstractStep):
             ) from None
 
     def _transformation(self, t: Any, dtype: Any) -> optax.GradientTransformation:
+        # all in one dtype, the widest: optax would mix a setting's dtype into narrower moments
         numbers = {k: v.astype(dtype) if eqx.is_inexact_array(v) else v for k, v in self.settings.items()}
         return self.optimizer(jnp.asarray(self.learning_rate(t)).astype(dtype), **numbers)
 
     def init(self, z: Tree) -> Tree:
-        return self._transformation(0, jnp.result_type(*jax.tree.leaves(z))).init(z)
+        dtype = jnp.result_type(*jax.tree.leaves(z))
+        return self._transformation(0, dtype).init(trees.cast(z, dtype))
 
     def __call__(self, z: Tree, direction: Tree, state: Tree, t: Any) -> tuple[Tree, Tree]:
-        rule = self._transformation(t, jnp.result_type(*jax.tree.leaves(z)))
-        updates, state = rule.update(trees.dense(direction, z), state, z)
+        dtype = jnp.result_type(*jax.tree.leaves(z))
+        gradient = trees.cast(trees.dense(direction, z), dtype)
+        updates, state = self._transformation(t, dtype).update(gradient, state, trees.cast(z, dtype))
         return jax.tree.map(lambda a, b: a + b.astype(a.dtype), z, updates), state
 
 

@@ -42,6 +42,7 @@ class SparseRows(eqx.Module):
     __array_ufunc__ = None  # so that NumPy leaves the operators to this class
 
     def add_to(self, array: Array) -> Array:
+        array = jnp.asarray(array)
         for indices, rows in self.parts:
             array = add_rows(array, indices, rows.astype(array.dtype))
         return array
@@ -112,6 +113,11 @@ def axpy(scale: Any, a: Tree, b: Tree) -> Tree:
 def dense(a: Tree, like: Tree) -> Tree:
     """`a` with every `SparseRows` written out, in the dtypes of `like`."""
     return map(lambda leaf, ref: leaf.dense(ref.dtype) if _is_sparse(leaf) else leaf, a, like)
+
+
+def cast(a: Tree, dtype: Any) -> Tree:
+    """The leaves of a dense tree in another dtype."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), a)
 
 
 def zeros_like(a: Tree) -> Tree:

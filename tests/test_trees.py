@@ -67,7 +67,6 @@ def test_sparse_rows_behave_like_the_dense_array(case):
         np.testing.assert_array_equal(actual, desired, err_msg=name)
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="SparseRows.add_to calls .at on a NumPy array")
 def test_a_numpy_array_and_sparse_rows():
     """`__array_ufunc__ = None` leaves these operators to SparseRows."""
     rows = SparseRows(((jnp.array([1, 1]), jnp.ones(2)),), (3,))

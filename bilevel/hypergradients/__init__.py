@@ -110,7 +110,7 @@ def unrolled_hypergradient(
     By reverse accumulation, storing the K = `truncation` last iterates (default all D): D G-gradients, then
     K H- and J-products. For α ≤ 1/L its error about ∇Φ(x) falls like (1 − αμ)^{D/2}.
 
-    **Arguments**: `lower_step`, a number, a schedule or a `Rule`, which must have a derivative at a zero
+    **Arguments**: `lower_step`, a number, a schedule (at t = 0) or a `Rule`, which must have a derivative at a zero
     gradient (Adam needs `eps_root`). `key`: needed when a level has a `batch_size`; each step then draws.
 
     **Returns** a pytree like x.

@@ -70,6 +70,10 @@ class ConjugateGradient(AbstractAdjoint):
         def hessian(u: Tree) -> Tree:
             return oracles.hessian_product(level, x, y, u, batch)
 
+        # in units of the largest entry of b, so that the squares of a small b do not underflow
+        size = jnp.max(jnp.array([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(rhs)]))
+        size = jnp.where(size > 0, size, 1)
+        rhs, start = trees.scale(1 / size, rhs), trees.scale(1 / size, start)
         residual = trees.sub(rhs, hessian(start))
         rr = trees.dot(residual, residual)
         bb = trees.dot(rhs, rhs)
@@ -91,7 +95,7 @@ class ConjugateGradient(AbstractAdjoint):
 
         carry = (0, start, residual, residual, rr, jnp.array(True))
         i, v, _, _, _, convex = jax.lax.while_loop(going_on, step, carry)
-        return Adjoint(v, (i + 1, batch.size), convex)
+        return Adjoint(trees.scale(size, v), (i + 1, batch.size), convex)
 
 
 class Neumann(AbstractAdjoint):
@@ -145,9 +149,9 @@ class Neumann(AbstractAdjoint):
 class RandomNeumann(AbstractAdjoint):
     """One random term of the Neumann series, unbiased for its first K terms:
 
-        v = K c η Π_{i=1}^{k} (I − η H(ζ_i)) b,   k uniform on {0, …, K − 1}, independent ζ_i,
+        v = K η Π_{i=1}^{k} (I − η H(ζ_i)) b,   k uniform on {0, …, K − 1}, independent ζ_i,
 
-    whose mean is c η Σ_{n<K} (I − ηH)ⁿ b. `order` is K, `step` is η = 1/L. ζ_1 acts first.
+    whose mean is η Σ_{n<K} (I − ηH)ⁿ b. `order` is K, `step` is η = 1/L. ζ_1 acts first.
 
     Reference: Ghadimi & Wang (arXiv 1802.02246); SUSTAIN, Khanduri et al. (NeurIPS 2021), eq. (7).
 

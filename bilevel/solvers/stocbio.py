@@ -80,6 +80,11 @@ class StocBiO(AbstractSolver):
             checks.count("hessian_batch_sizes", size)
 
     def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> StocBiOState:
+        lower, sizes = problem.lower, self._neumann().batch_sizes or ()
+        if lower.data is not None and lower.batch_size is not None:
+            for size in sizes:
+                lower.data.check(size, "hessian_batch_sizes")
+            lower.data.check(self.cross_batch_size or lower.batch_size, "cross_batch_size")
         return StocBiOState(x, y, self.upper_step.init(x), Tally.zero())
 
     def step(self, problem: Problem, state: StocBiOState, t: Any, *, key: PRNGKeyArray) -> StocBiOState:

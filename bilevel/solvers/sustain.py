@@ -103,6 +103,8 @@ class SUSTAIN(AbstractSolver):
         `offset` is w > 1, `c_upper` and `c_lower` are c_f and c_g. (The theorem prints η_t, which contradicts
         η_0 = 1; its proof uses t + 1.)
         """
+        for name, value in (("c_beta", c_beta), ("c_upper", c_upper), ("c_lower", c_lower)):
+            checks.positive(name, value)
         if offset <= 1:
             raise ValueError(f"offset: got {offset}; it must exceed 1")
         return cls(
