@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from bilevel.trees import take_rows
@@ -45,12 +46,26 @@ def _as_rows(arrays: Any) -> PyTree[Array]:
         raise ValueError(f"data: leading axes differ ({shapes}); every array needs one entry per row")
     if lengths == {0}:
         raise ValueError("data: got zero rows; pass at least one row, or data=None for a level without data")
-    for leaf in leaves:
-        if leaf.dtype == object or leaf.dtype.kind in "US":
-            raise TypeError(f"data: got an array of dtype {leaf.dtype}; encode text and objects as numbers first")
-        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(np.isfinite(leaf).all()):
-            raise ValueError("data: contains NaN or infinity; drop or impute those rows first")
-    return jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in leaves])
+    return jax.tree.unflatten(structure, [_as_array(leaf) for leaf in leaves])
+
+
+def _as_array(leaf: Any) -> Array:
+    """On the device, where the default precision must still hold it."""
+    if isinstance(leaf, Tracer):
+        return leaf
+    if np.asarray(leaf).dtype.kind not in "biufcV":  # V: the small floats of ml_dtypes
+        raise TypeError(f"data: got an array of dtype {leaf.dtype}; encode it as numbers first")
+    array = jnp.asarray(leaf)
+    with np.errstate(over="ignore"):
+        held = np.asarray(leaf).astype(array.dtype)
+    if jnp.issubdtype(array.dtype, jnp.inexact):
+        if not np.isfinite(held).all():
+            raise ValueError(
+                f"data: contains NaN or infinity as {array.dtype}; drop, impute or rescale such rows first"
+            )
+    elif array.dtype != leaf.dtype and not np.array_equal(held, leaf):
+        raise ValueError(f"data: integers do not fit in {array.dtype}; encode them as smaller ones")
+    return array
 
 
 class Rows(eqx.Module):

@@ -13,18 +13,20 @@ Tree = PyTree[Any]
 
 
 def moving_average(average: Tree, sample: Tree, weight: Any) -> Tree:
-    """(1 − θ) · average + θ · sample, θ = `weight` of the fresh sample."""
-    return trees.add(trees.scale(1 - jnp.asarray(weight), average), trees.scale(weight, sample))
+    """(1 − θ) · average + θ · sample, θ = `weight` of the fresh sample, clipped to [0, 1]."""
+    weight = jnp.clip(weight, 0, 1)
+    return trees.add(trees.scale(1 - weight, average), trees.scale(weight, sample))
 
 
 def storm(estimate: Tree, old: Tree, new: Tree, weight: Any) -> Tree:
     """Recursive momentum: new + (1 − η)(estimate − old), η = `weight` of the fresh sample.
 
-    `old` and `new` are the gradient of one and the same sample at the previous and the present point.
+    `old` and `new` are the gradient of one and the same sample at the previous and the present point. η is clipped
+    to [0, 1].
 
     Reference: STORM, Cutkosky & Orabona (NeurIPS 2019).
     """
-    return trees.add(trees.scale(1 - jnp.asarray(weight), trees.sub(estimate, old)), new)
+    return trees.add(trees.scale(1 - jnp.clip(weight, 0, 1), trees.sub(estimate, old)), new)
 
 
 def at_both(sample: Callable[..., Tree], new: tuple[Tree, ...], old: tuple[Tree, ...]) -> tuple[Tree, Tree]:

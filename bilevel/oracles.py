@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jax.interpreters import partial_eval
 from jaxtyping import Array, Float, Int, PyTree, Scalar
 
 from bilevel.data import Batch
@@ -110,9 +109,13 @@ def _in_x_space(level: Level, x: Tree, x_batch: Tree, y: Tree, batch: Batch, gra
 
 
 def _used_leaves(level: Level, x_batch: Tree, y: Tree, batch: Batch) -> list[bool]:
-    """For each leaf of x, whether the loss depends on it (an upper loss often ignores x)."""
+    """For each leaf of x, whether the loss depends on it (an upper loss often ignores x).
+
+    A leaf that is only handed on to an inner function counts as used, which is slower and never wrong.
+    """
     jaxpr = jax.make_jaxpr(lambda x: level.loss(x, y, batch.rows))(x_batch).jaxpr
-    return partial_eval.dce_jaxpr(jaxpr, [True])[1]
+    read = {id(variable) for equation in jaxpr.eqns for variable in equation.invars} | {id(v) for v in jaxpr.outvars}
+    return [id(variable) in read for variable in jaxpr.invars]
 
 
 class Tally(eqx.Module):

@@ -74,6 +74,11 @@ class Level(eqx.Module):
         """Number of rows of the data; 1 for a level without data."""
         return 1 if self.data is None else self.data.length
 
+    @property
+    def size(self) -> int:
+        """Rows in a batch."""
+        return self.batch_size or self.length
+
     def draw(self, key: PRNGKeyArray, size: int | None = None) -> Batch:
         """A batch of `size` rows (default `batch_size`); of all rows if the level is deterministic."""
         if self.data is None or self.batch_size is None:
@@ -200,7 +205,7 @@ def per_row_flags(level: Level, x: Any) -> list[bool]:
 
 def _check_loss(name: str, level: Level, x: Any, y: Any) -> None:
     flags = per_row_flags(level, x)
-    size = level.batch_size or level.length
+    size = level.size
 
     def on_first_rows(loss: Any, x: Any, y: Any, arrays: Any) -> Any:
         leaves = [leaf[:size] if flag else leaf for leaf, flag in zip(jax.tree.leaves(x), flags, strict=True)]

@@ -7,6 +7,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
+from bilevel.oracles import Tally
+
 
 class RESULTS(eqx.Enumeration):
     """How a run ended; each value says what to do about it."""
@@ -26,6 +28,10 @@ class RESULTS(eqx.Enumeration):
 
 
 FAILURES = (RESULTS.nonfinite, RESULTS.not_convex)
+
+
+# The history's own columns; a metric takes another name
+RESERVED = ("step", "seconds", *Tally.KINDS)
 
 
 class SolveError(RuntimeError):

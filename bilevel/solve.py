@@ -1,6 +1,7 @@
 """The driver: runs a solver chunk by chunk, and keeps the time, the tally and the history."""
 
 import contextlib
+import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,12 +10,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from bilevel import checks, trees
 from bilevel.oracles import Tally
 from bilevel.problem import Problem, prepare
-from bilevel.solution import FAILURES, RESULTS, History, Solution, SolveError
+from bilevel.solution import FAILURES, RESERVED, RESULTS, History, Solution, SolveError
 from bilevel.solvers.base import AbstractSolver
 
 Tree = PyTree[Any]
@@ -66,8 +69,13 @@ def _status(solver: AbstractSolver, state: Any) -> tuple[Bool[Array, ""], Bool[A
 
 
 @eqx.filter_jit
-def _init(solver: AbstractSolver, problem: Problem, x: Tree, y: Tree, key: PRNGKeyArray) -> Any:
-    return solver.init(problem, x, y, key=jax.random.fold_in(key, 2**31))  # no step has this number
+def _init(solver: AbstractSolver, problem: Problem, x: Tree, y: Tree, key: PRNGKeyArray, go: Any) -> Any:
+    """The solver's start; or, to compile without computing it, zeros in its shape."""
+
+    def start() -> Any:
+        return solver.init(problem, x, y, key=jax.random.fold_in(key, 2**31))  # no step has this number
+
+    return jax.lax.cond(go, start, lambda: trees.zeros_like(jax.eval_shape(start)))
 
 
 _advance = eqx.filter_jit(advance)
@@ -116,23 +124,21 @@ class _Run:
             self.stats[kind] += n
         self.state = eqx.tree_at(lambda state: state.tally, self.state, Tally.zero())
 
-    def compile(self, x: Tree, y: Tree) -> None:
-        """Compile by a chunk of no steps; the state is the start's (or the previous run's) after it."""
-        start = time.perf_counter()
+    def start(self, x: Tree, y: Tree) -> None:
+        """Compile, by a chunk of no steps; then, unless continuing, take the solver's start."""
+        clock = time.perf_counter()
+        arguments = (self.solver, self.problem, x, y, self.key)
         begins = self.state is None
         if begins:
-            self.state = self._start(x, y)
+            self.state = _init(*arguments, jnp.array(False))
         jax.block_until_ready(self._call(_advance, 0))
         jax.block_until_ready(_check(self.solver, self.state))
         compiled = time.perf_counter()
-        self.stats["compile_seconds"] += compiled - start
-        self.take_tally()
-        if begins and any(self.stats[kind] for kind in Tally.KINDS):
-            self._start(x, y)  # once more: what a start computes (BO-REP's first stage) is stepping time
+        self.stats["compile_seconds"] += compiled - clock
+        if begins:
+            self.state = jax.block_until_ready(_init(*arguments, jnp.array(True)))
             self.stats["run_seconds"] += time.perf_counter() - compiled
-
-    def _start(self, x: Tree, y: Tree) -> Any:
-        return jax.block_until_ready(_init(self.solver, self.problem, x, y, self.key))
+        self.take_tally()
 
     def _call(self, program: Any, n: int) -> Any:
         t0 = jnp.asarray(self.stats["steps"], jnp.int32)
@@ -154,10 +160,21 @@ class _Run:
         row = {"step": self.stats["steps"], "seconds": self.stats["run_seconds"]}
         row |= {kind: self.stats[kind] for kind in Tally.KINDS}
         if metrics is not None:
-            values = metrics(*self.restore(self.state.x, self.state.y))
-            row |= {name: float(value) for name, value in values.items()}
+            row |= _numbers(metrics(*self.restore(self.state.x, self.state.y)))
         self.rows.append(row)
         return row
+
+
+def _numbers(values: Any) -> dict[str, float]:
+    """What `metrics` gave, if it is numbers under names that are free."""
+    if not isinstance(values, dict):
+        raise TypeError(f"metrics: returned {type(values).__name__}; return a dict of names and numbers")
+    for name, value in values.items():
+        if name in RESERVED:
+            raise ValueError(f"metrics: {name!r} is a column of the history already; give the metric another name")
+        if np.ndim(value) or np.asarray(value).dtype.kind not in "biufV":
+            raise TypeError(f"metrics: {name!r} is {value!r}; return a number")
+    return {name: float(value) for name, value in values.items()}
 
 
 def solve(
@@ -189,7 +206,8 @@ def solve(
     - `progress`: a bar on the terminal; default: only where standard error is one.
     - `throw`: raise `SolveError`, with `.solution`, where the run cannot go on; else return it.
 
-    **Returns** a `Solution`. Any exception that leaves from within (a metric's, Ctrl-C) carries `.solution` too.
+    **Returns** a `Solution`. An exception that leaves from within (a metric's, Ctrl-C) carries `.solution` once there
+    is one to speak of.
 
     **Raises** `ValueError` or `TypeError`, before anything is compiled, for bad input; `SolveError` when an
     iterate is no longer finite or conjugate gradient meets a curvature that is not positive.
@@ -207,8 +225,7 @@ def solve(
     """
     if not isinstance(solver, AbstractSolver):
         raise TypeError(f"solver: got {solver!r}; pass a solver such as bl.SOBA(upper_step=0.1, ...)")
-    checks.count("steps", steps)
-    checks.count("every", every)
+    _check_options(steps, every, metrics, target, callbacks, progress, (x, y, key))
     previous = x if isinstance(x, Solution) else None
     if previous is not None:
         if y is not None or key is not None:
@@ -219,9 +236,9 @@ def solve(
     if previous is not None:
         _check_continues(solver, problem, x, y, previous)
     run = _Run(problem, solver, restore, run_key, previous)
-    run.compile(x, y)
     end = run.stats["steps"] + steps
     try:
+        run.start(x, y)
         with _progress_bar(progress, steps) as show:
             if not run.rows:
                 run.record(metrics)
@@ -231,13 +248,35 @@ def solve(
                 show(run.stats["steps"] - (end - steps), run.record(metrics))
                 stop = _stops(run, target, callbacks)
     except BaseException as error:
-        run.result = RESULTS.interrupted
-        error.solution = run.solution()  # pyright: ignore[reportAttributeAccessIssue]
+        if run.rows:
+            run.result = RESULTS.interrupted
+            error.solution = run.solution()  # pyright: ignore[reportAttributeAccessIssue]
         raise
     solution = run.solution()
     if throw and any(run.result == failure for failure in FAILURES):
         raise SolveError(f"after step {run.stats['steps']}: {RESULTS[run.result]}", solution)
     return solution
+
+
+def _check_options(
+    steps: Any, every: Any, metrics: Any, target: Any, callbacks: Any, progress: Any, inputs: Any
+) -> None:
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(inputs)):
+        raise TypeError("solve: called inside jit, vmap or grad, but it is a loop on the host; use bl.advance there")
+    for name, value in (("steps", steps), ("every", every)):
+        checks.count(name, value)
+        if value >= 2**31:
+            raise ValueError(f"{name}: got {value}; it must be below 2**31")
+    if not (metrics is None or callable(metrics)):
+        raise TypeError(f"metrics: got {metrics!r}; pass a function (x, y) -> {{name: number}}")
+    if not (target is None or isinstance(target, Target)):
+        raise TypeError(f"target: got {target!r}; pass e.g. bl.Target('accuracy', at_least=0.9)")
+    if not (isinstance(callbacks, Sequence) and all(callable(callback) for callback in callbacks)):
+        raise TypeError(f"callbacks: got {callbacks!r}; pass a list of functions of a Solution")
+    if progress is not None:
+        checks.flag("progress", progress)
+        if progress and importlib.util.find_spec("rich") is None:
+            raise ValueError("progress: rich, which draws it, is missing; pip install 'bilevel[experiments]'")
 
 
 def _check_continues(solver: AbstractSolver, problem: Problem, x: Tree, y: Tree, previous: Solution) -> None:
@@ -255,7 +294,9 @@ def _check_continues(solver: AbstractSolver, problem: Problem, x: Tree, y: Tree,
 
 def _stops(run: _Run, target: Target | None, callbacks: Sequence[Callable[[Solution], Any]]) -> bool:
     for callback in callbacks:
-        if callback(run.solution()) is True and run.result == RESULTS.successful:
+        answer = callback(run.solution())
+        stop = isinstance(answer, bool | np.bool_ | jax.Array) and bool(answer)
+        if stop and run.result == RESULTS.successful:
             run.result = RESULTS.stopped
     if target is not None:
         checks.one_of("target", target.metric, run.rows[-1])
@@ -266,7 +307,8 @@ def _stops(run: _Run, target: Target | None, callbacks: Sequence[Callable[[Solut
 
 @contextlib.contextmanager
 def _progress_bar(progress: bool | None, steps: int) -> Iterator[Callable[[int, dict[str, Any]], None]]:
-    if not (sys.stderr.isatty() if progress is None else progress):
+    drawable = sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
+    if not (drawable if progress is None else progress):
         yield lambda done, row: None
         return
     from rich.console import Console
@@ -276,7 +318,7 @@ def _progress_bar(progress: bool | None, steps: int) -> Iterator[Callable[[int, 
         task = bar.add_task("solve", total=steps)
 
         def show(done: int, row: dict[str, Any]) -> None:
-            numbers = [f"{name} {value:.4g}" for name, value in row.items() if name not in ("step", "seconds", *"FGHJ")]
+            numbers = [f"{name} {value:.4g}" for name, value in row.items() if name not in RESERVED]
             bar.update(task, completed=done, description="  ".join(["solve", *numbers[:3]]))
 
         yield show

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from bilevel import checks, trees
@@ -187,6 +188,9 @@ def check_setting(name: str, value: Any, check: Callable[[str, Any], None]) -> N
             raise TypeError(f"{name}: got {value!r}; pass {wanted} ({error})") from None
         if shape != ():
             raise ValueError(f"{name}: the function of t gave shape {shape}; it must give a scalar")
+        first = value(0)
+        if not isinstance(first, Tracer) and not (np.isfinite(first) and first >= 0):
+            raise ValueError(f"{name}: the function of t gave {first} at t = 0; it must be finite, zero or more")
 
 
 class Settings(eqx.Module):

@@ -135,6 +135,16 @@ def norm(a: Tree) -> Float[Scalar, ""]:
     return jnp.sqrt(dot(a, a))
 
 
+def divide(a: Tree, scalar: Any) -> Tree:
+    """a / scalar for a dense tree."""
+    return jax.tree.map(lambda leaf: leaf / scalar.astype(leaf.dtype), a)
+
+
+def largest(a: Tree) -> Float[Scalar, ""]:
+    """The largest absolute entry over all leaves of a dense tree."""
+    return jnp.max(jnp.array([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(a)]))
+
+
 def where(condition: Bool[Array, ""], a: Tree, b: Tree) -> Tree:
     return jax.tree.map(lambda u, v: jnp.where(condition, u, v), a, b)
 

@@ -2,6 +2,9 @@
 
 import json
 import re
+import sys
+import tomllib
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
@@ -152,6 +155,39 @@ def test_wrong_input_is_one_readable_line(call, arguments, message, tmp_path, mo
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [["run", "quadratic", "--solver", "soba"], ["compare", "quadratic"]])
+def test_a_place_that_cannot_be_written_is_known_before_the_first_run(call, arguments, tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(compare_module, "run", lambda *_, **__: ran.append(1))
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        result = call(*arguments, "--out", str(out))
+        assert (result.exit_code, ran) == (2, [])
+        assert result.stderr.startswith(f"Error: out: cannot write to {out} (")
+        assert result.stderr.count("\n") == 1
+
+
+def test_a_place_that_is_lost_during_the_run(call, tmp_path):
+    (tmp_path / "history.csv").mkdir()
+    result = call("run", "quadratic", "--solver", "soba", "--steps", "2", "--out", str(tmp_path))
+    assert result.exit_code == 2
+    assert "soba on quadratic" in result.output  # what it found is shown all the same
+    assert result.stderr.startswith("Error: ") and "history.csv" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_the_script_without_the_command_line_extra(missing, monkeypatch, request):
+    project = tomllib.loads((request.config.rootpath / "pyproject.toml").read_text())["project"]
+    script = EntryPoint("bilevel", project["scripts"]["bilevel"], "console_scripts")
+    monkeypatch.setattr(sys, "argv", ["bilevel", "list"])
+    monkeypatch.delitem(sys.modules, "bilevel.cli")
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(SystemExit) as stop:
+        script.load()()
+    assert stop.value.code == f"bilevel: {missing} is missing; install it with pip install 'bilevel[experiments]'"
 
 
 @pytest.mark.parametrize("arguments", [["--steps", "0"], ["--seeds", "0"]])

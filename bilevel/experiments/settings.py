@@ -29,24 +29,24 @@ class Setting:
 
 SETTINGS: dict[str, dict[str, Setting]] = {
     "cleaning": {
-        "itd": Setting(400, {"upper_step": 1000.0, "lower_step": 0.3, "inner_steps": 20}),
+        "itd": Setting(300, {"upper_step": 100.0, "lower_step": 0.3, "inner_steps": 100}),
         "aid": Setting(800, {"upper_step": 10.0, "lower_step": 0.1, "inner_steps": 10}),
         "stocbio": Setting(
-            800, {"upper_step": 30.0, "lower_step": 0.1, "inner_steps": 10, "neumann_order": 10, "neumann_step": 2.0}
+            800, {"upper_step": 10.0, "lower_step": 0.1, "inner_steps": 10, "neumann_order": 50, "neumann_step": 2.0}
         ),
         "sustain": Setting(
-            2000,
+            3000,
             {
-                "upper_step": 100.0,
-                "lower_step": 0.3,
-                "neumann_order": 10,
-                "neumann_step": 1.0,
+                "upper_step": 3.0,
+                "lower_step": 0.1,
+                "neumann_order": 50,
+                "neumann_step": 2.0,
                 "upper_storm_weight": 0.3,
                 "lower_storm_weight": 0.3,
             },
         ),
         "fsla": Setting(4000, {"upper_step": 1.0, "lower_step": 0.1, "adjoint_step": 0.3, "storm_weight": 0.3}),
-        "borep": Setting(4000, {"upper_step": 0.03, "lower_step": 0.1, "adjoint_step": 0.3, "radius": 1.0}),
+        "borep": Setting(4000, {"upper_step": 0.03, "lower_step": 0.1, "adjoint_step": 0.3}),
         "soba": Setting(8000, {"upper_step": 1.0, "lower_step": 0.1, "adjoint_step": 0.03}),
     },
     "quadratic": {
@@ -79,8 +79,8 @@ REFERENCES: dict[str, dict[str, float]] = {
     "cleaning": {
         "noisy labels": 0.1,
         "noisy + trusted": 0.1,
-        "trusted alone": 3.0,
-        "true labels (ceiling)": 3.0,
+        "trusted alone": 10.0**0.5,
+        "true labels (ceiling)": 10.0**0.5,
     },
 }
 

@@ -70,32 +70,31 @@ class ConjugateGradient(AbstractAdjoint):
         def hessian(u: Tree) -> Tree:
             return oracles.hessian_product(level, x, y, u, batch)
 
-        # in units of the largest entry of b, so that the squares of a small b do not underflow
-        size = jnp.max(jnp.array([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(rhs)]))
-        size = jnp.where(size > 0, size, 1)
-        rhs, start = trees.scale(1 / size, rhs), trees.scale(1 / size, start)
+        # for the correction of `start`, in units of the largest entry of its residual: a small one's squares underflow
         residual = trees.sub(rhs, hessian(start))
-        rr = trees.dot(residual, residual)
-        bb = trees.dot(rhs, rhs)
+        size = trees.largest(residual)
+        size = jnp.where(size > 0, size, 1)
+        residual, scaled = trees.divide(residual, size), trees.divide(rhs, size)
+        rr, bb = trees.dot(residual, residual), trees.dot(scaled, scaled)
         least = jnp.maximum(jnp.asarray(self.tolerance).astype(bb.dtype), jnp.finfo(bb.dtype).eps) ** 2 * bb
 
         def going_on(carry: Any) -> Bool[Array, ""]:
             i, _, _, _, rr, convex = carry
-            return (i < self.steps) & (rr > least) & convex
+            return (i < self.steps) & ~(rr <= least) & convex  # NaN goes on, to be noticed as non-finite
 
         def step(carry: Any) -> Any:
             i, v, r, p, rr, _ = carry
             Hp = hessian(p)
             curvature = trees.dot(p, Hp)
-            convex = ~(curvature <= 0)  # NaN goes on, to be noticed as non-finite
+            convex = ~(curvature <= 0)
             length = jnp.where(convex, rr / curvature, 0.0)
             v, r = trees.axpy(length, p, v), trees.axpy(-length, Hp, r)
             new = trees.dot(r, r)
             return i + 1, v, r, trees.axpy(new / rr, p, r), new, convex
 
-        carry = (0, start, residual, residual, rr, jnp.array(True))
+        carry = (0, trees.zeros_like(rhs), residual, residual, rr, jnp.array(True))
         i, v, _, _, _, convex = jax.lax.while_loop(going_on, step, carry)
-        return Adjoint(trees.scale(size, v), (i + 1, batch.size), convex)
+        return Adjoint(trees.axpy(size, v, start), (i + 1, batch.size), convex)
 
 
 class Neumann(AbstractAdjoint):
@@ -137,7 +136,7 @@ class Neumann(AbstractAdjoint):
         carry = (rhs, rhs)
         if self.batch_sizes is None or level.batch_size is None:
             _, total = jax.lax.fori_loop(0, self.order, factor, carry)
-            products = self.order * (level.batch_size or level.length)
+            products = self.order * level.size
         else:
             for i, size in enumerate(self.batch_sizes):  # shapes differ, so the loop is unrolled
                 carry = factor(i, carry, size)
@@ -178,7 +177,7 @@ class RandomNeumann(AbstractAdjoint):
             return trees.axpy(-eta, oracles.hessian_product(level, x, y, r, fresh), r)
 
         r = jax.lax.fori_loop(0, k, factor, rhs)
-        return Adjoint(trees.scale(self.order * eta, r), (k, level.batch_size or level.length))
+        return Adjoint(trees.scale(self.order * eta, r), (k, level.size))
 
 
 class FixedPoint(AbstractAdjoint):

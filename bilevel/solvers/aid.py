@@ -76,8 +76,10 @@ class AIDBiO(AbstractSolver):
         inner_steps = self.inner_steps
         if not callable(inner_steps):
             checks.count("inner_steps", inner_steps)
-        elif not jnp.issubdtype(jax.eval_shape(lambda k: jnp.asarray(inner_steps(k)), 0).dtype, jnp.integer):
-            raise TypeError("inner_steps: the function of k must give an integer; end it in .astype(int)")
+        else:
+            found = jax.eval_shape(lambda k: jnp.asarray(inner_steps(k)), 0)
+            if found.shape != () or not jnp.issubdtype(found.dtype, jnp.integer):
+                raise TypeError(f"inner_steps: the function of k gave {found}; it must give an integer, .astype(int)")
         if not isinstance(self.adjoint, AbstractAdjoint):
             raise TypeError(f"adjoint: got {self.adjoint!r}; pass e.g. bl.ConjugateGradient(steps=10)")
 
@@ -91,7 +93,7 @@ class AIDBiO(AbstractSolver):
         loop_key, upper_key, lower_key, adjoint_key = jax.random.split(key, 4)
         y, v = (state.y, state.v) if self.warm_start else (state.start, trees.zeros_like(state.v))
 
-        inner_steps = self.inner_steps(t) if callable(self.inner_steps) else self.inner_steps
+        inner_steps = self.inner_steps if not callable(self.inner_steps) else jnp.maximum(self.inner_steps(t), 0)
         y = descend(lower, x, y, self.lower_step, inner_steps, t, key=loop_key)
 
         upper_batch, lower_batch = upper.draw(upper_key), lower.draw(lower_key)

@@ -177,7 +177,8 @@ class BOREP(AbstractSolver):
     Reference: Hao, Gong & Liu, "Bilevel Optimization under Unbounded Smoothness: A New Algorithm and
     Convergence Analysis", ICLR 2024, Algorithms 1–3.
 
-    Differences from the paper: x may be projected; z_0, a free input of the listing, is 0.
+    Differences from the paper: x may be projected; z_0, a free input of the listing, is 0; without `initial`,
+    Algorithm 2 is left out and y_0 = y'_0.
     """
 
     upper_step: AbstractStep = eqx.field(converter=as_step)
@@ -199,7 +200,7 @@ class BOREP(AbstractSolver):
         tally = Tally.zero()
         if self.initial is not None:
             y = self.initial(problem.lower, x, y, key=key)
-            tally = tally.add(G=self.initial.steps * (problem.lower.batch_size or problem.lower.length))
+            tally = tally.add(G=self.initial.steps * problem.lower.size)
         rules = (self.upper_step.init(x), self.adjoint_step.init(y))
         return BOREPState(x, y, trees.zeros_like(y), trees.zeros_like(x), rules, tally)
 

@@ -63,7 +63,7 @@ class FSLA(AbstractSolver):
     Inverse", AAAI 2022, Algorithm 1.
 
     Differences from the paper: v_0 and d_0, which the listing does not give, are as above; line 7 uses the old y_k as
-    the listing has it (eq. (10) of the text has the new one); x may be projected.
+    the listing has it (eq. (10) of the text has the new one); weights are clipped to 1; x may be projected.
     """
 
     upper_step: AbstractStep = eqx.field(converter=as_step)

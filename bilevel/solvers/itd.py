@@ -42,6 +42,8 @@ class ITDBiO(AbstractSolver):
     - `warm_start`: `True` starts each loop at the last y; `False` at the y that `solve` was given
       (deterBiO with its own starts).
 
+    h spans all of x: a step on a per-row variable costs O(rows).
+
     Example:
         >>> import bilevel as bl, jax
         >>> problem = bl.Problem(
@@ -84,6 +86,6 @@ class ITDBiO(AbstractSolver):
         )
         x, rule = self.upper_step(state.x, unrolled.h, state.rule, t)
 
-        cost = self.inner_steps * (problem.lower.batch_size or problem.lower.length)
+        cost = self.inner_steps * problem.lower.size
         tally = state.tally.add(F=upper_batch.size, G=cost, H=cost, J=cost)
         return ITDState(problem.project(x), unrolled.y, state.start, rule, tally)

@@ -41,7 +41,7 @@ class StocBiO(AbstractSolver):
     - `inner_steps` (D), `neumann_order` (Q factors, Q + 1 terms), `neumann_step` (η ≤ 1/L).
     - `hessian_batch_sizes`: sizes of B_Q, …, B_1 in this order, which is the order of use; an integer is
       the same for all, None the level's. `neumann_batch_sizes` gives those of Proposition 3.
-    - `cross_batch_size`: size of D_G; None is the level's.
+    - `cross_batch_size`: size of D_G; None is the level's. (A level with `batch_size=None` always uses all its rows.)
 
     Example:
         >>> import bilevel as bl, jax
@@ -99,7 +99,7 @@ class StocBiO(AbstractSolver):
         Jv = oracles.cross_product(lower, x, y, adjoint.v, D_G)
         x, rule = self.upper_step(x, trees.sub(F_x, Jv), state.rule, t)
 
-        inner = self.inner_steps * (lower.batch_size or lower.length)
+        inner = self.inner_steps * lower.size
         tally = state.tally.add(F=D_F.size, G=inner, H=adjoint.products, J=D_G.size)
         return StocBiOState(problem.project(x), y, rule, tally)
 

@@ -164,10 +164,10 @@ class SUSTAIN(AbstractSolver):
 
     def _count(self, problem: Problem, tally: Tally, k: Any) -> Tally:
         points = 2 if self.option == 1 else 1
-        f, g = (level.batch_size or level.length for level in (problem.upper, problem.lower))
+        f, g = (level.size for level in (problem.upper, problem.lower))
         return tally.add(F=points * f, G=2 * g, H=(k, points * g), J=points * g)
 
 
 def _weight(weight: Any, t: Any) -> Any:
-    """η_t, with η_0 = 1 and never above 1."""
-    return jnp.where(t == 0, 1.0, jnp.minimum(weight(t), 1.0))
+    """η_t, with η_0 = 1; `storm` clips the others to 1."""
+    return jnp.where(t == 0, 1.0, weight(t))

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+import tempfile
 
 import numpy as np
 import pytest
@@ -337,3 +338,41 @@ def test_bad_arguments_before_any_run(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         compare("quadratic", **options, out=tmp_path / "never")
     assert not (tmp_path / "never").exists()
+
+
+def test_a_place_that_cannot_be_written_costs_no_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "run", pytest.fail)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"^out: cannot write to .*below \(Not a directory\); pass a directory"):
+        compare("quadratic", ["soba"], seeds=1, steps=2, task_settings=SMALL, out=tmp_path / "file" / "below")
+
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(OSError, match=r"^out: cannot write to .*\(Permission denied\)"):
+        compare("quadratic", ["soba"], seeds=1, steps=2, task_settings=SMALL, out=tmp_path)
+
+
+def test_environment_of_a_checkout_that_is_not_installed(monkeypatch):
+    version = records.metadata.version
+
+    def without(name):
+        if name == "bilevel":
+            raise records.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(records.metadata, "version", without)
+    environment = records.environment()
+    assert environment["bilevel"] is None
+    assert environment["jax"] == version("jax")
+
+
+def test_columns_of_the_history_are_no_metrics(monkeypatch):
+    """One list of them, `solution.RESERVED`."""
+    comparison = made_up([0.9])
+    assert comparison.metrics == ["accuracy", "AUROC"]
+    for patched in (records, module):
+        monkeypatch.setattr(patched, "RESERVED", (*patched.RESERVED, "AUROC"))
+    assert comparison.metrics == ["accuracy"]
+    assert "AUROC" not in module._outcome(comparison.runs[0])
