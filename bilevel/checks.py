@@ -13,8 +13,19 @@ import numpy as np
 from jax.core import Tracer
 
 
-def _concrete(value: Any) -> np.ndarray | None:
-    return None if isinstance(value, Tracer) else np.asarray(value)
+def _reals(name: str, value: Any, wanted: str, *, scalar: bool = True) -> np.ndarray | None:
+    """A real number, or real numbers, as an array; None while traced."""
+    if isinstance(value, Tracer):
+        return None
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # a ragged list, a random key
+        array = np.asarray(None)
+    real = array.dtype.kind in "iu" or jnp.issubdtype(array.dtype, jnp.floating)  # bfloat16 has a kind of its own
+    if not real or (scalar and array.ndim):
+        got = value.item() if isinstance(value, np.ndarray) and not value.ndim else value
+        raise TypeError(f"{name}: got {got!r}; pass {wanted}")
+    return array
 
 
 def number(name: str, value: Any, wanted: str = "a number") -> None:
@@ -34,15 +45,22 @@ def flag(name: str, value: Any) -> None:
 
 def positive(name: str, value: Any) -> None:
     """A finite number above zero (each entry of an array)."""
-    array = _concrete(value)
+    array = _reals(name, value, "a number above zero", scalar=False)
     if array is not None and not (np.isfinite(array) & (array > 0)).all():
         raise ValueError(f"{name}: got {value}; it must be a finite number above zero")
 
 
+def nonnegative(name: str, value: Any) -> None:
+    """A finite number, zero or more."""
+    array = _reals(name, value, "a number, zero or more")
+    if array is not None and not (np.isfinite(array) and array >= 0):
+        raise ValueError(f"{name}: got {value}; it must be a finite number, zero or more")
+
+
 def fraction(name: str, value: Any) -> None:
     """A number in [0, 1]."""
-    array = _concrete(value)
-    if array is not None and not ((array >= 0) & (array <= 1)).all():
+    array = _reals(name, value, "a number between 0 and 1")
+    if array is not None and not 0 <= array <= 1:
         raise ValueError(f"{name}: got {value}; it must lie between 0 and 1")
 
 
@@ -52,6 +70,13 @@ def count(name: str, value: Any, least: int = 1) -> None:
         raise TypeError(f"{name}: got {value!r}; it must be a Python integer, it fixes a loop's length or a shape")
     if value < least:
         raise ValueError(f"{name}: got {value}; it must be at least {least}")
+
+
+def integers(value: Any) -> Any:
+    """A converter: lists and arrays as tuples, NumPy integers as Python's, anything else as it is, to be checked."""
+    if isinstance(value, np.ndarray | np.integer):
+        value = value.tolist()
+    return tuple(map(integers, value)) if isinstance(value, list | tuple) else value
 
 
 def key(name: str, value: Any) -> Any:

@@ -35,7 +35,7 @@ def _readable_errors() -> Iterator[None]:
 
     try:
         yield
-    except (ValueError, TypeError, DatasetError) as error:
+    except (ValueError, TypeError, OSError, DatasetError) as error:
         typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None
 
@@ -71,6 +71,8 @@ def run(
         chosen = settings.override(chosen, of_solver)
         built = settings.make_task(task, seed, of_task)
         steps = steps or settings.default_steps(task, solver)
+        if out is not None:
+            records.make_directory(out)
         try:
             solution = compare.run(built, chosen, seed=seed, steps=steps, progress=None)
         except KeyboardInterrupt as interruption:
@@ -82,7 +84,8 @@ def run(
     if out is not None:
         arguments = settings.task_arguments(task) | of_task
         description = settings.describe(chosen)
-        records.write_run(out, record, solution, task=task, arguments=arguments, solver=description)
+        with _readable_errors():
+            records.write_run(out, record, solution, task=task, arguments=arguments, solver=description)
         console.print(f"Written to {out}: history.csv, summary.json, solution.npz", soft_wrap=True)
     if record.message:
         typer.echo(f"{record.result}: {record.message}", err=True)

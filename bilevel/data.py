@@ -55,8 +55,8 @@ def _as_array(leaf: Any) -> Array:
         return leaf
     if np.asarray(leaf).dtype.kind not in "biufcV":  # V: the small floats of ml_dtypes
         raise TypeError(f"data: got an array of dtype {leaf.dtype}; encode it as numbers first")
-    array = jnp.asarray(leaf)
     with np.errstate(over="ignore"):
+        array = jnp.asarray(leaf)
         held = np.asarray(leaf).astype(array.dtype)
     if jnp.issubdtype(array.dtype, jnp.inexact):
         if not np.isfinite(held).all():

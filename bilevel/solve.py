@@ -44,7 +44,8 @@ def advance(solver: AbstractSolver, problem: Problem, state: Any, key: PRNGKeyAr
     """`n` steps from iteration `t0`, the key of step t being `fold_in(key, t)`: pure.
 
     `t0` and `n` may be traced, so that one compiled program serves every chunk. The trajectory depends
-    neither on how the steps are cut into chunks nor on an interruption. x and y hold arrays alone.
+    neither on how the steps are cut into chunks nor on an interruption. x and y hold arrays alone. Under a
+    `jit` of your own, pass `problem` as an argument (of `eqx.filter_jit`): closed over, its data are compiled in.
 
     Example:
         >>> import bilevel as bl, jax

@@ -5,6 +5,7 @@ Every rate is an array leaf: another value compiles nothing, and a grid of them 
 
 import abc
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -106,6 +107,17 @@ class GradientStep(AbstractStep):
         return trees.add(z, trees.scale(-jnp.asarray(self.rate(t)), direction)), state
 
 
+def _settings_of(optimizer: Callable[..., Any]) -> list[str] | None:
+    """What an optimiser takes beside its first argument, the rate; None where its signature does not say."""
+    try:
+        parameters = list(inspect.signature(optimizer).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [parameter.name for parameter in parameters[1:]]
+
+
 class Rule(AbstractStep):
     """A step by an optax optimiser.
 
@@ -118,7 +130,7 @@ class Rule(AbstractStep):
     The state of an adaptive rule spans all of its iterate: on a per-row variable its step costs O(rows).
 
     **Raises** `TypeError` for an optimiser that needs more than a gradient (line searches, L-BFGS, Polyak
-    steps): in a stochastic step there is no value to search along.
+    steps): in a stochastic step there is no value to search along. `ValueError` for a setting it does not have.
 
     Example:
         >>> import bilevel as bl, optax
@@ -144,6 +156,9 @@ class Rule(AbstractStep):
             return self(z, z, self.init(z), 0)
 
         name = getattr(self.optimizer, "__name__", self.optimizer)
+        known = _settings_of(self.optimizer)
+        for setting in self.settings if known is not None else ():
+            checks.one_of(f"setting of optax.{name}", setting, known)
         try:
             jax.eval_shape(trial)
         except (TypeError, ValueError, AttributeError) as error:

@@ -21,15 +21,18 @@ parts = train_test_split(features, target, test_size=0.5, random_state=0)
 X_train, X_valid, t_train, t_valid = (jnp.asarray(part, jnp.float32) for part in parts)
 
 
-def training_loss(x, w, _):
-    return jnp.mean((X_train @ w - t_train) ** 2) / 2 + jnp.sum(jnp.exp(x) * w**2) / 2
+def validation_loss(x, w, batch):
+    return jnp.mean((batch["X"] @ w - batch["t"]) ** 2) / 2
 
 
-def validation_loss(x, w, _):
-    return jnp.mean((X_valid @ w - t_valid) ** 2) / 2
+def training_loss(x, w, batch):
+    return validation_loss(x, w, batch) + jnp.sum(jnp.exp(x) * w**2) / 2
 
 
-problem = bl.Problem(upper=bl.Level(validation_loss), lower=bl.Level(training_loss))
+problem = bl.Problem(
+    upper=bl.Level(validation_loss, data={"X": X_valid, "t": t_valid}),
+    lower=bl.Level(training_loss, data={"X": X_train, "t": t_train}),
+)
 
 
 @jax.jit
@@ -45,7 +48,7 @@ def main():
     losses = []
     for _ in range(100):
         w = ridge(x)
-        losses.append(float(validation_loss(x, w, None)))
+        losses.append(float(validation_loss(x, w, {"X": X_valid, "t": t_valid})))
         gradient = bl.hypergradient(problem, x, w, method=bl.Direct())
         update, state = optimiser.update(gradient, state)
         x = optax.apply_updates(x, update)

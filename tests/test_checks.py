@@ -14,7 +14,7 @@ NO_NUMBERS = ["a", None, ["a", "b"], [1.0, None], True, 1j, object(), [1, [2]]]
 
 
 @pytest.mark.parametrize("check", [checks.positive, checks.fraction, checks.nonnegative])
-@pytest.mark.parametrize("value", NO_NUMBERS, ids=str)
+@pytest.mark.parametrize("value", NO_NUMBERS)
 def test_what_is_no_number(check, value):
     with pytest.raises(TypeError, match=r"^rate: got .*; pass a .*number"):
         check("rate", value)

@@ -124,3 +124,16 @@ def test_bad_batch_sizes(source, size, message, compiled):
         with pytest.raises(ValueError, match=message):
             call(source(np.arange(12.0)))
     assert not compiled
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.array([1.0, 1e39]), "data: contains NaN or infinity as float32"),
+        (np.array([1, 2**40 + 7]), "data: integers do not fit in int32"),
+        (np.array(["2020-01-01"], dtype="datetime64[D]"), "data: got an array of dtype datetime64"),
+    ],
+)
+def test_what_the_device_cannot_hold_is_refused(rows, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        bl.Rows(rows)

@@ -100,3 +100,10 @@ def test_storm_is_within_its_recursive_bound():
     bound = (1 - WEIGHT) ** 2 * error[:-1] + 2 * WEIGHT**2 * sigma + 2 * (1 - WEIGHT) ** 2 * noise**2 * drift**2
     assert (error[1:] <= bound + 4 * spread[1:]).all()
     assert error[-1] < DIM / 4
+
+
+def test_weights_are_clipped():
+    old, new = jnp.ones(2), 3 * jnp.ones(2)
+    for weight, same in ((1.7, 1.0), (-0.3, 0.0)):
+        assert (storm(old, old, new, weight) == storm(old, old, new, same)).all()
+        assert (moving_average(old, new, weight) == moving_average(old, new, same)).all()

@@ -200,3 +200,73 @@ def test_projection_follows_each_step():
     assert float(solve(problem=problem, steps=300).x) == 0.5
     with pytest.raises(ValueError, match="project: its output"):
         solve(problem=bl.Problem(bl.Level(upper_loss), bl.Level(lower_loss), project=lambda x: x[None]))
+
+
+@pytest.mark.parametrize("answer", [True, np.True_, jnp.array(True)])
+def test_any_true_of_a_callback_stops(answer):
+    assert solve(every=10, callbacks=[lambda solution: answer]).stats["steps"] == 10
+
+
+@pytest.mark.parametrize("answer", [None, False, np.False_, 1, "no"])
+def test_nothing_else_of_a_callback_stops(answer):
+    assert solve(every=10, callbacks=[lambda solution: answer]).stats["steps"] == 30
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (dict(metrics={}), TypeError, "metrics: got {}"),
+        (dict(metrics=lambda x, y: 1.0), TypeError, "metrics: returned float"),
+        (dict(metrics=lambda x, y: {"a": None}), TypeError, "metrics: 'a' is None"),
+        (dict(metrics=lambda x, y: {"a": np.ones(2)}), TypeError, "metrics: 'a' is array"),
+        (dict(metrics=lambda x, y: {"F": 1.0}), ValueError, "metrics: 'F' is a column"),
+        (dict(metrics=lambda x, y: {"step": 1.0}), ValueError, "metrics: 'step' is a column"),
+        (dict(target="x"), TypeError, "target: got 'x'"),
+        (dict(callbacks=print), TypeError, "callbacks: got <built-in"),
+        (dict(callbacks=[1]), TypeError, r"callbacks: got \[1\]"),
+        (dict(progress="no"), TypeError, "progress: got 'no'"),
+        (dict(steps=2**31), ValueError, "steps: got 2147483648"),
+        (dict(every=0), ValueError, "every: got 0"),
+    ],
+)
+def test_options_are_checked(options, error, message):
+    with pytest.raises(error, match=message):
+        solve(**options)
+
+
+def test_inside_a_transformation_it_names_advance():
+    for transform in (jax.jit, jax.vmap, jax.grad):
+        with pytest.raises(TypeError, match=r"use bl\.advance"):
+            transform(lambda x: solve(x=x).x)(jnp.ones(3) if transform is jax.vmap else 1.0)
+
+
+def test_without_rich_there_is_no_bar(monkeypatch):
+    import importlib.util
+    import sys
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert solve().result == bl.RESULTS.successful
+    with pytest.raises(ValueError, match="progress: rich"):
+        solve(progress=True)
+
+
+def test_nan_in_the_adjoint_is_not_taken_for_an_answer():
+    """At the kink of a norm F_y is NaN: neither 0 nor success."""
+    kink = bl.Level(lambda x, y, _: jnp.sqrt(jnp.sum((y - 3.0) ** 2)))
+    problem = bl.Problem(kink, bl.Level(lower_loss))
+    assert np.isnan(bl.hypergradient(problem, 1.0, 3.0))
+    solver = bl.AIDBiO(upper_step=0.1, lower_step=0.5, inner_steps=1)
+    assert solve(solver, problem, 1.0, 3.0, throw=False).result == bl.RESULTS.nonfinite
+
+
+def test_what_a_start_computes_is_stepping_time_and_runs_once():
+    """BO-REP's first stage: its gradients count, and a second run compiles nothing and still takes the time."""
+    data = np.random.default_rng(0).normal(size=(2_000, 300)).astype(np.float32)
+    level = bl.Level(lambda x, y, rows: jnp.mean((rows @ y - x) ** 2), data)
+    problem = bl.Problem(bl.Level(lambda x, y, _: jnp.sum(y**2)), level)
+    solver = bl.BOREP(0.1, 0.01, 0.01, initial=bl.EpochSGD.plain(steps=500, rate=0.001))
+    for _ in range(2):
+        solution = solve(solver, problem, 1.0, np.zeros(300, np.float32), steps=1)
+    assert solution.stats["G"] == 500 * 2_000
+    assert solution.history["seconds"][0] > 5 * (solution.history["seconds"][1] - solution.history["seconds"][0])

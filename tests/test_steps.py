@@ -175,9 +175,7 @@ def test_an_iterate_of_two_dtypes_keeps_both(name):
 # errors
 
 
-@pytest.mark.parametrize(
-    "optimizer", [optax.lbfgs, optax.polyak_sgd, optax.scale_by_backtracking_linesearch]
-)
+@pytest.mark.parametrize("optimizer", [optax.lbfgs, optax.polyak_sgd, optax.scale_by_backtracking_linesearch])
 def test_an_optimiser_that_needs_more_than_a_gradient(optimizer, compiled):
     with pytest.raises(TypeError, match=f"Rule: optax.{optimizer.__name__} cannot take a step from a gradient alone"):
         bl.Rule(optimizer, 1)
@@ -222,3 +220,9 @@ def test_a_schedule_of_no_positive_numbers(value, compiled):
     with pytest.raises((ValueError, TypeError), match=r"^offset: got"):
         bl.inverse_power(1.0, 0.5, value)
     assert not compiled
+
+
+@pytest.mark.parametrize("first", [-0.1, np.nan, np.inf])
+def test_a_schedule_is_looked_at_where_it_begins(first):
+    with pytest.raises(ValueError, match="adjoint_step: the function of t gave"):
+        bl.SOBA(0.1, 0.1, lambda t: first + 0.0 * t)

@@ -10,7 +10,7 @@ import jax
 from bilevel.experiments import records, settings
 from bilevel.experiments.records import Comparison, Run
 from bilevel.experiments.references import references
-from bilevel.solution import RESULTS, Solution
+from bilevel.solution import RESERVED, RESULTS, Solution
 from bilevel.solve import solve
 from bilevel.solvers.base import AbstractSolver
 from bilevel.solvers.registry import SOLVERS
@@ -104,6 +104,8 @@ def compare(
         seeds=seeds,
         budget=budget,
     )
+    if out is not None:
+        records.make_directory(out)
     try:
         with _progress(console, len(names) * len(seeds)) as show:
             for seed in seeds:
@@ -174,8 +176,7 @@ def _broken(name: str, seed: int, error: BaseException, result: str) -> Run:
 def _outcome(run: Run) -> str:
     if not run.counts:
         return f"{run.result}: {run.message}"
-    skip = ("step", "seconds", *"FGHJ")
-    values = "  ".join(f"{name} {value:.4g}" for name, value in run.rows[-1].items() if name not in skip)
+    values = "  ".join(f"{name} {value:.4g}" for name, value in run.rows[-1].items() if name not in RESERVED)
     trouble = f"  {run.result}: {run.message}" if run.message else ""
     return f"{values}  {run.stats['run_seconds']:.2f} s{trouble}"
 

@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import platform
+import tempfile
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from bilevel.experiments.references import ATTAINABLE, CEILING
 from bilevel.oracles import Tally
-from bilevel.solution import RESULTS, Solution
+from bilevel.solution import RESERVED, RESULTS, Solution
 
 LEAST_MARGIN = 2.0  # standard errors above the best attainable reference
 LEAST_AUROC = 0.9
@@ -84,7 +85,7 @@ class Comparison:
     def metrics(self) -> list[str]:
         """The metrics' names, the score first."""
         first = next((run.rows[-1] for run in self.runs if run.rows), {self.score: math.nan})
-        names = [name for name in first if name not in ("step", "seconds", *Tally.KINDS)]
+        names = [name for name in first if name not in RESERVED]
         return sorted(names, key=lambda name: name != self.score)
 
     @property
@@ -180,12 +181,20 @@ def _trouble(comparison: Comparison, solver: str) -> dict[str, int]:
     return {result: results.count(result) for result in sorted(set(results))}
 
 
+def _version(package: str) -> str | None:
+    """None for a package that is not installed, such as a checkout on the path."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def environment() -> dict[str, Any]:
     """Versions and machine."""
-    versions = {name: metadata.version(name) for name in ("bilevel", "jax", "jaxlib", "equinox", "optax", "numpy")}
+    packages = ("bilevel", "jax", "jaxlib", "equinox", "optax", "numpy")
     return {
         "python": platform.python_version(),
-        **versions,
+        **{name: _version(name) for name in packages},
         "machine": platform.machine(),
         "system": platform.platform(),
         "cores": os.cpu_count(),
@@ -247,12 +256,23 @@ def write_csv(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
+def make_directory(out: str | pathlib.Path) -> pathlib.Path:
+    """Make the directory and try to write there: to be called before a run that would be lost without it."""
+    out = pathlib.Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        advice = "pass a directory that can be made and written"
+        raise OSError(f"out: cannot write to {out} ({error.strerror}); {advice}") from error
+    return out
+
+
 def write(comparison: Comparison, out: str | pathlib.Path) -> pathlib.Path:
     """Write `results.csv` (a line per solver, seed and history row), `summary.json` and `curves.png`."""
     from bilevel.experiments.figures import curves
 
-    out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = make_directory(out)
     write_csv(
         out / "results.csv",
         [{"solver": run.solver, "seed": run.seed, **row} for run in comparison.runs for row in run.rows],
@@ -266,8 +286,7 @@ def write_run(
     out: str | pathlib.Path, run: Run, solution: Solution, *, task: str, arguments: dict[str, Any], solver: Any
 ) -> pathlib.Path:
     """Write a single run's `history.csv`, `summary.json` and `solution.npz` (the leaves of x and y)."""
-    out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = make_directory(out)
     write_csv(out / "history.csv", run.rows)
     content = {"task": task, "arguments": arguments, "solver": run.solver, "settings": solver, "seed": run.seed}
     content |= {"result": run.result, "message": run.message, "stats": run.stats}

@@ -56,7 +56,8 @@ def hypergradient(
 
     **Returns** a pytree like x.
 
-    **Raises** `ValueError` where conjugate gradient meets a curvature that is not positive.
+    **Raises** `ValueError` where conjugate gradient meets a curvature that is not positive (not under `jit`, where
+    nothing can be raised). In a loop of your own, `eqx.filter_jit` the loop: each call checks its arguments anew.
 
     Example:
         >>> import bilevel as bl, jax.numpy as jnp
@@ -114,6 +115,9 @@ def unrolled_hypergradient(
     gradient (Adam needs `eps_root`). `key`: needed when a level has a `batch_size`; each step then draws.
 
     **Returns** a pytree like x.
+
+    **Raises** `ValueError` or `TypeError`, naming the argument: a truncation above `steps`, a rule without a
+    derivative at a zero gradient, a missing key.
 
     Example:
         >>> import bilevel as bl

@@ -224,6 +224,10 @@ class Direct(AbstractAdjoint):
 
     max_bytes: int = eqx.field(default=2 * 10**9, static=True)
 
+    def __check_init__(self):
+        checks.number("max_bytes", self.max_bytes)
+        checks.positive("max_bytes", self.max_bytes)
+
     def __call__(
         self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
     ) -> Adjoint:

@@ -1,5 +1,6 @@
 """Iterative differentiation: the derivative of f(x, y^D(x)) through the steps that made y^D."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -53,16 +54,32 @@ def unroll(
     (y, _), path = jax.lax.scan(forward, carry, jnp.arange(steps - kept, steps))
     F_x, p = oracles.upper_gradients(problem.upper, x, y, upper_batch)
 
-    alpha = lower_step.rate(t) if isinstance(lower_step, GradientStep) else None
+    h = trees.dense(F_x, x)
+    if isinstance(lower_step, GradientStep):
+        back = _plain_back(problem, x, lower_step.rate(t))
+    else:
+        back = _rule_back(problem, x, lower_step, t)
+        p = (p, trees.zeros_like(eqx.filter(lower_step.init(y), eqx.is_inexact_array)))
+    (h, _), _ = jax.lax.scan(back, (h, p), path, reverse=True)
+    return Unrolled(h, y)
 
-    def plain_back(carry: tuple[Tree, Tree], at: Any) -> tuple[tuple[Tree, Tree], None]:
+
+def _plain_back(problem: Problem, x: Tree, alpha: Any) -> Callable[..., Any]:
+    """h ← h − α J(x, y^t)[p],  p ← p − α H(x, y^t)[p]."""
+
+    def back(carry: tuple[Tree, Tree], at: Any) -> tuple[tuple[Tree, Tree], None]:
         h, p = carry
         y_t, _, indices = at
         _, Hp, Jp = oracles.lower_products(problem.lower, x, y_t, p, problem.lower.take(indices))
         return (trees.sub(h, trees.scale(alpha, Jp)), trees.sub(p, trees.scale(alpha, Hp))), None
 
-    def rule_back(carry: tuple[Tree, Tree], at: Any) -> tuple[tuple[Tree, Tree], None]:
-        # p is the cotangent of (y, the rule's own state), whose integer counters carry none
+    return back
+
+
+def _rule_back(problem: Problem, x: Tree, lower_step: AbstractStep, t: Any) -> Callable[..., Any]:
+    """The same through a rule: p is the cotangent of (y, the rule's own state), whose counters carry none."""
+
+    def back(carry: tuple[Tree, Tree], at: Any) -> tuple[tuple[Tree, Tree], None]:
         h, p = carry
         y_t, state_t, indices = at
         batch = problem.lower.take(indices)
@@ -73,17 +90,11 @@ def unroll(
             y, state = lower_step(y, gradient, eqx.combine(moving, counters), t)
             return y, eqx.filter(state, eqx.is_inexact_array)
 
-        _, back = jax.vjp(one_step, x, y_t, moving)
-        h_x, *p = back(p)
+        _, pull = jax.vjp(one_step, x, y_t, moving)
+        h_x, *p = pull(p)
         return (trees.add(h, h_x), tuple(p)), None
 
-    h = trees.dense(F_x, x)
-    if alpha is not None:
-        (h, _), _ = jax.lax.scan(plain_back, (h, p), path, reverse=True)
-    else:
-        p = (p, trees.zeros_like(eqx.filter(lower_step.init(y), eqx.is_inexact_array)))
-        (h, _), _ = jax.lax.scan(rule_back, (h, p), path, reverse=True)
-    return Unrolled(h, y)
+    return back
 
 
 def check_differentiable(rule: AbstractStep) -> None:

@@ -19,7 +19,8 @@ Tree = PyTree[Any]
 
 
 class AIDState(eqx.Module):
-    """x, y, the adjoint v, where the next loop starts if not at y, and whether each solve found H positive."""
+    """x, y, the adjoint v and where each loop starts if not at the last y (both shaped like y), the state of x's
+    step rule, and whether every solve found H positive."""
 
     x: Tree
     y: Tree
@@ -46,6 +47,8 @@ class AIDBiO(AbstractSolver):
     - `warm_start`: `False` starts each loop at the y that `solve` was given, and each solve at zero.
 
     Where conjugate gradient meets a curvature that is not positive, `solve` stops and says so.
+
+    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
 
     Example:
         >>> import bilevel as bl, jax

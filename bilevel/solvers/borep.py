@@ -39,12 +39,14 @@ class EpochSGD(eqx.Module):
     Reference: Hao, Gong & Liu (ICLR 2024), Algorithm 2 with appendix D.2, (28)–(30).
     """
 
-    lengths: tuple[int, ...] = eqx.field(static=True)
+    lengths: tuple[int, ...] = eqx.field(static=True, converter=checks.integers)
     rates: Any = eqx.field(converter=np.asarray)
     radii: Any = eqx.field(default=None, converter=lambda radii: None if radii is None else np.asarray(radii))
     average: bool = eqx.field(default=True, static=True)
 
     def __check_init__(self):
+        if not isinstance(self.lengths, tuple):
+            raise TypeError(f"lengths: got {self.lengths!r}; pass a tuple of integers")
         for length in self.lengths:
             checks.count("lengths", length)
         checks.positive("rates", self.rates)
@@ -57,6 +59,7 @@ class EpochSGD(eqx.Module):
     @classmethod
     def plain(cls, steps: int, rate: float) -> "EpochSGD":
         """`steps` steps of plain SGD of size `rate`."""
+        checks.number("rate", rate, "a number above zero")
         return cls((steps,), [rate], average=False)
 
     @classmethod
@@ -74,8 +77,7 @@ class EpochSGD(eqx.Module):
         """
         for name, value in (("mu", mu), ("L", L), ("initial_gap", initial_gap), ("accuracy", accuracy)):
             checks.positive(name, value)
-        if not (math.isfinite(sigma) and sigma >= 0):
-            raise ValueError(f"sigma: got {sigma}; it must be a finite number, zero or more")
+        checks.nonnegative("sigma", sigma)
         if not 0 < failure <= 1:
             raise ValueError(f"failure: got {failure}; it is a probability above zero")
         epochs = math.ceil(math.log2(initial_gap / accuracy))
@@ -128,7 +130,7 @@ def projected_sgd(
 
 
 class BOREPState(eqx.Module):
-    """x, y, the adjoint z, the momentum m, and the state of the rules of x and z."""
+    """x, y, the adjoint z (shaped like y), the momentum m (like x), and the state of the rules of x and z."""
 
     x: Tree
     y: Tree
@@ -159,6 +161,8 @@ class BOREP(AbstractSolver):
     - `initial`: the `EpochSGD` that refines y_0; None for none.
 
     m and its norm span all of x: a step on a per-row variable costs O(rows).
+
+    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
 
     Example:
         >>> import bilevel as bl, jax

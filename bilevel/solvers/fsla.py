@@ -18,7 +18,7 @@ Tree = PyTree[Any]
 
 
 class FSLAState(eqx.Module):
-    """x, y, the adjoint v, the direction d of x, and the state of each step rule."""
+    """x, y, the adjoint v (shaped like y), the direction d (like x), and the state of each step rule."""
 
     x: Tree
     y: Tree
@@ -47,6 +47,8 @@ class FSLA(AbstractSolver):
     - `storm_weight` (η_{k+1}): a number in [0, 1] or a schedule of k, the weight of the fresh sample.
 
     d spans all of x: a step on a per-row variable costs O(rows).
+
+    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
 
     Example:
         >>> import bilevel as bl, jax

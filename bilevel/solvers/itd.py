@@ -17,7 +17,7 @@ Tree = PyTree[Any]
 
 
 class ITDState(eqx.Module):
-    """x, y, where the next lower loop starts if not at y, and the state of x's step rule."""
+    """x, y, where each lower loop starts if not at the last y (shaped like y), and the state of x's step rule."""
 
     x: Tree
     y: Tree
@@ -43,6 +43,8 @@ class ITDBiO(AbstractSolver):
       (deterBiO with its own starts).
 
     h spans all of x: a step on a per-row variable costs O(rows).
+
+    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
 
     Example:
         >>> import bilevel as bl, jax

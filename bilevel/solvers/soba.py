@@ -16,7 +16,7 @@ Tree = PyTree[Any]
 
 
 class SOBAState(eqx.Module):
-    """x, y, the adjoint v, and the state of each one's step rule."""
+    """x, y, the adjoint v (shaped like y), and the state of each one's step rule."""
 
     x: Tree
     y: Tree
@@ -40,6 +40,8 @@ class SOBA(AbstractSolver):
 
     - `upper_step` (γ), `lower_step` (ρ), `adjoint_step`: a number, a schedule or a `Rule`. Theory: γ and ρ
       proportional to t^(−1/2).
+
+    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
 
     Example:
         >>> import bilevel as bl, jax

@@ -43,6 +43,8 @@ class StocBiO(AbstractSolver):
       the same for all, None the level's. `neumann_batch_sizes` gives those of Proposition 3.
     - `cross_batch_size`: size of D_G; None is the level's. (A level with `batch_size=None` always uses all its rows.)
 
+    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
+
     Example:
         >>> import bilevel as bl, jax
         >>> problem = bl.Problem(
@@ -65,8 +67,8 @@ class StocBiO(AbstractSolver):
     inner_steps: int = eqx.field(static=True)
     neumann_order: int = eqx.field(static=True)
     neumann_step: Any = eqx.field(converter=as_schedule)
-    hessian_batch_sizes: int | tuple[int, ...] | None = eqx.field(default=None, static=True)
-    cross_batch_size: int | None = eqx.field(default=None, static=True)
+    hessian_batch_sizes: int | tuple[int, ...] | None = eqx.field(default=None, static=True, converter=checks.integers)
+    cross_batch_size: int | None = eqx.field(default=None, static=True, converter=checks.integers)
 
     def __check_init__(self):
         checks.count("inner_steps", self.inner_steps)
@@ -74,9 +76,12 @@ class StocBiO(AbstractSolver):
         if self.cross_batch_size is not None:
             checks.count("cross_batch_size", self.cross_batch_size)
         sizes = self.hessian_batch_sizes
+        each = sizes if isinstance(sizes, tuple) else () if sizes is None else (sizes,)
+        if not all(type(size) is int for size in each):
+            raise TypeError(f"hessian_batch_sizes: got {sizes!r}; pass an integer or a tuple of them")
         if isinstance(sizes, tuple) and len(sizes) != self.neumann_order:
             raise ValueError(f"hessian_batch_sizes: got {len(sizes)} sizes for neumann_order={self.neumann_order}")
-        for size in sizes if isinstance(sizes, tuple) else () if sizes is None else (sizes,):
+        for size in each:
             checks.count("hessian_batch_sizes", size)
 
     def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> StocBiOState:

@@ -19,7 +19,8 @@ Tree = PyTree[Any]
 
 
 class SUSTAINState(eqx.Module):
-    """The present and previous point, both directions, the last hypergradient sample (option 2), the rules."""
+    """The present and the previous point, the directions hf (shaped like x) and hg (like y), the last hypergradient
+    sample (like x; option 2 alone), and the state of each step rule."""
 
     x: Tree
     y: Tree
@@ -57,6 +58,8 @@ class SUSTAIN(AbstractSolver):
       telescopes: from η_0 = 1 on, hf_t is the plain sample h_t whatever the weight.
 
     The directions span all of x: a step on a per-row variable costs O(rows).
+
+    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
 
     Example:
         >>> import bilevel as bl, jax

@@ -136,8 +136,7 @@ def cleaning(
     for name, value in (("batch_size", batch_size), ("train", train)):
         if value is not None:
             checks.count(name, value)
-    if not (math.isfinite(regularisation) and regularisation >= 0):
-        raise ValueError(f"regularisation: got {regularisation}; it must be a finite number, zero or more")
+    checks.nonnegative("regularisation", regularisation)
     rng = generator(seed)
     data = _draw(datasets.load(dataset), corruption, trusted, test_fraction, train, split, rng)
     rows = SOURCES[source]

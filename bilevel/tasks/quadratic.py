@@ -169,8 +169,7 @@ def _check(dim_x: Any, dim_y: Any, mu: Any, L: Any, noise: Any, rows: Any) -> No
     checks.positive("L", L)
     if mu > L:
         raise ValueError(f"L: got {L} with mu={mu}; the largest eigenvalue cannot be below the least")
-    if not (math.isfinite(noise) and noise >= 0):
-        raise ValueError(f"noise: got {noise}; it must be a finite number, zero or more")
+    checks.nonnegative("noise", noise)
     if noise > 0 and rows < 2:
         raise ValueError(f"rows: got {rows} with noise {noise}; perturbations that sum to zero need two rows or more")
 

@@ -387,3 +387,15 @@ def test_batch_sizes_of_proposition_3():
     assert bl.neumann_batch_sizes(10, 2, 0.5, 1.0) == (20, 10)  # whole sizes are not rounded up
     with pytest.raises(ValueError, match=r"step: got 2\.0 with strong_convexity 0.5"):
         bl.neumann_batch_sizes(10, 2, 2.0, 0.5)
+
+
+def test_a_warm_start_survives_a_right_hand_side_that_vanishes():
+    level = bl.Level(lambda x, y, _: jnp.sum(jnp.array([1.0, 2.0, 3.0]) * y**2))
+    start = jnp.ones(3)
+    for size in (1e-30, 1e-25, 1e-5):
+        rhs = size * jnp.array([1.0, 2.0, 3.0])
+        found = bl.ConjugateGradient(steps=5)(
+            level, jnp.zeros(()), start, rhs, start, batch=level.everything(), key=None
+        )
+        assert bool(found.convex)
+        np.testing.assert_allclose(found.v, rhs / jnp.array([2.0, 4.0, 6.0]), atol=1e-6)

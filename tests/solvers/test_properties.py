@@ -247,3 +247,11 @@ def test_tally_is_what_a_probe_counts(name, size, monkeypatch):
     jax.block_until_ready(solution.state)
     assert {kind: solution.stats[kind] for kind in "FGHJ"} == probe.counts
     assert min(probe.counts.values()) > 0
+
+
+def test_inner_steps_of_k_below_zero_are_none(problem):
+    solution = run(bl.AIDBiO(0.1, 0.4, lambda k: k - 2), problem, steps=4)
+    assert solution.stats["G"] == 8  # none, none, none, one batch
+    for wrong in (lambda k: k / 2, lambda k: jnp.array([3])):
+        with pytest.raises(TypeError, match="inner_steps: the function of k"):
+            bl.AIDBiO(0.1, 0.4, wrong)
