@@ -157,8 +157,9 @@ class Rule(AbstractStep):
 
         name = getattr(self.optimizer, "__name__", self.optimizer)
         known = _settings_of(self.optimizer)
-        for setting in self.settings if known is not None else ():
-            checks.one_of(f"setting of optax.{name}", setting, known)
+        for setting in self.settings:
+            if known is not None:
+                checks.one_of(f"setting of optax.{name}", setting, known)
         try:
             jax.eval_shape(trial)
         except (TypeError, ValueError, AttributeError) as error:
