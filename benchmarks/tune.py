@@ -33,7 +33,7 @@ WEIGHTS = (0.1, 0.3, 1.0)
 
 GRIDS: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {
     "cleaning": {
-        "itd": {"upper_step": (*LARGE_UPPER, 300.0), "lower_step": (*LOWER, 1.0)},
+        "itd": {"upper_step": (*LARGE_UPPER, 300.0), "lower_step": (*LOWER, 1.0, 2.0)},
         "aid": {"upper_step": LARGE_UPPER, "lower_step": LOWER},
         "stocbio": {"upper_step": LARGE_UPPER, "lower_step": LOWER, "neumann_step": NEUMANN},
         "sustain": {"upper_step": UPPER, "lower_step": LOWER, "neumann_step": NEUMANN, "upper_storm_weight": WEIGHTS},

@@ -29,7 +29,7 @@ class Setting:
 
 SETTINGS: dict[str, dict[str, Setting]] = {
     "cleaning": {
-        "itd": Setting(300, {"upper_step": 100.0, "lower_step": 0.3, "inner_steps": 100}),
+        "itd": Setting(300, {"upper_step": 100.0, "lower_step": 1.0, "inner_steps": 100}),
         "aid": Setting(800, {"upper_step": 10.0, "lower_step": 0.1, "inner_steps": 10}),
         "stocbio": Setting(
             800, {"upper_step": 10.0, "lower_step": 0.1, "inner_steps": 10, "neumann_order": 50, "neumann_step": 2.0}
