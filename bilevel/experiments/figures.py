@@ -16,7 +16,7 @@ from bilevel.oracles import Tally
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GRID_POINTS = 100
-LOG_FROM = 12.0  # the axes are logarithmic where the solvers' budgets differ by more than this factor
+LOG_FROM = 4.0  # the axes are logarithmic where the solvers' budgets differ by more than this factor
 
 Position = Callable[[dict[str, Any]], float]
 
