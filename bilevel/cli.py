@@ -66,11 +66,12 @@ def run(
 
     console = _console()
     with _readable_errors():
-        chosen = settings.settings(task, solver)
-        of_solver, of_task = settings.divide(settings.parse(set_ or ()), task, chosen)
+        changes = settings.parse(set_ or ())
+        chosen = settings.settings(task, solver, changes)
+        of_solver, of_task = settings.divide(changes, task, chosen)
         chosen = settings.override(chosen, of_solver)
         built = settings.make_task(task, seed, of_task)
-        steps = steps or settings.default_steps(task, solver)
+        steps = steps or settings.default_steps(task, solver, of_task)
         if out is not None:
             records.make_directory(out)
         try:

@@ -91,10 +91,11 @@ def compare(
     is kept, written, and `interrupted` is set.
     """
     names = list(SOLVERS) if solvers is None else list(dict.fromkeys(solvers))
-    built = {name: settings.settings(task_name, name) for name in names}
-    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    budget = _budget(task_name, names, seeds, steps, seconds)
     changes = dict(task_settings or {})
+    built = {name: settings.settings(task_name, name, changes) for name in names}
+    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    defaults = {name: settings.default_steps(task_name, name, changes) for name in names}
+    budget = _budget(defaults, seeds, steps, seconds)
     first = settings.make_task(task_name, seeds[0], changes)  # wrong arguments fail before any run
     comparison = Comparison(
         task=task_name,
@@ -119,14 +120,12 @@ def compare(
     return comparison
 
 
-def _budget(
-    task_name: str, names: Sequence[str], seeds: Sequence[int], steps: int | None, seconds: float | None
-) -> dict[str, Any]:
+def _budget(defaults: dict[str, int], seeds: Sequence[int], steps: int | None, seconds: float | None) -> dict[str, Any]:
     if steps is not None and seconds is not None:
         raise ValueError("steps and seconds: got both; pass one of them")
     if not seeds:
         raise ValueError("seeds: got none; pass at least 1")
-    if not names:
+    if not defaults:
         raise ValueError("solvers: got none; name at least one")
     if seconds is not None:
         if not (math.isfinite(seconds) and seconds > 0):
@@ -134,7 +133,7 @@ def _budget(
         return {"seconds": seconds}
     if steps is not None and steps < 1:
         raise ValueError(f"steps: got {steps}; it must be at least 1")
-    return {"steps": {name: steps or settings.default_steps(task_name, name) for name in names}}
+    return {"steps": {name: steps or default for name, default in defaults.items()}}
 
 
 def _run_seed(comparison: Comparison, task: Any, solvers: dict[str, AbstractSolver], seed: int, show: Show) -> None:
