@@ -30,11 +30,9 @@ def _reals(name: str, value: Any, wanted: str, *, scalar: bool = True) -> np.nda
 
 def number(name: str, value: Any, wanted: str = "a number") -> None:
     """A finite real scalar."""
-    if isinstance(value, Tracer):
-        return
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiu" or array.ndim or not np.isfinite(array):
-        raise TypeError(f"{name}: got {(value if array.ndim else array.item())!r}; pass {wanted}")
+    array = _reals(name, value, wanted)
+    if array is not None and not np.isfinite(array):
+        raise ValueError(f"{name}: got {value}; it must be finite")
 
 
 def flag(name: str, value: Any) -> None:
