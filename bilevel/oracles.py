@@ -67,7 +67,7 @@ def lower_products(level: Level, x: Tree, y: Tree, v: Tree, batch: Batch) -> tup
 
 def hessian_product(level: Level, x: Tree, y: Tree, v: Tree, batch: Batch) -> Tree:
     """H[v]."""
-    return lower_products(level, x, y, v, batch)[1]
+    return jax.jvp(lambda y: gradient_y(level, x, y, batch), (y,), (v,))[1]
 
 
 def cross_product(level: Level, x: Tree, y: Tree, v: Tree, batch: Batch) -> Tree:

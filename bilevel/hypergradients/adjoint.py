@@ -112,7 +112,7 @@ class Neumann(AbstractAdjoint):
 
     order: int = eqx.field(static=True)
     step: Any = eqx.field(converter=as_schedule)
-    batch_sizes: tuple[int, ...] | None = eqx.field(default=None, static=True)
+    batch_sizes: tuple[int, ...] | None = eqx.field(default=None, static=True, converter=checks.integers)
 
     def __check_init__(self):
         checks.count("order", self.order, least=0)

@@ -24,6 +24,7 @@ import bilevel as bl
 
 STEPS = 7
 UPPER, LOWER = 12, 9  # batch sizes, different so that a swap shows
+BOREP = dict(eta=0.1, beta=0.9, nu=0.2, gamma=0.3, I=2, N=3, R=0.5)
 EPOCHS = dict(lengths=(3, 2), rates=[0.3, 0.2], radii=[0.4, 0.1])
 
 
@@ -149,35 +150,13 @@ CASES = {
     "borep epochs": Case(
         lambda: bl.BOREP(0.1, 0.3, 0.2, initial=bl.EpochSGD(**EPOCHS)),
         borep,
-        dict(
-            eta=0.1,
-            beta=0.9,
-            nu=0.2,
-            gamma=0.3,
-            I=2,
-            N=3,
-            R=0.5,
-            T=EPOCHS["lengths"],
-            alphas=EPOCHS["rates"],
-            radii=EPOCHS["radii"],
-        ),
+        BOREP | dict(T=EPOCHS["lengths"], alphas=EPOCHS["rates"], radii=EPOCHS["radii"]),
         dict(x="x", y="y", z="z", m="m"),
     ),
     "borep plain": Case(
         lambda: bl.BOREP(0.1, 0.3, 0.2, initial=bl.EpochSGD.plain(steps=4, rate=0.25)),
         borep,
-        dict(
-            eta=0.1,
-            beta=0.9,
-            nu=0.2,
-            gamma=0.3,
-            I=2,
-            N=3,
-            R=0.5,
-            T=(4,),
-            alphas=(0.25,),
-            plain=True,
-        ),
+        BOREP | dict(T=(4,), alphas=(0.25,), plain=True),
         dict(x="x", y="y", z="z", m="m"),
     ),
 }
