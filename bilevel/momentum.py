@@ -29,6 +29,11 @@ def storm(estimate: Tree, old: Tree, new: Tree, weight: Any) -> Tree:
     return trees.add(trees.scale(1 - jnp.clip(weight, 0, 1), trees.sub(estimate, old)), new)
 
 
+def from_plain(weight: Callable[[Any], Any], t: Any) -> Any:
+    """η_t, with η_0 = 1: the first estimate is the plain sample."""
+    return jnp.where(t == 0, 1.0, weight(t))
+
+
 def at_both(sample: Callable[..., Tree], new: tuple[Tree, ...], old: tuple[Tree, ...]) -> tuple[Tree, Tree]:
     """`sample` at two points in one batched pass, so that both see the same draws: (at new, at old)."""
     both = jax.vmap(sample)(*jax.tree.map(lambda a, b: jnp.stack([a, b]), new, old))

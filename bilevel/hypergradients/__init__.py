@@ -7,7 +7,7 @@ import jax
 from jax.core import Tracer
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import checks, oracles, trees
+from bilevel import checks, trees
 from bilevel.hypergradients.adjoint import (
     AbstractAdjoint,
     Adjoint,
@@ -17,6 +17,7 @@ from bilevel.hypergradients.adjoint import (
     Neumann,
     RandomNeumann,
 )
+from bilevel.hypergradients.implicit import implicit
 from bilevel.hypergradients.unrolled import check_differentiable, unroll
 from bilevel.problem import Problem, prepare
 from bilevel.steps import as_step, check_setting
@@ -86,12 +87,8 @@ def hypergradient(
 
 @eqx.filter_jit
 def _hypergradient(problem: Problem, x: PyTree, y: PyTree, method: AbstractAdjoint, key: PRNGKeyArray) -> Any:
-    upper_key, lower_key, adjoint_key = jax.random.split(key, 3)
-    F_x, F_y = oracles.upper_gradients(problem.upper, x, y, problem.upper.draw(upper_key))
-    batch = problem.lower.draw(lower_key)
-    adjoint = method(problem.lower, x, y, F_y, trees.zeros_like(F_y), batch=batch, key=adjoint_key)
-    Jv = oracles.cross_product(problem.lower, x, y, adjoint.v, batch)
-    return trees.dense(trees.sub(F_x, Jv), x), adjoint.convex
+    sample = implicit(problem, x, y, method, key=key)
+    return trees.dense(sample.h, x), sample.adjoint.convex
 
 
 def unrolled_hypergradient(

@@ -43,6 +43,10 @@ class AbstractAdjoint(Settings):
         self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
     ) -> Adjoint: ...
 
+    def cross_product(self, level: Level, x: Tree, y: Tree, v: Tree, batch: Batch) -> Tree:
+        """J[v], by which v enters the hypergradient."""
+        return oracles.cross_product(level, x, y, v, batch)
+
 
 class ConjugateGradient(AbstractAdjoint):
     """At most `steps` conjugate-gradient steps from `start`, all on one batch.

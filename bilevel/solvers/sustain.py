@@ -4,12 +4,12 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
 from bilevel import checks, oracles, trees
 from bilevel.hypergradients.adjoint import RandomNeumann
-from bilevel.momentum import at_both, storm
+from bilevel.hypergradients.implicit import implicit
+from bilevel.momentum import at_both, from_plain, storm
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
 from bilevel.solvers.base import AbstractSolver
@@ -134,17 +134,19 @@ class SUSTAIN(AbstractSolver):
             return oracles.lower_gradient(problem.lower, x, y, zeta)
 
         G_new, G_old = at_both(gradient, new, old)
-        hg = storm(state.hg, G_old, G_new, _weight(self.lower_storm_weight, t))
+        hg = storm(state.hg, G_old, G_new, from_plain(self.lower_storm_weight, t))
 
         def sample(x: Tree, y: Tree) -> tuple[Tree, Any]:
-            return self._hypergradient_sample(problem, x, y, t, key=upper_key)
+            method = RandomNeumann(self.neumann_order, self.neumann_step)
+            drawn = implicit(problem, x, y, method, t=t, key=upper_key)
+            return drawn.h, drawn.adjoint.products[0]
 
         if self.option == 1:
             (h_new, k), (h_old, _) = at_both(sample, new, old)
         else:
             h_new, k = sample(*new)
             h_old = state.sample
-        hf = storm(state.hf, h_old, h_new, _weight(self.upper_storm_weight, t))
+        hf = storm(state.hf, h_old, h_new, from_plain(self.upper_storm_weight, t))
 
         x_rule, y_rule = state.rules
         x, x_rule = self.upper_step(state.x, hf, x_rule, t)
@@ -153,24 +155,7 @@ class SUSTAIN(AbstractSolver):
         tally = self._count(problem, state.tally, k)
         return SUSTAINState(problem.project(x), y, *new, hf, hg, last, (x_rule, y_rule), tally)
 
-    def _hypergradient_sample(
-        self, problem: Problem, x: Tree, y: Tree, t: Any, *, key: PRNGKeyArray
-    ) -> tuple[Tree, Any]:
-        """h(x, y; ξ̄) of eq. (7), and its k."""
-        upper_key, lower_key, adjoint_key = jax.random.split(key, 3)
-        xi, zeta_0 = problem.upper.draw(upper_key), problem.lower.draw(lower_key)
-        F_x, F_y = oracles.upper_gradients(problem.upper, x, y, xi)
-        method = RandomNeumann(self.neumann_order, self.neumann_step)
-        adjoint = method(problem.lower, x, y, F_y, F_y, batch=zeta_0, key=adjoint_key, t=t)
-        Jv = oracles.cross_product(problem.lower, x, y, adjoint.v, zeta_0)
-        return trees.sub(F_x, Jv), adjoint.products[0]
-
     def _count(self, problem: Problem, tally: Tally, k: Any) -> Tally:
         points = 2 if self.option == 1 else 1
         f, g = (level.size for level in (problem.upper, problem.lower))
         return tally.add(F=points * f, G=2 * g, H=(k, points * g), J=points * g)
-
-
-def _weight(weight: Any, t: Any) -> Any:
-    """η_t, with η_0 = 1; `storm` clips the others to 1."""
-    return jnp.where(t == 0, 1.0, weight(t))

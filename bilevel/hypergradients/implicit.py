@@ -1,0 +1,47 @@
+"""Implicit differentiation: one sample of the hypergradient F_x − J[v], v ≈ H⁻¹ F_y."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import PRNGKeyArray, PyTree
+
+from bilevel import oracles, trees
+from bilevel.hypergradients.adjoint import AbstractAdjoint, Adjoint
+from bilevel.problem import Problem
+
+Tree = PyTree[Any]
+
+
+class Implicit(eqx.Module):
+    """A hypergradient h, the adjoint behind it, and the sizes of the two batches it drew."""
+
+    h: Tree
+    adjoint: Adjoint
+    upper_size: int = eqx.field(static=True)
+    lower_size: int = eqx.field(static=True)
+
+
+def implicit(
+    problem: Problem,
+    x: Tree,
+    y: Tree,
+    method: AbstractAdjoint,
+    start: Tree | None = None,
+    t: Any = 0,
+    size: int | None = None,
+    *,
+    key: PRNGKeyArray,
+) -> Implicit:
+    """h = F_x(x, y; ξ) − J(x, y; ζ_0)[v], where `method` solves H(x, y) v = F_y(x, y; ξ) from `start` (default 0).
+
+    ξ and ζ_0 are independent batches, of the levels' sizes or of `size`; a method that needs one H throughout takes
+    it on ζ_0, the others draw their own. The leaves of h may be `SparseRows`.
+    """
+    upper_key, lower_key, adjoint_key = jax.random.split(key, 3)
+    xi, zeta_0 = problem.upper.draw(upper_key, size), problem.lower.draw(lower_key, size)
+    F_x, F_y = oracles.upper_gradients(problem.upper, x, y, xi)
+    start = trees.zeros_like(F_y) if start is None else start
+    adjoint = method(problem.lower, x, y, F_y, start, batch=zeta_0, key=adjoint_key, t=t)
+    Jv = method.cross_product(problem.lower, x, y, adjoint.v, zeta_0)
+    return Implicit(trees.sub(F_x, Jv), adjoint, xi.size, zeta_0.size)
