@@ -1,61 +1,111 @@
 """Bilevel optimization for machine learning: min over x of f(x, y*(x)), y*(x) = argmin over y of g(x, y)."""
 
+from bilevel.constants import Constants, measure_constants
 from bilevel.data import Batch, Blocks, Rows
+from bilevel.diagnostics import Finding, Report, diagnose
+from bilevel.diagnostics.smoothness import SmoothnessRecorder
+from bilevel.diagnostics.watch import DiagnosisWarning
 from bilevel.hypergradients import (
     ConjugateGradient,
     Direct,
+    FiniteDifference,
     FixedPoint,
+    GradientDescent,
     Neumann,
+    Nystrom,
     RandomNeumann,
+    general_hypergradient,
     hypergradient,
+    solution_map,
     unrolled_hypergradient,
 )
 from bilevel.problem import Level, Problem
 from bilevel.solution import RESULTS, History, Solution, SolveError
 from bilevel.solve import Target, advance, solve
 from bilevel.solvers.aid import AIDBiO
+from bilevel.solvers.alset import ALSET
+from bilevel.solvers.amigo import AmIGO
+from bilevel.solvers.ba import BA, BSA
 from bilevel.solvers.base import AbstractSolver
 from bilevel.solvers.borep import BOREP, EpochSGD
+from bilevel.solvers.f2sa import F2SA
 from bilevel.solvers.fsla import FSLA
+from bilevel.solvers.hoag import HOAG
 from bilevel.solvers.itd import ITDBiO
+from bilevel.solvers.masoba import MASOBA
+from bilevel.solvers.mrbo import MRBO
+from bilevel.solvers.presets import aid_cg, aid_fp, reverse
 from bilevel.solvers.registry import SOLVERS, get_solver
+from bilevel.solvers.saba import SABA
 from bilevel.solvers.soba import SOBA
+from bilevel.solvers.stable import STABLE
 from bilevel.solvers.stocbio import StocBiO, neumann_batch_sizes
 from bilevel.solvers.sustain import SUSTAIN
+from bilevel.solvers.svrb import SVRB
+from bilevel.solvers.ttsa import TTSA
+from bilevel.solvers.vrbo import VRBO
 from bilevel.steps import Rule, inverse_power
 
 __all__ = [
+    "ALSET",
+    "BA",
     "BOREP",
+    "BSA",
+    "F2SA",
     "FSLA",
+    "HOAG",
+    "MASOBA",
+    "MRBO",
     "RESULTS",
+    "SABA",
     "SOBA",
     "SOLVERS",
+    "STABLE",
     "SUSTAIN",
+    "SVRB",
+    "TTSA",
+    "VRBO",
     "AIDBiO",
     "AbstractSolver",
+    "AmIGO",
     "Batch",
     "Blocks",
     "ConjugateGradient",
+    "Constants",
+    "DiagnosisWarning",
     "Direct",
     "EpochSGD",
+    "Finding",
+    "FiniteDifference",
     "FixedPoint",
+    "GradientDescent",
     "History",
     "ITDBiO",
     "Level",
     "Neumann",
+    "Nystrom",
     "Problem",
     "RandomNeumann",
+    "Report",
     "Rows",
     "Rule",
+    "SmoothnessRecorder",
     "Solution",
     "SolveError",
     "StocBiO",
     "Target",
     "advance",
+    "aid_cg",
+    "aid_fp",
+    "diagnose",
+    "general_hypergradient",
     "get_solver",
     "hypergradient",
     "inverse_power",
+    "measure_constants",
     "neumann_batch_sizes",
+    "reverse",
+    "solution_map",
     "solve",
     "unrolled_hypergradient",
 ]

@@ -18,6 +18,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree, Scalar
 
+from bilevel import trees
 from bilevel.data import Batch
 from bilevel.problem import Level, per_row_flags
 from bilevel.trees import SparseRows
@@ -75,12 +76,30 @@ def cross_product(level: Level, x: Tree, y: Tree, v: Tree, batch: Batch) -> Tree
     return lower_products(level, x, y, v, batch)[2]
 
 
+def transposed_cross_product(level: Level, x: Tree, y: Tree, u: Tree, batch: Batch) -> Tree:
+    """Jᵀ[u], for u like x; it lives in the space of y."""
+    return jax.jvp(lambda x: gradient_y(level, x, y, batch), (x,), (u,))[1]
+
+
 def dense_hessian(level: Level, x: Tree, y: Tree, batch: Batch) -> tuple[Float[Array, "y y"], Callable[[Array], Tree]]:
     """The matrix ∇²_yy g over the raveled y, and the function that unravels a vector of that length."""
     flat, unravel = ravel_pytree(y)
     x_batch = _rows_of_x(level, x, batch)
     matrix = jax.hessian(lambda flat: level.loss(x_batch, unravel(flat), batch.rows))(flat)
     return matrix, unravel
+
+
+def dense_products(
+    level: Level, x: Tree, y: Tree, batch: Batch
+) -> tuple[Tree, Float[Array, "y y"], Float[Array, "x y"]]:
+    """G_y and the matrices ∇²_yy g and ∇²_xy g over the raveled x and y: dim y products, in one batched pass."""
+    flat, unravel = ravel_pytree(y)
+
+    def column(unit: Array) -> tuple[Tree, Array, Array]:
+        G_y, Hv, Jv = lower_products(level, x, y, unravel(unit), batch)
+        return G_y, ravel_pytree(Hv)[0], ravel_pytree(trees.dense(Jv, x))[0]
+
+    return jax.vmap(column, out_axes=(None, 1, 1))(jnp.eye(flat.size, dtype=flat.dtype))
 
 
 def _rows_of_x(level: Level, x: Tree, batch: Batch) -> Tree:

@@ -138,6 +138,14 @@ class Problem(eqx.Module):
         self.upper, self.lower = upper, lower
         self.project = _identity if project is None else project
 
+    def with_batch_size(self, size: int | None) -> "Problem":
+        """The same problem with another batch size (None: all rows) at each level that draws batches."""
+        upper, lower = (
+            level if level.batch_size is None else Level(level.loss, level.data, size, level.per_row)
+            for level in (self.upper, self.lower)
+        )
+        return Problem(upper, lower, self.project)
+
 
 def _identity(x: Any) -> Any:
     return x

@@ -30,8 +30,11 @@ class RESULTS(eqx.Enumeration):
 FAILURES = (RESULTS.nonfinite, RESULTS.not_convex)
 
 
+# Of `solve(..., diagnose_every=n)`
+DIAGNOSED = ("lower residual", "adjoint residual", "least curvature", "largest curvature")
+
 # The history's own columns; a metric takes another name
-RESERVED = ("step", "seconds", *Tally.KINDS)
+RESERVED = ("step", "seconds", *Tally.KINDS, *DIAGNOSED)
 
 
 class SolveError(RuntimeError):
@@ -46,7 +49,7 @@ class History:
     """A table with a row for the start and one for each chunk.
 
     Columns: `step`, `seconds` (of stepping alone: no compilation, metrics or callbacks), the oracle counts
-    `F`, `G`, `H`, `J` in samples, and the metrics. `history["step"]` is a column.
+    `F`, `G`, `H`, `J` in samples, those of `diagnose_every` and the metrics. `history["step"]` is a column.
 
     Example:
         >>> from bilevel.solution import History

@@ -15,6 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from bilevel import checks, trees
+from bilevel.diagnostics.watch import Watch
 from bilevel.oracles import Tally
 from bilevel.problem import Problem, prepare
 from bilevel.solution import FAILURES, RESERVED, RESULTS, History, Solution, SolveError
@@ -105,8 +106,17 @@ def _advance_while_sound(solver: Any, problem: Problem, state: Any, key: PRNGKey
 class _Run:
     """One call of `solve`: what has been reached so far."""
 
-    def __init__(self, problem: Problem, solver: AbstractSolver, restore: Any, key: PRNGKeyArray, previous: Any):
+    def __init__(
+        self,
+        problem: Problem,
+        solver: AbstractSolver,
+        restore: Any,
+        key: PRNGKeyArray,
+        previous: Any,
+        watch: Watch | None,
+    ):
         self.problem, self.solver, self.restore, self.key = problem, solver, restore, key
+        self.watch = watch
         self.state: Any = None
         self.result = RESULTS.successful
         self.stats = {"steps": 0, "compile_seconds": 0.0, "run_seconds": 0.0} | dict.fromkeys(Tally.KINDS, 0)
@@ -160,6 +170,8 @@ class _Run:
     def record(self, metrics: Any) -> dict[str, Any]:
         row = {"step": self.stats["steps"], "seconds": self.stats["run_seconds"]}
         row |= {kind: self.stats[kind] for kind in Tally.KINDS}
+        if self.watch is not None:
+            row |= self.watch(self.stats["steps"], self.state)
         if metrics is not None:
             row |= _numbers(metrics(*self.restore(self.state.x, self.state.y)))
         self.rows.append(row)
@@ -191,6 +203,7 @@ def solve(
     target: Target | None = None,
     callbacks: Sequence[Callable[[Solution], Any]] = (),
     progress: bool | None = None,
+    diagnose_every: int | None = None,
     throw: bool = True,
 ) -> Solution:
     """Run a solver for a number of steps.
@@ -205,6 +218,11 @@ def solve(
       evaluated, `target` is checked, and each of `callbacks` receives the `Solution` so far; one that returns
       True stops the run.
     - `progress`: a bar on the terminal; default: only where standard error is one.
+    - `diagnose_every`: a multiple of `every`. The start and every so many steps, the history gets the columns `lower
+      residual` ‖G_y‖, `adjoint residual` ‖H v − F_y‖/‖F_y‖ (of solvers that keep v) and `least curvature`, `largest
+      curvature` (10 Lanczos steps on H), on all rows, at most 50,000; rows between them hold NaN. The run is the same
+      and the clock does not hold it. A `DiagnosisWarning` says, once by name, when a curvature is negative or the lower
+      residual exceeds ten times what it was at first. `bl.diagnose` is the thorough version.
     - `throw`: raise `SolveError`, with `.solution`, where the run cannot go on; else return it.
 
     **Returns** a `Solution`. An exception that leaves from within (a metric's, Ctrl-C) carries `.solution` once there
@@ -226,7 +244,7 @@ def solve(
     """
     if not isinstance(solver, AbstractSolver):
         raise TypeError(f"solver: got {solver!r}; pass a solver such as bl.SOBA(upper_step=0.1, ...)")
-    _check_options(steps, every, metrics, target, callbacks, progress, (x, y, key))
+    _check_options(steps, every, metrics, target, callbacks, progress, diagnose_every, (x, y, key))
     previous = x if isinstance(x, Solution) else None
     if previous is not None:
         if y is not None or key is not None:
@@ -236,7 +254,8 @@ def solve(
     problem, x, y, restore = prepare(problem, x, y)
     if previous is not None:
         _check_continues(solver, problem, x, y, previous)
-    run = _Run(problem, solver, restore, run_key, previous)
+    watch = None if diagnose_every is None else Watch(problem, diagnose_every)
+    run = _Run(problem, solver, restore, run_key, previous, watch)
     end = run.stats["steps"] + steps
     try:
         run.start(x, y)
@@ -260,7 +279,14 @@ def solve(
 
 
 def _check_options(
-    steps: Any, every: Any, metrics: Any, target: Any, callbacks: Any, progress: Any, inputs: Any
+    steps: Any,
+    every: Any,
+    metrics: Any,
+    target: Any,
+    callbacks: Any,
+    progress: Any,
+    diagnose_every: Any,
+    inputs: Any,
 ) -> None:
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(inputs)):
         raise TypeError("solve: called inside jit, vmap or grad, but it is a loop on the host; use bl.advance there")
@@ -268,6 +294,10 @@ def _check_options(
         checks.count(name, value)
         if value >= 2**31:
             raise ValueError(f"{name}: got {value}; it must be below 2**31")
+    if diagnose_every is not None:
+        checks.count("diagnose_every", diagnose_every)
+        if diagnose_every % every:
+            raise ValueError(f"diagnose_every: got {diagnose_every} with every={every}; pass a multiple of every")
     if not (metrics is None or callable(metrics)):
         raise TypeError(f"metrics: got {metrics!r}; pass a function (x, y) -> {{name: number}}")
     if not (target is None or isinstance(target, Target)):

@@ -22,7 +22,7 @@ from bilevel import checks, trees
 Tree = PyTree[Any]
 
 
-def _as_array(value: Any) -> Any:
+def as_leaf(value: Any) -> Any:
     """An array leaf, in full precision until it meets the iterate's dtype."""
     return value if isinstance(value, jax.Array) else np.asarray(value)
 
@@ -37,7 +37,7 @@ class AbstractSchedule(eqx.Module):
 class Constant(AbstractSchedule):
     """The same number throughout."""
 
-    value: Any = eqx.field(converter=_as_array)
+    value: Any = eqx.field(converter=as_leaf)
 
     def __call__(self, t: Any) -> Float[Array, ""]:
         return self.value
@@ -46,9 +46,9 @@ class Constant(AbstractSchedule):
 class InversePower(AbstractSchedule):
     """scale · (offset + t)^(−power): see `inverse_power`."""
 
-    scale: Any = eqx.field(converter=_as_array)
-    power: Any = eqx.field(converter=_as_array)
-    offset: Any = eqx.field(default=1.0, converter=_as_array)
+    scale: Any = eqx.field(converter=as_leaf)
+    power: Any = eqx.field(converter=as_leaf)
+    offset: Any = eqx.field(default=1.0, converter=as_leaf)
 
     def __check_init__(self):
         for name in ("scale", "power", "offset"):
@@ -187,6 +187,22 @@ class Rule(AbstractStep):
 def as_step(value: Any) -> AbstractStep:
     """A number, a schedule or a rule, as a rule."""
     return value if isinstance(value, AbstractStep) else GradientStep(as_schedule(value))
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raise unless a loop's length is an integer of at least `least`, or a function of t that gives a traced one."""
+    if not callable(value):
+        checks.count(name, value, least)
+        return
+    length: Callable[[Any], Any] = value
+    found = jax.eval_shape(lambda t: jnp.asarray(length(t)), 0)
+    if found.shape != () or not jnp.issubdtype(found.dtype, jnp.integer):
+        raise TypeError(f"{name}: the function of k gave {found}; it must give an integer, .astype(int)")
+
+
+def count_at(value: Any, t: Any, least: int = 0) -> Any:
+    """A loop's length at iteration t; a function's is at least `least`."""
+    return jnp.maximum(value(t), least) if callable(value) else value
 
 
 def check_setting(name: str, value: Any, check: Callable[[str, Any], None]) -> None:

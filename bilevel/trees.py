@@ -75,13 +75,13 @@ class SparseRows(eqx.Module):
         return (-self) + other
 
 
-def _is_sparse(leaf: Any) -> bool:
+def is_sparse(leaf: Any) -> bool:
     return isinstance(leaf, SparseRows)
 
 
 def map(f: Any, tree: Tree, *others: Tree) -> Tree:
     """`jax.tree.map` that takes a `SparseRows` for one leaf."""
-    return jax.tree.map(f, tree, *others, is_leaf=_is_sparse)
+    return jax.tree.map(f, tree, *others, is_leaf=is_sparse)
 
 
 def add(a: Tree, b: Tree) -> Tree:
@@ -95,7 +95,7 @@ def sub(a: Tree, b: Tree) -> Tree:
 
 
 def _scaled(scale: Any, leaf: Any) -> Any:
-    if _is_sparse(leaf):
+    if is_sparse(leaf):
         return leaf._map(lambda rows: _scaled(scale, rows))
     return jnp.asarray(scale).astype(leaf.dtype) * leaf
 
@@ -112,7 +112,7 @@ def axpy(scale: Any, a: Tree, b: Tree) -> Tree:
 
 def dense(a: Tree, like: Tree) -> Tree:
     """`a` with every `SparseRows` written out, in the dtypes of `like`."""
-    return map(lambda leaf, ref: leaf.dense(ref.dtype) if _is_sparse(leaf) else leaf, a, like)
+    return map(lambda leaf, ref: leaf.dense(ref.dtype) if is_sparse(leaf) else leaf, a, like)
 
 
 def cast(a: Tree, dtype: Any) -> Tree:

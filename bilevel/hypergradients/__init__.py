@@ -3,11 +3,10 @@
 from typing import Any
 
 import equinox as eqx
-import jax
 from jax.core import Tracer
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import checks, trees
+from bilevel import trees
 from bilevel.hypergradients.adjoint import (
     AbstractAdjoint,
     Adjoint,
@@ -17,20 +16,28 @@ from bilevel.hypergradients.adjoint import (
     Neumann,
     RandomNeumann,
 )
+from bilevel.hypergradients.finite_difference import FiniteDifference
+from bilevel.hypergradients.general import general_hypergradient
 from bilevel.hypergradients.implicit import implicit
-from bilevel.hypergradients.unrolled import check_differentiable, unroll
+from bilevel.hypergradients.nystrom import Nystrom
+from bilevel.hypergradients.solution_map import GradientDescent, solution_map
+from bilevel.hypergradients.unrolled import key_if_random, unrolled_hypergradient
 from bilevel.problem import Problem, prepare
-from bilevel.steps import as_step, check_setting
 
 __all__ = [
     "AbstractAdjoint",
     "Adjoint",
     "ConjugateGradient",
     "Direct",
+    "FiniteDifference",
     "FixedPoint",
+    "GradientDescent",
     "Neumann",
+    "Nystrom",
     "RandomNeumann",
+    "general_hypergradient",
     "hypergradient",
+    "solution_map",
     "unrolled_hypergradient",
 ]
 
@@ -75,7 +82,7 @@ def hypergradient(
     if not isinstance(method, AbstractAdjoint):
         raise TypeError(f"method: got {method!r}; pass e.g. bl.ConjugateGradient(steps=20)")
     problem, x, y, restore = prepare(problem, x, y)
-    key = _key_if_random(problem, key, needed=isinstance(method, RandomNeumann))
+    key = key_if_random(problem, key, needed=isinstance(method, RandomNeumann))
     h, convex = _hypergradient(problem, x, y, method, key)
     if not isinstance(convex, Tracer) and not convex:
         raise ValueError(
@@ -89,67 +96,3 @@ def hypergradient(
 def _hypergradient(problem: Problem, x: PyTree, y: PyTree, method: AbstractAdjoint, key: PRNGKeyArray) -> Any:
     sample = implicit(problem, x, y, method, key=key)
     return trees.dense(sample.h, x), sample.adjoint.convex
-
-
-def unrolled_hypergradient(
-    problem: Problem,
-    x: PyTree,
-    y: PyTree,
-    *,
-    steps: int,
-    lower_step: Any,
-    truncation: int | None = None,
-    key: PRNGKeyArray | None = None,
-) -> PyTree:
-    """The derivative of x ↦ f(x, y^D(x)), y^D being D = `steps` lower steps from y, with y held constant.
-
-        F_x − α Σ_{t=0}^{D−1} J(y^t) Π_{j=t+1}^{D−1} (I − α H(y^j)) F_y(x, y^D)
-
-    By reverse accumulation, storing the K = `truncation` last iterates (default all D): D G-gradients, then
-    K H- and J-products. For α ≤ 1/L its error about ∇Φ(x) falls like (1 − αμ)^{D/2}.
-
-    **Arguments**: `lower_step`, a number, a schedule (at t = 0) or a `Rule`, which must have a derivative at a zero
-    gradient (Adam needs `eps_root`). `key`: needed when a level has a `batch_size`; each step then draws.
-
-    **Returns** a pytree like x.
-
-    **Raises** `ValueError` or `TypeError`, naming the argument: a truncation above `steps`, a rule without a
-    derivative at a zero gradient, a missing key.
-
-    Example:
-        >>> import bilevel as bl
-        >>> problem = bl.Problem(
-        ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),
-        ...     lower=bl.Level(lambda x, y, _: 0.5 * (y - 3.0 * x) ** 2),
-        ... )
-        >>> float(bl.unrolled_hypergradient(problem, 1.0, 0.0, steps=1, lower_step=1.0))
-        6.0
-
-    Reference: Franceschi et al. (ICML 2017), Algorithm 1 (Reverse-HG); ITD-BiO, Ji, Yang & Liang (ICML 2021).
-    """
-    checks.count("steps", steps)
-    if truncation is not None:
-        checks.count("truncation", truncation)
-        if truncation > steps:
-            raise ValueError(f"truncation: got {truncation} for {steps} steps; pass at most steps, or None for all")
-    rule = as_step(lower_step)
-    check_setting("lower_step", rule, checks.positive)
-    check_differentiable(rule)
-    problem, x, y, restore = prepare(problem, x, y)
-    key = _key_if_random(problem, key)
-    return restore(_unrolled(problem, x, y, rule, key, steps, truncation), y)[0]
-
-
-@eqx.filter_jit
-def _unrolled(
-    problem: Problem, x: PyTree, y: PyTree, rule: Any, key: PRNGKeyArray, steps: int, truncation: int | None
-) -> PyTree:
-    upper_key, lower_key = jax.random.split(key)
-    batch = problem.upper.draw(upper_key)
-    return unroll(problem, x, y, batch, steps=steps, lower_step=rule, truncation=truncation, key=lower_key).h
-
-
-def _key_if_random(problem: Problem, key: PRNGKeyArray | None, needed: bool = False) -> PRNGKeyArray:
-    if key is None and not needed and problem.upper.batch_size is None and problem.lower.batch_size is None:
-        return jax.random.key(0)  # nothing draws from it
-    return checks.key("key", key)

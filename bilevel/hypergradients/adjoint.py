@@ -6,19 +6,19 @@ batch for each factor, from `key`. A step that is a schedule sees `t`.
 """
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from bilevel import checks, oracles, trees
 from bilevel.data import Batch
 from bilevel.problem import Level
-from bilevel.steps import Settings, as_schedule
+from bilevel.steps import Settings, as_leaf, as_schedule, check_count, count_at
 
 Tree = PyTree[Any]
 
@@ -51,8 +51,8 @@ class AbstractAdjoint(Settings):
 class ConjugateGradient(AbstractAdjoint):
     """At most `steps` conjugate-gradient steps from `start`, all on one batch.
 
-    Stops when ‖b − H v‖ ≤ `tolerance` · ‖b‖ (never below the rounding of the dtype), and where pᵀH p ≤ 0
-    for a direction p: the lower level is then not strongly convex, and `Adjoint.convex` says so.
+    Stops when ‖b − H v‖ ≤ `tolerance` · ‖b‖ (never below the rounding of the dtype) or ≤ `absolute_tolerance`, and
+    where pᵀH p ≤ 0 for a direction p: the lower level is then not strongly convex, and `Adjoint.convex` says so.
 
     Reference: Hestenes & Stiefel (1952); in AID-BiO, Ji, Yang & Liang (ICML 2021), Algorithm 1.
 
@@ -62,11 +62,13 @@ class ConjugateGradient(AbstractAdjoint):
     """
 
     steps: int = eqx.field(static=True)
-    tolerance: Any = eqx.field(default=0.0, converter=np.asarray)
+    tolerance: Any = eqx.field(default=0.0, converter=as_leaf)
+    absolute_tolerance: Any = eqx.field(default=0.0, converter=as_leaf)
 
     def __check_init__(self):
         checks.count("steps", self.steps)
         checks.fraction("tolerance", self.tolerance)
+        checks.nonnegative("absolute_tolerance", self.absolute_tolerance)
 
     def __call__(
         self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
@@ -80,7 +82,8 @@ class ConjugateGradient(AbstractAdjoint):
         size = jnp.where(size > 0, size, 1)
         residual, scaled = trees.divide(residual, size), trees.divide(rhs, size)
         rr, bb = trees.dot(residual, residual), trees.dot(scaled, scaled)
-        least = jnp.maximum(jnp.asarray(self.tolerance).astype(bb.dtype), jnp.finfo(bb.dtype).eps) ** 2 * bb
+        relative = jnp.maximum(jnp.asarray(self.tolerance).astype(bb.dtype), jnp.finfo(bb.dtype).eps)
+        least = jnp.maximum(relative**2 * bb, (jnp.asarray(self.absolute_tolerance).astype(bb.dtype) / size) ** 2)
 
         def going_on(carry: Any) -> Bool[Array, ""]:
             i, _, _, _, rr, convex = carry
@@ -105,7 +108,8 @@ class Neumann(AbstractAdjoint):
     """The truncated series v = η Σ_{q=0}^{Q} Π (I − η H(B_i)) b: Q factors, Q + 1 terms.
 
     `order` is Q and `step` is η ≤ 1/L. Each factor draws its own batch, independent of the others: of the
-    level's size, or of `batch_sizes[i]`, in the order of use. Its bias is at most (1 − ημ)^{Q+1} ‖b‖/μ.
+    level's size, or of `batch_sizes`: one for all, or one each in the order of use. Its bias is at most
+    (1 − ημ)^{Q+1} ‖b‖/μ.
 
     Reference: Ji, Yang & Liang (ICML 2021), eq. (5) and Algorithm 3.
 
@@ -116,15 +120,15 @@ class Neumann(AbstractAdjoint):
 
     order: int = eqx.field(static=True)
     step: Any = eqx.field(converter=as_schedule)
-    batch_sizes: tuple[int, ...] | None = eqx.field(default=None, static=True, converter=checks.integers)
+    batch_sizes: int | tuple[int, ...] | None = eqx.field(default=None, static=True, converter=checks.integers)
 
     def __check_init__(self):
         checks.count("order", self.order, least=0)
-        if self.batch_sizes is not None:
-            if len(self.batch_sizes) != self.order:
-                raise ValueError(f"batch_sizes: got {len(self.batch_sizes)} sizes for {self.order} factors")
-            for size in self.batch_sizes:
-                checks.count("batch_sizes", size)
+        sizes = self.batch_sizes
+        if isinstance(sizes, tuple) and len(sizes) != self.order:
+            raise ValueError(f"batch_sizes: got {len(sizes)} sizes for {self.order} factors")
+        for size in sizes if isinstance(sizes, tuple) else () if sizes is None else (sizes,):
+            checks.count("batch_sizes", size)
 
     def __call__(
         self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
@@ -137,16 +141,15 @@ class Neumann(AbstractAdjoint):
             r = trees.axpy(-eta, oracles.hessian_product(level, x, y, r, fresh), r)
             return r, trees.add(total, r)
 
-        carry = (rhs, rhs)
-        if self.batch_sizes is None or level.batch_size is None:
-            _, total = jax.lax.fori_loop(0, self.order, factor, carry)
-            products = self.order * level.size
-        else:
-            for i, size in enumerate(self.batch_sizes):  # shapes differ, so the loop is unrolled
+        carry, sizes = (rhs, rhs), self.batch_sizes if level.batch_size else None
+        if isinstance(sizes, tuple):
+            for i, size in enumerate(sizes):  # shapes differ, so the loop is unrolled
                 carry = factor(i, carry, size)
-            _, total = carry
-            products = sum(self.batch_sizes)
-        return Adjoint(trees.scale(eta, total), products)
+            products = sum(sizes)
+        else:
+            carry = jax.lax.fori_loop(0, self.order, lambda i, carry: factor(i, carry, sizes), carry)
+            products = self.order * (sizes or level.size)
+        return Adjoint(trees.scale(eta, carry[1]), products)
 
 
 class RandomNeumann(AbstractAdjoint):
@@ -154,7 +157,8 @@ class RandomNeumann(AbstractAdjoint):
 
         v = K η Π_{i=1}^{k} (I − η H(ζ_i)) b,   k uniform on {0, …, K − 1}, independent ζ_i,
 
-    whose mean is η Σ_{n<K} (I − ηH)ⁿ b. `order` is K, `step` is η = 1/L. ζ_1 acts first.
+    whose mean is η Σ_{n<K} (I − ηH)ⁿ b. `order` is K, an integer or a function of t that gives one (traced), `step`
+    is η = 1/L. ζ_1 acts first.
 
     Reference: Ghadimi & Wang (arXiv 1802.02246); SUSTAIN, Khanduri et al. (NeurIPS 2021), eq. (7).
 
@@ -163,25 +167,25 @@ class RandomNeumann(AbstractAdjoint):
         >>> method = bl.RandomNeumann(order=10, step=0.5)
     """
 
-    order: int = eqx.field(static=True)
+    order: int | Callable[[Any], Any] = eqx.field(static=True)
     step: Any = eqx.field(converter=as_schedule)
 
     def __check_init__(self):
-        checks.count("order", self.order)
+        check_count("order", self.order)
 
     def __call__(
         self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
     ) -> Adjoint:
-        eta = self.step(t)
+        eta, order = self.step(t), count_at(self.order, t, least=1)
         length_key, factor_key = jax.random.split(key)
-        k = jax.random.randint(length_key, (), 0, self.order)
+        k = jax.random.randint(length_key, (), 0, order)
 
         def factor(i: Any, r: Tree) -> Tree:
             fresh = level.draw(jax.random.fold_in(factor_key, i))
             return trees.axpy(-eta, oracles.hessian_product(level, x, y, r, fresh), r)
 
         r = jax.lax.fori_loop(0, k, factor, rhs)
-        return Adjoint(trees.scale(self.order * eta, r), (k, level.size))
+        return Adjoint(trees.scale(order * eta, r), (k, level.size))
 
 
 class FixedPoint(AbstractAdjoint):

@@ -29,17 +29,16 @@ def implicit(
     method: AbstractAdjoint,
     start: Tree | None = None,
     t: Any = 0,
-    size: int | None = None,
     *,
     key: PRNGKeyArray,
 ) -> Implicit:
     """h = F_x(x, y; ξ) − J(x, y; ζ_0)[v], where `method` solves H(x, y) v = F_y(x, y; ξ) from `start` (default 0).
 
-    ξ and ζ_0 are independent batches, of the levels' sizes or of `size`; a method that needs one H throughout takes
-    it on ζ_0, the others draw their own. The leaves of h may be `SparseRows`.
+    ξ and ζ_0 are independent batches; a method that needs one H throughout takes it on ζ_0, the others draw their own.
+    The leaves of h may be `SparseRows`.
     """
     upper_key, lower_key, adjoint_key = jax.random.split(key, 3)
-    xi, zeta_0 = problem.upper.draw(upper_key, size), problem.lower.draw(lower_key, size)
+    xi, zeta_0 = problem.upper.draw(upper_key), problem.lower.draw(lower_key)
     F_x, F_y = oracles.upper_gradients(problem.upper, x, y, xi)
     start = trees.zeros_like(F_y) if start is None else start
     adjoint = method(problem.lower, x, y, F_y, start, batch=zeta_0, key=adjoint_key, t=t)

@@ -1,20 +1,122 @@
 """Iterative differentiation: the derivative of f(x, y^D(x)) through the steps that made y^D."""
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from bilevel import oracles, trees
+from bilevel import checks, oracles, trees
 from bilevel.data import Batch
-from bilevel.problem import Problem
-from bilevel.steps import AbstractStep, GradientStep, Rule
+from bilevel.problem import Problem, prepare
+from bilevel.steps import AbstractStep, GradientStep, Rule, as_step, check_setting
 
 Tree = PyTree[Any]
+
+_MAX_TANGENT_BYTES = 2 * 10**9
+
+
+def unrolled_hypergradient(
+    problem: Problem,
+    x: PyTree,
+    y: PyTree,
+    *,
+    steps: int,
+    lower_step: Any,
+    truncation: int | None = None,
+    mode: str = "reverse",
+    checkpoints: bool = False,
+    key: PRNGKeyArray | None = None,
+) -> PyTree:
+    """The derivative of x ↦ f(x, y^D(x)), y^D being D = `steps` lower steps from y, with y held constant.
+
+        F_x − α Σ_{t=0}^{D−1} J(y^t) Π_{j=t+1}^{D−1} (I − α H(y^j)) F_y(x, y^D)
+
+    For α ≤ 1/L its error about ∇Φ(x) falls like (1 − αμ)^{D/2}. Only the K = `truncation` last steps are
+    differentiated (default all D). Every mode gives the same value, to rounding, and sees the same batches:
+
+    | | iterates in memory | D G-gradients, and |
+    |---|---|---|
+    | `mode="reverse"` | K | K H- and J-products |
+    | `mode="reverse", checkpoints=True` | about 2√K | the same, and at most K G-gradients more |
+    | `mode="forward"` | dim x | K · dim x tangents of the step: for few hyperparameters |
+
+    **Arguments**
+
+    - `lower_step`: a number, a schedule (at t = 0) or a `Rule`, which must have a derivative at a zero gradient
+      (Adam needs `eps_root`).
+    - `checkpoints`: store one iterate in ⌈√K⌉ and recompute those between when the reverse pass needs them.
+    - `key`: needed when a level has a `batch_size`; each step then draws.
+
+    **Returns** a pytree like x.
+
+    **Raises** `ValueError` or `TypeError`, naming the argument: a truncation above `steps`, a rule without a
+    derivative at a zero gradient, a missing key, checkpoints in forward mode, and a forward mode whose
+    dim x · dim y tangents would take more than 2 GB.
+
+    Example:
+        >>> import bilevel as bl
+        >>> problem = bl.Problem(
+        ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),
+        ...     lower=bl.Level(lambda x, y, _: 0.5 * (y - 3.0 * x) ** 2),
+        ... )
+        >>> float(bl.unrolled_hypergradient(problem, 1.0, 0.0, steps=1, lower_step=1.0))
+        6.0
+
+    Reference: Franceschi et al. (ICML 2017), Algorithms 1 (Reverse-HG) and 2 (Forward-HG); ITD-BiO, Ji, Yang & Liang
+    (ICML 2021). Checkpoints: Chen, Xu, Zhang & Guestrin (arXiv 1604.06174).
+    """
+    checks.count("steps", steps)
+    if truncation is not None:
+        checks.count("truncation", truncation)
+        if truncation > steps:
+            raise ValueError(f"truncation: got {truncation} for {steps} steps; pass at most steps, or None for all")
+    checks.one_of("mode", mode, ("reverse", "forward"))
+    checks.flag("checkpoints", checkpoints)
+    if checkpoints and mode == "forward":
+        raise ValueError("checkpoints: forward mode stores no iterates; leave them out, or pass mode='reverse'")
+    rule = as_step(lower_step)
+    check_setting("lower_step", rule, checks.positive)
+    check_differentiable(rule)
+    problem, x, y, restore = prepare(problem, x, y)
+    if mode == "forward":
+        _check_tangents(x, y, rule)
+    key = key_if_random(problem, key)
+    h = _unrolled(problem, x, y, rule, key, steps=steps, truncation=truncation, mode=mode, checkpoints=checkpoints)
+    return restore(h, y)[0]
+
+
+def key_if_random(problem: Problem, key: PRNGKeyArray | None, needed: bool = False) -> PRNGKeyArray:
+    """The key, checked; one that nothing draws from where none is needed."""
+    if key is None and not needed and problem.upper.batch_size is None and problem.lower.batch_size is None:
+        return jax.random.key(0)
+    return checks.key("key", key)
+
+
+@eqx.filter_jit
+def _unrolled(
+    problem: Problem,
+    x: Tree,
+    y: Tree,
+    rule: AbstractStep,
+    key: PRNGKeyArray,
+    *,
+    steps: int,
+    truncation: int | None,
+    mode: str,
+    checkpoints: bool,
+) -> Tree:
+    upper_key, lower_key = jax.random.split(key)
+    batch = problem.upper.draw(upper_key)
+    way = unroll_forward if mode == "forward" else functools.partial(unroll, checkpoints=checkpoints)
+    return way(problem, x, y, batch, steps=steps, lower_step=rule, truncation=truncation, key=lower_key).h
 
 
 class Unrolled(eqx.Module):
@@ -33,6 +135,7 @@ def unroll(
     steps: int,
     lower_step: AbstractStep,
     truncation: int | None = None,
+    checkpoints: bool = False,
     t: Any = 0,
     key: PRNGKeyArray,
 ) -> Unrolled:
@@ -40,6 +143,8 @@ def unroll(
 
     y^t = y^{t−1} − α G_y(x, y^{t−1}),   t = 1..D
     p = F_y(x, y^D);   h = F_x(x, y^D);   for t = D−1, …, D−K:  h ← h − α J(x, y^t)[p],  p ← p − α H(x, y^t)[p]
+
+    With `checkpoints` the K steps are cut into segments of ⌈√K⌉, of which only the starts are stored.
     """
     kept = steps if truncation is None else truncation
 
@@ -49,9 +154,18 @@ def unroll(
         new = lower_step(y, oracles.lower_gradient(problem.lower, x, y, batch), state, t)
         return new, (y, state, batch.indices)
 
+    def skip(carry: tuple[Tree, Tree], segment: Any) -> tuple[tuple[Tree, Tree], Any]:
+        return jax.lax.scan(forward, carry, segment)[0], carry
+
+    def again(hp: tuple[Tree, Tree], at: Any) -> tuple[tuple[Tree, Tree], None]:
+        _, path = jax.lax.scan(forward, *at)
+        return jax.lax.scan(back, hp, path, reverse=True)[0], None
+
     carry = (y, lower_step.init(y))
     carry = jax.lax.fori_loop(0, steps - kept, lambda i, carry: forward(carry, i)[0], carry)
-    (y, _), path = jax.lax.scan(forward, carry, jnp.arange(steps - kept, steps))
+    segments, last = _segments(steps - kept, steps, checkpoints)
+    carry, starts = jax.lax.scan(skip, carry, segments)
+    (y, _), path = jax.lax.scan(forward, carry, last)
     F_x, p = oracles.upper_gradients(problem.upper, x, y, upper_batch)
 
     h = trees.dense(F_x, x)
@@ -60,8 +174,18 @@ def unroll(
     else:
         back = _rule_back(problem, x, lower_step, t)
         p = (p, trees.zeros_like(eqx.filter(lower_step.init(y), eqx.is_inexact_array)))
-    (h, _), _ = jax.lax.scan(back, (h, p), path, reverse=True)
+    hp, _ = jax.lax.scan(back, (h, p), path, reverse=True)
+    (h, _), _ = jax.lax.scan(again, hp, (starts, segments), reverse=True)
     return Unrolled(h, y)
+
+
+def _segments(first: int, end: int, checkpoints: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The steps first..end−1 as segments of ⌈√K⌉ to recompute, one a row, and the 1..⌈√K⌉ last ones, to store."""
+    count = end - first
+    length = math.isqrt(count - 1) + 1 if checkpoints else count
+    rows = (count - 1) // length
+    steps = np.arange(first, end, dtype=np.int32)
+    return steps[: rows * length].reshape(rows, length), steps[rows * length :]
 
 
 def _plain_back(problem: Problem, x: Tree, alpha: Any) -> Callable[..., Any]:
@@ -82,19 +206,83 @@ def _rule_back(problem: Problem, x: Tree, lower_step: AbstractStep, t: Any) -> C
     def back(carry: tuple[Tree, Tree], at: Any) -> tuple[tuple[Tree, Tree], None]:
         h, p = carry
         y_t, state_t, indices = at
-        batch = problem.lower.take(indices)
         moving, counters = eqx.partition(state_t, eqx.is_inexact_array)
-
-        def one_step(x: Tree, y: Tree, moving: Tree) -> tuple[Tree, Tree]:
-            gradient = oracles.lower_gradient(problem.lower, x, y, batch)
-            y, state = lower_step(y, gradient, eqx.combine(moving, counters), t)
-            return y, eqx.filter(state, eqx.is_inexact_array)
-
-        _, pull = jax.vjp(one_step, x, y_t, moving)
+        step = _step(problem, lower_step, counters, problem.lower.take(indices), t)
+        _, pull, _ = jax.vjp(step, x, y_t, moving, has_aux=True)
         h_x, *p = pull(p)
         return (trees.add(h, h_x), tuple(p)), None
 
     return back
+
+
+def _step(problem: Problem, lower_step: AbstractStep, counters: Tree, batch: Batch, t: Any) -> Callable[..., Any]:
+    """One lower step as a function of all that has a derivative: (x, y, the rule's moments)."""
+
+    def step(x: Tree, y: Tree, moving: Tree) -> tuple[tuple[Tree, Tree], Tree]:
+        gradient = oracles.lower_gradient(problem.lower, x, y, batch)
+        y, state = lower_step(y, gradient, eqx.combine(moving, counters), t)
+        moving, new_counters = eqx.partition(state, eqx.is_inexact_array)
+        return (y, moving), new_counters
+
+    return step
+
+
+def unroll_forward(
+    problem: Problem,
+    x: Tree,
+    y: Tree,
+    upper_batch: Batch,
+    *,
+    steps: int,
+    lower_step: AbstractStep,
+    truncation: int | None = None,
+    t: Any = 0,
+    key: PRNGKeyArray,
+) -> Unrolled:
+    """What `unroll` gives, from tangents that go along with y: dim x of them, and no iterate is stored.
+
+    V = 0;   for t = D−K+1, …, D:  V ← V − α (H(x, y^{t−1}) V + J(x, y^{t−1})ᵀ);   h = F_x + Vᵀ F_y(x, y^D)
+    """
+    kept = steps if truncation is None else truncation
+    flat_x, unravel = ravel_pytree(x)
+    directions = jax.vmap(unravel)(jnp.eye(flat_x.size, dtype=flat_x.dtype))
+
+    def step_at(i: Any, counters: Tree) -> Callable[..., Any]:
+        return _step(problem, lower_step, counters, problem.lower.draw(jax.random.fold_in(key, i)), t)
+
+    def plain(i: Any, carry: tuple[Any, Tree]) -> tuple[Any, Tree]:
+        point, counters = carry
+        return step_at(i, counters)(x, *point)
+
+    def with_tangents(i: Any, carry: tuple[Any, Any, Tree]) -> tuple[Any, Any, Tree]:
+        point, tangents, counters = carry
+        step = step_at(i, counters)
+
+        def along(direction: Tree, tangent: Any) -> tuple[Any, Any, Tree]:
+            return jax.jvp(step, (x, *point), (direction, *tangent), has_aux=True)
+
+        return jax.vmap(along, out_axes=(None, 0, None))(directions, tangents)
+
+    moving, counters = eqx.partition(lower_step.init(y), eqx.is_inexact_array)
+    point, counters = jax.lax.fori_loop(0, steps - kept, plain, ((y, moving), counters))
+    tangents = jax.tree.map(lambda leaf: jnp.zeros((flat_x.size, *leaf.shape), leaf.dtype), point)
+    (y, _), (V, _), _ = jax.lax.fori_loop(steps - kept, steps, with_tangents, (point, tangents, counters))
+    F_x, F_y = oracles.upper_gradients(problem.upper, x, y, upper_batch)
+    through_y = jax.vmap(trees.dot, in_axes=(0, None))(V, F_y)
+    return Unrolled(trees.add(trees.dense(F_x, x), unravel(through_y.astype(flat_x.dtype))), y)
+
+
+def _check_tangents(x: Tree, y: Tree, rule: AbstractStep) -> None:
+    """Raise where the tangents of forward mode would not fit."""
+    state = eqx.filter(jax.eval_shape(rule.init, y), lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact))
+    dim_x = sum(leaf.size for leaf in jax.tree.leaves(x))
+    dim_y = sum(leaf.size for leaf in jax.tree.leaves(y))
+    needed = dim_x * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((x, y, state)))
+    if needed > _MAX_TANGENT_BYTES:
+        raise ValueError(
+            f"mode: x has {dim_x} entries and y {dim_y}, so the tangents of forward mode take {needed / 1e9:.1f} GB; "
+            "it is meant for few hyperparameters: pass mode='reverse', with checkpoints=True if the steps are many"
+        )
 
 
 def check_differentiable(rule: AbstractStep) -> None:

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
-from bilevel import checks, oracles, trees
+from bilevel import checks, trees
 from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient
+from bilevel.hypergradients.implicit import implicit
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
 from bilevel.solvers.base import AbstractSolver, descend
-from bilevel.steps import AbstractStep, as_step
+from bilevel.steps import AbstractStep, as_step, check_count, count_at
 
 Tree = PyTree[Any]
 
@@ -44,7 +45,8 @@ class AIDBiO(AbstractSolver):
     - `inner_steps` (D): an integer, or a function of k, traced (AID-BiO-increasing:
       `lambda k: jnp.ceil((k + 1) ** 0.25).astype(int)`).
     - `adjoint`: how the system is solved; default 10 conjugate-gradient steps.
-    - `warm_start`: `False` starts each loop at the y that `solve` was given, and each solve at zero.
+    - `warm_start`: `False` starts each loop at the y that `solve` was given.
+    - `adjoint_warm_start`: `False` starts each solve at zero.
 
     Where conjugate gradient meets a curvature that is not positive, `solve` stops and says so.
 
@@ -73,16 +75,12 @@ class AIDBiO(AbstractSolver):
     inner_steps: int | Callable[[Any], Any] = eqx.field(static=True)
     adjoint: AbstractAdjoint = ConjugateGradient(steps=10)
     warm_start: bool = eqx.field(default=True, static=True)
+    adjoint_warm_start: bool = eqx.field(default=True, static=True)
 
     def __check_init__(self):
         checks.flag("warm_start", self.warm_start)
-        inner_steps = self.inner_steps
-        if not callable(inner_steps):
-            checks.count("inner_steps", inner_steps)
-        else:
-            found = jax.eval_shape(lambda k: jnp.asarray(inner_steps(k)), 0)
-            if found.shape != () or not jnp.issubdtype(found.dtype, jnp.integer):
-                raise TypeError(f"inner_steps: the function of k gave {found}; it must give an integer, .astype(int)")
+        checks.flag("adjoint_warm_start", self.adjoint_warm_start)
+        check_count("inner_steps", self.inner_steps)
         if not isinstance(self.adjoint, AbstractAdjoint):
             raise TypeError(f"adjoint: got {self.adjoint!r}; pass e.g. bl.ConjugateGradient(steps=10)")
 
@@ -92,21 +90,17 @@ class AIDBiO(AbstractSolver):
         return AIDState(x, y, trees.zeros_like(y), start, rule, jnp.array(True), Tally.zero())
 
     def step(self, problem: Problem, state: AIDState, t: Any, *, key: PRNGKeyArray) -> AIDState:
-        x, upper, lower = state.x, problem.upper, problem.lower
-        loop_key, upper_key, lower_key, adjoint_key = jax.random.split(key, 4)
-        y, v = (state.y, state.v) if self.warm_start else (state.start, trees.zeros_like(state.v))
+        loop_key, adjoint_key = jax.random.split(key)
+        y = state.y if self.warm_start else state.start
+        v = state.v if self.adjoint_warm_start else None
 
-        inner_steps = self.inner_steps if not callable(self.inner_steps) else jnp.maximum(self.inner_steps(t), 0)
-        y = descend(lower, x, y, self.lower_step, inner_steps, t, key=loop_key)
+        inner_steps = count_at(self.inner_steps, t)
+        y = descend(problem.lower, state.x, y, self.lower_step, inner_steps, t, key=loop_key)
+        sample = implicit(problem, state.x, y, self.adjoint, v, t, key=adjoint_key)
+        x, rule = self.upper_step(state.x, sample.h, state.rule, t)
 
-        upper_batch, lower_batch = upper.draw(upper_key), lower.draw(lower_key)
-        F_x, F_y = oracles.upper_gradients(upper, x, y, upper_batch)
-        adjoint = self.adjoint(lower, x, y, F_y, v, batch=lower_batch, key=adjoint_key, t=t)
-        Jv = oracles.cross_product(lower, x, y, adjoint.v, lower_batch)
-        x, rule = self.upper_step(x, trees.sub(F_x, Jv), state.rule, t)
-
-        b = lower_batch.size
-        tally = state.tally.add(F=upper_batch.size, G=(inner_steps, b), H=adjoint.products, J=b)
+        b, adjoint = sample.lower_size, sample.adjoint
+        tally = state.tally.add(F=sample.upper_size, G=(inner_steps, b), H=adjoint.products, J=b)
         convex = state.convex & adjoint.convex
         return AIDState(problem.project(x), y, adjoint.v, state.start, rule, convex, tally)
 

@@ -32,15 +32,18 @@ class AbstractSolver(Settings):
         return True
 
 
-def descend(level: Level, x: Tree, y: Tree, lower_step: AbstractStep, steps: Any, t: Any, *, key: PRNGKeyArray) -> Tree:
+def descend(
+    level: Level, x: Tree, y: Tree, lower_step: AbstractStep, steps: Any, t: Any = None, *, key: PRNGKeyArray
+) -> Tree:
     """`steps` steps y ← y − α G_y(x, y), each on a fresh batch; the count may be traced.
 
-    A rule with a state (Adam) starts anew with each call; a schedule sees the outer iteration t.
+    A rule with a state (Adam) starts anew with each call; a schedule sees the outer iteration t, or without one the
+    inner iteration.
     """
 
     def body(i: Any, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
         y, rule = carry
         batch = level.draw(jax.random.fold_in(key, i))
-        return lower_step(y, oracles.lower_gradient(level, x, y, batch), rule, t)
+        return lower_step(y, oracles.lower_gradient(level, x, y, batch), rule, i if t is None else t)
 
     return jax.lax.fori_loop(0, steps, body, (y, lower_step.init(y)))[0]

@@ -38,7 +38,8 @@ class ITDBiO(AbstractSolver):
 
     - `upper_step` (β), `lower_step` (α ≤ 1/L): a number, a schedule of k or a `Rule`. A lower `Rule` starts
       anew in each loop and must have a derivative at a zero gradient (Adam needs `eps_root`).
-    - `inner_steps` (D): the D iterates are kept in memory.
+    - `inner_steps` (D): the iterates are kept in memory.
+    - `truncation` (K ≤ D): back-propagate through the last K steps alone, of which the iterates are kept.
     - `warm_start`: `True` starts each loop at the last y; `False` at the y that `solve` was given
       (deterBiO with its own starts).
 
@@ -60,18 +61,25 @@ class ITDBiO(AbstractSolver):
     Reference: Ji, Yang & Liang, "Bilevel Optimization: Convergence Analysis and Enhanced Design", ICML 2021,
     Algorithm 1 (ITD-BiO); deterBiO is Algorithm 1 of its first draft.
 
-    Differences from the paper: x may be projected; a lower level with a `batch_size` draws a fresh batch for each
-    inner step, and the reverse pass sees the same ones.
+    Differences from the paper: the reverse pass may be truncated (Franceschi et al., ICML 2017); x may be projected;
+    a lower level with a `batch_size` draws a fresh batch for each inner step, and the reverse pass sees the same ones.
     """
 
     upper_step: AbstractStep = eqx.field(converter=as_step)
     lower_step: AbstractStep = eqx.field(converter=as_step)
     inner_steps: int = eqx.field(static=True)
+    truncation: int | None = eqx.field(default=None, static=True)
     warm_start: bool = eqx.field(default=True, static=True)
 
     def __check_init__(self):
         checks.flag("warm_start", self.warm_start)
         checks.count("inner_steps", self.inner_steps)
+        if self.truncation is not None:
+            checks.count("truncation", self.truncation)
+            if self.truncation > self.inner_steps:
+                raise ValueError(
+                    f"truncation: got {self.truncation} for {self.inner_steps} inner steps; pass at most that"
+                )
         check_differentiable(self.lower_step)
 
     def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> ITDState:
@@ -83,11 +91,13 @@ class ITDBiO(AbstractSolver):
         upper_batch = problem.upper.draw(upper_key)
         start = state.y if self.warm_start else state.start
 
+        steps, kept = self.inner_steps, self.truncation
         unrolled = unroll(
-            problem, state.x, start, upper_batch, steps=self.inner_steps, lower_step=self.lower_step, t=t, key=lower_key
-        )
+            problem, state.x, start, upper_batch,
+            steps=steps, lower_step=self.lower_step, truncation=kept, t=t, key=lower_key,
+        )  # fmt: skip
         x, rule = self.upper_step(state.x, unrolled.h, state.rule, t)
 
-        cost = self.inner_steps * problem.lower.size
-        tally = state.tally.add(F=upper_batch.size, G=cost, H=cost, J=cost)
+        b, kept = problem.lower.size, steps if kept is None else kept
+        tally = state.tally.add(F=upper_batch.size, G=steps * b, H=kept * b, J=kept * b)
         return ITDState(problem.project(x), unrolled.y, state.start, rule, tally)

@@ -85,9 +85,9 @@ class StocBiO(AbstractSolver):
             checks.count("hessian_batch_sizes", size)
 
     def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> StocBiOState:
-        lower, sizes = problem.lower, self._neumann().batch_sizes or ()
+        lower, sizes = problem.lower, self.hessian_batch_sizes or ()
         if lower.data is not None and lower.batch_size is not None:
-            for size in sizes:
+            for size in sizes if isinstance(sizes, tuple) else (sizes,):
                 lower.data.check(size, "hessian_batch_sizes")
             lower.data.check(self.cross_batch_size or lower.batch_size, "cross_batch_size")
         return StocBiOState(x, y, self.upper_step.init(x), Tally.zero())
@@ -100,19 +100,14 @@ class StocBiO(AbstractSolver):
 
         D_F, D_G = upper.draw(F_key), lower.draw(G_key, self.cross_batch_size)
         F_x, F_y = oracles.upper_gradients(upper, x, y, D_F)
-        adjoint = self._neumann()(lower, x, y, F_y, F_y, batch=D_G, key=B_key, t=t)
+        neumann = Neumann(self.neumann_order, self.neumann_step, self.hessian_batch_sizes)
+        adjoint = neumann(lower, x, y, F_y, F_y, batch=D_G, key=B_key, t=t)
         Jv = oracles.cross_product(lower, x, y, adjoint.v, D_G)
         x, rule = self.upper_step(x, trees.sub(F_x, Jv), state.rule, t)
 
         inner = self.inner_steps * lower.size
         tally = state.tally.add(F=D_F.size, G=inner, H=adjoint.products, J=D_G.size)
         return StocBiOState(problem.project(x), y, rule, tally)
-
-    def _neumann(self) -> Neumann:
-        sizes = self.hessian_batch_sizes
-        if isinstance(sizes, int):
-            sizes = (sizes,) * self.neumann_order
-        return Neumann(self.neumann_order, self.neumann_step, sizes)
 
 
 def neumann_batch_sizes(batch_size: int, order: int, step: float, strong_convexity: float) -> tuple[int, ...]:

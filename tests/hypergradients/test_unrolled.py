@@ -8,7 +8,9 @@ import optax
 import pytest
 
 import bilevel as bl
+from bilevel.hypergradients import unrolled
 from bilevel.hypergradients.unrolled import unroll
+from bilevel.steps import as_step
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -30,6 +32,14 @@ def g(x, y, _):
 
 
 PROBLEM = bl.Problem(upper=bl.Level(f), lower=bl.Level(g))
+NOISE = RNG.normal(size=(20, 4))
+
+
+def noisy_g(x, y, a):
+    return g(x, y, None) + jnp.mean((a @ y) * (a @ (B @ x)) + 0.1 * (a @ y) ** 2)
+
+
+NOISY = bl.Problem(upper=bl.Level(f), lower=bl.Level(noisy_g, data=NOISE, batch_size=2))
 
 
 class NumPy:
@@ -138,21 +148,105 @@ def test_truncation_drops_terms_that_have_shrunk():
 
 @pytest.mark.parametrize("rule", [bl.SOBA(0.1, 0.2, 0.1).lower_step, bl.Rule(optax.sgd, 0.2, momentum=0.5)])
 def test_the_reverse_pass_sees_the_batches_of_the_forward_pass(rule):
-    rows = RNG.normal(size=(20, 4))
-
-    def noisy(x, y, a):
-        return g(x, y, None) + jnp.mean((a @ y) * (a @ (B @ x)) + 0.1 * (a @ y) ** 2)
-
-    problem = bl.Problem(upper=bl.Level(f), lower=bl.Level(noisy, data=rows, batch_size=2))
     key = jax.random.key(4)
 
     @eqx.filter_jit
     def run(x, key):
-        out = unroll(problem, x, jnp.asarray(Y), problem.upper.everything(), steps=4, lower_step=rule, key=key)
+        out = unroll(NOISY, x, jnp.asarray(Y), NOISY.upper.everything(), steps=4, lower_step=rule, key=key)
         return out.h, f(x, out.y, None)
 
     np.testing.assert_allclose(run(X, key)[0], differences(lambda x: run(x, key)[1], X), rtol=1e-7, atol=1e-7)
     assert float(run(X, key)[1]) != float(run(X, jax.random.key(5))[1])
+
+
+# checkpoints, and tangents that go along
+
+WAYS = ({"checkpoints": True}, {"mode": "forward"})
+
+
+ADAM = bl.Rule(optax.adam, 0.1, eps_root=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("problem", "rule", "steps", "truncation"),
+    [(PROBLEM, 0.2, 1, None), (PROBLEM, 0.2, 7, None), (NOISY, ADAM, 12, 7)],
+    ids=["one step", "a square and a rest", "adam on batches, truncated"],
+)
+def test_every_mode_gives_the_same(problem, rule, steps, truncation):
+    options = dict(steps=steps, lower_step=rule, truncation=truncation, key=jax.random.key(3))
+    expected = bl.unrolled_hypergradient(problem, X, Y, **options)
+    for way in WAYS:
+        np.testing.assert_allclose(bl.unrolled_hypergradient(problem, X, Y, **options, **way), expected, rtol=1e-11)
+
+
+def test_every_mode_takes_trees_of_several_dtypes_and_rows():
+    """x = (a number for each row of data, of which a batch sees some; a float32 matrix), y a dictionary."""
+
+    def lower(x, y, a):
+        weights, M = x["rows"], x["M"][0]
+        residual = a @ y["w"] + y["b"] - jnp.sin(a[:, 0])
+        return jnp.mean(jax.nn.sigmoid(weights) * residual**2) + jnp.sum((M @ y["w"]) ** 2)
+
+    problem = bl.Problem(
+        upper=bl.Level(lambda x, y, _: jnp.sum((y["w"] - 1) ** 2) + y["b"] + jnp.sum(x["M"][0]) ** 2),
+        lower=bl.Level(lower, NOISE, 2, per_row={"rows": True, "M": False}),
+    )
+    x = {"rows": np.linspace(-1, 1, 20), "M": (np.full((2, 4), 0.3, np.float32),)}
+    y = {"w": Y, "b": 0.1}
+    options = dict(steps=5, lower_step=0.1, key=jax.random.key(0))
+    expected = bl.unrolled_hypergradient(problem, x, y, **options)
+    assert 4 <= np.count_nonzero(expected["rows"]) <= 10
+    for way in WAYS:
+        h = bl.unrolled_hypergradient(problem, x, y, **options, **way)
+        assert h["M"][0].dtype == np.float32
+        np.testing.assert_allclose(h["rows"], expected["rows"], rtol=1e-5, atol=1e-9)
+        np.testing.assert_allclose(h["M"][0], expected["M"][0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("checkpoints", [False, True])
+def test_segments_cover_every_step_once(checkpoints):
+    for kept in range(1, 60):
+        rows, last = unrolled._segments(4, 4 + kept, checkpoints)
+        np.testing.assert_array_equal(np.concatenate([rows.ravel(), last]), np.arange(4, 4 + kept))
+        if checkpoints:
+            root = int(np.ceil(np.sqrt(kept)))
+            assert 1 <= len(last) <= root and len(rows) < root and rows.shape[1] == root
+        else:
+            assert len(last) == kept
+
+
+def temporaries(steps, mode, checkpoints):
+    """Of the compiled program, in iterates of 10⁴ float32 entries."""
+    problem = bl.Problem(
+        upper=bl.Level(lambda x, y, _: jnp.sum(y**2)),
+        lower=bl.Level(lambda x, y, _: jnp.sum(jnp.cosh(y - x[0])) * x[1]),
+    )
+    x, y = jnp.ones(2, "float32"), jnp.zeros(10_000, "float32")
+    options = dict(steps=steps, truncation=None, mode=mode, checkpoints=checkpoints)
+    program = unrolled._unrolled.lower(problem, x, y, as_step(0.1), jax.random.key(0), **options).compile()
+    return program.compiled.memory_analysis().temp_size_in_bytes / 40_000
+
+
+def test_memory_grows_like_the_steps_or_their_root_or_not_at_all():
+    plain, checkpoints, forward = (
+        [temporaries(steps, *way) for steps in (100, 1600)]
+        for way in (("reverse", False), ("reverse", True), ("forward", False))
+    )
+    for steps, n in zip((100, 1600), plain, strict=True):
+        assert steps <= n < steps + 10
+    for root, n in zip((10, 40), checkpoints, strict=True):
+        assert n < 2 * root + 10
+    assert max(forward) < 10  # x has two entries
+
+
+def test_forward_mode_on_too_many_hyperparameters_is_a_named_error(compiled):
+    problem = bl.Problem(
+        upper=bl.Level(lambda x, y, _: jnp.sum(y**2)), lower=bl.Level(lambda x, y, _: jnp.sum((y - x[:1]) ** 2))
+    )
+    x, y = np.ones(5_000), np.ones(60_000)
+    with pytest.raises(ValueError, match=r"mode: x has 5000 entries and y 60000, .* take 2.6 GB; .* mode='reverse'"):
+        bl.unrolled_hypergradient(problem, x, y, steps=2, lower_step=0.1, mode="forward")
+    assert not [name for name in compiled if "unrolled" in name]
 
 
 # a square root of zero
@@ -190,6 +284,9 @@ def test_adam_with_eps_root_at_gradients_of_zero(dtype):
         ({"steps": 3, "truncation": 4}, ValueError, "truncation: got 4 for 3 steps"),
         ({"steps": 3, "lower_step": -0.1}, ValueError, "lower_step: got -0.1"),
         ({"steps": 3, "lower_step": optax.sgd(0.1)}, TypeError, "lower_step: got "),
+        ({"steps": 3, "mode": "backward"}, ValueError, "mode: 'backward' is unknown"),
+        ({"steps": 3, "checkpoints": 2}, TypeError, "checkpoints: got 2; pass True or False"),
+        ({"steps": 3, "checkpoints": True, "mode": "forward"}, ValueError, "checkpoints: forward mode stores no"),
     ],
 )
 def test_bad_arguments(arguments, error, message, compiled):

@@ -107,6 +107,17 @@ class NumpyCleaning:
     def F_y(self, x, y, rows):
         return self.P[rows].T @ (self.P[rows] @ y - self.Q[rows]) / len(rows)
 
+    def g(self, x, y, rows):
+        loss = np.logaddexp(0.0, -self.b[rows] * (self.a[rows] @ y))
+        return np.mean(sigmoid(x[rows]) * loss) + 0.5 * self.mu * (y @ y)
+
+    def G_x(self, x, y, rows):
+        s = sigmoid(x[rows])
+        loss = np.logaddexp(0.0, -self.b[rows] * (self.a[rows] @ y))
+        result = np.zeros(self.n)
+        np.add.at(result, rows, s * (1.0 - s) * loss / len(rows))
+        return result
+
     def G_y(self, x, y, rows):
         slope = -self.b[rows] * sigmoid(-self.b[rows] * (self.a[rows] @ y))
         return self.a[rows].T @ (sigmoid(x[rows]) * slope) / len(rows) + self.mu * y

@@ -19,11 +19,30 @@ class Log:
     def begin(self):
         self.steps.append([])
 
+    def add(self, level, indices, key):
+        self.steps[-1].append((level, indices, tuple(np.asarray(jax.random.key_data(key)).tolist())))
+
     def draws(self):
         return [[(level, indices) for level, indices, _ in step] for step in self.steps]
 
     def keys(self):
         return [key for step in self.steps for _, _, key in step]
+
+
+class RecordingBlocks(bl.Blocks):
+    """The same for blocks, each draw as the rows of the block."""
+
+    level: str = eqx.field(static=True)
+    log: Any = eqx.field(static=True)
+
+    def __init__(self, arrays, level, log):
+        super().__init__(arrays)
+        self.level, self.log = level, log
+
+    def sample(self, key, size):
+        start = super().sample(key, size)
+        self.log.add(self.level, int(start) + np.arange(size), key)
+        return start
 
 
 class RecordingRows(bl.Rows):
@@ -36,8 +55,7 @@ class RecordingRows(bl.Rows):
 
     def sample(self, key, size):
         indices = super().sample(key, size)
-        entry = (self.level, np.asarray(indices), tuple(np.asarray(jax.random.key_data(key)).tolist()))
-        self.log.steps[-1].append(entry)
+        self.log.add(self.level, np.asarray(indices), key)
         return indices
 
 
@@ -61,7 +79,7 @@ def cleaning_upper_loss(x, y, batch):
     return jnp.mean(0.5 * (batch["P"] @ y - batch["Q"]) ** 2)
 
 
-def package_problem(numpy_problem, *, per_row, sizes, log=None):
+def package_problem(numpy_problem, *, per_row, sizes, log=None, source=RecordingRows):
     """The referee's problem for the package; `sizes` is (upper, lower) or None for full batches."""
     upper_data = {name: getattr(numpy_problem, name) for name in ("P", "Q")}
     lower_data = {name: getattr(numpy_problem, name) for name in ("a", "b")}
@@ -69,8 +87,8 @@ def package_problem(numpy_problem, *, per_row, sizes, log=None):
         upper_data["R"] = numpy_problem.R
         lower_data |= {name: getattr(numpy_problem, name) for name in ("c", "d")}
     if log is not None:
-        upper_data = RecordingRows(upper_data, "upper", log)
-        lower_data = RecordingRows(lower_data, "lower", log)
+        upper_data = source(upper_data, "upper", log)
+        lower_data = source(lower_data, "lower", log)
     upper_size, lower_size = sizes or (None, None)
     return bl.Problem(
         upper=bl.Level(cleaning_upper_loss if per_row else upper_loss, upper_data, upper_size),

@@ -1,0 +1,67 @@
+"""Bias and spread of single hypergradients, over repeated draws."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from bilevel import trees
+from bilevel.hypergradients.adjoint import AbstractAdjoint, RandomNeumann
+from bilevel.hypergradients.implicit import implicit
+from bilevel.hypergradients.nystrom import Nystrom
+from bilevel.problem import Problem
+
+Tree = PyTree[Any]
+
+
+def estimates(
+    problem: Problem, whole: Problem, x: Tree, y: Tree, method: AbstractAdjoint, h: Tree, truth: Tree, keys: Any
+) -> dict[str, Any]:
+    """The fields of a `Report` on single draws, about `truth`; of a method without randomness `h` is every draw."""
+    random = isinstance(method, RandomNeumann | Nystrom)
+    noisy = problem.upper.batch_size is not None or problem.lower.batch_size is not None
+    if not (random or noisy):
+        distances, variance = np.array([float(trees.norm(trees.sub(h, truth)))]), 0.0
+        bias = distances[0]
+    else:
+        distances, bias, variance = _moments(problem if noisy else whole, x, y, method, truth, keys)
+    own = (_moments(whole, x, y, method, truth, keys)[2] if noisy else variance) if random else 0.0
+    norm = float(trees.norm(truth))
+    size, error = norm if norm > 0 else math.nan, variance / len(distances)
+    return {
+        "bias": math.sqrt(max(bias**2 - error, 0.0)) / size,
+        "bias_error": math.sqrt(error) / size,
+        "noise_spread": math.sqrt(max(variance - own, 0.0)),
+        "method_spread": math.sqrt(own),
+        "distances": distances / size,
+    }
+
+
+def _moments(
+    problem: Problem, x: Tree, y: Tree, method: AbstractAdjoint, truth: Tree, keys: Any
+) -> tuple[np.ndarray, float, float]:
+    """‖h_i − truth‖ of each draw, the norm of their mean, and E‖h_i − E h_i‖²."""
+    squares, mean = _draw(problem, x, y, method, truth, keys)
+    squares, mean = np.asarray(squares, np.float64), float(mean)
+    n = len(squares)
+    with np.errstate(invalid="ignore"):  # a diverging method gives infinity
+        variance = float(np.maximum(squares.mean() - mean**2, 0.0)) * n / (n - 1)
+    return np.sqrt(squares), mean, variance
+
+
+@eqx.filter_jit
+def _draw(
+    problem: Problem, x: Tree, y: Tree, method: AbstractAdjoint, truth: Tree, keys: PRNGKeyArray
+) -> tuple[Float[Array, " draws"], Float[Array, ""]]:
+    """‖h_i − truth‖² of each draw, and the norm of the mean of h_i − truth."""
+
+    def body(total: Tree, key: PRNGKeyArray) -> tuple[Tree, Array]:
+        h = trees.dense(implicit(problem, x, y, method, key=key).h, x)
+        deviation = trees.sub(h, truth)
+        return trees.add(total, deviation), trees.dot(deviation, deviation)
+
+    total, squares = jax.lax.scan(body, trees.zeros_like(truth), keys)
+    return squares, trees.norm(total) / len(squares)

@@ -1,0 +1,96 @@
+"""The (L0, L1) smoothness of Φ along a run."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from bilevel import trees
+from bilevel.constants import on_all_rows
+from bilevel.diagnostics.reference import hypergradient_at
+from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient
+from bilevel.problem import Problem, prepare
+from bilevel.solution import Solution
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class SmoothnessRecorder:
+    """A callback of `solve` that estimates the (L0, L1) constants of Φ along the trajectory.
+
+    Φ is (L0, L1)-smooth when ‖∇Φ(x) − ∇Φ(x')‖ ≤ (L0 + L1 ‖∇Φ(x)‖) ‖x − x'‖ for x' near x. At the end of each chunk
+
+        ratio = ‖h_k − h_{k−1}‖ / ‖x_k − x_{k−1}‖   against   norm = (‖h_k‖ + ‖h_{k−1}‖) / 2
+
+    are recorded, h being the hypergradient on all rows at the run's (x, y), and `fit()` draws L0 + L1 · norm through
+    them by least squares, neither constant below zero. Choose `every` small, for x' near x; and let the run keep y near
+    y*(x), or it is not ∇Φ that is measured.
+
+    **Arguments**: `problem`, that of the run; `method`, of the adjoint, default `ConjugateGradient(steps=20)`.
+
+    Example:
+        >>> import bilevel as bl, jax, jax.numpy as jnp
+        >>> problem = bl.Problem(  # Φ(x) = eˣ, so that L0 = 0 and L1 = 1
+        ...     upper=bl.Level(lambda x, y, _: jnp.exp(y)),
+        ...     lower=bl.Level(lambda x, y, _: 0.5 * (y - x) ** 2),
+        ... )
+        >>> recorder = bl.SmoothnessRecorder(problem)
+        >>> solver = bl.AIDBiO(upper_step=0.05, lower_step=1.0, inner_steps=1)
+        >>> _ = bl.solve(problem, solver, 2.0, 2.0, steps=30, every=1, key=jax.random.key(0), callbacks=[recorder])
+        >>> L0, L1 = recorder.fit()
+        >>> round(L0, 1), round(L1, 1)
+        (0.0, 1.0)
+
+    Reference: BO-REP, Hao, Gong & Liu (ICLR 2024), appendix G; after Zhang, He, Sra & Jadbabaie (ICLR 2020).
+    """
+
+    def __init__(self, problem: Problem, *, method: AbstractAdjoint | None = None):
+        self.problem = problem
+        self.method = ConjugateGradient(steps=20) if method is None else method
+        self.ratios: list[float] = []
+        self.norms: list[float] = []
+        self._last: Any = None
+
+    def __call__(self, solution: Solution) -> None:
+        problem, x, y, _ = prepare(self.problem, solution.x, solution.y)
+        whole = on_all_rows(problem, jax.random.key(0))
+        h = hypergradient_at(whole, x, y, self.method, jax.random.key(0)).h
+        if self._last is not None:
+            x_old, h_old = self._last
+            moved = float(trees.norm(trees.sub(x, x_old)))
+            if moved > 0:
+                self.ratios.append(float(trees.norm(trees.sub(h, h_old))) / moved)
+                self.norms.append(float(trees.norm(h) + trees.norm(h_old)) / 2)
+        self._last = x, h
+
+    def fit(self) -> tuple[float, float]:
+        """(L0, L1), neither below zero."""
+        if len(self.ratios) < 2:
+            raise ValueError(f"SmoothnessRecorder: it has {len(self.ratios)} ratios; run at least three chunks")
+        norms, ratios = np.array(self.norms), np.array(self.ratios)
+        return _nonnegative_line(norms, ratios)
+
+    def plot(self) -> "Figure":
+        """The ratios against the norms, and the fitted line."""
+        from matplotlib.figure import Figure
+
+        L0, L1 = self.fit()
+        norms = np.array(self.norms)
+        figure = Figure(figsize=(6, 4.5), layout="constrained")
+        axes = figure.subplots()
+        axes.scatter(norms, self.ratios, s=18, c=np.arange(len(norms)), cmap="viridis", label="chunks, dark to light")
+        ends = np.array([0.0, norms.max()])
+        axes.plot(ends, L0 + L1 * ends, color="#D55E00", label=f"{L0:.3g} + {L1:.3g} ‖∇Φ‖")
+        axes.set(xlabel="‖∇Φ(x)‖", ylabel="‖Δ∇Φ‖ / ‖Δx‖", title="Smoothness along the run")
+        axes.legend(frameon=False)
+        return figure
+
+
+def _nonnegative_line(t: Float[np.ndarray, " n"], values: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    """a, b ≥ 0 of least ‖a + b t − values‖²; values ≥ 0 and t ≥ 0, so at most one bound is active."""
+    (a, b), *_ = np.linalg.lstsq(np.stack([np.ones_like(t), t], axis=1), values, rcond=None)
+    if a < 0:
+        return 0.0, float(t @ values / (t @ t))
+    return (float(values.mean()), 0.0) if b < 0 else (float(a), float(b))

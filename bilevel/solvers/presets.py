@@ -1,0 +1,70 @@
+"""Known methods that are settings of the solvers here: reverse mode, AID-FP and AID-CG."""
+
+from typing import Any
+
+from bilevel.hypergradients.adjoint import ConjugateGradient, FixedPoint
+from bilevel.solvers.aid import AIDBiO
+from bilevel.solvers.itd import ITDBiO
+from bilevel.steps import GradientStep, as_step
+
+
+def reverse(upper_step: Any, lower_step: Any, inner_steps: int, truncation: int | None = None) -> ITDBiO:
+    """Reverse-HG: D gradient steps from the last y, back-propagated through the last K of them.
+
+        y^t = y^{t−1} − α G_y(x, y^{t−1}),   t = 1..D
+        p = F_y(x, y^D);   g = F_x(x, y^D);   for t = D−1, …, D−K:  g ← g − α J(x, y^t)[p],   p ← p − α H(x, y^t)[p]
+        x ← x − β g
+
+    **Arguments**: `upper_step` (β), `lower_step` (α), `inner_steps` (D), `truncation` (K; default D, exact).
+
+    Example:
+        >>> import bilevel as bl
+        >>> solver = bl.reverse(upper_step=0.1, lower_step=0.5, inner_steps=200, truncation=3)
+
+    Reference: Franceschi, Donini, Frasconi & Pontil, "Forward and Reverse Gradient-Based Hyperparameter
+    Optimization", ICML 2017 (arXiv 1703.01785), Algorithm 1 (Reverse-HG).
+    """
+    return ITDBiO(upper_step, lower_step, inner_steps, truncation)
+
+
+def aid_fp(upper_step: Any, lower_step: Any, inner_steps: int, adjoint_steps: int) -> AIDBiO:
+    """AID-FP: D gradient steps from the last y, then K fixed-point steps on the adjoint from zero.
+
+        u = 0;   K times:  u ← u − α H(x, y^D)[u] + F_y(x, y^D);   x ← x − β (F_x − α J(x, y^D)[u])
+
+    v = α u is η Σ_{i<K} (I − ηH)^i F_y with η = α.
+
+    **Arguments**: `upper_step` (β), `lower_step` (α, a number or a schedule), `inner_steps` (D), `adjoint_steps` (K).
+
+    Example:
+        >>> import bilevel as bl
+        >>> solver = bl.aid_fp(upper_step=0.1, lower_step=0.5, inner_steps=10, adjoint_steps=10)
+
+    Reference: Grazzi, Franceschi, Pontil & Salzo, "On the Iteration Complexity of Hypergradient Computation", ICML 2020
+    (arXiv 2006.16218), the AID listing with the fixed-point method.
+
+    Differences from the paper: no early stop.
+    """
+    step = as_step(lower_step)
+    if not isinstance(step, GradientStep):
+        raise TypeError(f"lower_step: got {lower_step!r}; AID-FP iterates its map, so pass a number or a schedule")
+    return AIDBiO(upper_step, step, inner_steps, FixedPoint(adjoint_steps, step.rate), adjoint_warm_start=False)
+
+
+def aid_cg(upper_step: Any, lower_step: Any, inner_steps: int, adjoint_steps: int) -> AIDBiO:
+    """AID-CG: D gradient steps from the last y, then K conjugate-gradient steps on the adjoint from zero.
+
+        u = CG(H(x, y^D), F_y(x, y^D); K steps from 0);   x ← x − β (F_x − J(x, y^D)[u])
+
+    **Arguments**: `upper_step` (β), `lower_step` (α), `inner_steps` (D), `adjoint_steps` (K).
+
+    Example:
+        >>> import bilevel as bl
+        >>> solver = bl.aid_cg(upper_step=0.1, lower_step=0.5, inner_steps=10, adjoint_steps=10)
+
+    Reference: Grazzi, Franceschi, Pontil & Salzo, "On the Iteration Complexity of Hypergradient Computation", ICML 2020
+    (arXiv 2006.16218), the AID listing with conjugate gradient.
+
+    Differences from the paper: conjugate gradient stops early only once its residual is rounding.
+    """
+    return AIDBiO(upper_step, lower_step, inner_steps, ConjugateGradient(adjoint_steps), adjoint_warm_start=False)

@@ -1,0 +1,299 @@
+"""`solution_map` against closed forms, finite differences and `hypergradient`."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import bilevel as bl
+
+DESCENT = bl.GradientDescent(steps=400, step=0.2)
+SLOW = bl.GradientDescent(steps=400, step=0.05)
+EXACT = bl.ConjugateGradient(steps=40)
+
+
+def phi_of(q, y_star):
+    return lambda x: q.f(x, y_star(x, jnp.zeros(q.dim)), None)
+
+
+# the derivative
+
+INNER = {"descent": lambda q: DESCENT, "function": lambda q: lambda x, y0: jnp.linalg.solve(q.A, q.B @ x)}
+ADJOINTS = {"cg": EXACT, "direct": bl.Direct(), "nystrom": bl.Nystrom(6, 1e-10), "neumann": bl.Neumann(200, 0.2)}
+
+
+@pytest.mark.parametrize(("inner", "adjoint"), [("descent", name) for name in ADJOINTS] + [("function", "cg")])
+def test_the_gradient_is_the_closed_form_and_hypergradient(x64, quadratic, inner, adjoint):
+    q = quadratic()
+    method = ADJOINTS[adjoint]
+    phi = phi_of(q, bl.solution_map(q.problem.lower, INNER[inner](q), method))
+    value, gradient = jax.jit(jax.value_and_grad(phi))(q.x)
+    assert value == pytest.approx(q.f(q.x, q.y_star(q.x), None))
+    np.testing.assert_allclose(gradient, q.hypergradient(q.x), rtol=1e-7)
+    np.testing.assert_allclose(gradient, bl.hypergradient(q.problem, q.x, q.y_star(q.x), method=method), rtol=1e-7)
+
+
+def test_without_jit_and_with_the_default_adjoint(x64, quadratic):
+    q = quadratic()
+    gradient = jax.grad(phi_of(q, bl.solution_map(q.problem.lower, DESCENT)))(q.x)
+    np.testing.assert_allclose(gradient, q.hypergradient(q.x), rtol=1e-7)
+
+
+def curved(theta):
+    """A lower loss that is no quadratic, closing over theta; trees for x and y."""
+
+    def g(x, y, _):
+        pull = jnp.sum(y["a"] * jnp.sin(x["p"])) + y["b"][0] * x["p"][0] * theta["slope"]
+        return (
+            jnp.sum(jnp.cosh(y["a"])) + theta["weight"] * y["b"][0] ** 2 + jnp.sum(y["a"] ** 2) * y["b"][0] ** 2 - pull
+        )
+
+    return bl.Level(g)
+
+
+X, THETA = {"p": np.array([0.4, -0.7])}, {"slope": 0.8, "weight": 1.1}
+Y0 = {"a": np.zeros(2), "b": (0.0,)}
+
+
+def curved_phi(x, theta, inner=DESCENT):
+    y = bl.solution_map(curved(theta), inner, EXACT)(x, Y0)
+    return jnp.sum(y["a"] ** 3) + y["b"][0] ** 2 + jnp.sum(x["p"]) * y["b"][0]
+
+
+def test_finite_differences_in_x_and_in_what_the_loss_closes_over(x64):
+    """Forward and reverse, and the second derivative."""
+    at, unravel = ravel_pytree((X, THETA))
+
+    def phi(flat):
+        return curved_phi(*unravel(flat))
+
+    value, gradient = jax.jit(phi), jax.jit(jax.grad(phi))
+    h = 1e-4 * jnp.eye(len(at))
+    by_difference = [(value(at + e) - value(at - e)) / 2e-4 for e in h]
+    np.testing.assert_allclose(gradient(at), by_difference, rtol=1e-5, atol=1e-7)
+    along = jnp.array([1.0, -0.5, 2.0, 0.7])
+    slope, curvature = jax.jit(lambda at: jax.jvp(jax.grad(phi), (at,), (along,)))(at)
+    np.testing.assert_allclose(slope, gradient(at), rtol=1e-10)
+    step = 1e-4 * along
+    np.testing.assert_allclose(curvature, (gradient(at + step) - gradient(at - step)) / 2e-4, rtol=1e-5, atol=1e-7)
+    forward = jax.jit(lambda at: jax.jvp(phi, (at,), (along,))[1])(at)
+    np.testing.assert_allclose(forward, gradient(at) @ along, rtol=1e-10)
+
+
+def test_closed_over_arrays_reach_a_function_that_is_an_inner_too(x64, quadratic):
+    """Its closure has no derivative of its own: all of it comes from the equation."""
+    q = quadratic()
+
+    def phi(c):
+        level = bl.Level(lambda x, y, _: 0.5 * y @ (q.A @ y) - c * y @ (q.B @ x))
+        y_star = bl.solution_map(level, lambda x, y0: c * jnp.linalg.solve(q.A, q.B @ x), EXACT)
+        return jnp.sum(y_star(q.x, jnp.zeros(q.dim)))
+
+    for run in (phi, jax.jit(phi)):
+        assert jax.grad(run)(2.0) == pytest.approx(q.y_star(q.x).sum())
+
+
+class Scaled(eqx.Module):
+    """A loss that holds its array in a leaf."""
+
+    c: jax.Array
+
+    def __call__(self, x, y, rows):
+        return jnp.mean((rows * y - self.c * x) ** 2)
+
+
+def test_leaves_of_a_loss_and_the_data_are_closed_over_too(x64):
+    """y* = c x mean(a)/mean(a²), differentiated in c, and in the rows a."""
+    rows = jnp.array([1.0, 2.0, 4.0])
+
+    def value(c, rows):
+        return bl.solution_map(bl.Level(Scaled(c), data=rows), SLOW)(3.0, 0.0)
+
+    def exact(c, rows):
+        return 3.0 * c * jnp.mean(rows) / jnp.mean(rows**2)
+
+    for found, expected in zip(*(jax.jit(jax.grad(f, (0, 1)))(0.7, rows) for f in (value, exact)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+# under the transformations
+
+
+def test_vmap_outside_and_inside_of_grad(x64, quadratic):
+    q = quadratic()
+    y_star = bl.solution_map(q.problem.lower, DESCENT, EXACT)
+    phi, xs = phi_of(q, y_star), jnp.stack([q.x, 2 * q.x, q.x - 1])
+    expected = [q.hypergradient(x) for x in np.asarray(xs)]
+    np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(phi)))(xs), expected, rtol=1e-7)
+    np.testing.assert_allclose(jax.jit(jax.grad(lambda xs: jax.vmap(phi)(xs).sum()))(xs), expected, rtol=1e-7)
+
+
+def test_a_batch_of_tasks_with_integer_data_of_their_own(x64):
+    """grad over vmap: what each task closes over, integers too, must outlive the batching."""
+    labels = jnp.array([[0, 1, 1], [1, 1, 1]])
+
+    def task(x, labels):
+        level = bl.Level(lambda x, y, t: jnp.mean((y - x * t) ** 2), data=labels)
+        return bl.solution_map(level, DESCENT)(x, 0.0) ** 2
+
+    def total(x):
+        return jnp.sum(jax.vmap(task, (None, 0))(x, labels))
+
+    expected = 2 * 0.7 * ((2 / 3) ** 2 + 1)
+    assert jax.grad(total)(0.7) == pytest.approx(expected)
+    assert jax.jit(jax.grad(total))(0.7) == pytest.approx(expected)
+
+
+def test_what_the_equation_does_not_depend_on_has_no_derivative():
+    """y0, what only `inner` closes over, and a part of y that does not depend on x."""
+    level = bl.Level(lambda x, y, _: 0.5 * (y["a"] - x) ** 2 + 0.5 * (y["b"] - 1.0) ** 2)
+
+    def value(x, y0, c):
+        y = bl.solution_map(level, lambda x, y0: {"a": x + 0 * c * y0["a"], "b": 1.0 + 0 * y0["b"]})(x, y0)
+        return y["a"] + 3 * y["b"]
+
+    for argument in (0, 1, 2):
+        gradient = jax.jit(jax.grad(value, argnums=argument))(1.0, {"a": 0.5, "b": 0.5}, 2.0)
+        assert jax.tree.leaves(gradient) == ([1.0] if argument == 0 else [0.0] * len(jax.tree.leaves(gradient)))
+
+
+def test_modules_and_float32():
+    """y an MLP whose activation is a leaf: it comes back in place, and the derivative stays in float32."""
+    model = eqx.nn.MLP(2, "scalar", width_size=3, depth=1, activation=jnp.tanh, key=jax.random.key(0))
+    u = jnp.asarray(np.random.default_rng(0).normal(size=(8, 2)), jnp.float32)
+
+    def loss(x, y, u):
+        size = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(eqx.filter(y, eqx.is_inexact_array)))
+        return jnp.mean((jax.vmap(y)(u) - x) ** 2) + size
+
+    y_star = bl.solution_map(bl.Level(loss, data=u), bl.GradientDescent(100, 0.1))
+    assert eqx.filter_jit(y_star)(jnp.float32(0.5), model).activation is model.activation
+    copied = bl.solution_map(bl.Level(loss, data=u), lambda x, y0: y0)
+    np.testing.assert_array_equal(copied(0.5, model).layers[0].weight, model.layers[0].weight)
+
+    def phi(x):
+        return jnp.mean(jax.vmap(y_star(x, model))(u))
+
+    slope = jax.jit(jax.grad(phi))(jnp.float32(0.5))
+    assert slope.dtype == np.float32
+    above, below = (float(jax.jit(phi)(jnp.float32(x))) for x in (0.55, 0.45))
+    assert float(slope) == pytest.approx((above - below) / 0.1, rel=0.02)
+
+
+# how the lower problem is solved
+
+
+def test_descent_is_the_steps_of_its_rule(x64, quadratic):
+    q = quadratic()
+    for step, optimiser in ((0.1, optax.sgd(0.1)), (bl.Rule(optax.adam, 0.1), optax.adam(0.1))):
+        y = jnp.ones(q.dim)
+        state = optimiser.init(y)
+        for _ in range(5):
+            update, state = optimiser.update(q.A @ y - q.B @ q.x, state)
+            y = y + update
+        y_star = bl.solution_map(q.problem.lower, bl.GradientDescent(5, step))
+        np.testing.assert_allclose(y_star(q.x, jnp.ones(q.dim)), y, rtol=1e-10)
+
+
+def test_descent_stops_at_its_tolerance_and_its_schedule_sees_the_inner_iteration(x64):
+    level = bl.Level(lambda x, y, _: 0.5 * (y - x) ** 2)
+    for tolerance, steps in ((0.3, 3), (0.2, 4), (0.0, 9)):  # the gradients are 1, 1/2, 1/4, …
+        y_star = bl.solution_map(level, bl.GradientDescent(9, 0.5, tolerance))
+        assert float(y_star(0.0, 1.0)) == 0.5**steps
+    y_star = bl.solution_map(level, bl.GradientDescent(3, bl.inverse_power(1.0, 1.0, offset=2)))
+    assert float(y_star(0.0, 1.0)) == pytest.approx(1 / 2 * 2 / 3 * 3 / 4)
+
+
+def test_a_level_that_draws_takes_a_fresh_batch_for_each_step_and_one_for_the_derivative(x64):
+    rows = np.arange(8.0)
+    level = bl.Level(lambda x, y, a: 0.5 * jnp.mean((y - x * a) ** 2), data=rows, batch_size=2)
+    y_star = bl.solution_map(level, bl.GradientDescent(2, 1.0))
+    keys = jax.random.split(jax.random.key(0), 400)
+    value, slope = jax.jit(jax.vmap(jax.value_and_grad(lambda x, key: y_star(x, 0.0, key=key)), (None, 0)))(2.0, keys)
+    assert len(np.unique(value)) > 8  # the second step forgets the first: the mean of two rows, doubled
+    for found, expected in ((value / 2, 3.5), (slope, 3.5)):
+        assert abs(found.mean() - expected) < 4.5 * found.std() / 20
+    assert abs(np.corrcoef(value, slope)[0, 1]) < 0.25  # independent batches
+    with pytest.raises(ValueError, match="key: missing"):
+        y_star(2.0, 0.0)
+    with pytest.raises(ValueError, match="key: missing"):
+        bl.solution_map(bl.Level(Scaled(1.0), data=rows), DESCENT, bl.RandomNeumann(3, 0.1))(2.0, 0.0)
+
+
+# outer loops
+
+
+@pytest.mark.parametrize("name", ["adam", "lbfgs"])
+def test_an_outer_loop_of_optax_reaches_x_star(x64, quadratic, name):
+    q = quadratic()
+    phi = phi_of(q, bl.solution_map(q.problem.lower, DESCENT, EXACT))
+    optimiser, steps = {"adam": (optax.adam(0.1), 400), "lbfgs": (optax.lbfgs(), 15)}[name]
+    value_and_grad = optax.value_and_grad_from_state(phi) if name == "lbfgs" else jax.value_and_grad(phi)
+
+    @jax.jit
+    def run(x):
+        def step(_, carry):
+            x, state = carry
+            if name == "lbfgs":
+                value, gradient = value_and_grad(x, state=state)
+                update, state = optimiser.update(gradient, state, x, value=value, grad=gradient, value_fn=phi)
+            else:
+                update, state = optimiser.update(jax.grad(phi)(x), state)
+            return optax.apply_updates(x, update), state
+
+        return jax.lax.fori_loop(0, steps, step, (x, optimiser.init(x)))[0]
+
+    np.testing.assert_allclose(run(jnp.asarray(q.x)), q.x_star, atol=1e-6)
+
+
+def test_another_x_compiles_nothing(quadratic, compiled):
+    q = quadratic()
+    gradient = jax.jit(jax.grad(phi_of(q, bl.solution_map(q.problem.lower, DESCENT))))
+    gradient(jnp.asarray(q.x, jnp.float32))
+    compiled.clear()
+    gradient(jnp.asarray(q.x_star, jnp.float32))
+    assert not compiled
+
+
+# errors
+
+
+def test_a_curvature_that_is_not_positive_gives_nan(x64):
+    level = bl.Level(lambda x, y, _: x * jnp.sum(y) - jnp.sum(y**2))
+    y_star = bl.solution_map(level, lambda x, y0: jnp.full(2, x / 2))
+    assert jnp.isfinite(y_star(1.0, jnp.zeros(2))).all()
+    assert jnp.isnan(jax.jit(jax.grad(lambda x: jnp.sum(y_star(x, jnp.zeros(2)))))(1.0))
+
+
+LEVEL = bl.Level(lambda x, y, _: jnp.sum((y - x) ** 2))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: bl.solution_map(Scaled(1.0), DESCENT), TypeError, r"lower: got Scaled; pass bl.Level"),
+        (lambda: bl.solution_map(LEVEL, 100), TypeError, r"inner: got 100; pass bl.GradientDescent\(steps"),
+        (lambda: bl.solution_map(LEVEL, bl.GradientDescent), TypeError, "inner: got"),
+        (lambda: bl.solution_map(LEVEL, DESCENT, "cg"), TypeError, r"adjoint: got 'cg'; pass e.g. bl.Conj"),
+        (lambda: bl.solution_map(LEVEL, DESCENT)(1, 0.0), TypeError, r"^x: got 1 \(int\)"),
+        (lambda: bl.solution_map(LEVEL, DESCENT)(1.0, np.nan), ValueError, "^y0: contains NaN"),
+        (lambda: bl.solution_map(LEVEL, DESCENT)(1.0, 0.0, key=3), TypeError, "^key: got 3"),
+        (lambda: bl.solution_map(LEVEL, lambda x, y0: jnp.ones(2))(1.0, 0.0), ValueError, "^inner: returned leaves"),
+        (lambda: bl.solution_map(LEVEL, lambda x, y0: (y0, y0))(1.0, 0.0), ValueError, "^inner: returned leaves"),
+        (
+            lambda: bl.solution_map(bl.Level(lambda x, y, _: y), DESCENT)(1.0, np.zeros(2)),
+            ValueError,
+            "^lower.loss: ret",
+        ),
+        (lambda: bl.GradientDescent(0, 0.1), ValueError, "^steps: got 0"),
+        (lambda: bl.GradientDescent(3, -0.1), ValueError, "^step: got -0.1"),
+        (lambda: bl.GradientDescent(3, 0.1, -1.0), ValueError, "^tolerance: got -1.0"),
+        (lambda: bl.GradientDescent(3, 0.1, np.nan), ValueError, "^tolerance: got nan"),
+    ],
+)
+def test_errors_name_the_argument(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
