@@ -28,8 +28,10 @@ def upper_loss(x, W, batch):
 
 
 def draw(key, data, size, blocks):
-    """Independent rows, or one contiguous block: the indices and the batch."""
+    """Independent rows, one contiguous block, or (size None) all rows: the indices and the batch."""
     rows = data["labels"].shape[0]
+    if size is None:
+        return None, data
     if blocks:
         start = size * jax.random.randint(key, (), 0, rows // size)
         return start, jax.tree.map(lambda array: jax.lax.dynamic_slice_in_dim(array, start, size), data)
@@ -38,12 +40,16 @@ def draw(key, data, size, blocks):
 
 
 def rows_of(x, indices, size):
+    if indices is None:
+        return x
     if indices.ndim == 0:
         return jax.lax.dynamic_slice_in_dim(x, indices, size)
     return x.at[indices].get(mode="promise_in_bounds")
 
 
 def add_rows(x, indices, rows):
+    if indices is None:
+        return x + rows
     if indices.ndim == 0:
         old = jax.lax.dynamic_slice_in_dim(x, indices, rows.shape[0])
         return jax.lax.dynamic_update_slice_in_dim(x, old + rows, indices, 0)
@@ -101,6 +107,44 @@ def lower_products(carry, key, upper, lower, size, blocks):
     return add_rows(x, indices, 1e-3 * J), W - 1e-3 * G, v - 1e-3 * H
 
 
+def lower_gradient_x(carry, key, upper, lower, size, blocks):
+    x, W, v = carry
+    indices, batch = draw(key, lower, size, blocks)
+    G_x = jax.grad(lower_loss)(rows_of(x, indices, size), W, batch)
+    return add_rows(x, indices, 1e-3 * G_x), W, v
+
+
+def second_derivatives(carry, key, upper, lower, size, blocks):
+    """∇²_yy g and ∇²_xy g as matrices, by one product for each unit vector, together."""
+    x, W, v = carry
+    indices, batch = draw(key, lower, size, blocks)
+    x_rows = rows_of(x, indices, size)
+
+    def columns(unit):
+        _, H, J = products(x_rows, W, unit.reshape(W.shape), batch)
+        return H.ravel(), add_rows(jnp.zeros_like(x), indices, J)
+
+    H, J = jax.vmap(columns, out_axes=1)(jnp.eye(W.size))
+    return x + 1e-3 * J.sum(axis=1), W + 1e-3 * H.sum(axis=1).reshape(W.shape), v
+
+
+def hessian_solve(carry, key, upper, lower, size, blocks):
+    """∇²_yy g as a matrix, and one system solved with it."""
+    x, W, v = carry
+    indices, batch = draw(key, lower, size, blocks)
+    x_rows = rows_of(x, indices, size)
+    H = jax.hessian(lambda flat: lower_loss(x_rows, flat.reshape(W.shape), batch))(W.ravel())
+    return x, W, v - 1e-3 * jnp.linalg.solve(H, v.ravel()).reshape(W.shape)
+
+
+def eigendecomposition(carry, key, upper, lower, size, blocks):
+    """Of a symmetric matrix over y, and the matrix put together again."""
+    x, W, v = carry
+    flat = W.ravel()
+    values, vectors = jnp.linalg.eigh(jnp.outer(flat, flat) + jnp.diag(v.ravel()))
+    return x, W + 1e-6 * ((vectors * values[None]) @ vectors.T)[0].reshape(W.shape), v
+
+
 def both_gradients(carry, key, upper, lower, size, blocks):
     """One plain gradient of each level: the yardstick of a single-loop step."""
     lower_key, upper_key = jax.random.split(key)
@@ -116,7 +160,9 @@ ORACLES = {
     "HJ": hessian_and_cross_product,
     "GHJ": lower_products,
     "G+F": both_gradients,
+    "Gx": lower_gradient_x,
 }
+DENSE = {"HH, HJ": second_derivatives, "HH solved": hessian_solve, "eigh": eigendecomposition}  # on a small W
 
 
 @functools.partial(jax.jit, static_argnames=("name", "size", "blocks", "n"))
@@ -124,6 +170,6 @@ def repeat(name, carry, key, upper, lower, size, blocks, n):
     """`n` evaluations of one oracle inside a loop."""
 
     def body(t, carry):
-        return ORACLES[name](carry, jax.random.fold_in(key, t), upper, lower, size, blocks)
+        return (ORACLES | DENSE)[name](carry, jax.random.fold_in(key, t), upper, lower, size, blocks)
 
     return jax.lax.fori_loop(0, n, body, carry)

@@ -1,11 +1,13 @@
 """What a step costs, against the oracles that its listing calls for, each by itself inside a loop.
 
-    python benchmarks/step_time.py                # the tables: about 8 minutes on 2 cores
-    python benchmarks/step_time.py --pairs 5 --quick
+    python benchmarks/step_time.py                # the tables: about 10 minutes on 2 cores
+    python benchmarks/step_time.py --pairs 5 --solvers soba,saba
 
 Hyper-cleaning with 20,000 noisy and 5,000 trusted rows of Fashion-MNIST (random rows of that shape where
 `BILEVEL_DATA` does not have it: the time does not depend on the values), W of 784×10, batch 64, float32. Each
 round times every program once, in turn, and a ratio is the median over rounds of the ratio within a round.
+The solvers that hold matrices of dim y run on 512 rows of 8 features, W of 8×10. How time and memory grow:
+`benchmarks/growth.py`.
 """
 
 import argparse
@@ -33,20 +35,47 @@ SOLVERS = {
     "stocbio": (bl.StocBiO(0.1, 0.1, 10, 10, 0.1), {"G": 10, "F": 1, "H": 10, "J": 1}),
     "aid": (bl.AIDBiO(0.1, 0.1, 10), {"G": 10, "F": 1, "H": 11, "J": 1}),
     "itd": (bl.ITDBiO(0.1, 0.1, 10), {"G": 10, "F": 1, "HJ": 10}),
+    "saba": (bl.SABA(0.1, 0.1, 0.1), {"GHJ": 1, "F": 1}),
+    "masoba": (bl.MASOBA(0.1, 0.1, 0.1, 0.5), {"GHJ": 1, "F": 1}),
+    "bsa": (bl.BSA(0.1, 0.1, 5, 0.1, inner_steps=10), {"G": 10, "F": 1, "H": 2, "J": 1}),  # mean of p is 2
+    "ttsa": (bl.TTSA(0.1, 0.1, 5, 0.1), {"G": 1, "F": 1, "H": 2, "J": 1}),
+    "alset": (bl.ALSET(0.1, 0.1, 3, 5, 0.1), {"G": 3, "F": 1, "H": 2, "J": 1}),
+    "amigo": (bl.AmIGO(0.1, 0.1, 0.1, 10, 10), {"G": 10, "F": 1, "H": 10, "J": 1}),
+    "mrbo": (bl.MRBO(0.1, 0.1, 5, 0.1, 0.5, 0.5), {"G": 2, "F": 2, "H": 2 * 5, "J": 2}),
+    # 4 differences, and one more sample every third step
+    "vrbo": (
+        bl.VRBO(0.1, 0.1, 3, 5, 0.1, period=3, period_batch_size=BATCH),
+        {"G": 8 + 1 / 3, "F": 8 + 1 / 3, "H": 5 * (8 + 1 / 3), "J": 8 + 1 / 3},
+    ),
+    "f2sa": (bl.F2SA(0.1, 0.01, 0.1, 10.0, 10), {"G": 20, "F": 10, "Gx": 2}),  # F_x is zero here
+    "reverse": (bl.reverse(0.1, 0.1, 10, truncation=5), {"G": 10, "F": 1, "HJ": 5}),
+    "aid-fp": (bl.aid_fp(0.1, 0.1, 10, 10), {"G": 10, "F": 1, "H": 10, "J": 1}),
+    "aid-cg": (bl.aid_cg(0.1, 0.1, 10, 10), {"G": 10, "F": 1, "H": 11, "J": 1}),
 }
+# on all rows, with tolerances that are never met
+FULL = {
+    "hoag": (bl.HOAG(0.1, 0.1, 1e-20, 1e-15, 5, 5), {"G": 6, "F": 1, "H": 6, "J": 1}),
+}
+# on a small y
+SMALL = {
+    "ba": (bl.BA(0.1, 0.1, inner_steps=10), {"G": 10, "F": 1, "HH solved": 1, "J": 1}),
+    "stable": (bl.STABLE(0.1, 0.1, 0.5, 1e-3), {"HH, HJ": 2, "F": 1, "G": 1, "eigh": 1}),
+    "svrb": (bl.SVRB(0.1, 0.1, 0.5, 1e-3), {"HH, HJ": 2, "F": 2, "eigh": 1}),
+}
+ALL = SOLVERS | FULL | SMALL
 KEY = jax.random.key(0)
 
 
-def data(lower_rows, upper_rows):
+def data(lower_rows, upper_rows, width=784):
     """(upper, lower) rows: Fashion-MNIST where it is at hand."""
-    if os.environ.get("BILEVEL_DATA") and lower_rows + upper_rows <= 60_000:
+    if os.environ.get("BILEVEL_DATA") and lower_rows + upper_rows <= 60_000 and width == 784:
         from bilevel.datasets import load
 
         dataset = load("fashion-mnist")
         features, labels = dataset.features, dataset.labels
     else:
         generator = np.random.default_rng(0)
-        features = generator.random((lower_rows + upper_rows, 784), dtype=np.float32)
+        features = generator.random((lower_rows + upper_rows, width), dtype=np.float32)
         labels = generator.integers(0, 10, lower_rows + upper_rows).astype(np.int32)
     split = slice(lower_rows), slice(lower_rows, lower_rows + upper_rows)
     lower, upper = ({"features": features[part], "labels": labels[part]} for part in split)
@@ -77,53 +106,53 @@ def interleaved(programs, pairs):
     return {name: np.array(values) for name, values in times.items()}
 
 
-def step_programs(problem, x, W, names, n):
-    """Programs of about as many oracles each, taking a number of steps; and what it costs to compile them."""
-    programs, costs, steps = {}, {}, {}
-    for name in names:
-        solver, oracles = SOLVERS[name]
-        state = solver.init(problem, x, W, key=KEY)
-        steps[name] = max(10, round(2 * n / sum(oracles.values())))
-        jax.clear_caches()
-        start = time.perf_counter()
-        lowered = eqx.filter_jit(bl.advance).lower(solver, problem, state, KEY, jnp.asarray(0), jnp.asarray(1))
-        compiled = lowered.compile()
-        memory = compiled.compiled.memory_analysis()
-        costs[name] = {
-            "compile": time.perf_counter() - start,
-            "temporaries": memory.temp_size_in_bytes / 1e6,
-            "peak": (memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes) / 1e6,
-            "program": len(compiled.compiled.as_text()) / 1e6,
-        }
-        programs[name] = functools.partial(compiled, solver, problem, state, KEY, jnp.asarray(0))
-    return programs, costs, steps
-
-
-def measure(source, names, pairs, n):
-    """µs a step and ratios for one source."""
-    blocks = source is bl.Blocks
-    rows = (20_000 - 20_000 % BATCH, 5_000 - 5_000 % BATCH) if blocks else (20_000, 5_000)
-    upper, lower = data(*rows)
-    x, W = jnp.zeros(rows[0]), jnp.zeros((784, 10))
-    programs, costs, steps = step_programs(make_problem(upper, lower, source), x, W, names, n)
-    raw = {
-        oracle: lambda oracle=oracle: raw_oracles.repeat(oracle, (x, W, W), KEY, upper, lower, BATCH, blocks, n)
-        for oracle in raw_oracles.ORACLES
+def compiled(solver, problem, x, W):
+    """A program of a number of steps, and what it costs: seconds to compile, MB of memory, MB of text."""
+    state = solver.init(problem, x, W, key=KEY)
+    jax.clear_caches()
+    start = time.perf_counter()
+    program = eqx.filter_jit(bl.advance).lower(solver, problem, state, KEY, jnp.asarray(0), jnp.asarray(1)).compile()
+    memory = program.compiled.memory_analysis()
+    cost = {
+        "compile": time.perf_counter() - start,
+        "temporaries": memory.temp_size_in_bytes / 1e6,
+        "peak": (memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes) / 1e6,
+        "program": len(program.compiled.as_text()) / 1e6,
     }
-    runs = {name: functools.partial(program, jnp.asarray(steps[name])) for name, program in programs.items()}
-    times = interleaved({**runs, **{("raw", oracle): program for oracle, program in raw.items()}}, pairs)
-    oracle_times = {oracle: times["raw", oracle] / n for oracle in raw}
+    return functools.partial(program, solver, problem, state, KEY, jnp.asarray(0)), cost
+
+
+def measure(names, source, rows, width, pairs, n, size=BATCH):
+    """{solver: µs a step, ratios and costs}, and {oracle: µs}; `n` evaluations of each oracle, or as many in steps."""
+    blocks = source is bl.Blocks
+    upper, lower = data(*rows, width)
+    x, W = jnp.zeros(rows[0]), 0.01 * jnp.ones((width, 10))
+    problem = make_problem(upper, lower, source)
+    used = ["G+F", *dict.fromkeys(oracle for name in names for oracle in ALL[name][1])]
+    programs = {
+        ("raw", oracle): functools.partial(raw_oracles.repeat, oracle, (x, W, W), KEY, upper, lower, size, blocks, n)
+        for oracle in used
+    }
+    costs, steps = {}, {}
+    for name in names:
+        solver, oracles = ALL[name]
+        steps[name] = max(5, round(2 * n / sum(oracles.values())))
+        program, costs[name] = compiled(solver, problem, x, W)
+        programs[name] = functools.partial(program, jnp.asarray(steps[name]))
+    times = interleaved(programs, pairs)
+    raw = {oracle: times["raw", oracle] / n for oracle in used}
     results = {}
     for name in names:
         step = times[name] / steps[name]
-        listing = sum(count * oracle_times[oracle] for oracle, count in SOLVERS[name][1].items())
+        listing = sum(count * raw[oracle] for oracle, count in ALL[name][1].items())
         results[name] = {
+            "times": step,
             "step": float(np.median(step)) * 1e6,
             "listing": float(np.median(step / listing)),
-            "plain": float(np.median(step / oracle_times["G+F"])),
+            "plain": float(np.median(step / raw["G+F"])),
             **costs[name],
         }
-    return results, {oracle: float(np.median(t)) * 1e6 for oracle, t in oracle_times.items()}
+    return results, {oracle: float(np.median(t)) * 1e6 for oracle, t in raw.items()}
 
 
 def solve_overhead(pairs, steps):
@@ -131,86 +160,73 @@ def solve_overhead(pairs, steps):
     upper, lower = data(20_000, 5_000)
     problem, x, W = make_problem(upper, lower, bl.Rows), jnp.zeros(20_000), jnp.zeros((784, 10))
     solver = SOLVERS["soba"][0]
-    state = solver.init(problem, x, W, key=KEY)
-    scan = eqx.filter_jit(bl.advance)
+    scan, _ = compiled(solver, problem, x, W)
     programs = {
-        "scan": lambda: scan(solver, problem, state, KEY, jnp.asarray(0), jnp.asarray(steps)),
+        "scan": lambda: scan(jnp.asarray(steps)),
         "solve": lambda: bl.solve(problem, solver, x, W, steps=steps, every=1000, key=KEY, progress=False).state,
     }
     times = interleaved(programs, pairs)
     return float(np.median(times["solve"] / times["scan"]))
 
 
-def row_growth(names, sizes, pairs):
-    """µs a step as the rows grow, one weight a row and 8 features."""
-    table = {}
-    for rows in sizes:
-        generator = np.random.default_rng(0)
-        lower = {
-            "features": jnp.asarray(generator.random((rows, 8), dtype=np.float32)),
-            "labels": jnp.asarray(generator.integers(0, 10, rows).astype(np.int32)),
-        }
-        upper = jax.tree.map(lambda array: array[:5_000], lower)
-        problem, x, W = make_problem(upper, lower, bl.Rows), jnp.zeros(rows), jnp.zeros((8, 10))
-        programs, _, _ = step_programs(problem, x, W, names, 1)
-        table[rows] = {}
-        for name, program in programs.items():
-            steps = 10  # then as many as take half a second: a chunk copies its state once, which must not show
-            for _ in range(3):
-                once = seconds(lambda: program(jnp.asarray(steps)))  # noqa: B023
-                steps = int(np.clip(0.5 / once * steps, 10, 5_000))
-            times = [seconds(lambda: program(jnp.asarray(steps))) for _ in range(pairs)]  # noqa: B023
-            table[rows][name] = float(np.median(times)) / steps * 1e6
-    return table
+def print_raw(console, title, raw):
+    console.print(f"raw oracles, {title}, µs: ", "  ".join(f"{name} {value:.0f}" for name, value in raw.items()))
+
+
+def print_table(console, title, results):
+    """One row a solver; `results` is {heading: {solver: costs}}."""
+    table = Table(title=title)
+    table.add_column("solver")
+    for heading in results:
+        for head in (f"µs, {heading}", "÷ listing", "÷ (G+F)"):
+            table.add_column(head, justify="right")
+    for head in ("compile s", "peak MB (temp.)"):
+        table.add_column(head, justify="right")
+    for name in dict.fromkeys(name for by_name in results.values() for name in by_name):
+        cells, last = [], None
+        for by_name in results.values():
+            r = by_name.get(name)
+            cells += ["", "", ""] if r is None else [f"{r['step']:.0f}", f"{r['listing']:.2f}", f"{r['plain']:.2f}"]
+            last = last or r
+        table.add_row(name, *cells, f"{last['compile']:.2f}", f"{last['peak']:.1f} ({last['temporaries']:.1f})")
+    console.print(table)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=21, help="rounds that every program is timed in")
-    parser.add_argument("--solvers", default=",".join(SOLVERS))
-    parser.add_argument("--quick", action="store_true", help="skip the growth with rows and the driver")
+    parser.add_argument("--solvers", default=",".join(ALL), help="names, separated by commas")
     options = parser.parse_args()
     names = options.solvers.split(",")
     console = Console(width=120)
 
-    by_source = {source: measure(source, names, options.pairs, n=300) for source in (bl.Rows, bl.Blocks)}
-    for source, (_, raw) in by_source.items():
-        console.print(f"raw oracles, {source.__name__}, µs: ", "  ".join(f"{k} {v:.0f}" for k, v in raw.items()))
-    table = Table(title="A step of hyper-cleaning, 20,000 / 5,000 rows, batch 64, float32")
-    heads = (
-        "solver",
-        "µs, Rows",
-        "÷ listing",
-        "÷ (G+F)",
-        "µs, Blocks",
-        "÷ listing",
-        "÷ (G+F)",
-        "compile s",
-        "peak MB (temp.)",
+    main_names = [name for name in names if name in SOLVERS]
+    by_rows, raw = measure(
+        [name for name in main_names if name != "saba"], bl.Rows, (20_000, 5_000), 784, options.pairs, 300
     )
-    for head in heads:
-        table.add_column(head, justify="left" if head == "solver" else "right")
-    for name in names:
-        cells = []
-        for source in (bl.Rows, bl.Blocks):
-            r = by_source[source][0][name]
-            cells += [f"{r['step']:.0f}", f"{r['listing']:.2f}", f"{r['plain']:.2f}"]
-        r = by_source[bl.Rows][0][name]
-        table.add_row(name, *cells, f"{r['compile']:.2f}", f"{r['peak']:.1f} ({r['temporaries']:.1f})")
-    console.print(table)
-    largest = max(r["program"] for results, _ in by_source.values() for r in results.values())
+    print_raw(console, "Rows", raw)
+    by_blocks, raw = measure(main_names, bl.Blocks, (19_968, 4_992), 784, options.pairs, 300)
+    print_raw(console, "Blocks", raw)
+    title = "A step of hyper-cleaning, 20,000 / 5,000 rows, batch 64, float32"
+    print_table(console, title, {"Rows": by_rows, "Blocks": by_blocks})
+    if {"saba", "soba"} <= set(main_names):
+        ratio = np.median(by_blocks["saba"]["times"] / by_blocks["soba"]["times"])
+        console.print(f"SABA ÷ SOBA on the same blocks: {ratio:.2f}")
+    largest = max(r["program"] for results in (by_rows, by_blocks) for r in results.values())
     console.print(f"largest compiled program, as text: {largest:.2f} MB (the data are 78 MB: it holds none of them)")
-    if options.quick:
-        return
-    console.print(f"solve(every=1000) ÷ the same steps in one scan: {solve_overhead(options.pairs, 5000):.3f}")
-    sizes = (10**4, 10**5, 10**6, 10**7)
-    growth = row_growth(names, sizes, 5)
-    table = Table(title="µs a step, one weight a row, 8 features")
-    for head in ("solver", *(f"{rows:,} rows" for rows in sizes)):
-        table.add_column(head, justify="left" if head == "solver" else "right")
-    for name in names:
-        table.add_row(name, *(f"{growth[rows][name]:,.0f}" for rows in sizes))
-    console.print(table)
+
+    full = [name for name in names if name in FULL]
+    if full:
+        results, raw = measure(full, bl.Rows, (20_000, 5_000), 784, options.pairs, 10, size=None)
+        print_raw(console, "all rows", raw)
+        print_table(console, "The same on all rows", {"all rows": results})
+    small = [name for name in names if name in SMALL]
+    if small:
+        results, raw = measure(small, bl.Rows, (512, 512), 8, options.pairs, 100)
+        print_raw(console, "8 features", raw)
+        print_table(console, "A small y: 512 rows of 8 features, W of 8×10", {"Rows": results})
+    if "soba" in names:
+        console.print(f"solve(every=1000) ÷ the same steps in one scan: {solve_overhead(options.pairs, 5000):.3f}")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,22 @@ GRIDS: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {
         "fsla": {"upper_step": UPPER, "lower_step": LOWER, "adjoint_step": ADJOINT[2:], "storm_weight": WEIGHTS},
         "borep": {"upper_step": (0.003, 0.01, 0.03, 0.1), "lower_step": LOWER, "adjoint_step": ADJOINT[1:]},
         "soba": {"upper_step": UPPER, "lower_step": LOWER, "adjoint_step": ADJOINT[:-1]},
+        "saba": {"upper_step": UPPER[1:], "lower_step": (*LOWER[1:], 1.0), "adjoint_step": ADJOINT[1:4]},
+        "masoba": {"upper_step": UPPER[:3], "lower_step": LOWER[1:], "adjoint_step": ADJOINT[1:3]},
+        "ba": {"upper_step": (1.0, 3.0, 10.0, 30.0), "lower_step": (0.1, 0.3, 1.0)},
+        "bsa": {"upper_step": (1.0, 3.0, 10.0, 30.0), "lower_step": LOWER},
+        "ttsa": {"upper_step": (1.0, 3.0, 10.0), "lower_step": LOWER[1:]},
+        "alset": {"upper_step": (1.0, 3.0, 10.0), "lower_step": LOWER[1:]},
+        "amigo": {"upper_step": LARGE_UPPER, "lower_step": LOWER[1:], "adjoint_step": ADJOINT[2:4]},
+        "stable": {"upper_step": LARGE_UPPER[1:], "strong_convexity": (0.03, 0.1), "lower_step": (0.5, 1.0)},
+        "svrb": {"upper_step": (30.0, 100.0, 300.0), "strong_convexity": (0.01, 0.03), "storm_weight": WEIGHTS[:2]},
+        "mrbo": {"upper_step": LARGE_UPPER[1:], "lower_step": (0.1, 0.3, 1.0)},
+        "vrbo": {"upper_step": LARGE_UPPER[1:], "lower_step": (0.1, 0.3, 1.0)},
+        "f2sa": {"upper_step": (10.0, 30.0, 100.0), "penalised_step": (0.03, 0.1), "multiplier": (0.3, 1.0, 3.0)},
+        "hoag": {"upper_step": (30.0, 100.0, 300.0), "lower_step": (1.0, 2.0)},
+        "reverse": {"upper_step": (30.0, 100.0, 300.0, 1000.0), "lower_step": (0.3, 1.0), "truncation": (30, 100)},
+        "aid-fp": {"upper_step": LARGE_UPPER[1:], "lower_step": (0.3, 1.0), "adjoint_steps": (20, 50)},
+        "aid-cg": {"upper_step": LARGE_UPPER[:3], "lower_step": LOWER},
     }
 }
 STRENGTHS = tuple(10.0**k for k in np.arange(-4, 2.5, 0.5))  # scikit-learn's C
@@ -54,10 +70,11 @@ def main() -> None:
         checks.one_of("solver", name, [*grids, "references"])
     seeds = range(FIRST_SEED, FIRST_SEED + arguments.seeds)
     changes = {"split": "validation"} | settings.parse(arguments.set or ())
-    tasks = {seed: settings.make_task(arguments.task, seed, changes) for seed in seeds}
     console = Console()
     found: dict[str, Any] = {"task": arguments.task, "arguments": changes, "seeds": list(seeds)}
     for name in names:
+        own = {} if name == "references" else settings.setting(arguments.task, name, changes).task
+        tasks = {seed: settings.make_task(arguments.task, seed, own | changes) for seed in seeds}
         if name == "references":
             found[name] = tune_references(console, arguments.task, tasks)
         else:
@@ -82,11 +99,11 @@ def tune_solver(
     console: Console, task_name: str, name: str, grid: dict[str, tuple[float, ...]], tasks: dict[int, Any], steps: Any
 ) -> dict[str, Any]:
     """All points of the grid, best first."""
-    solver, steps = settings.settings(task_name, name), steps or settings.default_steps(task_name, name)
-    points = []
+    steps, points = steps or settings.setting(task_name, name).steps, []
     for values in itertools.product(*grid.values()):
         point = dict(zip(grid, values, strict=True))
-        scores = [score(task, settings.override(solver, point), seed, steps) for seed, task in tasks.items()]
+        solver = settings.settings(task_name, name, point)
+        scores = [score(task, solver, seed, steps) for seed, task in tasks.items()]
         points.append({"point": point} | records.spread(scores))
         if console.is_terminal:
             console.print(f"{name} {point} {points[-1]['mean']:.4f}\x1b[K", end="\r", soft_wrap=True, highlight=False)

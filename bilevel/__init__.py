@@ -45,6 +45,7 @@ from bilevel.solvers.svrb import SVRB
 from bilevel.solvers.ttsa import TTSA
 from bilevel.solvers.vrbo import VRBO
 from bilevel.steps import Rule, inverse_power
+from bilevel.suggest import Suggestion, suggest
 
 __all__ = [
     "ALSET",
@@ -93,6 +94,7 @@ __all__ = [
     "Solution",
     "SolveError",
     "StocBiO",
+    "Suggestion",
     "Target",
     "advance",
     "aid_cg",
@@ -107,5 +109,6 @@ __all__ = [
     "reverse",
     "solution_map",
     "solve",
+    "suggest",
     "unrolled_hypergradient",
 ]

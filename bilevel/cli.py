@@ -67,11 +67,11 @@ def run(
     console = _console()
     with _readable_errors():
         changes = settings.parse(set_ or ())
+        setting = settings.setting(task, solver, changes)
         chosen = settings.settings(task, solver, changes)
-        of_solver, of_task = settings.divide(changes, task, chosen)
-        chosen = settings.override(chosen, of_solver)
+        of_task = setting.task | settings.divide(changes, task, solver)[1]
         built = settings.make_task(task, seed, of_task)
-        steps = steps or settings.default_steps(task, solver, of_task)
+        steps = steps or setting.steps
         if out is not None:
             records.make_directory(out)
         try:

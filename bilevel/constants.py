@@ -95,7 +95,7 @@ def measure_constants(problem: Problem, x: PyTree, y: PyTree, *, key: PRNGKeyArr
     """
     checks.key("key", key)
     problem, x, y, _ = prepare(problem, x, y)
-    return measure(problem, x, y, key=key)
+    return measure(problem, *at_least_single((x, y)), key=key)
 
 
 def measure(problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> Constants:
@@ -130,6 +130,11 @@ def measure(problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> Constan
         epsilon=H.epsilon,
         rounding=H.rounding,
     )
+
+
+def at_least_single(tree: Tree) -> Tree:
+    """Half precision as float32: there are no factorisations in it, and no curvature to be told from rounding."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
 
 
 class FixedLevel(Level):
@@ -206,11 +211,10 @@ def _mean_squares(
         deviations = [trees.sub(g, mean) for g, mean in zip(drawn, exact, strict=True)]
         return jnp.stack([trees.dot(d, d) for d in deviations])
 
-    rows = []
-    for i, size in enumerate(sizes):
-        keys = jax.random.split(jax.random.fold_in(key, i), _DRAWS)
-        rows.append(jnp.mean(jax.lax.map(lambda key, size=size: square(key, size), keys), axis=0))
-    return jnp.stack(rows)
+    def squares(i: Any) -> Array:
+        return jnp.stack([square(jax.random.fold_in(key, i), size) for size in sizes])
+
+    return jnp.mean(jax.lax.map(squares, jnp.arange(_DRAWS)), axis=0)
 
 
 def _sigma(pairs: list[tuple[int, float]]) -> float:

@@ -46,46 +46,53 @@ class SAGATable(eqx.Module):
     """The last sample of a gradient on each block of rows, and the mean of these.
 
     `entries` holds, for each leaf of the gradient, an array (blocks, *shape) and `mean` one of `shape`. A leaf that is
-    per row of the same data has `entries` of its own shape, each block's in its place, and no `mean`: that is
-    entries / blocks. A leaf that the gradient does not touch has neither.
+    per row of the same data has `entries` of shape (blocks, rows a block, ...), each block's own rows, and no `mean`:
+    that is entries / blocks. A leaf that the gradient does not touch has neither.
+
+    The entry `last` of `block` is written when the next one comes: a read of the table before a write to it would make
+    XLA copy the table.
 
     Reference: SAGA, Defazio, Bach & Lacoste-Julien (NeurIPS 2014).
     """
 
     entries: tuple[Array | None, ...]
     mean: tuple[Array | None, ...]
-    blocks: int = eqx.field(static=True)
+    block: Array
+    last: tuple[Array | None, ...]
 
     @staticmethod
-    def of(samples: Tree, blocks: int) -> "SAGATable":
+    def of(samples: Tree) -> "SAGATable":
         """The table of gradients whose leaves, those of `SparseRows` too, are stacked over the blocks."""
-        entries, mean = [], []
-        for leaf in jax.tree.leaves(samples, is_leaf=trees.is_sparse):
-            if not trees.is_sparse(leaf):
-                entries.append(leaf)
-                mean.append(jnp.mean(leaf, axis=0))
-            else:
-                entries.append(leaf.parts[0][1].reshape(leaf.shape) if leaf.parts else None)
-                mean.append(None)
-        return SAGATable(tuple(entries), tuple(mean), blocks)
+        leaves = jax.tree.leaves(samples, is_leaf=trees.is_sparse)
+        entries = tuple(_rows(leaf) for leaf in leaves)
+        mean = tuple(None if trees.is_sparse(leaf) else jnp.mean(leaf, axis=0) for leaf in leaves)
+        last = tuple(None if entry is None else entry[0] for entry in entries)
+        return SAGATable(entries, mean, jnp.zeros((), jnp.int32), last)
 
     def replace(self, block: Any, now: Tree) -> tuple[Tree, "SAGATable"]:
         """The estimate now − entry + mean, and the table with `now` as the block's entry."""
         leaves, structure = jax.tree.flatten(now, is_leaf=trees.is_sparse)
         estimates, entries, means = [], [], []
-        for leaf, entry, mean in zip(leaves, self.entries, self.mean, strict=True):
-            if entry is not None and mean is None:
-                ((start, rows),) = leaf.parts
-                change = SparseRows(((start, rows - trees.take_rows(entry, start, len(rows))),), leaf.shape)
-                estimates.append(change + entry / self.blocks)
-                entry = change + entry
-            elif entry is not None:
-                change = leaf - jax.lax.dynamic_index_in_dim(entry, block, keepdims=False)
-                estimates.append(change + mean)
-                entry = jax.lax.dynamic_update_index_in_dim(entry, leaf, block, 0)
-                mean = mean + change / self.blocks
-            else:
-                estimates.append(leaf)
+        for leaf, entry, mean, last in zip(leaves, self.entries, self.mean, self.last, strict=True):
+            if entry is not None:
+                entry = jax.lax.dynamic_update_index_in_dim(entry, last, self.block, 0)
+                change = _rows(leaf) - jax.lax.dynamic_index_in_dim(entry, block, keepdims=False)
+                blocks = len(entry)
+                if mean is None:
+                    rows = (entry / blocks).reshape(leaf.shape)
+                    leaf = rows + SparseRows(((leaf.parts[0][0], change),), leaf.shape)
+                else:
+                    leaf, mean = change + mean, mean + change / blocks
+            estimates.append(leaf)
             entries.append(entry)
             means.append(mean)
-        return jax.tree.unflatten(structure, estimates), SAGATable(tuple(entries), tuple(means), self.blocks)
+        last = tuple(_rows(leaf) for leaf in leaves)
+        table = SAGATable(tuple(entries), tuple(means), jnp.asarray(block, jnp.int32), last)
+        return jax.tree.unflatten(structure, estimates), table
+
+
+def _rows(leaf: Any) -> Array | None:
+    """What a table keeps of a leaf."""
+    if not trees.is_sparse(leaf):
+        return leaf
+    return leaf.parts[0][1] if leaf.parts else None

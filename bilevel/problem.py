@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray, PyTree, Scalar
 
 from bilevel import checks
@@ -244,7 +245,7 @@ def _shape_and_constants(function: Any, *args: Any) -> tuple[Any, int]:
         return [leaf for leaf in jax.tree.leaves(output[0]) if eqx.is_array(leaf)]
 
     jaxpr = jax.make_jaxpr(call)(dynamic)
-    constants = sum(getattr(constant, "nbytes", 0) for constant in jaxpr.consts)
+    constants = sum(getattr(c, "nbytes", 0) for c in jaxpr.consts if not isinstance(c, Tracer))
     out = output[0]
     return (jax.typeof(out) if eqx.is_array(out) else out), constants
 

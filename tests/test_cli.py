@@ -30,8 +30,12 @@ def test_help_and_no_arguments(call):
 def test_list_names_everything(call):
     result = call("list")
     assert result.exit_code == 0
-    for name in (*bl.SOLVERS, *tasks.TASKS, *datasets.NAMES):
+    for name, solver in bl.SOLVERS.items():
+        assert re.search(rf"^ *{name} +bl\.{solver.__name__} ", result.output, re.MULTILINE), name
+        assert getattr(bl, solver.__name__) is solver
+    for name in (*tasks.TASKS, *datasets.NAMES):
         assert re.search(rf"^ *{name}\b", result.output, re.MULTILINE), name
+    assert max(map(len, result.output.splitlines())) <= 100
     words = " ".join(result.output.split())
     assert "Fully single-loop algorithm." in words
     assert words.count("Algorithm 1") >= 4  # each paper with its listing
@@ -50,6 +54,26 @@ def test_run_prints_and_writes(call, tmp_path):
     assert len((out / "history.csv").read_text().splitlines()) == 22
     with np.load(out / "solution.npz") as arrays:
         assert {name: arrays[name].shape for name in arrays} == {"x": (2,), "y": (3,)}
+
+
+def test_run_gives_a_solver_the_task_it_needs(call, tmp_path):
+    small = ["--set", "train=70", "--set", "trusted=60", "--set", "full_pass=False", "--steps", "5"]
+    result = call("run", "cleaning", "--solver", "saba", *small, "--out", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["arguments"]["source"], summary["settings"]["full_pass"]) == ("blocks", False)
+    with np.load(tmp_path / "solution.npz") as arrays:
+        assert arrays["x"].shape == (64,)
+    result = call("run", "cleaning", "--solver", "saba", *small, "--set", "source=rows")
+    assert result.exit_code == 2
+    assert "SABA keeps a table entry for each block" in result.stderr  # the user's word counts
+
+
+def test_run_changes_what_a_preset_is_made_of(call, tmp_path):
+    changes = ["--set", "adjoint_steps=3", "--set", "dim_x=2", "--steps", "2"]
+    result = call("run", "quadratic", "--solver", "aid-fp", *changes, "--out", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "summary.json").read_text())["settings"]["adjoint"].startswith("FixedPoint(steps=3")
 
 
 def test_run_writes_each_leaf_by_its_path(call, tmp_path):

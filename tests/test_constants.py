@@ -53,7 +53,7 @@ def _spread(gradients):
 
 
 def test_blocks_are_measured_at_sizes_that_divide_the_rows():
-    rows = np.random.default_rng(0).normal(size=48).astype(np.float32)
+    rows = np.random.default_rng(0).normal(size=960).astype(np.float32)
     level = bl.Level(lambda x, y, batch: jnp.mean((y - batch) ** 2), data=bl.Blocks(rows), batch_size=12)
     problem = bl.Problem(bl.Level(lambda x, y, _: y**2), level)
     constants = bl.measure_constants(problem, 1.0, 0.5, key=KEY)

@@ -30,7 +30,7 @@ def rotated(eigenvalues, seed=0):
 
 
 def test_extreme_eigenvalues_and_residuals(x64):
-    spectrum = lanczos(hessian_of(rotated(np.linspace(-0.3, 7.0, 30))), key=KEY)
+    spectrum = lanczos(hessian_of(rotated(np.linspace(-0.3, 7.0, 30))), key=KEY, tolerance=1e-12)
     assert spectrum.least == pytest.approx(-0.3, abs=1e-10)
     assert spectrum.largest == pytest.approx(7.0, abs=1e-10)
     assert spectrum.least_residual < 1e-7 and spectrum.largest_residual < 1e-7
@@ -64,7 +64,9 @@ def test_largest_only_does_not_wait_for_the_least(x64):
 
 
 def test_a_hessian_that_is_not_finite_gives_nan():
-    assert np.isnan(lanczos(hessian_of(np.full((3, 3), np.inf)), key=KEY).least)
+    level = bl.Level(lambda x, y, _: jnp.sum(1e30 * y**4))
+    spectrum = lanczos(Hessian(level, jnp.zeros(1), jnp.full(3, 1e5), level.everything()), key=KEY)
+    assert np.isnan([spectrum.least, spectrum.largest, spectrum.least_residual]).all()
 
 
 def tree_loss(x, y, batch):
@@ -87,13 +89,12 @@ def dense_cross(level, x, y):
     return jax.jacobian(jax.grad(lambda u, w: level.loss(x_tree(u), y_tree(w), rows), 0), 1)(x_flat, y_flat)
 
 
-@pytest.mark.parametrize("rows", [2, 12], ids=["x short", "x long"])
-def test_norm_of_the_cross_product(x64, rows):
-    level, x, y = tree_problem(rows, None)
+def test_norm_of_the_cross_product(x64):
+    level, x, y = tree_problem(12, None)
     expected = np.linalg.norm(dense_cross(level, x, y), 2)
     operator = CrossGram(level, x, y, level.everything())
+    assert operator.like is operator.y
     gram = lanczos(operator, key=KEY, largest_only=True)
-    assert operator.like is (x if rows < 0 else y)
     np.testing.assert_allclose(np.sqrt(gram.largest), expected, rtol=1e-6)
 
 

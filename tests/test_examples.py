@@ -33,8 +33,8 @@ def test_own_outer_loop_lowers_the_validation_loss():
     assert losses[-1] < losses[0] - 0.001
 
 
-def snippets():
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+def snippets(page="README.md"):
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("code", snippets())
@@ -46,3 +46,12 @@ def test_readme_snippet_runs(code):
 
 def test_the_readme_has_snippets():
     assert snippets()
+
+
+def test_the_page_for_users_of_jaxopt_is_one_program_that_runs():
+    names = {}
+    for code in snippets("docs/from_jaxopt.md"):
+        exec(compile(code, "from_jaxopt.md", "exec"), names)
+    start, *_, by_adam = (float(loss) for loss in names["losses"])
+    assert by_adam < 0.9 * start
+    assert by_adam == pytest.approx(float(names["value"]), rel=0.01)  # by L-BFGS

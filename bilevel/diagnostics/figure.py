@@ -30,7 +30,7 @@ def _empty(axes: Axes, text: str) -> None:
 def _noise(axes: Axes, report: Report) -> None:
     axes.set_title("Gradient noise")
     c = report.constants
-    drawn = [name for name in c.sigma if c.sigma[name] > 0]
+    drawn = [name for name in c.sigma if c.sigma[name] > 1e-4 * max(c.sigma.values())]  # the rest is rounding
     if not drawn:
         return _empty(axes, "no noise: the levels have no rows to draw")
     for name, colour, marker in zip(("F_x", "F_y", "G_y"), (GREEN, BLUE, ORANGE), "s^o", strict=True):
@@ -42,7 +42,7 @@ def _noise(axes: Axes, report: Report) -> None:
             norm = {"F_x": c.F_x_norm, "F_y": c.F_y_norm, "G_y": c.G_y_norm}[name]
             axes.axhline(norm, color=colour, ls=":", lw=1, label=f"‖{name}‖ on all rows")
     axes.set(xscale="log", yscale="log", xlabel="batch size b, in rows", ylabel="standard deviation of the gradient")
-    axes.legend(frameon=False, fontsize=8, ncols=len(drawn), loc="lower left", bbox_to_anchor=(0, 0))
+    axes.legend(frameon=False, fontsize=8, ncols=len(drawn), loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
 
 def _spectrum(axes: Axes, report: Report) -> None:

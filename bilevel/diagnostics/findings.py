@@ -74,13 +74,12 @@ def _independent(report: "Report") -> Iterator[Finding]:
 def _curvature(report: "Report") -> Iterator[Finding]:
     c = report.constants
     if not report.strongly_convex:
-        least = max(-c.mu, 0.0) + 1e-3 * max(abs(c.L), abs(c.mu))
         single = c.epsilon > 1e-10
         yield Finding(
             "not strongly convex",
             f"the lower level is not strongly convex here (smallest curvature {_short(c.mu)} ± "
             f"{_short(max(c.mu_residual, c.rounding))}, largest {_short(c.L)}): add a regulariser (c/2)‖y‖² of at "
-            f"least c = {_short(least)}, which leaves κ ≤ 1000"
+            f"least c = {_regulariser(c, 1e3)}, which leaves κ ≤ 1000"
             + ("; or, if it should be, measure it in float64." if single and abs(c.mu) <= c.rounding else "."),
         )
     elif c.kappa * c.epsilon > ROUNDING:
@@ -88,13 +87,15 @@ def _curvature(report: "Report") -> Iterator[Finding]:
             "rounding",
             f"κ = {_short(c.kappa)} times the rounding of {report.dtype} is {_short(c.kappa * c.epsilon)}: the "
             f"adjoint is lost in it. Use float64, or a regulariser (c/2)‖y‖² of at least c = "
-            f"{_short(_regulariser(c, GOAL / c.epsilon))}.",
+            f"{_regulariser(c, GOAL / c.epsilon)}.",
         )
 
 
-def _regulariser(c: Any, kappa: float) -> float:
-    """The c > 0 for which (L + c)/(μ + c) is `kappa`."""
-    return (c.L - kappa * c.mu) / (kappa - 1)
+def _regulariser(c: Any, kappa: float) -> str:
+    """The c > 0 for which (L + c)/(μ + c) is `kappa`, rounded up to three digits; 0.001 for a loss that is all flat."""
+    least = (c.L - kappa * c.mu) / (kappa - 1) or 1e-3
+    digit = 10.0 ** (math.floor(math.log10(least)) - 2)
+    return _short(math.ceil(least / digit) * digit)
 
 
 def _lower(report: "Report") -> Iterator[Finding]:
@@ -129,7 +130,7 @@ def _adjoint(report: "Report") -> Iterator[Finding]:
         f"{_name(method)} leaves {_percent(report.adjoint_error)} of the adjoint, which moves the hypergradient by "
         f"{_percent(report.part_from_adjoint)} of its parts: {cause}{_more_terms(report, eta)}"
         + (
-            f", or a regulariser (c/2)‖y‖² of at least c = {_short(_regulariser(c, 1e3))}, which leaves κ = 1000."
+            f", or a regulariser (c/2)‖y‖² of at least c = {_regulariser(c, 1e3)}, which leaves κ = 1000."
             if name == "ill-conditioned"
             else "."
         ),

@@ -87,7 +87,7 @@ class Report:
         return len(self.distances)
 
     def __str__(self) -> str:
-        c = self.constants
+        c, convex = self.constants, self.strongly_convex
         batches = ", ".join(f"{name} {size or 'all'} of {rows}" for name, size, rows in self.batches)
         rows = [
             ("method", type(self.method).__name__, f"{self.dtype}; batches: {batches}"),
@@ -103,14 +103,14 @@ class Report:
             (
                 "‖G_y‖",
                 _number(c.G_y_norm),
-                f"y is {_number(self.distance)} from y*, at most {_number(self.distance_bound)}",
+                f"y is {_number(self.distance)} from y*, at most {_number(self.distance_bound)}" if convex else "",
             ),
             (
                 "‖Hv − F_y‖/‖F_y‖",
                 _number(self.adjoint_residual),
-                f"{_number(self.adjoint_error)} of the adjoint is missing",
+                f"{_number(self.adjoint_error)} of the adjoint is missing" if convex else "",
             ),
-            ("‖∇Φ‖", _number(self.norm), f"‖F_x‖ + ‖Jv‖ = {_number(self.scale)}"),
+            ("‖∇Φ‖" if convex else "‖h‖", _number(self.norm), f"‖F_x‖ + ‖Jv‖ = {_number(self.scale)}"),
             ("error, estimated", _number(self.error_estimate), "relative, from the two residuals"),
             ("error, actual", _number(self.error), f"by {self.reference} at y* by Newton's method"),
             (
@@ -121,6 +121,7 @@ class Report:
             ("bias", _number(self.bias), f"± {_number(self.bias_error)}, relative, of the mean of {self.draws} draws"),
             ("spread", _number(self.spread), "relative, of one draw"),
         ]
+        rows = [row for row in rows if row[1] != "nan"]
         first, second = (max(len(row[i]) for row in rows) for i in (0, 1))
         lines = [f"{label:<{first}}  {value:>{second}}  {remark}".rstrip() for label, value, remark in rows]
         found = [f"! {finding}" for finding in self.findings] or ["No findings."]

@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array, Float, PyTree, Scalar
 
 from bilevel import oracles, trees
-from bilevel.constants import on_all_rows
+from bilevel.constants import at_least_single, on_all_rows
 from bilevel.curvature import Hessian, lanczos
 from bilevel.problem import Level, Problem
 from bilevel.solution import DIAGNOSED
@@ -45,10 +45,10 @@ class Watch:
         if step % self.every:
             return dict.fromkeys(DIAGNOSED, math.nan)
         upper, lower = self._problem.upper, self._problem.lower
-        residual = float(_lower_residual(lower, state.x, state.y))
-        v = _adjoint(state)
-        adjoint = math.nan if v is None else float(_adjoint_residual(upper, lower, state.x, state.y, v))
-        hessian = Hessian(lower, state.x, state.y, lower.everything())
+        x, y, v = at_least_single((state.x, state.y, _adjoint(state)))
+        residual = float(_lower_residual(lower, x, y))
+        adjoint = math.nan if v is None else float(_adjoint_residual(upper, lower, x, y, v))
+        hessian = Hessian(lower, x, y, lower.everything())
         curvature = lanczos(hessian, key=jax.random.key(0), most=_LANCZOS_STEPS)
         self._warn(step, residual, curvature.least, curvature.rounding)
         return dict(zip(DIAGNOSED, (residual, adjoint, curvature.least, curvature.largest), strict=True))

@@ -10,6 +10,7 @@ import jax
 from bilevel.experiments import records, settings
 from bilevel.experiments.records import Comparison, Run
 from bilevel.experiments.references import references
+from bilevel.experiments.settings import Setting
 from bilevel.solution import RESERVED, RESULTS, Solution
 from bilevel.solve import solve
 from bilevel.solvers.base import AbstractSolver
@@ -80,28 +81,29 @@ def compare(
 
     **Arguments**
 
-    - `solvers`: names; default: all.
+    - `solvers`: names; default: all that have settings for the task and its data set.
     - `seeds`: their number, or the seeds. Each redraws what the task draws (split, noise) and the run's key.
     - `steps` for each solver, or `seconds` of stepping, compilation apart; default: the settings' steps.
-    - `task_settings`: changed arguments of the task.
+    - `task_settings`: changed arguments of the task. They win over those that a solver's own settings ask for.
     - `out`: a directory for `results.csv`, `summary.json` and `curves.png`.
     - `console`: a `rich` console that shows the progress; None is silent.
 
     A run that fails is recorded as such and the others go on. Ctrl-C ends the comparison: what has finished
     is kept, written, and `interrupted` is set.
     """
-    names = list(SOLVERS) if solvers is None else list(dict.fromkeys(solvers))
     changes = dict(task_settings or {})
+    known = settings.settings_of(task_name, changes)
+    names = [name for name in SOLVERS if name in known] if solvers is None else list(dict.fromkeys(solvers))
     built = {name: settings.settings(task_name, name, changes) for name in names}
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    defaults = {name: settings.default_steps(task_name, name, changes) for name in names}
-    budget = _budget(defaults, seeds, steps, seconds)
+    budget = _budget({name: known[name].steps for name in names}, seeds, steps, seconds)
+    own = {name: known[name].task | changes for name in names if known[name].task}
     first = settings.make_task(task_name, seeds[0], changes)  # wrong arguments fail before any run
     comparison = Comparison(
         task=task_name,
         arguments=settings.task_arguments(task_name) | changes,
         score=first.score,
-        solvers={name: settings.describe(solver) for name, solver in built.items()},
+        solvers={name: settings.describe(solver) | _asked(known[name], changes) for name, solver in built.items()},
         seeds=seeds,
         budget=budget,
     )
@@ -111,13 +113,18 @@ def compare(
         with _progress(console, len(names) * len(seeds)) as show:
             for seed in seeds:
                 task = first if seed == seeds[0] else settings.make_task(task_name, seed, changes)
-                _run_seed(comparison, task, built, seed, show)
+                _run_seed(comparison, task, built, own, seed, show)
     except KeyboardInterrupt:
         comparison.interrupted = True
     finally:
         if out is not None:
             records.write(comparison, out)
     return comparison
+
+
+def _asked(setting: Setting, changes: dict[str, Any]) -> dict[str, Any]:
+    """What the solver's own settings ask of the task, as the user left it."""
+    return {name: changes.get(name, value) for name, value in setting.task.items()}
 
 
 def _budget(defaults: dict[str, int], seeds: Sequence[int], steps: int | None, seconds: float | None) -> dict[str, Any]:
@@ -136,9 +143,17 @@ def _budget(defaults: dict[str, int], seeds: Sequence[int], steps: int | None, s
     return {"steps": {name: steps or default for name, default in defaults.items()}}
 
 
-def _run_seed(comparison: Comparison, task: Any, solvers: dict[str, AbstractSolver], seed: int, show: Show) -> None:
+def _run_seed(
+    comparison: Comparison,
+    shared: Any,
+    solvers: dict[str, AbstractSolver],
+    own: dict[str, dict[str, Any]],
+    seed: int,
+    show: Show,
+) -> None:
+    """All solvers on the shared task, but for those with task arguments of their own."""
     show(f"seed {seed}  reference rows", None)
-    for name, score in references(comparison.task, task).items():
+    for name, score in references(comparison.task, shared).items():
         comparison.references.setdefault(name, {})[seed] = score
     for name, solver in solvers.items():
         head = f"seed {seed}  {name:8}"
@@ -151,6 +166,7 @@ def _run_seed(comparison: Comparison, task: Any, solvers: dict[str, AbstractSolv
         steps = comparison.budget.get("steps", {}).get(name)
         seconds = comparison.budget.get("seconds")
         try:
+            task = settings.make_task(comparison.task, seed, own[name]) if name in own else shared
             solution = run(task, solver, seed=seed, steps=steps, seconds=seconds, on_chunk=on_chunk)
             done = Run.of(name, seed, solution)
         except KeyboardInterrupt as interruption:

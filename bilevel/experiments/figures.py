@@ -12,9 +12,11 @@ from matplotlib.ticker import EngFormatter
 from bilevel.experiments.records import Comparison, Run
 from bilevel.oracles import Tally
 
-# Okabe & Ito's palette for the colour-blind, without its yellow; markers tell the colours apart once more
+# Okabe & Ito's palette for the colour-blind, without its yellow; markers tell the colours apart once more, and dashes
+# one round of the colours from the next
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":")
 GRID_POINTS = 100
 LOG_FROM = 4.0  # the axes are logarithmic where the solvers' budgets differ by more than this factor
 
@@ -31,7 +33,7 @@ def _seconds(row: dict[str, Any]) -> float:
 
 def curves(comparison: Comparison) -> Figure:
     """The score against oracle calls and against seconds: mean over seeds, and a band of one standard error."""
-    figure = Figure(figsize=(12, 5), layout="constrained")
+    figure = Figure(figsize=(12, 5 + 0.25 * (len(comparison.solvers) // len(COLOURS))), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     log = _needs_log(comparison, _calls) or _needs_log(comparison, _seconds)
     _panel(left, comparison, _calls, log)
@@ -46,9 +48,11 @@ def curves(comparison: Comparison) -> Figure:
     _reference_lines(right, comparison, labelled=True)
     handles, labels = left.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(7, len(labels)), frameon=False)
+        columns = min(len(COLOURS), len(labels))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=3.5, frameon=False)
     seeds = len(comparison.seeds)
-    over = f"mean ± one standard error over {seeds} seeds" if seeds > 1 else "one seed"
+    band = "" if len(comparison.solvers) > len(COLOURS) else " ± one standard error"
+    over = f"mean{band} over {seeds} seeds" if seeds > 1 else "one seed"
     figure.suptitle(f"{comparison.task}{_short_arguments(comparison)}: {over}")
     return figure
 
@@ -69,6 +73,7 @@ def _needs_log(comparison: Comparison, position: Position) -> bool:
 
 
 def _panel(axes: Axes, comparison: Comparison, position: Position, log: bool) -> None:
+    crowded = len(comparison.solvers) > len(COLOURS)
     for i, name in enumerate(comparison.solvers):
         runs = _plotted(comparison, name)
         if not runs:
@@ -76,10 +81,13 @@ def _panel(axes: Axes, comparison: Comparison, position: Position, log: bool) ->
         where, mean, error = _mean_curve(runs, position, comparison.score)
         if log:  # a logarithmic axis has no place for the start
             where, mean, error = where[1:], mean[1:], error[1:]
-        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+        lap, place = divmod(i, len(COLOURS))
+        style = {"color": COLOURS[place], "linestyle": DASHES[lap % len(DASHES)], "linewidth": 1.1 if crowded else 1.6}
         spots = [*range(1 + i % 3, len(where) - 1, max(1, len(where) // 5)), len(where) - 1]
-        axes.plot(where, mean, color=colour, marker=marker, markevery=spots, markersize=5, linewidth=1.6, label=name)
-        axes.fill_between(where, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
+        marks = {"marker": MARKERS[(place + lap) % len(MARKERS)], "markevery": spots, "markersize": 4 if crowded else 5}
+        axes.plot(where, mean, label=name, **style, **marks)
+        if not crowded:  # many bands hide each other: the table has the errors
+            axes.fill_between(where, mean - error, mean + error, color=style["color"], alpha=0.15, linewidth=0)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if log:

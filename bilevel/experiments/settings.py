@@ -13,6 +13,7 @@ import equinox as eqx
 import numpy as np
 
 from bilevel import checks
+from bilevel.hypergradients.adjoint import ConjugateGradient
 from bilevel.solvers.base import AbstractSolver
 from bilevel.solvers.registry import get_solver
 from bilevel.steps import AbstractSchedule, Constant, GradientStep, InversePower, Rule, inverse_power
@@ -21,10 +22,14 @@ from bilevel.tasks import TASKS, get_task
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """A solver's arguments on a task, and its number of steps: about the same computing for each solver."""
+    """A solver's number of steps on a task and its arguments: about the same computing for each solver.
+
+    `task` holds what the solver needs of the task, unless the user has it otherwise.
+    """
 
     steps: int
     arguments: dict[str, Any]
+    task: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 SETTINGS: dict[str, dict[str, Setting]] = {
@@ -48,6 +53,74 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "fsla": Setting(4000, {"upper_step": 1.0, "lower_step": 0.1, "adjoint_step": 0.3, "storm_weight": 0.3}),
         "borep": Setting(4000, {"upper_step": 0.03, "lower_step": 0.1, "adjoint_step": 0.3}),
         "soba": Setting(8000, {"upper_step": 1.0, "lower_step": 0.1, "adjoint_step": 0.03}),
+        "saba": Setting(8000, {"upper_step": 3.0, "lower_step": 0.3, "adjoint_step": 0.1}, task={"source": "blocks"}),
+        "masoba": Setting(8000, {"upper_step": 1.0, "lower_step": 0.1, "adjoint_step": 0.03, "average_weight": 0.1}),
+        # BA and BSA from the last y, and BA's system by a few steps, as the experiments of later papers have it:
+        # a dense system takes 650 products a step
+        "ba": Setting(
+            1000,
+            {"upper_step": 10.0, "lower_step": 0.1, "adjoint": ConjugateGradient(steps=10), "warm_start": True},
+        ),
+        "bsa": Setting(
+            1000,
+            {"upper_step": 10.0, "lower_step": 0.1, "neumann_order": 50, "neumann_step": 2.0, "warm_start": True},
+        ),
+        "ttsa": Setting(2000, {"upper_step": 3.0, "lower_step": 0.1, "neumann_order": 50, "neumann_step": 2.0}),
+        "alset": Setting(
+            1500, {"upper_step": 3.0, "lower_step": 0.3, "inner_steps": 3, "neumann_order": 50, "neumann_step": 2.0}
+        ),
+        "amigo": Setting(
+            1000,
+            {"upper_step": 30.0, "lower_step": 0.1, "adjoint_step": 0.1, "inner_steps": 10, "adjoint_steps": 10},
+        ),
+        # an eigendecomposition of 650 x 650 entries a step: few steps, and still the longest runs of all
+        "stable": Setting(100, {"upper_step": 30.0, "lower_step": 0.5, "storm_weight": 0.3, "strong_convexity": 0.03}),
+        "svrb": Setting(100, {"upper_step": 100.0, "lower_step": 2.0, "storm_weight": 0.3, "strong_convexity": 0.01}),
+        "mrbo": Setting(
+            1000,
+            {
+                "upper_step": 30.0,
+                "lower_step": 0.3,
+                "neumann_order": 50,
+                "neumann_step": 2.0,
+                "upper_storm_weight": 0.3,
+                "lower_storm_weight": 0.3,
+            },
+        ),
+        "vrbo": Setting(
+            200,
+            {
+                "upper_step": 30.0,
+                "lower_step": 1.0,
+                "inner_steps": 5,
+                "neumann_order": 30,
+                "neumann_step": 2.0,
+                "period": 5,
+            },
+        ),
+        "f2sa": Setting(
+            1000,
+            {
+                "upper_step": 30.0,
+                "penalised_step": 0.1,
+                "lower_step": 0.1,
+                "multiplier": 0.3,
+                "inner_steps": 10,
+            },
+        ),
+        "hoag": Setting(
+            100,
+            {
+                "upper_step": 100.0,
+                "lower_step": 2.0,
+                "strong_convexity": 2e-3,
+                "inner_steps": 100,
+                "adjoint_steps": 20,
+            },
+        ),
+        "reverse": Setting(300, {"upper_step": 300.0, "lower_step": 0.3, "inner_steps": 100}),
+        "aid-fp": Setting(1000, {"upper_step": 30.0, "lower_step": 0.3, "inner_steps": 10, "adjoint_steps": 50}),
+        "aid-cg": Setting(800, {"upper_step": 10.0, "lower_step": 0.1, "inner_steps": 10, "adjoint_steps": 10}),
     },
     "quadratic": {
         "itd": Setting(400, {"upper_step": 0.3, "lower_step": 0.1, "inner_steps": 100}),
@@ -71,6 +144,70 @@ SETTINGS: dict[str, dict[str, Setting]] = {
             4000, {"upper_step": inverse_power(1.0, 1.0, offset=50.0), "lower_step": 0.1, "adjoint_step": 0.1}
         ),
         "soba": Setting(4000, {"upper_step": 0.03, "lower_step": 0.1, "adjoint_step": 0.1}),
+        "saba": Setting(4000, {"upper_step": 0.03, "lower_step": 0.1, "adjoint_step": 0.1}, task={"source": "blocks"}),
+        "masoba": Setting(4000, {"upper_step": 0.03, "lower_step": 0.1, "adjoint_step": 0.1, "average_weight": 0.1}),
+        "ba": Setting(400, {"upper_step": 0.3, "lower_step": 2 / 11, "inner_steps": 50}),
+        # a random truncation leaves noise in every step: 1/k steps
+        "bsa": Setting(
+            4000,
+            {"upper_step": inverse_power(4.0, 1.0, 400.0), "lower_step": 0.1, "neumann_order": 50, "neumann_step": 0.1},
+        ),
+        "ttsa": Setting(
+            8000,
+            {"upper_step": inverse_power(4.0, 1.0, 400.0), "lower_step": 0.1, "neumann_order": 50, "neumann_step": 0.1},
+        ),
+        "alset": Setting(
+            8000,
+            {
+                "upper_step": inverse_power(4.0, 1.0, 400.0),
+                "lower_step": 0.1,
+                "inner_steps": 1,
+                "neumann_order": 50,
+                "neumann_step": 0.1,
+            },
+        ),
+        "amigo": Setting(
+            400,
+            {"upper_step": 0.3, "lower_step": 0.1, "adjoint_step": 0.1, "inner_steps": 10, "adjoint_steps": 10},
+        ),
+        "stable": Setting(4000, {"upper_step": 0.03, "lower_step": 0.1, "storm_weight": 0.1, "strong_convexity": 1.0}),
+        "svrb": Setting(4000, {"upper_step": 0.03, "lower_step": 0.1, "storm_weight": 0.1, "strong_convexity": 1.0}),
+        "mrbo": Setting(
+            4000,
+            {
+                "upper_step": 0.03,
+                "lower_step": 0.1,
+                "neumann_order": 100,
+                "neumann_step": 0.1,
+                "upper_storm_weight": 0.1,
+                "lower_storm_weight": 0.1,
+            },
+        ),
+        "vrbo": Setting(
+            400,
+            {
+                "upper_step": 0.1,
+                "lower_step": 0.1,
+                "inner_steps": 10,
+                "neumann_order": 100,
+                "neumann_step": 0.1,
+                "period": 10,
+            },
+        ),
+        "f2sa": Setting(
+            4000,
+            {
+                "upper_step": 0.03,
+                "penalised_step": 1e-4,
+                "lower_step": 0.1,
+                "multiplier": 1000.0,
+                "inner_steps": 10,
+            },
+        ),
+        "hoag": Setting(400, {"upper_step": 0.3, "lower_step": 0.1, "strong_convexity": 1.0}),
+        "reverse": Setting(400, {"upper_step": 0.3, "lower_step": 0.1, "inner_steps": 100}),
+        "aid-fp": Setting(400, {"upper_step": 0.3, "lower_step": 0.1, "inner_steps": 10, "adjoint_steps": 100}),
+        "aid-cg": Setting(400, {"upper_step": 0.3, "lower_step": 0.1, "inner_steps": 10, "adjoint_steps": 10}),
     },
 }
 
@@ -113,29 +250,31 @@ def setting(task_name: str, solver_name: str, changes: Mapping[str, Any] | None 
 
     An unknown task or solver is an error with the nearest names.
     """
-    checks.one_of("task", task_name, TASKS)
     get_solver(solver_name)
-    of_task = SETTINGS.get(f"{task_name} {(changes or {}).get('dataset')}", SETTINGS.get(task_name, {}))
-    found = of_task.get(solver_name)
-    if found is None:
-        raise ValueError(f"settings: none for {solver_name!r} on {task_name!r}; add them to {__name__}.SETTINGS")
-    return found
+    of_task = settings_of(task_name, changes)
+    if solver_name not in of_task:
+        given = f" with {dict(changes)}" if changes else ""
+        raise ValueError(f"settings: none for {solver_name!r} on {task_name!r}{given}; add them to {__name__}.SETTINGS")
+    return of_task[solver_name]
+
+
+def settings_of(task_name: str, changes: Mapping[str, Any] | None = None) -> dict[str, Setting]:
+    """The same for every solver that has settings there."""
+    checks.one_of("task", task_name, TASKS)
+    return SETTINGS.get(f"{task_name} {(changes or {}).get('dataset')}", SETTINGS.get(task_name, {}))
 
 
 def settings(task_name: str, solver_name: str, changes: Mapping[str, Any] | None = None) -> AbstractSolver:
-    """The solver with its settings for the task, with some of its arguments changed.
+    """The solver with its settings for the task, but with those of its arguments that `changes` holds.
 
     Example:
         >>> from bilevel.experiments.settings import settings
-        >>> type(settings("quadratic", "soba")).__name__
-        'SOBA'
+        >>> settings("quadratic", "aid-fp", {"adjoint_steps": 3}).adjoint.steps
+        3
     """
-    return get_solver(solver_name)(**setting(task_name, solver_name, changes).arguments)
-
-
-def default_steps(task_name: str, solver_name: str, changes: Mapping[str, Any] | None = None) -> int:
-    """The solver's number of steps on the task."""
-    return setting(task_name, solver_name, changes).steps
+    arguments = setting(task_name, solver_name, changes).arguments
+    own, _ = divide(changes or {}, task_name, solver_name)
+    return get_solver(solver_name)(**(arguments | own))
 
 
 def task_arguments(task_name: str) -> dict[str, Any]:
@@ -174,21 +313,13 @@ def parse(assignments: Iterable[str]) -> dict[str, Any]:
     return parsed
 
 
-def divide(changes: dict[str, Any], task_name: str, solver: AbstractSolver) -> tuple[dict[str, Any], dict[str, Any]]:
+def divide(changes: Mapping[str, Any], task_name: str, solver_name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Changes of a run, as those of the solver and those of the task."""
-    of_solver = [field.name for field in dataclasses.fields(solver)]
+    of_solver = inspect.signature(get_solver(solver_name)).parameters
     for name in changes:
         checks.one_of("setting", name, [*of_solver, *task_arguments(task_name)])
     inside = {name: value for name, value in changes.items() if name in of_solver}
     return inside, {name: value for name, value in changes.items() if name not in of_solver}
-
-
-def override(solver: AbstractSolver, changes: dict[str, Any]) -> AbstractSolver:
-    """The solver with some hyperparameters changed; its own checks apply."""
-    for name, value in changes.items():
-        if isinstance(getattr(solver, name), bool) and not isinstance(value, bool):
-            raise TypeError(f"{name}: got {value!r}; pass True or False")
-    return dataclasses.replace(solver, **changes)  # pyright: ignore[reportArgumentType]
 
 
 def describe(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from typing import Any
 
 from rich import box
@@ -129,9 +130,9 @@ def catalogue() -> list[Table]:
     from bilevel.solvers.registry import SOLVERS
     from bilevel.tasks import TASKS
 
-    solvers = _table("Solvers", "name", "what it does", "paper", left=(0, 1, 2))
+    solvers = _table("Solvers", "name", "in Python", "what it does", "source", left=(0, 1, 2, 3))
     for name, solver in SOLVERS.items():
-        solvers.add_row(name, first_line(solver), reference(solver))
+        solvers.add_row(name, f"bl.{solver.__name__}", first_line(solver), reference(solver))
     tasks = _table("Tasks", "name", "what it is", left=(0, 1))
     for name, factory in TASKS.items():
         tasks.add_row(name, first_line(factory))
@@ -147,7 +148,7 @@ def first_line(thing: Any) -> str:
 
 
 def reference(thing: Any) -> str:
-    """The docstring's paragraph that names the paper."""
+    """The docstring's paragraph that names the paper, without the title."""
     paragraphs = (inspect.getdoc(thing) or "").split("\n\n")
     found = next((paragraph for paragraph in paragraphs if paragraph.startswith("Reference:")), "")
-    return " ".join(found.removeprefix("Reference:").split())
+    return re.sub('"[^"]*", ', "", " ".join(found.removeprefix("Reference:").split()))

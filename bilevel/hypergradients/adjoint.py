@@ -1,8 +1,8 @@
 """Solvers of the adjoint system H v = b, where H = ∇²_yy g and b = F_y, from products with H alone.
 
 Each is a module of settings, called as `method(level, x, y, rhs, start, batch=batch, key=key)`, and gives an
-`Adjoint`. Methods that need one and the same H throughout take it on `batch`; the Neumann series draw a fresh
-batch for each factor, from `key`. A step that is a schedule sees `t`.
+`Adjoint`; a `start` of None is zero. Methods that need one and the same H throughout take it on `batch`; the Neumann
+series draw a fresh batch for each factor, from `key`. A step that is a schedule sees `t`.
 """
 
 import abc
@@ -40,12 +40,25 @@ class AbstractAdjoint(Settings):
 
     @abc.abstractmethod
     def __call__(
-        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
+        self,
+        level: Level,
+        x: Tree,
+        y: Tree,
+        rhs: Tree,
+        start: Tree | None,
+        *,
+        batch: Batch,
+        key: PRNGKeyArray,
+        t: Any = 0,
     ) -> Adjoint: ...
 
     def cross_product(self, level: Level, x: Tree, y: Tree, v: Tree, batch: Batch) -> Tree:
         """J[v], by which v enters the hypergradient."""
         return oracles.cross_product(level, x, y, v, batch)
+
+    def cross_cost(self, size: int) -> dict[str, int]:
+        """What that costs on a batch of `size`, as `Tally.add` takes it."""
+        return {"J": size}
 
 
 class ConjugateGradient(AbstractAdjoint):
@@ -71,13 +84,22 @@ class ConjugateGradient(AbstractAdjoint):
         checks.nonnegative("absolute_tolerance", self.absolute_tolerance)
 
     def __call__(
-        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
+        self,
+        level: Level,
+        x: Tree,
+        y: Tree,
+        rhs: Tree,
+        start: Tree | None,
+        *,
+        batch: Batch,
+        key: PRNGKeyArray,
+        t: Any = 0,
     ) -> Adjoint:
         def hessian(u: Tree) -> Tree:
             return oracles.hessian_product(level, x, y, u, batch)
 
         # for the correction of `start`, in units of the largest entry of its residual: a small one's squares underflow
-        residual = trees.sub(rhs, hessian(start))
+        residual = rhs if start is None else trees.sub(rhs, hessian(start))
         size = trees.largest(residual)
         size = jnp.where(size > 0, size, 1)
         residual, scaled = trees.divide(residual, size), trees.divide(rhs, size)
@@ -101,6 +123,8 @@ class ConjugateGradient(AbstractAdjoint):
 
         carry = (0, trees.zeros_like(rhs), residual, residual, rr, jnp.array(True))
         i, v, _, _, _, convex = jax.lax.while_loop(going_on, step, carry)
+        if start is None:
+            return Adjoint(trees.scale(size, v), (i, batch.size), convex)
         return Adjoint(trees.axpy(size, v, start), (i + 1, batch.size), convex)
 
 
@@ -131,7 +155,16 @@ class Neumann(AbstractAdjoint):
             checks.count("batch_sizes", size)
 
     def __call__(
-        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
+        self,
+        level: Level,
+        x: Tree,
+        y: Tree,
+        rhs: Tree,
+        start: Tree | None,
+        *,
+        batch: Batch,
+        key: PRNGKeyArray,
+        t: Any = 0,
     ) -> Adjoint:
         eta = self.step(t)
 
@@ -174,7 +207,16 @@ class RandomNeumann(AbstractAdjoint):
         check_count("order", self.order)
 
     def __call__(
-        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
+        self,
+        level: Level,
+        x: Tree,
+        y: Tree,
+        rhs: Tree,
+        start: Tree | None,
+        *,
+        batch: Batch,
+        key: PRNGKeyArray,
+        t: Any = 0,
     ) -> Adjoint:
         eta, order = self.step(t), count_at(self.order, t, least=1)
         length_key, factor_key = jax.random.split(key)
@@ -207,7 +249,16 @@ class FixedPoint(AbstractAdjoint):
         checks.count("steps", self.steps)
 
     def __call__(
-        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
+        self,
+        level: Level,
+        x: Tree,
+        y: Tree,
+        rhs: Tree,
+        start: Tree | None,
+        *,
+        batch: Batch,
+        key: PRNGKeyArray,
+        t: Any = 0,
     ) -> Adjoint:
         eta = self.step(t)
 
@@ -215,6 +266,7 @@ class FixedPoint(AbstractAdjoint):
             Hv = oracles.hessian_product(level, x, y, v, batch)
             return trees.axpy(-eta, trees.sub(Hv, rhs), v)
 
+        start = trees.zeros_like(rhs) if start is None else start
         return Adjoint(jax.lax.fori_loop(0, self.steps, step, start), self.steps * batch.size)
 
 
@@ -237,7 +289,16 @@ class Direct(AbstractAdjoint):
         checks.positive("max_bytes", self.max_bytes)
 
     def __call__(
-        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
+        self,
+        level: Level,
+        x: Tree,
+        y: Tree,
+        rhs: Tree,
+        start: Tree | None,
+        *,
+        batch: Batch,
+        key: PRNGKeyArray,
+        t: Any = 0,
     ) -> Adjoint:
         dim = sum(leaf.size for leaf in jax.tree.leaves(y))
         needed = dim**2 * jnp.result_type(*jax.tree.leaves(y)).itemsize

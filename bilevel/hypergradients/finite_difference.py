@@ -51,7 +51,16 @@ class FiniteDifference(AbstractAdjoint):
         checks.positive("radius", self.radius)
 
     def __call__(
-        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
+        self,
+        level: Level,
+        x: Tree,
+        y: Tree,
+        rhs: Tree,
+        start: Tree | None,
+        *,
+        batch: Batch,
+        key: PRNGKeyArray,
+        t: Any = 0,
     ) -> Adjoint:
         return Adjoint(trees.scale(self.step(t), rhs), 0)
 
@@ -65,3 +74,6 @@ class FiniteDifference(AbstractAdjoint):
         ahead = oracles.gradient_x(level, x, trees.add(y, shift), batch)
         behind = oracles.gradient_x(level, x, trees.sub(y, shift), batch)
         return trees.scale(size * norm / (2 * self.radius), trees.sub(ahead, behind))
+
+    def cross_cost(self, size: int) -> dict[str, int]:
+        return {"G": 2 * size}

@@ -14,12 +14,11 @@ Tree = PyTree[Any]
 
 
 class Implicit(eqx.Module):
-    """A hypergradient h, the adjoint behind it, and the sizes of the two batches it drew."""
+    """A hypergradient h, the adjoint behind it, and what it cost, as `Tally.add` takes it."""
 
     h: Tree
     adjoint: Adjoint
-    upper_size: int = eqx.field(static=True)
-    lower_size: int = eqx.field(static=True)
+    cost: dict[str, Any]
 
 
 def implicit(
@@ -32,7 +31,7 @@ def implicit(
     *,
     key: PRNGKeyArray,
 ) -> Implicit:
-    """h = F_x(x, y; ξ) − J(x, y; ζ_0)[v], where `method` solves H(x, y) v = F_y(x, y; ξ) from `start` (default 0).
+    """h = F_x(x, y; ξ) − J(x, y; ζ_0)[v], where `method` solves H(x, y) v = F_y(x, y; ξ) from `start` (None: 0).
 
     ξ and ζ_0 are independent batches; a method that needs one H throughout takes it on ζ_0, the others draw their own.
     The leaves of h may be `SparseRows`.
@@ -40,7 +39,7 @@ def implicit(
     upper_key, lower_key, adjoint_key = jax.random.split(key, 3)
     xi, zeta_0 = problem.upper.draw(upper_key), problem.lower.draw(lower_key)
     F_x, F_y = oracles.upper_gradients(problem.upper, x, y, xi)
-    start = trees.zeros_like(F_y) if start is None else start
     adjoint = method(problem.lower, x, y, F_y, start, batch=zeta_0, key=adjoint_key, t=t)
     Jv = method.cross_product(problem.lower, x, y, adjoint.v, zeta_0)
-    return Implicit(trees.sub(F_x, Jv), adjoint, xi.size, zeta_0.size)
+    cost = {"F": xi.size, "H": adjoint.products, **method.cross_cost(zeta_0.size)}
+    return Implicit(trees.sub(F_x, Jv), adjoint, cost)

@@ -53,7 +53,16 @@ class Nystrom(AbstractAdjoint):
         checks.positive("damping", self.damping)
 
     def __call__(
-        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
+        self,
+        level: Level,
+        x: Tree,
+        y: Tree,
+        rhs: Tree,
+        start: Tree | None,
+        *,
+        batch: Batch,
+        key: PRNGKeyArray,
+        t: Any = 0,
     ) -> Adjoint:
         flat, unravel = ravel_pytree(rhs)
         b = flat.astype(jnp.promote_types(flat.dtype, jnp.float32))  # there is no factorisation in half precision
@@ -66,7 +75,7 @@ class Nystrom(AbstractAdjoint):
         omega, _ = jnp.linalg.qr(jax.random.normal(key, (b.size, k), b.dtype))
         C = jax.lax.map(hessian, omega.T).T  # one by one: networks run faster so on a CPU, in the memory of one product
         w, V = jnp.linalg.eigh(omega.T @ C)
-        kept = w > k * jnp.finfo(flat.dtype).eps * jnp.abs(w).max()  # the rest of W is rounding or not convex
+        kept = w > k * jnp.finfo(flat.dtype).eps * jnp.abs(w).max()  # of the rest, 1/w is rounding or not convex
         root = jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, w, 1)), 0)
         U, sigma, _ = jnp.linalg.svd(C @ (V * root[None, :]), full_matrices=False)  # Λ = σ²
 

@@ -164,7 +164,7 @@ def unroll(
     carry = (y, lower_step.init(y))
     carry = jax.lax.fori_loop(0, steps - kept, lambda i, carry: forward(carry, i)[0], carry)
     segments, last = _segments(steps - kept, steps, checkpoints)
-    carry, starts = jax.lax.scan(skip, carry, segments)
+    carry, starts = jax.lax.scan(skip, carry, segments) if len(segments) else (carry, None)
     (y, _), path = jax.lax.scan(forward, carry, last)
     F_x, p = oracles.upper_gradients(problem.upper, x, y, upper_batch)
 
@@ -175,8 +175,9 @@ def unroll(
         back = _rule_back(problem, x, lower_step, t)
         p = (p, trees.zeros_like(eqx.filter(lower_step.init(y), eqx.is_inexact_array)))
     hp, _ = jax.lax.scan(back, (h, p), path, reverse=True)
-    (h, _), _ = jax.lax.scan(again, hp, (starts, segments), reverse=True)
-    return Unrolled(h, y)
+    if len(segments):
+        hp, _ = jax.lax.scan(again, hp, (starts, segments), reverse=True)
+    return Unrolled(hp[0], y)
 
 
 def _segments(first: int, end: int, checkpoints: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -99,10 +99,9 @@ class AIDBiO(AbstractSolver):
         sample = implicit(problem, state.x, y, self.adjoint, v, t, key=adjoint_key)
         x, rule = self.upper_step(state.x, sample.h, state.rule, t)
 
-        b, adjoint = sample.lower_size, sample.adjoint
-        tally = state.tally.add(F=sample.upper_size, G=(inner_steps, b), H=adjoint.products, J=b)
-        convex = state.convex & adjoint.convex
-        return AIDState(problem.project(x), y, adjoint.v, state.start, rule, convex, tally)
+        tally = state.tally.add(G=(inner_steps, problem.lower.size)).add(**sample.cost)
+        convex = state.convex & sample.adjoint.convex
+        return AIDState(problem.project(x), y, sample.adjoint.v, state.start, rule, convex, tally)
 
     def is_convex(self, state: AIDState) -> Bool[Array, ""]:
         return state.convex

@@ -83,6 +83,5 @@ class ALSET(AbstractSolver):
         sample = implicit(problem, state.x, y, method, t=t, key=sample_key)
         x, rule = self.upper_step(state.x, sample.h, state.rule, t)
 
-        b = sample.lower_size
-        tally = state.tally.add(F=sample.upper_size, G=self.inner_steps * b, H=sample.adjoint.products, J=b)
+        tally = state.tally.add(G=self.inner_steps * problem.lower.size).add(**sample.cost)
         return ALSETState(problem.project(x), y, rule, tally)

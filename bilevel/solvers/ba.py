@@ -97,9 +97,8 @@ class BA(AbstractSolver):
         sample = implicit(problem, state.x, y, self.adjoint, t=t, key=sample_key)
         x, rule = self.upper_step(state.x, sample.h, state.rule, t)
 
-        b, adjoint = sample.lower_size, sample.adjoint
-        tally = state.tally.add(F=sample.upper_size, G=(inner_steps, b), H=adjoint.products, J=b)
-        return BAState(problem.project(x), y, state.start, rule, state.convex & adjoint.convex, tally)
+        tally = state.tally.add(G=(inner_steps, problem.lower.size)).add(**sample.cost)
+        return BAState(problem.project(x), y, state.start, rule, state.convex & sample.adjoint.convex, tally)
 
     def is_convex(self, state: BAState) -> Bool[Array, ""]:
         return state.convex
@@ -183,6 +182,5 @@ class BSA(AbstractSolver):
         sample = implicit(problem, state.x, y, method, t=t, key=sample_key)
         x, rule = self.upper_step(state.x, sample.h, state.rule, t)
 
-        b = sample.lower_size
-        tally = state.tally.add(F=sample.upper_size, G=(inner_steps, b), H=sample.adjoint.products, J=b)
+        tally = state.tally.add(G=(inner_steps, problem.lower.size)).add(**sample.cost)
         return BSAState(problem.project(x), y, state.start, rule, tally)

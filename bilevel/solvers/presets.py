@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from bilevel import checks
 from bilevel.hypergradients.adjoint import ConjugateGradient, FixedPoint
 from bilevel.solvers.aid import AIDBiO
 from bilevel.solvers.itd import ITDBiO
-from bilevel.steps import GradientStep, as_step
+from bilevel.steps import GradientStep, as_step, check_setting
 
 
 def reverse(upper_step: Any, lower_step: Any, inner_steps: int, truncation: int | None = None) -> ITDBiO:
@@ -46,6 +47,8 @@ def aid_fp(upper_step: Any, lower_step: Any, inner_steps: int, adjoint_steps: in
     Differences from the paper: no early stop.
     """
     step = as_step(lower_step)
+    check_setting("lower_step", step, checks.positive)
+    checks.count("adjoint_steps", adjoint_steps)
     if not isinstance(step, GradientStep):
         raise TypeError(f"lower_step: got {lower_step!r}; AID-FP iterates its map, so pass a number or a schedule")
     return AIDBiO(upper_step, step, inner_steps, FixedPoint(adjoint_steps, step.rate), adjoint_warm_start=False)
@@ -67,4 +70,5 @@ def aid_cg(upper_step: Any, lower_step: Any, inner_steps: int, adjoint_steps: in
 
     Differences from the paper: conjugate gradient stops early only once its residual is rounding.
     """
+    checks.count("adjoint_steps", adjoint_steps)
     return AIDBiO(upper_step, lower_step, inner_steps, ConjugateGradient(adjoint_steps), adjoint_warm_start=False)

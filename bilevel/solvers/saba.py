@@ -94,24 +94,28 @@ class SABA(AbstractSolver):
         _check_blocks("lower", lower)
         _check_blocks("upper", upper)
         v = trees.zeros_like(y)
+
+        def lower_sample(batch: Batch) -> Tree:
+            products = jax.eval_shape(lambda: oracles.lower_products(lower, x, y, v, batch)[1:])
+            return oracles.lower_gradient(lower, x, y, batch), *trees.zeros_like(products)  # H[0] = J[0] = 0
+
         tables = (
-            self._fill(lower, lambda batch: oracles.lower_products(lower, x, y, v, batch)),
+            self._fill(lower, lower_sample),
             self._fill(upper, lambda batch: oracles.upper_gradients(upper, x, y, batch)),
         )
         n, m = (lower.length, upper.length) if self.full_pass else (0, 0)
         rules = (self.upper_step.init(x), self.lower_step.init(y), self.adjoint_step.init(y))
-        return SABAState(x, y, v, *tables, rules, Tally.zero().add(F=m, G=n, H=n, J=n))
+        return SABAState(x, y, v, *tables, rules, Tally.zero().add(F=m, G=n))
 
     def _fill(self, level: Level, sample: Callable[[Batch], Tree]) -> SAGATable:
         """The table of all blocks, by a pass over them, or of zeros."""
-        blocks = level.length // level.size
 
         def fill() -> Tree:
             if level.batch_size is None:
                 return jax.tree.map(lambda leaf: leaf[None], sample(level.everything()))
-            return jax.lax.map(lambda start: sample(level.take(start)), level.size * jnp.arange(blocks))
+            return jax.lax.map(lambda start: sample(level.take(start)), jnp.arange(0, level.length, level.size))
 
-        return SAGATable.of(fill() if self.full_pass else trees.zeros_like(jax.eval_shape(fill)), blocks)
+        return SAGATable.of(fill() if self.full_pass else trees.zeros_like(jax.eval_shape(fill)))
 
     def step(self, problem: Problem, state: SABAState, t: Any, *, key: PRNGKeyArray) -> SABAState:
         x, y, v = state.x, state.y, state.v

@@ -101,7 +101,7 @@ class StocBiO(AbstractSolver):
         D_F, D_G = upper.draw(F_key), lower.draw(G_key, self.cross_batch_size)
         F_x, F_y = oracles.upper_gradients(upper, x, y, D_F)
         neumann = Neumann(self.neumann_order, self.neumann_step, self.hessian_batch_sizes)
-        adjoint = neumann(lower, x, y, F_y, F_y, batch=D_G, key=B_key, t=t)
+        adjoint = neumann(lower, x, y, F_y, None, batch=D_G, key=B_key, t=t)
         Jv = oracles.cross_product(lower, x, y, adjoint.v, D_G)
         x, rule = self.upper_step(x, trees.sub(F_x, Jv), state.rule, t)
 

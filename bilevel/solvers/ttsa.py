@@ -106,6 +106,5 @@ class TTSA(AbstractSolver):
         sample = implicit(problem, state.x, y, method, t=t, key=sample_key)
         x, x_rule = self.upper_step(state.x, sample.h, x_rule, t)
 
-        b = zeta.size
-        tally = state.tally.add(F=sample.upper_size, G=b, H=sample.adjoint.products, J=b)
+        tally = state.tally.add(G=zeta.size).add(**sample.cost)
         return TTSAState(problem.project(x), y, (x_rule, y_rule), tally)

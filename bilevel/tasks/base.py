@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import PyTree
 
+from bilevel.data import Blocks, Rows
 from bilevel.problem import Problem
+
+SOURCES = {"rows": Rows, "blocks": Blocks}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,6 +44,11 @@ class Task:
     metrics: Callable[[Any, Any], dict[str, float]]
     score: str
     data: Any = None
+
+
+def dividing(size: int, rows: int) -> int:
+    """The largest divisor of `rows` that is at most `size`: a batch size that `bl.Blocks` takes."""
+    return max(divisor for divisor in range(1, min(size, rows) + 1) if rows % divisor == 0)
 
 
 def generator(seed: Any) -> np.random.Generator:

@@ -1,5 +1,6 @@
 """Hyper-cleaning: weights for training rows, learnt from a few rows whose labels can be trusted."""
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -13,13 +14,11 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
 
 from bilevel import checks, datasets
-from bilevel.data import Blocks, Rows
 from bilevel.problem import Level, Problem
-from bilevel.tasks.base import Task, generator
+from bilevel.tasks.base import SOURCES, Task, dividing, generator
 
 MODELS = ("linear",)
 SPLITS = ("test", "validation")
-SOURCES = {"rows": Rows, "blocks": Blocks}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,8 +106,9 @@ def cleaning(
     - `regularisation`: c ≥ 0. `train`: use so many training rows; default all that remain.
     - `split`: `"validation"` is for tuning. The test rows are dropped, and the same share of the rest takes
       their place, in the metrics too: nothing then depends on a test row.
-    - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`, which needs `train` and `trusted`
-      to be multiples of the batch sizes.
+    - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`: then the training rows beyond the
+      largest multiple of the batch size are left out (no other row or label changes), and the upper level's
+      batch size is the largest divisor of `trusted` that is at most `batch_size`.
 
     **Returns** a `Task` with a `CleaningData` as its `data`. Metrics: `test accuracy`, the score; `upper loss`
     on all trusted rows; `AUROC` of −x for finding the wrong labels (NaN where none is wrong, or all are).
@@ -139,11 +139,13 @@ def cleaning(
     checks.nonnegative("regularisation", regularisation)
     rng = generator(seed)
     data = _draw(datasets.load(dataset), corruption, trusted, test_fraction, train, split, rng)
-    rows = SOURCES[source]
+    rows, upper_size = SOURCES[source], None if batch_size is None else min(batch_size, trusted)
+    if source == "blocks" and batch_size is not None:
+        data, upper_size = _whole_batches(data, batch_size), dividing(batch_size, trusted)
     upper = Level(
         trusted_loss,
         data=rows({"features": data.trusted_features, "labels": data.trusted_labels}),
-        batch_size=None if batch_size is None else min(batch_size, trusted),
+        batch_size=upper_size,
     )
     lower = Level(
         WeightedLoss(jnp.asarray(regularisation, jnp.float32)),
@@ -196,6 +198,13 @@ def _draw(
         test_labels=jnp.asarray(dataset.labels[test]),
         classes=dataset.classes,
     )
+
+
+def _whole_batches(data: CleaningData, size: int) -> CleaningData:
+    """Without the last few training rows where `size` does not divide their number."""
+    kept = len(data.features) // size * size or None  # fewer rows than a batch: the level says so
+    names = ("features", "noisy_labels", "true_labels")
+    return dataclasses.replace(data, **{name: getattr(data, name)[:kept] for name in names})
 
 
 def _cut(rows: Int[np.ndarray, " n"], share: float) -> tuple[np.ndarray, np.ndarray]:

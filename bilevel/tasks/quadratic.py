@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Scalar
 
 from bilevel import checks
 from bilevel.problem import Level, Problem
-from bilevel.tasks.base import Task, generator
+from bilevel.tasks.base import SOURCES, Task, dividing, generator
 
 NU = 0.5  # the upper level's curvature in x itself
 _MOST_DIGITS = 16.0
@@ -99,6 +99,7 @@ def quadratic(
     noise: float = 0.0,
     rows: int = 1000,
     batch_size: int | None = None,
+    source: str = "rows",
     seed: int = 0,
 ) -> QuadraticTask:
     """A strongly convex quadratic problem, its constants as asked, its answer known.
@@ -118,6 +119,8 @@ def quadratic(
     - `mu` ≤ `L`: strong convexity and smoothness of g in y.
     - `noise`: standard deviation of a row's perturbations. A batch's A_i may then fail to be positive.
     - `rows`, `batch_size`: of both levels. Without noise and batches there is one row.
+    - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`: then the batch size is the largest
+      divisor of `rows` that is at most `batch_size`.
     - `seed`: of all that is drawn.
 
     **Returns** a `QuadraticTask`. Metrics: `correct digits` = −log₁₀(‖x − x*‖/‖x*‖), at most 16, the score;
@@ -139,14 +142,20 @@ def quadratic(
     number that can be set.
     """
     _check(dim_x, dim_y, mu, L, noise, rows)
+    checks.one_of("source", source, SOURCES)
+    if batch_size is not None:
+        checks.count("batch_size", batch_size)
     rng = generator(seed)
     mean = _draw_mean(rng, dim_x, dim_y, mu, L)
     rows = rows if noise > 0 or batch_size is not None else 1
+    if source == "blocks" and batch_size is not None:
+        batch_size = dividing(batch_size, rows)
     data = {name: value + noise * _centred(rng, (rows, *value.shape), name == "A") for name, value in mean.items()}
     lower = {name: data[name] for name in ("A", "B", "c")}
+    draws = SOURCES[source]
     problem = Problem(
-        upper=Level(upper_loss, data={"target": data["target"]}, batch_size=batch_size),
-        lower=Level(lower_loss, data=lower, batch_size=batch_size),
+        upper=Level(upper_loss, data=draws({"target": data["target"]}), batch_size=batch_size),
+        lower=Level(lower_loss, data=draws(lower), batch_size=batch_size),
     )
     closed = ClosedForm(**mean)
     return QuadraticTask(

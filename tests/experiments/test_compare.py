@@ -119,6 +119,44 @@ def test_seeds_after_the_first_compile_nothing(finished, compiled):
     assert compiled == []
 
 
+def test_a_solver_that_needs_another_task_runs_on_its_own(tmp_path, monkeypatch):
+    made, given = settings.make_task, []
+
+    def make_task(name, seed, changes):
+        given.append((seed, changes))
+        return made(name, seed, changes)
+
+    monkeypatch.setattr(settings, "make_task", make_task)
+    noisy = SMALL | {"noise": 0.1, "rows": 12, "batch_size": 5}
+    blocks = noisy | {"source": "blocks"}
+    comparison = compare("quadratic", ["soba", "saba"], seeds=2, steps=4, task_settings=noisy, out=tmp_path)
+    assert [r.result for r in comparison.runs] == ["successful"] * 4, comparison.runs
+    assert [r.stats["G"] for r in comparison.runs] == [20, 12 + 16] * 2  # SABA: a pass over all rows, blocks of 4
+    assert given == [(0, noisy), (0, blocks), (1, noisy), (1, blocks)]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["arguments"]["source"] == "rows"
+    assert summary["settings"]["saba"]["source"] == "blocks"
+    assert "source" not in summary["settings"]["soba"]
+
+
+def test_the_users_task_settings_win():
+    noisy = SMALL | {"noise": 0.1, "rows": 12, "batch_size": 4, "source": "rows"}
+    comparison = compare("quadratic", ["saba", "soba"], seeds=1, steps=4, task_settings=noisy)
+    assert [r.result for r in comparison.runs] == ["error", "successful"]
+    assert "SABA keeps a table entry for each block" in comparison.runs[0].message
+    assert comparison.solvers["saba"]["source"] == "rows"
+
+
+def test_all_are_those_with_settings(monkeypatch):
+    """A data set of its own may have settings for some of the solvers."""
+    ran = []
+    monkeypatch.setattr(module, "run", lambda task, solver, **_: ran.append(solver))
+    monkeypatch.delitem(settings.SETTINGS["quadratic"], "soba")
+    comparison = compare("quadratic", seeds=1, task_settings=SMALL)
+    assert list(comparison.solvers) == [name for name in bl.SOLVERS if name != "soba"]
+    assert len(ran) == len(bl.SOLVERS) - 1
+
+
 def test_csv_has_a_line_for_each_history_row(finished):
     comparison, out, _ = finished
     with (out / "results.csv").open() as file:
@@ -174,6 +212,19 @@ def test_budgets_far_apart_make_both_axes_logarithmic():
     left, right = figures.curves(comparison).axes
     assert left.get_xscale() == right.get_xscale() == "log"
     assert min(right.get_lines()[1].get_xdata()) == 0.01  # not the start, at zero
+
+
+def test_many_curves_are_told_apart():
+    comparison = made_up([0.9, 0.9])
+    comparison.solvers = {name: {} for name in bl.SOLVERS}
+    comparison.runs = [dataclasses.replace(r, solver=name) for name in bl.SOLVERS for r in comparison.runs]
+    figure = figures.curves(comparison)
+    left, _ = figure.axes
+    lines = left.get_lines()[: len(bl.SOLVERS)]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(bl.SOLVERS)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(bl.SOLVERS)
+    assert not left.collections  # no bands, and the title promises none
+    assert "standard error" not in figure.get_suptitle()
 
 
 def test_progress_on_a_terminal():

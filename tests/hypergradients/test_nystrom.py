@@ -75,7 +75,7 @@ def test_the_error_falls_with_the_rank_and_keeps_its_bound(x64):
     """‖v − (H + ρI)⁻¹b‖ ≤ ‖b‖ e / (ρ (e + ρ)), e = ‖H − H_k‖, for every sketch."""
     A, b = spectrum(FEW_LARGE)
     rho, means = 0.1, []
-    for rank in (2, 4, 8, 16):
+    for rank in (2, 4, 12):
         means.append(errors(A, b, rank, rho).mean())
         for seed in range(3):
             key = jax.random.key(seed)
@@ -119,15 +119,16 @@ def test_float32_with_a_damping_far_below_the_hessian():
     assert np.linalg.norm(nystrom(*few, 8, rho, jax.random.key(0)).v - exact) < 0.02 * np.linalg.norm(exact)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_tree(dtype):
-    """In the tree's structure, shapes and dtype."""
+@pytest.mark.parametrize("dtypes", [("float32",) * 3, ("bfloat16",) * 3, ("float32", "bfloat16", "float32")])
+def test_a_tree(dtypes):
+    """In the tree's structure, shapes and dtypes."""
     A, b = spectrum(np.linspace(1.0, 2.0, 7), np.float32)
-    tree = {"b": b[:4].reshape(2, 2).astype(dtype), "c": (b[4], b[5:])}
+    parts = (b[:4].reshape(2, 2), b[4], b[5:])
+    tree = dict(zip("bcd", (part.astype(dtype) for part, dtype in zip(parts, dtypes, strict=True)), strict=True))
     found = nystrom(A, tree, 7, 0.5, jax.random.key(0))
     assert jax.tree.map(lambda a: (a.shape, a.dtype), found.v) == jax.tree.map(lambda a: (a.shape, a.dtype), tree)
     flat = np.concatenate([np.ravel(leaf).astype(np.float64) for leaf in jax.tree.leaves(found.v)])
-    np.testing.assert_allclose(flat, damped(A, b, 0.5), atol=1e-5 if dtype == "float32" else 0.05)
+    np.testing.assert_allclose(flat, damped(A, b, 0.5), atol=0.05 if "bfloat16" in dtypes else 1e-5)
     assert found.products == 7
 
 
@@ -135,7 +136,8 @@ def test_counts_one_product_of_the_batch_for_each_rank():
     level = bl.Level(lambda x, y, a: 0.5 * jnp.mean(a @ y**2), data=np.ones((12, 5), np.float32), batch_size=3)
     y = jnp.ones(5)
     batch = level.draw(jax.random.key(0))
-    found = bl.Nystrom(4, 0.1)(level, jnp.zeros(()), y, y, y, batch=batch, key=jax.random.key(1))
+    method, key = bl.Nystrom(4, 0.1), jax.random.key(1)
+    found = eqx.filter_eval_shape(lambda: method(level, jnp.zeros(()), y, y, y, batch=batch, key=key))
     assert found.products == 4 * 3
 
 

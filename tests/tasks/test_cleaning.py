@@ -140,6 +140,28 @@ def test_sources_and_batch_sizes(tagged):
     assert task.problem.lower.draw(jax.random.key(0)).indices.ndim == 0
 
 
+@pytest.mark.parametrize(("train", "kept"), [(None, 192), (200, 192), (128, 128)])
+def test_blocks_leave_out_a_remainder_and_nothing_else(tagged, train, kept):
+    shared = {"trusted": 30, "batch_size": 64, "train": train, "seed": 3}
+    rows, blocks = tasks.cleaning(**shared), tasks.cleaning(**shared, source="blocks")
+    assert (blocks.problem.upper.batch_size, blocks.problem.lower.batch_size) == (30, 64)
+    assert blocks.x.shape == (kept,)
+    assert blocks.problem.lower.length == kept
+    whole, cut = vars(rows.data), vars(blocks.data)
+    for name in ("features", "noisy_labels", "true_labels"):
+        np.testing.assert_array_equal(cut.pop(name), whole.pop(name)[:kept])
+    jax.tree.map(np.testing.assert_array_equal, cut, whole)
+
+
+def test_the_upper_batch_of_blocks_divides_the_trusted_rows(tagged):
+    task = tasks.cleaning(trusted=30, batch_size=20, source="blocks")
+    assert (task.problem.upper.batch_size, task.problem.lower.batch_size) == (15, 20)
+    assert tasks.cleaning(trusted=31, batch_size=20, source="blocks").problem.upper.batch_size == 1
+    whole = tasks.cleaning(trusted=30, batch_size=None, source="blocks")
+    assert (whole.problem.upper.batch_size, whole.problem.lower.batch_size) == (None, None)
+    assert whole.x.shape == (250,)
+
+
 # What is differentiated
 
 
@@ -257,7 +279,7 @@ def test_cleaning_helps():
         ({"test_fraction": -0.1}, "test_fraction: got -0.1"),
         ({"batch_size": 0}, "batch_size: got 0"),
         ({"batch_size": 251}, "batch_size: got 251, but the data have 250 rows"),
-        ({"batch_size": 64, "source": "blocks"}, "batch_size: 250 rows do not divide"),
+        ({"batch_size": 64, "train": 50, "source": "blocks"}, "batch_size: got 64, but the data have 50 rows"),
         ({"regularisation": -1e-3}, "regularisation: got -0.001"),
         ({"train": 0}, "train: got 0"),
         ({"train": 251}, "train: got 251, but 250 rows"),

@@ -118,6 +118,15 @@ def test_without_noise_every_batch_is_the_problem():
     assert tasks.quadratic().problem.lower.length == 1
 
 
+def test_blocks_of_rows_that_divide():
+    rows, blocks = (tasks.quadratic(3, 4, **(NOISY | {"batch_size": 12}), source=name) for name in ("rows", "blocks"))
+    for mine, other in ((blocks.problem.lower, rows.problem.lower), (blocks.problem.upper, rows.problem.upper)):
+        assert type(mine.data) is bl.Blocks
+        assert (mine.batch_size, other.batch_size) == (10, 12)
+        jax.tree.map(np.testing.assert_array_equal, mine.data.arrays, other.data.arrays)
+    assert tasks.quadratic(source="blocks").problem.lower.batch_size is None
+
+
 def test_metrics():
     task = tasks.quadratic(3, 4)
     start = task.metrics(task.x, task.y)
@@ -165,6 +174,8 @@ def test_a_solver_finds_the_answer_and_seeds_share_a_program(compiled):
         ({"noise": 0.1, "rows": 1}, "rows: got 1 with noise"),
         ({"rows": 0}, "rows: got 0"),
         ({"batch_size": 0}, "batch_size: got 0"),
+        ({"batch_size": 0, "source": "blocks"}, "batch_size: got 0"),
+        ({"source": "block"}, "source: 'block' is unknown; did you mean blocks"),
         ({"rows": 5, "batch_size": 6}, "batch_size: got 6"),
         ({"seed": None}, "seed: got None"),
         ({"seed": -1}, "seed: got -1"),

@@ -1,0 +1,249 @@
+"""How much of what a grid finds does `bl.suggest` find? On four tasks, for each solver that has a theorem.
+
+    python benchmarks/suggest.py --out runs/suggest.json
+    python benchmarks/suggest.py --tasks cleaning --solvers soba,stocbio --seeds 1
+
+For each task and solver: a 5×5 grid over upper and lower steps, by factors of 4 and 2, around those that `suggest` gives
+for the first seed, its other settings as suggested; a grid whose best point lies on its edge is moved there, up to
+twice. Every run has the same oracle budget (all kinds of samples counted alike), `suggest`'s measurements and trial
+included: its run is that much shorter. The share of a gap is (start − suggest)/(start − best of the grid), losses
+being medians over the seeds, each with a task of its own, for
+
+- `f`: the upper loss f(x, y) on all rows, as the solver leaves x and y; at the start, with the y it is given;
+- `Φ`: the upper loss at the lower solution, f(x, y*(x)), which is what is being minimised.
+"""
+
+import argparse
+import dataclasses
+import functools
+import itertools
+import math
+import pathlib
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import bilevel as bl
+from bilevel import checks, oracles, tasks, trees
+from bilevel.experiments import records
+from bilevel.steps import GradientStep
+from bilevel.suggest import _run, _start, _upper_loss
+from bilevel.tasks.regularisation import regularisation
+
+GOAL = 0.9
+SEEDS = range(2000, 2010)
+UPPER, LOWER = 4.0, 2.0  # factors between neighbours in the grid
+MOVES = 2
+POLISH = 400  # accelerated gradient steps to y*(x)
+
+
+def representation(seed: int, source: str = "rows", width: int = 8) -> Any:
+    """A linear embedding x of the digits, shared, and a ridge-regularised softmax head y on it. The curvature of the lower
+    level grows with the square of x: constants at the start are not those at the end."""
+    task = regularisation(seed=seed, split="validation", train=320, validation=320, batch_size=32, source=source)
+    data, draw = task.data, {"rows": bl.Rows, "blocks": bl.Blocks}[source]
+
+    def upper(x: Any, y: Any, batch: Any) -> Any:
+        logits = batch["features"] @ x @ y
+        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), batch["labels"][:, None], axis=1))
+
+    def lower(x: Any, y: Any, batch: Any) -> Any:
+        return upper(x, y, batch) + 5e-3 * jnp.sum(y**2)
+
+    features = data.train["features"].shape[1]
+    x = np.random.default_rng(seed).normal(size=(features, width)) / math.sqrt(features)
+    problem = bl.Problem(
+        bl.Level(_UPPER.setdefault("loss", upper), data=draw(data.validation), batch_size=32),
+        bl.Level(_LOWER.setdefault("loss", lower), data=draw(data.train), batch_size=32),
+    )
+    return dataclasses.replace(task, problem=problem, x=jnp.asarray(x, jnp.float32), y=jnp.zeros((width, 10)))
+
+
+_UPPER: dict[str, Any] = {}  # one function for all seeds: they share their programs
+_LOWER: dict[str, Any] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A task of a seed and of a source of rows, and the budget of a run."""
+
+    make: Callable[..., Any]
+    budget: int
+
+
+CASES = {
+    "quadratic": Case(
+        functools.partial(tasks.quadratic, 10, 10, mu=1.0, L=100.0, noise=0.1, rows=400, batch_size=16), 200_000
+    ),
+    "cleaning": Case(
+        functools.partial(tasks.cleaning, train=640, trusted=96, batch_size=32, split="validation"), 400_000
+    ),
+    "regularisation": Case(
+        functools.partial(regularisation, train=192, validation=192, batch_size=32, split="validation"), 400_000
+    ),
+    "representation": Case(representation, 400_000),
+}
+DENSE = ("stable", "svrb")  # matrices of y: on the quadratic alone
+SOLVERS = [name for name in bl.SOLVERS if name not in ("reverse", "aid-fp", "aid-cg")]  # those are itd and aid again
+
+
+@eqx.filter_jit
+def solved_loss(problem: bl.Problem, x: Any, y: Any) -> Any:
+    """Φ(x) by accelerated gradient descent with restarts, from y, the step by power iteration on H."""
+    level, batch = problem.lower, problem.lower.everything()
+
+    def power(_: Any, carry: Any) -> Any:
+        u, _ = carry
+        Hu = oracles.hessian_product(level, x, trees.zeros_like(y), u, batch)
+        norm = trees.norm(Hu)
+        return trees.scale(1 / norm, Hu), norm
+
+    ones = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(0), leaf.shape, leaf.dtype), y)
+    L = 1.2 * jax.lax.fori_loop(0, 30, power, (trees.scale(1 / trees.norm(ones), ones), jnp.zeros(())))[1]
+
+    def step(_: Any, carry: Any) -> Any:
+        y, z, k = carry
+        G = oracles.lower_gradient(level, x, z, batch)
+        new = trees.axpy(-1 / L, G, z)
+        k = jnp.where(trees.dot(G, trees.sub(new, y)) > 0, 0.0, k + 1)
+        return new, trees.axpy(k / (k + 3), trees.sub(new, y), new), k
+
+    y = jax.lax.fori_loop(0, POLISH, step, (y, y, jnp.zeros(())))[0]
+    return _upper_loss(problem.upper, x, y)
+
+
+def finish(problem: bl.Problem, solver: Any, x: Any, y: Any, key: Any, budget: float) -> tuple[float, float]:
+    """f and Φ at the end of a run; infinity where it broke down."""
+    state, _ = _run(solver, problem, _start(solver, problem, x, y, key), key, 0, budget)
+    return losses(problem, state.x, state.y, y)
+
+
+def losses(problem: bl.Problem, x: Any, y: Any, start: Any) -> tuple[float, float]:
+    found = float(_upper_loss(problem.upper, x, y)), float(solved_loss(problem, x, start))
+    return found if all(map(math.isfinite, found)) else (math.inf, math.inf)
+
+
+def scaled(solver: Any, upper: float, lower: float) -> Any:
+    """The solver with its upper and lower steps multiplied."""
+
+    def change(name: str, factor: float) -> Any:
+        rate = getattr(solver, name).rate
+        leaf = "value" if hasattr(rate, "value") else "scale"
+        if name == "lower_step" and hasattr(rate, "offset") and type(solver).__name__ == "BSA":
+            # its schedule starts at scale/offset
+            return GradientStep(eqx.tree_at(lambda r: r.scale, rate, np.asarray(rate.scale * factor)))
+        return GradientStep(eqx.tree_at(lambda r: getattr(r, leaf), rate, np.asarray(getattr(rate, leaf) * factor)))
+
+    return dataclasses.replace(solver, upper_step=change("upper_step", upper), lower_step=change("lower_step", lower))
+
+
+def measure_cell(case: Case, name: str, seeds: list[int]) -> dict[str, Any]:
+    source = {"source": "blocks"} if name == "saba" else {}
+    made = {seed: case.make(seed=seed, **source) for seed in seeds}
+    problems = {seed: bl.problem.prepare(task.problem, task.x, task.y)[:3] for seed, task in made.items()}
+    keys = {seed: jax.random.fold_in(jax.random.key(seed), 1) for seed in seeds}
+    clock = time.perf_counter()
+    found = {s: bl.suggest(*problems[s], solver=name, key=keys[s], budget=case.budget) for s in seeds}
+    suggest_seconds = time.perf_counter() - clock
+    start, ours = [], []
+    for seed in seeds:
+        problem, x, y = problems[seed]
+        start.append(losses(problem, x, y, y))
+        left = case.budget - sum(found[seed].samples.values())
+        ours.append(finish(problem, found[seed].solver, x, y, keys[seed], left))
+    grid: dict[tuple[int, int], tuple[float, float]] = {}
+
+    def evaluate(point: tuple[int, int]) -> tuple[float, float]:
+        solvers = {seed: scaled(found[seed].solver, UPPER ** point[0], LOWER ** point[1]) for seed in seeds}
+        ends = [finish(problems[s][0], solvers[s], *problems[s][1:], keys[s], case.budget) for s in seeds]
+        return tuple(np.median(ends, axis=0).tolist())
+
+    centre, moves, inside = (0, 0), 0, {}
+    clock = time.perf_counter()
+    while True:
+        points = [(centre[0] + i, centre[1] + j) for i, j in itertools.product(range(-2, 3), repeat=2)]
+        new = [point for point in points if point not in grid]
+        with ThreadPoolExecutor(2) as pool:
+            grid |= dict(zip(new, pool.map(evaluate, new), strict=True))
+        best = [min(grid, key=lambda point: grid[point][kind]) for kind in range(2)]
+        inside = [_inside(point, grid) for point in best]
+        if all(inside) or moves == MOVES:
+            break
+        centre, moves = best[inside.index(False)], moves + 1
+    row: dict[str, Any] = {"seeds": seeds, "budget": case.budget, "moves": moves}
+    for kind, label in enumerate(("f", "Φ")):
+        at_start, at_end = (float(np.median([pair[kind] for pair in pairs])) for pairs in (start, ours))
+        least = grid[best[kind]][kind]
+        row[label] = {
+            "start": at_start,
+            "suggest": at_end,
+            "best": least,
+            "share": (at_start - at_end) / (at_start - least) if at_start > least else math.nan,
+            "best factors": [UPPER ** best[kind][0], LOWER ** best[kind][1]],
+            "inside": inside[kind],
+        }
+    first = found[seeds[0]]
+    row["grid"] = [{"upper": UPPER**i, "lower": LOWER**j, "f": f, "Φ": phi} for (i, j), (f, phi) in grid.items()]
+    row["samples"] = {str(seed): found[seed].samples for seed in seeds}
+    row["reasons"] = [[setting, str(value), why] for setting, value, why in first.reasons]
+    row["upper steps"] = [dict((n, v) for n, v, _ in found[s].reasons)["upper_step"] for s in seeds]
+    row["seconds"] = {"suggest": suggest_seconds, "grid": time.perf_counter() - clock}
+    return row
+
+
+def _inside(point: tuple[int, int], grid: dict[tuple[int, int], Any]) -> bool:
+    """Whether the point has evaluated neighbours on all sides."""
+    i, j = point
+    return all(neighbour in grid for neighbour in ((i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", default=",".join(CASES))
+    parser.add_argument("--solvers", default=",".join(SOLVERS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=pathlib.Path, help="write a JSON file")
+    arguments = parser.parse_args()
+    print(
+        f"{'task':15}{'solver':9}{'share f':>8}{'share Φ':>9}  {'f: start → suggest, best':34}best/suggest (u, l)  cost"
+    )
+    table: dict[str, Any] = {}
+    for task_name, name in itertools.product(arguments.tasks.split(","), arguments.solvers.split(",")):
+        checks.one_of("tasks", task_name, CASES)
+        checks.one_of("solvers", name, bl.SOLVERS)
+        if name in DENSE and task_name != "quadratic":
+            continue
+        try:
+            row = measure_cell(CASES[task_name], name, list(SEEDS[: arguments.seeds]))
+        except Exception as error:  # a failure is a row of the table
+            row = {"error": f"{type(error).__name__}: {error}"}
+        table.setdefault(task_name, {})[name] = row
+        print(line(task_name, name, row), flush=True)
+        if arguments.out:
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            records.write_json(arguments.out, table)
+
+
+def line(task_name: str, name: str, row: dict[str, Any]) -> str:
+    head = f"{task_name:15}{name:9}"
+    if "error" in row:
+        return head + " " + row["error"][:120]
+    f, phi = row["f"], row["Φ"]
+    met = "  " if min(f["share"], phi["share"]) >= GOAL else " *"
+    factors = "; ".join(f"{u:g}, {lower:g}" for u, lower in (f["best factors"], phi["best factors"]))
+    edges = "" if f["inside"] and phi["inside"] else " edge"
+    cost = np.mean([sum(samples.values()) for samples in row["samples"].values()]) / row["budget"]
+    loss = f"{f['start']:.4g} → {f['suggest']:.4g}, {f['best']:.4g}"
+    seconds = "+".join(f"{value:.0f}" for value in row["seconds"].values())
+    return f"{head}{f['share']:8.1%}{phi['share']:8.1%}{met} {loss:34}{factors}{edges}  {cost:.0%} {seconds} s"
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")
+    main()

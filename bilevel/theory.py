@@ -1,0 +1,380 @@
+"""The theorems' settings, from measured constants: one function a family of solvers.
+
+μ, L and κ = L/μ are those of `measure_constants`. Where a theorem gives an order ("Θ(κ log κ)"), its constant is taken
+as 1; where it gives a bound, the bound is taken. What a step may cost is capped by `MOST`, and the reason says so.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from bilevel.constants import Constants
+from bilevel.hypergradients.adjoint import ConjugateGradient, Direct
+from bilevel.solvers.stocbio import neumann_batch_sizes
+from bilevel.steps import inverse_power
+
+MOST = {"inner steps": 10, "Neumann order": 50, "CG steps": 20, "dense y": 50}
+
+# What multiplies the theorem's lower step, and with it the adjoint's: fixed on the quadratic task alone.
+LOOSENING: dict[str, float] = {
+    "itd": 1.0,
+    "aid": 1.0,
+    "stocbio": 1.0,
+    "sustain": 1.0,
+    "fsla": 1.0,
+    "borep": 1.0,
+    "soba": 1.0,
+    "saba": 1.0,
+    "masoba": 1.0,
+    "ba": 1.0,
+    "bsa": 1.0,
+    "ttsa": 1.0,
+    "alset": 1.0,
+    "amigo": 1.0,
+    "stable": 1.0,
+    "svrb": 1.0,
+    "mrbo": 1.0,
+    "vrbo": 1.0,
+    "f2sa": 1.0,
+    "hoag": 1.0,
+    "reverse": 1.0,
+    "aid-fp": 1.0,
+    "aid-cg": 1.0,
+}
+
+NORMALISED = ("borep",)  # their direction has length one
+
+
+class Choice(NamedTuple):
+    """A setting's value and where it comes from."""
+
+    value: Any
+    reason: str
+
+
+Choices = dict[str, Choice]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the theorems start from: the constants, L_f of the upper level in y, the size of y, the batch and the rows
+    of the lower level, the steps K that the budget allows at most, and the solver's loosening."""
+
+    constants: Constants
+    upper_smoothness: float
+    dim_y: int
+    batch: int
+    rows: int
+    horizon: int
+    loosening: float
+
+    @property
+    def mu(self) -> float:
+        return self.constants.mu
+
+    @property
+    def L(self) -> float:
+        return self.constants.L
+
+    @property
+    def kappa(self) -> float:
+        return max(1.0, self.constants.kappa)
+
+
+# --- rules that several solvers share ---
+
+
+def lower_step(facts: Facts, source: str, bound: str = "1/L") -> Choice:
+    """The theorem's bound times the loosening."""
+    value = {"1/L": 1 / facts.L, "2/(L+μ)": 2 / (facts.L + facts.mu)}[bound]
+    return Choice(facts.loosening * value, f"{source}: {bound} = {value:.3g}, loosened by {facts.loosening:g}")
+
+
+def neumann_step(facts: Facts, source: str) -> Choice:
+    return Choice(1 / facts.L, f"{source}: 1/L")
+
+
+def capped(wanted: float, kind: str, order: str, source: str) -> Choice:
+    """A loop's length by its order in κ, or the cap."""
+    value, most = max(1, math.ceil(wanted)), MOST[kind]
+    if value > most:
+        return Choice(most, f"{source}: {order} = {value}, capped at {most} {kind}")
+    return Choice(value, f"{source}: {order}")
+
+
+def inner_steps(facts: Facts, source: str, order: str = "κ") -> Choice:
+    return capped(_order(facts, order), "inner steps", order, source)
+
+
+def neumann_order(facts: Facts, source: str) -> Choice:
+    return capped(_order(facts, "κ log κ"), "Neumann order", "κ log κ", source)
+
+
+def _order(facts: Facts, order: str) -> float:
+    log = 1 + math.log(facts.kappa)
+    return {"κ": facts.kappa, "κ log κ": facts.kappa * log, "√κ": facts.kappa**0.5, "√κ log κ": facts.kappa**0.5 * log}[
+        order
+    ]
+
+
+def power_weight(facts: Facts, source: str, power: float) -> Choice:
+    """A momentum weight K^{−p} over a run of K steps."""
+    value = facts.horizon**-power
+    return Choice(value, f"{source}: proportional to K^−{power:.2g}, K = {facts.horizon}")
+
+
+def cg_steps(facts: Facts, source: str, order: str) -> Choice:
+    return capped(_order(facts, order), "CG steps", order, source)
+
+
+def upper_schedule(name: str, upper_step: float, facts: Facts) -> Any:
+    """The upper step as the solver's theorem has it over a run: constant."""
+    return upper_step
+
+
+# --- the solvers ---
+
+
+def _itd(facts: Facts) -> Choices:
+    source = "Ji et al. 2021, Thm 2"
+    return {
+        "lower_step": lower_step(facts, source),
+        "inner_steps": inner_steps(facts, source, "κ log κ"),
+    }
+
+
+def _reverse(facts: Facts) -> Choices:
+    return _itd(facts)
+
+
+def _aid(facts: Facts) -> Choices:
+    source = "Ji et al. 2021, Thm 1"
+    N = cg_steps(facts, source, "√κ")
+    return {
+        "lower_step": lower_step(facts, source),
+        "inner_steps": inner_steps(facts, source),
+        "adjoint": Choice(ConjugateGradient(steps=N.value), N.reason),
+    }
+
+
+def _aid_cg(facts: Facts) -> Choices:
+    source = "Grazzi et al. 2020, Thm 3.2"
+    return {
+        "lower_step": lower_step(facts, source),
+        "inner_steps": inner_steps(facts, source, "κ log κ"),
+        "adjoint_steps": cg_steps(facts, source, "√κ log κ"),
+    }
+
+
+def _aid_fp(facts: Facts) -> Choices:
+    source = "Grazzi et al. 2020, Thm 3.1"
+    return {
+        "lower_step": lower_step(facts, source),
+        "inner_steps": inner_steps(facts, source, "κ log κ"),
+        "adjoint_steps": neumann_order(facts, source),
+    }
+
+
+def _stocbio(facts: Facts) -> Choices:
+    source = "Ji et al. 2021, Thm 3"
+    order = neumann_order(facts, source)
+    choices = {
+        "lower_step": lower_step(facts, source, "2/(L+μ)"),
+        "inner_steps": inner_steps(facts, source, "κ log κ"),
+        "neumann_order": order,
+        "neumann_step": neumann_step(facts, source),
+    }
+    if facts.batch < facts.rows and facts.mu < facts.L:
+        B = max(1, round(facts.batch / order.value))
+        sizes = neumann_batch_sizes(B, order.value, 1 / facts.L, facts.mu)
+        mean = min(facts.rows, math.ceil(sum(sizes) / len(sizes)))
+        reason = (
+            f"Prop. 3: B Q (1 − ημ)^(j−1) with B = {B}, {sizes[0]} to {sizes[-1]}; their mean, as one compiled loop"
+        )
+        choices["hessian_batch_sizes"] = Choice(mean, reason)
+    return choices
+
+
+def _sustain(facts: Facts) -> Choices:
+    source = "Khanduri et al. 2021, Thm 3.2"
+    weight = power_weight(facts, source, 1 / 3)
+    return {
+        "lower_step": lower_step(facts, source),
+        "neumann_order": neumann_order(facts, source),
+        "neumann_step": neumann_step(facts, source + ", (7)"),
+        "upper_storm_weight": weight,
+        "lower_storm_weight": weight,
+    }
+
+
+def _fsla(facts: Facts) -> Choices:
+    source = "Li et al. 2022, Thm 1"
+    step = lower_step(facts, source)
+    return {"lower_step": step, "adjoint_step": step, "storm_weight": power_weight(facts, source, 1 / 3)}
+
+
+def _borep(facts: Facts) -> Choices:
+    source, momentum = "Hao et al. 2024, Thm 1", 0.9
+    step = lower_step(facts, source)
+    nu = (1 - momentum) / facts.mu
+    tight = "bound" if step.value < nu else "kept"
+    reason = f"{source}: (1 − β)/μ = {nu:.3g}, but at most the lower step {step.value:.3g} ({tight})"
+    return {
+        "lower_step": step,
+        "adjoint_step": Choice(min(nu, step.value), reason),
+        "momentum": Choice(momentum, "robust in the paper's experiments"),
+    }
+
+
+def _soba(facts: Facts) -> Choices:
+    source = "Dagréou et al. 2022, Thm 1"
+    step = lower_step(facts, source)
+    return {"lower_step": step, "adjoint_step": Choice(step.value, f"{source}: the lower step")}
+
+
+def _masoba(facts: Facts) -> Choices:
+    source = "Chen et al. 2024, Thm 1"
+    step = lower_step(facts, source)
+    weight = power_weight(facts, source, 1 / 3)
+    return {"lower_step": step, "adjoint_step": Choice(step.value, f"{source}: as the lower"), "average_weight": weight}
+
+
+def _ba(facts: Facts) -> Choices:
+    source = "Ghadimi & Wang 2018, Thm 2.1"
+    if facts.dim_y <= MOST["dense y"]:
+        adjoint = Choice(Direct(), f"{source}: the exact inverse")
+    else:
+        N = cg_steps(facts, source, "√κ log κ")
+        reason = f"the exact inverse of {facts.dim_y} unknowns costs too much: CG, {N.reason}"
+        adjoint = Choice(ConjugateGradient(steps=N.value), reason)
+    return {
+        "lower_step": lower_step(facts, source, "2/(L+μ)"),
+        "adjoint": adjoint,
+        "warm_start": Choice(True, "as later papers run it"),
+    }
+
+
+def _bsa(facts: Facts) -> Choices:
+    source = "Ghadimi & Wang 2018, Thm 3.1"
+    first = facts.loosening / facts.L
+    step = inverse_power(1 / facts.mu, 1.0, offset=max(2.0, facts.kappa / facts.loosening))
+    return {
+        "lower_step": Choice(step, f"{source}: 1/(μ(t + 2)), but at most {first:.3g} = 1/L loosened"),
+        "neumann_order": neumann_order(facts, source),
+        "neumann_step": neumann_step(facts, source),
+        "warm_start": Choice(True, "as later papers run it"),
+    }
+
+
+def _ttsa(facts: Facts) -> Choices:
+    source = "Hong et al. 2023, Thm 2"
+    return {
+        "lower_step": lower_step(facts, source),
+        "neumann_order": neumann_order(facts, source),
+        "neumann_step": neumann_step(facts, source),
+    }
+
+
+def _alset(facts: Facts) -> Choices:
+    source = "Chen et al. 2021, Thm 1"
+    return {
+        "lower_step": lower_step(facts, source),
+        "inner_steps": Choice(1, f"{source}: 1 suffices for the rate"),
+        "neumann_order": neumann_order(facts, source),
+        "neumann_step": neumann_step(facts, source),
+    }
+
+
+def _amigo(facts: Facts) -> Choices:
+    source = "Arbel & Mairal 2022, Thm 1"
+    step = lower_step(facts, source)
+    steps = inner_steps(facts, source)
+    return {"lower_step": step, "adjoint_step": step, "inner_steps": steps, "adjoint_steps": steps}
+
+
+def _stable(facts: Facts) -> Choices:
+    source = "Chen et al. 2022, Thm 1"
+    return {
+        "lower_step": lower_step(facts, source),
+        "storm_weight": power_weight(facts, source, 1 / 3),
+        "strong_convexity": Choice(facts.mu, "measured μ"),
+    }
+
+
+def _svrb(facts: Facts) -> Choices:
+    return _stable(facts)
+
+
+def _mrbo(facts: Facts) -> Choices:
+    source = "Yang et al. 2021, Thm 1"
+    weight = power_weight(facts, source, 1 / 3)
+    return {
+        "lower_step": lower_step(facts, source),
+        "neumann_order": neumann_order(facts, source),
+        "neumann_step": neumann_step(facts, source),
+        "upper_storm_weight": weight,
+        "lower_storm_weight": weight,
+    }
+
+
+def _vrbo(facts: Facts) -> Choices:
+    source = "Yang et al. 2021, Thm 2"
+    inner = inner_steps(facts, source)
+    period = max(1, math.ceil(facts.rows / (2 * (inner.value + 1) * facts.batch)))
+    return {
+        "lower_step": lower_step(facts, source),
+        "inner_steps": inner,
+        "neumann_order": neumann_order(facts, source),
+        "neumann_step": neumann_step(facts, source),
+        "period": Choice(period, "the pass over all rows costs as much as the small batches between two"),
+    }
+
+
+def _f2sa(facts: Facts) -> Choices:
+    source = "Kwon et al. 2023, Thm 4"
+    multiplier = max(1.0, 2 * facts.upper_smoothness / facts.mu)
+    y_step = facts.loosening / (facts.upper_smoothness + multiplier * facts.L)
+    return {
+        "lower_step": lower_step(facts, source),
+        "multiplier": Choice(multiplier, f"{source}: λ_0 ≥ 2 L_f/μ, L_f = {facts.upper_smoothness:.3g}"),
+        "penalised_step": Choice(y_step, f"{source}: 1/(L_f + λ L), loosened by {facts.loosening:g}"),
+        "inner_steps": inner_steps(facts, source),
+    }
+
+
+def _hoag(facts: Facts) -> Choices:
+    source = "Pedregosa 2016, Thm 1"
+    return {
+        "lower_step": lower_step(facts, source),
+        "strong_convexity": Choice(facts.mu, "measured μ"),
+        "inner_steps": inner_steps(facts, source, "κ log κ"),
+        "adjoint_steps": cg_steps(facts, source, "√κ log κ"),
+    }
+
+
+THEORY: dict[str, Callable[[Facts], Choices]] = {
+    "itd": _itd,
+    "aid": _aid,
+    "stocbio": _stocbio,
+    "sustain": _sustain,
+    "fsla": _fsla,
+    "borep": _borep,
+    "soba": _soba,
+    "saba": _soba,
+    "masoba": _masoba,
+    "ba": _ba,
+    "bsa": _bsa,
+    "ttsa": _ttsa,
+    "alset": _alset,
+    "amigo": _amigo,
+    "stable": _stable,
+    "svrb": _svrb,
+    "mrbo": _mrbo,
+    "vrbo": _vrbo,
+    "f2sa": _f2sa,
+    "hoag": _hoag,
+    "reverse": _reverse,
+    "aid-fp": _aid_fp,
+    "aid-cg": _aid_cg,
+}
