@@ -4,9 +4,9 @@
     python benchmarks/step_time.py --pairs 5 --solvers soba,saba
 
 Hyper-cleaning with 20,000 noisy and 5,000 trusted rows of Fashion-MNIST (random rows of that shape where
-`BILEVEL_DATA` does not have it: the time does not depend on the values), W of 784×10, batch 64, float32. Each
+`BILEVEL_DATA` does not have it: the time does not depend on the values), W of 10×784, batch 64, float32. Each
 round times every program once, in turn, and a ratio is the median over rounds of the ratio within a round.
-The solvers that hold matrices of dim y run on 512 rows of 8 features, W of 8×10. How time and memory grow:
+The solvers that hold matrices of dim y run on 512 rows of 8 features, W of 10×8. How time and memory grow:
 `benchmarks/growth.py`.
 """
 
@@ -82,10 +82,10 @@ def data(lower_rows, upper_rows, width=784):
     return jax.tree.map(jnp.asarray, (upper, lower))
 
 
-def make_problem(upper, lower, source):
+def make_problem(upper, lower, source, size=BATCH):
     return bl.Problem(
-        upper=bl.Level(raw_oracles.upper_loss, source(upper), BATCH),
-        lower=bl.Level(raw_oracles.lower_loss, source(lower), BATCH, per_row=True),
+        upper=bl.Level(raw_oracles.upper_loss, source(upper), size),
+        lower=bl.Level(raw_oracles.lower_loss, source(lower), size, per_row=True),
     )
 
 
@@ -115,6 +115,7 @@ def compiled(solver, problem, x, W):
     memory = program.compiled.memory_analysis()
     cost = {
         "compile": time.perf_counter() - start,
+        "state": sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / 1e6,
         "temporaries": memory.temp_size_in_bytes / 1e6,
         "peak": (memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes) / 1e6,
         "program": len(program.compiled.as_text()) / 1e6,
@@ -126,9 +127,9 @@ def measure(names, source, rows, width, pairs, n, size=BATCH):
     """{solver: µs a step, ratios and costs}, and {oracle: µs}; `n` evaluations of each oracle, or as many in steps."""
     blocks = source is bl.Blocks
     upper, lower = data(*rows, width)
-    x, W = jnp.zeros(rows[0]), 0.01 * jnp.ones((width, 10))
+    x, W = jnp.zeros(rows[0]), 0.01 * jnp.ones((10, width))
     problem = make_problem(upper, lower, source)
-    used = ["G+F", *dict.fromkeys(oracle for name in names for oracle in ALL[name][1])]
+    used = ["G+F", "G, W of columns", *dict.fromkeys(oracle for name in names for oracle in ALL[name][1])]
     programs = {
         ("raw", oracle): functools.partial(raw_oracles.repeat, oracle, (x, W, W), KEY, upper, lower, size, blocks, n)
         for oracle in used
@@ -158,7 +159,7 @@ def measure(names, source, rows, width, pairs, n, size=BATCH):
 def solve_overhead(pairs, steps):
     """Ratio of `solve(every=1000)` to the same steps in one scan."""
     upper, lower = data(20_000, 5_000)
-    problem, x, W = make_problem(upper, lower, bl.Rows), jnp.zeros(20_000), jnp.zeros((784, 10))
+    problem, x, W = make_problem(upper, lower, bl.Rows), jnp.zeros(20_000), jnp.zeros((10, 784))
     solver = SOLVERS["soba"][0]
     scan, _ = compiled(solver, problem, x, W)
     programs = {
@@ -192,6 +193,21 @@ def print_table(console, title, results):
     console.print(table)
 
 
+def print_main(console, names, pairs):
+    """The table of single draws and of blocks; SABA has blocks alone."""
+    by_rows, raw = measure([name for name in names if name != "saba"], bl.Rows, (20_000, 5_000), 784, pairs, 300)
+    print_raw(console, "Rows", raw)
+    by_blocks, raw = measure(names, bl.Blocks, (19_968, 4_992), 784, pairs, 300)
+    print_raw(console, "Blocks", raw)
+    title = "A step of hyper-cleaning, 20,000 / 5,000 rows, batch 64, float32"
+    print_table(console, title, {"Rows": by_rows, "Blocks": by_blocks})
+    if {"saba", "soba"} <= set(names):
+        ratio = np.median(by_blocks["saba"]["times"] / by_blocks["soba"]["times"])
+        console.print(f"SABA ÷ SOBA on the same blocks: {ratio:.2f}")
+    largest = max(r["program"] for results in (by_rows, by_blocks) for r in results.values())
+    console.print(f"largest compiled program, as text: {largest:.2f} MB (the data are 78 MB: it holds none of them)")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=21, help="rounds that every program is timed in")
@@ -200,21 +216,8 @@ def main():
     names = options.solvers.split(",")
     console = Console(width=120)
 
-    main_names = [name for name in names if name in SOLVERS]
-    by_rows, raw = measure(
-        [name for name in main_names if name != "saba"], bl.Rows, (20_000, 5_000), 784, options.pairs, 300
-    )
-    print_raw(console, "Rows", raw)
-    by_blocks, raw = measure(main_names, bl.Blocks, (19_968, 4_992), 784, options.pairs, 300)
-    print_raw(console, "Blocks", raw)
-    title = "A step of hyper-cleaning, 20,000 / 5,000 rows, batch 64, float32"
-    print_table(console, title, {"Rows": by_rows, "Blocks": by_blocks})
-    if {"saba", "soba"} <= set(main_names):
-        ratio = np.median(by_blocks["saba"]["times"] / by_blocks["soba"]["times"])
-        console.print(f"SABA ÷ SOBA on the same blocks: {ratio:.2f}")
-    largest = max(r["program"] for results in (by_rows, by_blocks) for r in results.values())
-    console.print(f"largest compiled program, as text: {largest:.2f} MB (the data are 78 MB: it holds none of them)")
-
+    if any(name in SOLVERS for name in names):
+        print_main(console, [name for name in names if name in SOLVERS], options.pairs)
     full = [name for name in names if name in FULL]
     if full:
         results, raw = measure(full, bl.Rows, (20_000, 5_000), 784, options.pairs, 10, size=None)
@@ -224,7 +227,7 @@ def main():
     if small:
         results, raw = measure(small, bl.Rows, (512, 512), 8, options.pairs, 100)
         print_raw(console, "8 features", raw)
-        print_table(console, "A small y: 512 rows of 8 features, W of 8×10", {"Rows": results})
+        print_table(console, "A small y: 512 rows of 8 features, W of 10×8", {"Rows": results})
     if "soba" in names:
         console.print(f"solve(every=1000) ÷ the same steps in one scan: {solve_overhead(options.pairs, 5000):.3f}")
 

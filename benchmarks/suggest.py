@@ -21,7 +21,6 @@ import math
 import pathlib
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import equinox as eqx
@@ -79,15 +78,15 @@ class Case:
 
 CASES = {
     "quadratic": Case(
-        functools.partial(tasks.quadratic, 10, 10, mu=1.0, L=100.0, noise=0.1, rows=400, batch_size=16), 200_000
+        functools.partial(tasks.quadratic, 10, 10, mu=1.0, L=100.0, noise=0.1, rows=400, batch_size=16), 600_000
     ),
     "cleaning": Case(
-        functools.partial(tasks.cleaning, train=640, trusted=96, batch_size=32, split="validation"), 400_000
+        functools.partial(tasks.cleaning, train=640, trusted=96, batch_size=32, split="validation"), 600_000
     ),
     "regularisation": Case(
-        functools.partial(regularisation, train=192, validation=192, batch_size=32, split="validation"), 400_000
+        functools.partial(regularisation, train=192, validation=192, batch_size=32, split="validation"), 600_000
     ),
-    "representation": Case(representation, 400_000),
+    "representation": Case(representation, 600_000),
 }
 DENSE = ("stable", "svrb")  # matrices of y: on the quadratic alone
 SOLVERS = [name for name in bl.SOLVERS if name not in ("reverse", "aid-fp", "aid-cg")]  # those are itd and aid again
@@ -118,29 +117,40 @@ def solved_loss(problem: bl.Problem, x: Any, y: Any) -> Any:
     return _upper_loss(problem.upper, x, y)
 
 
-def finish(problem: bl.Problem, solver: Any, x: Any, y: Any, key: Any, budget: float) -> tuple[float, float]:
-    """f and Φ at the end of a run; infinity where it broke down."""
-    state, _ = _run(solver, problem, _start(solver, problem, x, y, key), key, 0, budget)
-    return losses(problem, state.x, state.y, y)
+@eqx.filter_jit
+def finish_all(
+    problem: bl.Problem, base: Any, rates: Any, x: Any, y: Any, key: Any, budget: Any
+) -> tuple[Any, Any, Any, Any]:
+    """x, y, f and Φ at the end of runs whose upper and lower steps are multiplied by the rates."""
+
+    def one(rates: Any) -> Any:
+        solver = scaled(base, *rates)
+        state = _run(solver, problem, _start(solver, problem, x, y, key), key, 0, budget)[0]
+        return state.x, state.y, _upper_loss(problem.upper, state.x, state.y), solved_loss(problem, state.x, y)
+
+    return jax.vmap(one)(rates)
 
 
-def losses(problem: bl.Problem, x: Any, y: Any, start: Any) -> tuple[float, float]:
-    found = float(_upper_loss(problem.upper, x, y)), float(solved_loss(problem, x, start))
-    return found if all(map(math.isfinite, found)) else (math.inf, math.inf)
+def finish(
+    problem: bl.Problem, solver: Any, points: list[tuple[int, int]], x: Any, y: Any, key: Any, budget: float
+) -> np.ndarray:
+    """(f, Φ) at the end of the run of each point; infinity where it broke down."""
+    rates = jnp.asarray([(UPPER**i, LOWER**j) for i, j in points])
+    _, _, f, phi = finish_all(problem, solver, (rates[:, 0], rates[:, 1]), x, y, key, jnp.asarray(budget, jnp.float32))
+    found = np.stack([np.asarray(f), np.asarray(phi)], axis=1).astype(float)
+    return np.where(np.isfinite(found).all(axis=1, keepdims=True), found, math.inf)
 
 
-def scaled(solver: Any, upper: float, lower: float) -> Any:
+def scaled(solver: Any, upper: Any, lower: Any) -> Any:
     """The solver with its upper and lower steps multiplied."""
 
-    def change(name: str, factor: float) -> Any:
-        rate = getattr(solver, name).rate
-        leaf = "value" if hasattr(rate, "value") else "scale"
-        if name == "lower_step" and hasattr(rate, "offset") and type(solver).__name__ == "BSA":
-            # its schedule starts at scale/offset
-            return GradientStep(eqx.tree_at(lambda r: r.scale, rate, np.asarray(rate.scale * factor)))
-        return GradientStep(eqx.tree_at(lambda r: getattr(r, leaf), rate, np.asarray(getattr(rate, leaf) * factor)))
+    def times(rate: Any, factor: Any) -> Any:
+        leaf = "value" if hasattr(rate, "value") else "scale"  # a constant, or an inverse power
+        return GradientStep(eqx.tree_at(lambda rate: getattr(rate, leaf), rate, getattr(rate, leaf) * factor))
 
-    return dataclasses.replace(solver, upper_step=change("upper_step", upper), lower_step=change("lower_step", lower))
+    where = lambda solver: (solver.upper_step, solver.lower_step)  # noqa: E731
+    steps = (times(solver.upper_step.rate, upper), times(solver.lower_step.rate, lower))
+    return eqx.tree_at(where, solver, steps)
 
 
 def measure_cell(case: Case, name: str, seeds: list[int]) -> dict[str, Any]:
@@ -154,23 +164,18 @@ def measure_cell(case: Case, name: str, seeds: list[int]) -> dict[str, Any]:
     start, ours = [], []
     for seed in seeds:
         problem, x, y = problems[seed]
-        start.append(losses(problem, x, y, y))
+        start.append((float(_upper_loss(problem.upper, x, y)), float(solved_loss(problem, x, y))))
         left = case.budget - sum(found[seed].samples.values())
-        ours.append(finish(problem, found[seed].solver, x, y, keys[seed], left))
-    grid: dict[tuple[int, int], tuple[float, float]] = {}
-
-    def evaluate(point: tuple[int, int]) -> tuple[float, float]:
-        solvers = {seed: scaled(found[seed].solver, UPPER ** point[0], LOWER ** point[1]) for seed in seeds}
-        ends = [finish(problems[s][0], solvers[s], *problems[s][1:], keys[s], case.budget) for s in seeds]
-        return tuple(np.median(ends, axis=0).tolist())
+        # as many lanes as the grid has, so that one program serves both
+        ours.append(finish(problem, found[seed].solver, 25 * [(0, 0)], x, y, keys[seed], left)[0])
+    grid: dict[tuple[int, int], list[float]] = {}
 
     centre, moves, inside = (0, 0), 0, {}
     clock = time.perf_counter()
     while True:
         points = [(centre[0] + i, centre[1] + j) for i, j in itertools.product(range(-2, 3), repeat=2)]
-        new = [point for point in points if point not in grid]
-        with ThreadPoolExecutor(2) as pool:
-            grid |= dict(zip(new, pool.map(evaluate, new), strict=True))
+        ends = [finish(problems[s][0], found[s].solver, points, *problems[s][1:], keys[s], case.budget) for s in seeds]
+        grid |= dict(zip(points, np.median(ends, axis=0).tolist(), strict=True))
         best = [min(grid, key=lambda point: grid[point][kind]) for kind in range(2)]
         inside = [_inside(point, grid) for point in best]
         if all(inside) or moves == MOVES:

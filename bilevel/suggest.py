@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from bilevel import checks, trees
+from bilevel import checks, oracles, trees
 from bilevel.constants import Constants, measure, on_all_rows
 from bilevel.curvature import Hessian, lanczos
 from bilevel.hypergradients.adjoint import ConjugateGradient
@@ -20,7 +20,7 @@ from bilevel.problem import Level, Problem, prepare
 from bilevel.solvers.base import AbstractSolver
 from bilevel.solvers.registry import SOLVERS, get_solver
 from bilevel.solvers.stocbio import StocBiO
-from bilevel.theory import LOOSENING, NORMALISED, THEORY, Choice, Facts, upper_schedule
+from bilevel.theory import LOOSENING, NORMALISED, THEORY, Choice, Facts, horizon_power
 
 Tree = PyTree[Any]
 
@@ -29,14 +29,14 @@ TRIAL = 0.2  # of the budget, at most
 WARM_UP = 0.2  # of the trial: x held, until y and v have settled
 FACTOR = 4.0  # between two candidates
 KEPT = (20, 4, 2)  # candidates in each round of successive halving; the rounds cost the same
-NEAR = 0.05  # of the best decrease of the upper loss: the largest step that comes so near wins
 _HELD = 1e-30  # a step that leaves x where it is
 _CG_STEPS = 20
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A candidate: its upper step, the outer steps that it was run for, and the upper loss (on all rows) after them."""
+    """A candidate: its upper step, how many steps it was run for, and the upper loss after them, as step 3 of `suggest`
+    has it; infinite where the iterates were not finite."""
 
     upper_step: float
     steps: int
@@ -91,9 +91,11 @@ def suggest(
     1. the solver runs with x held until y (and v) have settled;
     2. with h the hypergradient there, by conjugate gradient on all rows, a step below f/(K‖h‖²) could not close the
        gap in K steps, and one above f/‖h‖² leaps past it: candidates between the two, by factors of 4;
-    3. successive halving: the candidates run on from there, the better ones longer, on the same batches; they are judged
-       by the upper loss on all rows, and those whose iterates are not finite are out. The largest step that comes
-       within 5 % of the best decrease wins.
+    3. successive halving: the candidates run on from there, the better ones longer, on the same batches. They are
+       judged on all rows, by f(x, y) − ⟨v, G_y(x, y)⟩ with the v of 2, which to first order is f(x, y*(x)); those
+       whose iterates are not finite are out;
+    4. what did best in a trial of n steps is too large for a run of K: it is multiplied by (n/K)^p, the theorem's
+       K^(−p) (p = 0 where all batches are full).
 
     **Arguments**
 
@@ -133,21 +135,20 @@ def suggest(
 
     def build(upper_step: float) -> AbstractSolver:
         settings = {setting: choice.value for setting, choice in choices.items()}
-        return make(upper_step=upper_schedule(name, upper_step, facts), **settings)
+        return make(upper_step=upper_step, **settings)
 
-    chosen, trials, trial_samples, per_step = _try(problem, x, y, name, build, budget, key=trial_key)
-    spans = f"{trials[0].upper_step:.2g} to {trials[-1].upper_step:.2g}"
-    reason = f"a trial of {len(trials)} steps, {spans}: the largest near the best upper loss, {chosen.loss:.4g}"
-    best = build(chosen.upper_step)
-    choices["upper_step"] = Choice(chosen.upper_step, reason)
-    samples = {"constants": spent, "trial": trial_samples}
+    found = _try(problem, x, y, build, budget - spent, name in NORMALISED, key=trial_key)
+    steps = max(1, int((budget - spent - found.samples) / found.per_step))
+    power = horizon_power(name, facts)
+    scale = min(1.0, found.winner.steps / steps) ** power
+    choices["upper_step"] = Choice(scale * found.winner.upper_step, found.reason(steps, power))
     return Suggestion(
-        solver=best,
-        steps=max(1, int((budget - sum(samples.values())) / per_step)),
+        solver=make(**{setting: choice.value for setting, choice in choices.items()}),
+        steps=steps,
         constants=facts.constants,
         reasons=tuple((setting, choice.value, choice.reason) for setting, choice in choices.items()),
-        trials=tuple(trials),
-        samples=samples,
+        trials=tuple(found.trials),
+        samples={"constants": spent, "trial": found.samples},
     )
 
 
@@ -186,7 +187,7 @@ def _facts(problem: Problem, x: Tree, y: Tree, name: str, budget: int, *, key: P
         dim_y=sum(leaf.size for leaf in jax.tree.leaves(y)),
         batch=lower.size,
         rows=lower.length,
-        horizon=max(1, budget // (4 * lower.size)),
+        passes=budget / lower.size,
         loosening=LOOSENING[name],
     )
     return facts, spent
@@ -199,45 +200,62 @@ def _facts(problem: Problem, x: Tree, y: Tree, name: str, budget: int, *, key: P
 class _Candidate:
     upper_step: float
     state: Any
-    steps: int
+    steps: int = 0
     loss: float = math.inf
+
+
+@dataclass
+class _Found:
+    """The trial's winner, all candidates, the samples spent, and those of a step."""
+
+    winner: Trial
+    trials: list[Trial]
+    samples: int
+    per_step: float
+
+    def reason(self, steps: int, power: float) -> str:
+        least, most, n = self.trials[0].upper_step, self.trials[-1].upper_step, self.winner.steps
+        text = f"trial of {len(self.trials)} steps, {least:.2g} to {most:.2g}: {self.winner.upper_step:.3g} did best"
+        return text + (f" in {n} steps, times ({n}/{steps})^{power:.2g} for a run of {steps}" if power else "")
 
 
 def _try(
     problem: Problem,
     x: Tree,
     y: Tree,
-    name: str,
     build: Callable[[float], AbstractSolver],
-    budget: int,
+    budget: float,
+    normalised: bool,
     *,
     key: PRNGKeyArray,
-) -> tuple[Trial, list[Trial], int, float]:
-    """The winner, all candidates, the samples spent, and the samples of a step."""
+) -> _Found:
     run_key, rows_key, h_key = jax.random.split(key, 3)
     whole = on_all_rows(problem, rows_key)
-    state, steps = _warm_up(problem, x, y, build(_HELD), WARM_UP * TRIAL * budget, key=run_key)
-    per_step = samples(state.tally) / steps
-    loss, norm = (float(value) for value in _loss_and_norm(whole, x, state.y, h_key))
-    looks = (_CG_STEPS + 1) * whole.lower.length + 2 * whole.upper.length
+    state, t0 = _warm_up(problem, x, y, build(_HELD), WARM_UP * TRIAL * budget, key=run_key)
+    per_step = samples(state.tally) / t0
+    loss, norm, v = _survey(whole, x, state.y, h_key)
+    spent = samples(state.tally) + (_CG_STEPS + 2) * whole.lower.length + 2 * whole.upper.length
 
-    tried = _bracket(loss, norm, budget / per_step, name in NORMALISED)
-    candidates = [_Candidate(upper_step, state, steps) for upper_step in tried]
-    spent = samples(state.tally) + looks
+    candidates = [_Candidate(step, state) for step in _bracket(float(loss), float(norm), budget / per_step, normalised)]
     share = max(0.0, TRIAL * budget - spent) / len(KEPT)
     alive = candidates
     for kept in KEPT:
         alive = sorted(alive, key=lambda candidate: candidate.loss)[:kept]
         for candidate in alive:
-            spent += _go_on(candidate, build, problem, whole, share / len(alive), key=run_key)
+            before = samples(candidate.state.tally)
+            solver, t = build(candidate.upper_step), t0 + candidate.steps
+            candidate.state, t = _run(solver, problem, candidate.state, run_key, t, share / len(alive))
+            candidate.steps = int(t) - t0
+            at = candidate.state.x, candidate.state.y
+            value = float(_settled_loss(whole, *at, v))
+            candidate.loss = value if math.isfinite(value) and bool(trees.all_finite(at)) else math.inf
+            spent += samples(candidate.state.tally) - before + whole.upper.length + whole.lower.length
         alive = [candidate for candidate in alive if candidate.loss < math.inf]
         if not alive:
             raise ValueError("solver: no upper step of the trial stayed finite; start nearer, or rescale the losses")
-    best = min(candidate.loss for candidate in alive)
-    allowed = best + NEAR * max(0.0, loss - best)
-    winner = max((c for c in alive if c.loss <= allowed), key=lambda candidate: candidate.upper_step)
+    winner = min(alive, key=lambda candidate: candidate.loss)
     trials = [Trial(candidate.upper_step, candidate.steps, candidate.loss) for candidate in candidates]
-    return trials[candidates.index(winner)], trials, int(spent), per_step
+    return _Found(trials[candidates.index(winner)], trials, int(spent), per_step)
 
 
 def _warm_up(
@@ -257,23 +275,7 @@ def _bracket(loss: float, norm: float, steps: float, normalised: bool) -> list[f
         raise ValueError(f"problem: the hypergradient's norm at the start is {norm}; start where it is not zero")
     leap = max(abs(loss), 1e-3) / (norm if normalised else norm**2)
     count = math.ceil(math.log(max(steps, FACTOR), FACTOR))
-    if normalised:
-        return [leap * FACTOR ** (k - count) for k in range(min(count, 4) + 1)]
-    return [leap * FACTOR ** (k - count) for k in range(count + 2)]
-
-
-def _go_on(
-    candidate: _Candidate, build: Any, problem: Problem, whole: Problem, allowance: float, *, key: PRNGKeyArray
-) -> float:
-    """Run the candidate on, judge it, and say what that took."""
-    before = samples(candidate.state.tally)
-    solver = build(candidate.upper_step)
-    candidate.state, steps = _run(solver, problem, candidate.state, key, candidate.steps, allowance)
-    candidate.steps = int(steps)
-    at = candidate.state.x, candidate.state.y
-    loss = float(_upper_loss(whole.upper, *at))
-    candidate.loss = loss if math.isfinite(loss) and bool(trees.all_finite(at)) else math.inf
-    return samples(candidate.state.tally) - before + whole.upper.length
+    return [leap * FACTOR ** (k - count) for k in range(count + 1)]
 
 
 def samples(tally: Tally) -> float:
@@ -305,10 +307,17 @@ def _run(solver: Any, problem: Problem, state: Any, key: PRNGKeyArray, t: Any, a
 
 
 @eqx.filter_jit
-def _loss_and_norm(whole: Problem, x: Tree, y: Tree, key: PRNGKeyArray) -> tuple[Array, Array]:
-    """f, and the norm of the hypergradient, on all rows."""
-    h = implicit(whole, x, y, ConjugateGradient(steps=_CG_STEPS), key=key).h
-    return whole.upper.loss(x, y, whole.upper.everything().rows), trees.norm(trees.dense(h, x))
+def _survey(whole: Problem, x: Tree, y: Tree, key: PRNGKeyArray) -> tuple[Array, Array, Tree]:
+    """f, the norm of the hypergradient, and the adjoint, on all rows."""
+    sample = implicit(whole, x, y, ConjugateGradient(steps=_CG_STEPS), key=key)
+    return _upper_loss(whole.upper, x, y), trees.norm(trees.dense(sample.h, x)), sample.adjoint.v
+
+
+@eqx.filter_jit
+def _settled_loss(whole: Problem, x: Tree, y: Tree, v: Tree) -> Array:
+    """f(x, y) − ⟨v, G_y(x, y)⟩, to first order f(x, y*(x)): what y still lags behind x does not count."""
+    G_y = oracles.lower_gradient(whole.lower, x, y, whole.lower.everything())
+    return _upper_loss(whole.upper, x, y) - trees.dot(v, G_y)
 
 
 @eqx.filter_jit

@@ -14,7 +14,8 @@ from bilevel.hypergradients.adjoint import ConjugateGradient, Direct
 from bilevel.solvers.stocbio import neumann_batch_sizes
 from bilevel.steps import inverse_power
 
-MOST = {"inner steps": 10, "Neumann order": 50, "CG steps": 20, "dense y": 50}
+MOST = {"inner steps": 10, "unrolled steps": 50, "Neumann order": 50, "CG steps": 20, "dense y": 50}
+LEAST_STEPS = 300  # that the budget must hold: Neumann orders are cut to it
 
 # What multiplies the theorem's lower step, and with it the adjoint's: fixed on the quadratic task alone.
 LOOSENING: dict[str, float] = {
@@ -45,6 +46,9 @@ LOOSENING: dict[str, float] = {
 
 NORMALISED = ("borep",)  # their direction has length one
 
+# The upper step of a theorem over a run of K steps is proportional to K^−p: ½ for plain SGD, and for the others
+POWERS = {"ttsa": 3 / 5, "borep": 3 / 4, "sustain": 1 / 3, "svrb": 1 / 3, "mrbo": 1 / 3, "vrbo": 0.0, "saba": 0.0}
+
 
 class Choice(NamedTuple):
     """A setting's value and where it comes from."""
@@ -59,15 +63,20 @@ Choices = dict[str, Choice]
 @dataclass(frozen=True)
 class Facts:
     """What the theorems start from: the constants, L_f of the upper level in y, the size of y, the batch and the rows
-    of the lower level, the steps K that the budget allows at most, and the solver's loosening."""
+    of the lower level, the lower batches that the budget pays for, and the solver's loosening."""
 
     constants: Constants
     upper_smoothness: float
     dim_y: int
     batch: int
     rows: int
-    horizon: int
+    passes: float
     loosening: float
+
+    @property
+    def horizon(self) -> int:
+        """The steps K of a single loop that calls each of its four oracles once."""
+        return max(1, int(self.passes / 4))
 
     @property
     def mu(self) -> float:
@@ -95,20 +104,23 @@ def neumann_step(facts: Facts, source: str) -> Choice:
     return Choice(1 / facts.L, f"{source}: 1/L")
 
 
-def capped(wanted: float, kind: str, order: str, source: str) -> Choice:
-    """A loop's length by its order in κ, or the cap."""
-    value, most = max(1, math.ceil(wanted)), MOST[kind]
+def capped(facts: Facts, kind: str, order: str, source: str, products: float = 0) -> Choice:
+    """A loop's length by its order in κ, or the cap: so that 300 steps of `products` passes each are affordable."""
+    value, most = max(1, math.ceil(_order(facts, order))), MOST[kind]
+    if products:
+        most = max(3, min(most, int(facts.passes / LEAST_STEPS / products)))
     if value > most:
-        return Choice(most, f"{source}: {order} = {value}, capped at {most} {kind}")
+        return Choice(most, f"{source}: {order} = {value}, capped at {most}")
     return Choice(value, f"{source}: {order}")
 
 
 def inner_steps(facts: Facts, source: str, order: str = "κ") -> Choice:
-    return capped(_order(facts, order), "inner steps", order, source)
+    return capped(facts, "inner steps", order, source)
 
 
-def neumann_order(facts: Facts, source: str) -> Choice:
-    return capped(_order(facts, "κ log κ"), "Neumann order", "κ log κ", source)
+def neumann_order(facts: Facts, source: str, products: float = 1) -> Choice:
+    """`products`: Hessian products of an iteration for each unit of the order."""
+    return capped(facts, "Neumann order", "κ log κ", source, products)
 
 
 def _order(facts: Facts, order: str) -> float:
@@ -125,12 +137,12 @@ def power_weight(facts: Facts, source: str, power: float) -> Choice:
 
 
 def cg_steps(facts: Facts, source: str, order: str) -> Choice:
-    return capped(_order(facts, order), "CG steps", order, source)
+    return capped(facts, "CG steps", order, source)
 
 
-def upper_schedule(name: str, upper_step: float, facts: Facts) -> Any:
-    """The upper step as the solver's theorem has it over a run: constant."""
-    return upper_step
+def horizon_power(name: str, facts: Facts) -> float:
+    """The p of an upper step proportional to K^(−p) over a run of K steps; 0 without noise."""
+    return POWERS.get(name, 1 / 2) if facts.batch < facts.rows else 0.0
 
 
 # --- the solvers ---
@@ -140,7 +152,7 @@ def _itd(facts: Facts) -> Choices:
     source = "Ji et al. 2021, Thm 2"
     return {
         "lower_step": lower_step(facts, source),
-        "inner_steps": inner_steps(facts, source, "κ log κ"),
+        "inner_steps": capped(facts, "unrolled steps", "κ log κ", source, products=3),
     }
 
 
@@ -311,7 +323,7 @@ def _mrbo(facts: Facts) -> Choices:
     weight = power_weight(facts, source, 1 / 3)
     return {
         "lower_step": lower_step(facts, source),
-        "neumann_order": neumann_order(facts, source),
+        "neumann_order": neumann_order(facts, source, products=2),
         "neumann_step": neumann_step(facts, source),
         "upper_storm_weight": weight,
         "lower_storm_weight": weight,
@@ -320,12 +332,12 @@ def _mrbo(facts: Facts) -> Choices:
 
 def _vrbo(facts: Facts) -> Choices:
     source = "Yang et al. 2021, Thm 2"
-    inner = inner_steps(facts, source)
+    inner = Choice(3, "a few: each costs two hypergradients")
     period = max(1, math.ceil(facts.rows / (2 * (inner.value + 1) * facts.batch)))
     return {
         "lower_step": lower_step(facts, source),
         "inner_steps": inner,
-        "neumann_order": neumann_order(facts, source),
+        "neumann_order": neumann_order(facts, source, products=3 * (inner.value + 1)),
         "neumann_step": neumann_step(facts, source),
         "period": Choice(period, "the pass over all rows costs as much as the small batches between two"),
     }

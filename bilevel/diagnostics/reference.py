@@ -77,10 +77,17 @@ class LowerSolution(eqx.Module):
 
 @eqx.filter_jit
 def lower_solution(level: Level, x: Tree, y: Tree, solver: AbstractAdjoint) -> LowerSolution:
-    """Newton's method from y, its steps halved until ‖G_y‖ falls; it ends where rounding lets nothing fall."""
+    """Newton's method from y, its steps halved until ‖G_y‖ falls and g does not rise, but for rounding.
+
+    It ends where rounding lets ‖G_y‖ fall no more: g alone would end it earlier, and ‖G_y‖ alone is deceived where g is
+    nearly linear.
+    """
 
     def gradient(y: Tree) -> Tree:
         return oracles.lower_gradient(level, x, y, level.everything())
+
+    def value(y: Tree) -> Array:
+        return oracles.loss(level, x, y, level.everything())
 
     def going_on(carry: Any) -> Bool[Array, ""]:
         i, _, _, size, falls = carry
@@ -89,10 +96,13 @@ def lower_solution(level: Level, x: Tree, y: Tree, solver: AbstractAdjoint) -> L
     def step(carry: Any) -> Any:
         i, y, G_y, size, _ = carry
         delta = _newton_step(level, x, y, G_y, solver)
+        g = value(y)
+        highest = g + 10 * jnp.finfo(g.dtype).eps * jnp.abs(g)
 
         def too_long(trial: Any) -> Bool[Array, ""]:
             k, length, new = trial
-            return (k < _HALVINGS) & ~(trees.norm(gradient(new)) <= (1 - length / 4) * size)
+            falls = (trees.norm(gradient(new)) <= (1 - length / 4) * size) & (value(new) <= highest)
+            return (k < _HALVINGS) & ~falls
 
         def halve(trial: Any) -> Any:
             k, length, _ = trial

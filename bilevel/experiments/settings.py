@@ -59,7 +59,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         # a dense system takes 650 products a step
         "ba": Setting(
             1000,
-            {"upper_step": 10.0, "lower_step": 0.1, "adjoint": ConjugateGradient(steps=10), "warm_start": True},
+            {"upper_step": 3.0, "lower_step": 0.1, "adjoint": ConjugateGradient(steps=10), "warm_start": True},
         ),
         "bsa": Setting(
             1000,
@@ -75,7 +75,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         ),
         # an eigendecomposition of 650 x 650 entries a step: few steps, and still the longest runs of all
         "stable": Setting(100, {"upper_step": 30.0, "lower_step": 0.5, "storm_weight": 0.3, "strong_convexity": 0.03}),
-        "svrb": Setting(100, {"upper_step": 100.0, "lower_step": 2.0, "storm_weight": 0.3, "strong_convexity": 0.01}),
+        "svrb": Setting(100, {"upper_step": 100.0, "lower_step": 2.0, "storm_weight": 0.1, "strong_convexity": 0.01}),
         "mrbo": Setting(
             1000,
             {
@@ -118,9 +118,10 @@ SETTINGS: dict[str, dict[str, Setting]] = {
                 "adjoint_steps": 20,
             },
         ),
+        # whole, it is ITD by another name: other steps than there
         "reverse": Setting(300, {"upper_step": 300.0, "lower_step": 0.3, "inner_steps": 100}),
-        "aid-fp": Setting(1000, {"upper_step": 30.0, "lower_step": 0.3, "inner_steps": 10, "adjoint_steps": 50}),
-        "aid-cg": Setting(800, {"upper_step": 10.0, "lower_step": 0.1, "inner_steps": 10, "adjoint_steps": 10}),
+        "aid-fp": Setting(1000, {"upper_step": 10.0, "lower_step": 1.0, "inner_steps": 10, "adjoint_steps": 50}),
+        "aid-cg": Setting(800, {"upper_step": 3.0, "lower_step": 0.1, "inner_steps": 10, "adjoint_steps": 10}),
     },
     "quadratic": {
         "itd": Setting(400, {"upper_step": 0.3, "lower_step": 0.1, "inner_steps": 100}),
