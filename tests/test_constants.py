@@ -22,8 +22,7 @@ def noisy():
 
 def test_curvature_and_norms(noisy):
     task, x, y, constants = noisy
-    assert constants.mu == pytest.approx(0.2, rel=1e-4)
-    assert constants.L == pytest.approx(5.0, rel=1e-4)
+    assert (constants.mu, constants.L) == pytest.approx((0.2, 5.0), rel=1e-4)
     assert constants.kappa == pytest.approx(25.0, rel=1e-4)
     assert max(constants.mu_residual, constants.L_residual) < 1e-4
     assert constants.J_norm == pytest.approx(np.linalg.norm(task.B, 2), rel=1e-4)
