@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# the quick ones; without --solvers, all
+DEMO := itd,aid,stocbio,sustain,fsla,borep,soba,saba,masoba,amigo,f2sa
+
 .PHONY: demo test test-slow lint clean
 
 demo: $(VENV)/.demo
-	$(BIN)/bilevel compare cleaning --out runs/demo
+	$(BIN)/bilevel compare cleaning --solvers $(DEMO) --out runs/demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -q

@@ -3,11 +3,11 @@
     python benchmarks/suggest.py --out runs/suggest.json
     python benchmarks/suggest.py --tasks cleaning --solvers soba,stocbio --seeds 1
 
-For each task and solver: a 5×5 grid over upper and lower steps, by factors of 4 and 2, around those that `suggest` gives
-for the first seed, its other settings as suggested; a grid whose best point lies on its edge is moved there, up to
-twice. Every run has the same oracle budget (all kinds of samples counted alike), `suggest`'s measurements and trial
-included: its run is that much shorter. The share of a gap is (start − suggest)/(start − best of the grid), losses
-being medians over the seeds, each with a task of its own, for
+For each task and solver: a 5×5 grid over upper and lower steps, by factors of 4 and 2, around those that `suggest`
+gives (the geometric mean over the seeds), its other settings as suggested; a grid whose best point lies on its edge is
+moved there, up to twice. Every run has the same oracle budget (all kinds of samples counted alike), `suggest`'s
+measurements and trial included: its run is that much shorter. The share of a gap is (start − suggest)/(start − best of
+the grid), losses being medians over the seeds, each with a task of its own, for
 
 - `f`: the upper loss f(x, y) on all rows, as the solver leaves x and y; at the start, with the y it is given;
 - `Φ`: the upper loss at the lower solution, f(x, y*(x)), which is what is being minimised.
@@ -20,7 +20,7 @@ import itertools
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -31,9 +31,11 @@ import numpy as np
 import bilevel as bl
 from bilevel import checks, oracles, tasks, trees
 from bilevel.experiments import records
+from bilevel.problem import prepare
 from bilevel.steps import GradientStep
 from bilevel.suggest import _run, _start, _upper_loss
-from bilevel.tasks.regularisation import regularisation
+from bilevel.tasks.base import SOURCES
+from bilevel.tasks.regularisation import cross_entropy, regularisation
 
 GOAL = 0.9
 SEEDS = range(2000, 2010)
@@ -42,30 +44,27 @@ MOVES = 2
 POLISH = 400  # accelerated gradient steps to y*(x)
 
 
+def embedded_loss(x: Any, y: Any, batch: Any) -> Any:
+    return cross_entropy(None, x @ y, batch)
+
+
+def ridge_loss(x: Any, y: Any, batch: Any) -> Any:
+    return embedded_loss(x, y, batch) + 5e-3 * jnp.sum(y**2)
+
+
 def representation(seed: int, source: str = "rows", width: int = 8) -> Any:
-    """A linear embedding x of the digits, shared, and a ridge-regularised softmax head y on it. The curvature of the lower
-    level grows with the square of x: constants at the start are not those at the end."""
+    """A linear embedding x of the digits, shared, and a ridge-regularised softmax head y on it.
+
+    The curvature of the lower level grows with the square of x: the constants at the start are not those at the end.
+    """
     task = regularisation(seed=seed, split="validation", train=320, validation=320, batch_size=32, source=source)
-    data, draw = task.data, {"rows": bl.Rows, "blocks": bl.Blocks}[source]
-
-    def upper(x: Any, y: Any, batch: Any) -> Any:
-        logits = batch["features"] @ x @ y
-        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), batch["labels"][:, None], axis=1))
-
-    def lower(x: Any, y: Any, batch: Any) -> Any:
-        return upper(x, y, batch) + 5e-3 * jnp.sum(y**2)
-
+    data, rows = task.data, SOURCES[source]
     features = data.train["features"].shape[1]
     x = np.random.default_rng(seed).normal(size=(features, width)) / math.sqrt(features)
-    problem = bl.Problem(
-        bl.Level(_UPPER.setdefault("loss", upper), data=draw(data.validation), batch_size=32),
-        bl.Level(_LOWER.setdefault("loss", lower), data=draw(data.train), batch_size=32),
-    )
-    return dataclasses.replace(task, problem=problem, x=jnp.asarray(x, jnp.float32), y=jnp.zeros((width, 10)))
-
-
-_UPPER: dict[str, Any] = {}  # one function for all seeds: they share their programs
-_LOWER: dict[str, Any] = {}
+    upper = bl.Level(embedded_loss, data=rows(data.validation), batch_size=32)
+    lower = bl.Level(ridge_loss, data=rows(data.train), batch_size=32)
+    start = jnp.zeros((width, data.classes))
+    return dataclasses.replace(task, problem=bl.Problem(upper, lower), x=jnp.asarray(x, jnp.float32), y=start)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,26 +117,22 @@ def solved_loss(problem: bl.Problem, x: Any, y: Any) -> Any:
 
 
 @eqx.filter_jit
-def finish_all(
-    problem: bl.Problem, base: Any, rates: Any, x: Any, y: Any, key: Any, budget: Any
-) -> tuple[Any, Any, Any, Any]:
-    """x, y, f and Φ at the end of runs whose upper and lower steps are multiplied by the rates."""
+def finish_all(problem: bl.Problem, base: Any, lanes: Any, x: Any, y: Any, key: Any) -> Any:
+    """(f, Φ) at the end of runs, for each lane's factors of the upper and the lower step and its budget."""
 
-    def one(rates: Any) -> Any:
-        solver = scaled(base, *rates)
-        state = _run(solver, problem, _start(solver, problem, x, y, key), key, 0, budget)[0]
-        return state.x, state.y, _upper_loss(problem.upper, state.x, state.y), solved_loss(problem, state.x, y)
+    def one(lane: Any) -> Any:
+        solver = scaled(base, lane[0], lane[1])
+        state = _run(solver, problem, _start(solver, problem, x, y, key), key, 0, lane[2])[0]
+        return jnp.stack([_upper_loss(problem.upper, state.x, state.y), solved_loss(problem, state.x, y)])
 
-    return jax.vmap(one)(rates)
+    return jax.vmap(one)(lanes)
 
 
 def finish(
-    problem: bl.Problem, solver: Any, points: list[tuple[int, int]], x: Any, y: Any, key: Any, budget: float
-) -> np.ndarray:
-    """(f, Φ) at the end of the run of each point; infinity where it broke down."""
-    rates = jnp.asarray([(UPPER**i, LOWER**j) for i, j in points])
-    _, _, f, phi = finish_all(problem, solver, (rates[:, 0], rates[:, 1]), x, y, key, jnp.asarray(budget, jnp.float32))
-    found = np.stack([np.asarray(f), np.asarray(phi)], axis=1).astype(float)
+    problem: bl.Problem, base: Any, lanes: Sequence[tuple[float, float, float]], x: Any, y: Any, key: Any
+) -> Any:
+    """The same, with infinity where a run broke down."""
+    found = np.asarray(finish_all(problem, base, jnp.asarray(lanes, jnp.float32), x, y, key), float)
     return np.where(np.isfinite(found).all(axis=1, keepdims=True), found, math.inf)
 
 
@@ -156,31 +151,35 @@ def scaled(solver: Any, upper: Any, lower: Any) -> Any:
 def measure_cell(case: Case, name: str, seeds: list[int]) -> dict[str, Any]:
     source = {"source": "blocks"} if name == "saba" else {}
     made = {seed: case.make(seed=seed, **source) for seed in seeds}
-    problems = {seed: bl.problem.prepare(task.problem, task.x, task.y)[:3] for seed, task in made.items()}
+    problems = {seed: prepare(task.problem, task.x, task.y)[:3] for seed, task in made.items()}
     keys = {seed: jax.random.fold_in(jax.random.key(seed), 1) for seed in seeds}
     clock = time.perf_counter()
     found = {s: bl.suggest(*problems[s], solver=name, key=keys[s], budget=case.budget) for s in seeds}
     suggest_seconds = time.perf_counter() - clock
-    start, ours = [], []
-    for seed in seeds:
-        problem, x, y = problems[seed]
-        start.append((float(_upper_loss(problem.upper, x, y)), float(solved_loss(problem, x, y))))
-        left = case.budget - sum(found[seed].samples.values())
-        # as many lanes as the grid has, so that one program serves both
-        ours.append(finish(problem, found[seed].solver, 25 * [(0, 0)], x, y, keys[seed], left)[0])
+    uppers = {s: _rate(found[s].solver.upper_step) for s in seeds}
+    lowers = {s: _rate(found[s].solver.lower_step) for s in seeds}
+    middle = [math.exp(np.mean(np.log(list(steps.values())))) for steps in (uppers, lowers)]
+    start = [(float(_upper_loss(p.upper, x, y)), float(solved_loss(p, x, y))) for p, x, y in problems.values()]
     grid: dict[tuple[int, int], list[float]] = {}
-
-    centre, moves, inside = (0, 0), 0, {}
+    ours: Any = None
+    centre, moves = (0, 0), 0
     clock = time.perf_counter()
     while True:
         points = [(centre[0] + i, centre[1] + j) for i, j in itertools.product(range(-2, 3), repeat=2)]
-        ends = [finish(problems[s][0], found[s].solver, points, *problems[s][1:], keys[s], case.budget) for s in seeds]
-        grid |= dict(zip(points, np.median(ends, axis=0).tolist(), strict=True))
+        ends = []
+        for seed, (problem, x, y) in problems.items():
+            factors = [(middle[0] / uppers[seed] * UPPER**i, middle[1] / lowers[seed] * LOWER**j) for i, j in points]
+            left = case.budget - sum(found[seed].samples.values())
+            lanes = [*((u, lower, case.budget) for u, lower in factors), (1.0, 1.0, left)]  # the last is suggest's own
+            ends.append(finish(problem, found[seed].solver, lanes, x, y, keys[seed]))
+        medians = np.median(ends, axis=0).tolist()
+        ours, grid = [end[-1] for end in ends], grid | dict(zip(points, medians[:-1], strict=True))
         best = [min(grid, key=lambda point: grid[point][kind]) for kind in range(2)]
         inside = [_inside(point, grid) for point in best]
         if all(inside) or moves == MOVES:
             break
-        centre, moves = best[inside.index(False)], moves + 1
+        # Φ first: it is the objective
+        centre, moves = best[1] if not inside[1] else best[0], moves + 1
     row: dict[str, Any] = {"seeds": seeds, "budget": case.budget, "moves": moves}
     for kind, label in enumerate(("f", "Φ")):
         at_start, at_end = (float(np.median([pair[kind] for pair in pairs])) for pairs in (start, ours))
@@ -197,9 +196,14 @@ def measure_cell(case: Case, name: str, seeds: list[int]) -> dict[str, Any]:
     row["grid"] = [{"upper": UPPER**i, "lower": LOWER**j, "f": f, "Φ": phi} for (i, j), (f, phi) in grid.items()]
     row["samples"] = {str(seed): found[seed].samples for seed in seeds}
     row["reasons"] = [[setting, str(value), why] for setting, value, why in first.reasons]
-    row["upper steps"] = [dict((n, v) for n, v, _ in found[s].reasons)["upper_step"] for s in seeds]
+    row["upper steps"] = list(uppers.values())
     row["seconds"] = {"suggest": suggest_seconds, "grid": time.perf_counter() - clock}
     return row
+
+
+def _rate(step: Any) -> float:
+    """A step at the start."""
+    return float(np.asarray(step.rate(0)))
 
 
 def _inside(point: tuple[int, int], grid: dict[tuple[int, int], Any]) -> bool:

@@ -100,6 +100,7 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, help="How often split, noise and run are drawn anew.")] = 10,
     steps: Annotated[int | None, typer.Option(min=1, help="Outer steps of each; default: the settings'.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Instead of --steps: seconds of stepping for each run.")] = None,
+    suggest: Annotated[bool, typer.Option("--suggest", help="Settings by bl.suggest, not from the table.")] = False,
     set_: Set = None,
     out: Annotated[pathlib.Path | None, typer.Option(help="Default: runs/compare-TASK.")] = None,
 ) -> None:
@@ -116,6 +117,7 @@ def compare(
             steps=steps,
             seconds=seconds,
             task_settings=settings.parse(set_ or ()),
+            suggested=suggest,
             out=out,
             console=console,
         )
@@ -123,6 +125,7 @@ def compare(
     console.print(tables.cost_table(comparison))
     for note in tables.notes(comparison):
         console.print(note, markup=False)
-    console.print(f"Written to {out}: results.csv, summary.json, curves.png", soft_wrap=True)
+    files = "results.csv, summary.json, curves.png" + (", suggestions.txt" if suggest else "")
+    console.print(f"Written to {out}: {files}", soft_wrap=True)
     if comparison.interrupted:
         raise typer.Exit(130)

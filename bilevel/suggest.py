@@ -24,7 +24,7 @@ from bilevel.theory import LOOSENING, NORMALISED, THEORY, Choice, Facts, horizon
 
 Tree = PyTree[Any]
 
-DEFAULT_BUDGET = 1_000_000
+DEFAULT_BUDGET = 20_000  # in batches of the lower level
 TRIAL = 0.2  # of the budget, at most
 WARM_UP = 0.2  # of the trial: x held, until y and v have settled
 FACTOR = 4.0  # between two candidates
@@ -79,7 +79,7 @@ def suggest(
     *,
     solver: Callable[..., AbstractSolver] | str = StocBiO,
     key: PRNGKeyArray,
-    budget: int = DEFAULT_BUDGET,
+    budget: int | None = None,
 ) -> Suggestion:
     """Settings of a solver for a problem: by its theorem from measured constants, the upper step by a short trial.
 
@@ -101,13 +101,14 @@ def suggest(
 
     - `x`, `y`: the starts of the run to come. `key`: the same key gives the same suggestion.
     - `solver`: a solver's class, or a function or name of `bl.SOLVERS`.
-    - `budget`: of the whole run in oracle samples, all kinds counted alike. The measurements and the trial, at most a
-      fifth, are part of it; what is left makes the suggestion's `steps`.
+    - `budget`: of the whole run in oracle samples, all kinds counted alike; default: 20,000 batches of the lower
+      level. The measurements are part of it, and the trial, about a fifth of the rest; what is left makes the
+      suggestion's `steps`.
 
     **Returns** a `Suggestion`; `print` shows the reasons.
 
     **Raises** `ValueError` or `TypeError` for an unknown solver, one without a theorem here, a lower level that is not
-    strongly convex at (x, y), a budget too small for a trial, or where no candidate stays finite.
+    strongly convex at (x, y), a budget too small to measure anything, or where no candidate stays finite.
 
     Example:
         >>> import bilevel as bl, jax
@@ -127,10 +128,14 @@ def suggest(
     """
     name, make = _solver(solver)
     checks.key("key", key)
-    checks.count("budget", budget)
+    if budget is not None:
+        checks.count("budget", budget)
     problem, x, y, _ = prepare(problem, x, y)
+    budget = DEFAULT_BUDGET * problem.lower.size if budget is None else budget
     constants_key, trial_key = jax.random.split(key)
     facts, spent = _facts(problem, x, y, name, budget, key=constants_key)
+    if spent > budget / 2:
+        raise ValueError(f"budget: got {budget}, of which the measurements took {spent}; pass {4 * spent} or more")
     choices = THEORY[name](facts)
 
     def build(upper_step: float) -> AbstractSolver:
@@ -154,6 +159,7 @@ def suggest(
 
 def _solver(solver: Any) -> tuple[str, Callable[..., AbstractSolver]]:
     """The name and what makes it."""
+    make: Any
     if isinstance(solver, str):
         make = get_solver(solver)
     elif callable(solver) and not isinstance(solver, AbstractSolver):

@@ -17,31 +17,15 @@ from bilevel.steps import inverse_power
 MOST = {"inner steps": 10, "unrolled steps": 50, "Neumann order": 50, "CG steps": 20, "dense y": 50}
 LEAST_STEPS = 300  # that the budget must hold: Neumann orders are cut to it
 
-# What multiplies the theorem's lower step, and with it the adjoint's: fixed on the quadratic task alone.
+# What multiplies the theorem's lower step, and with it the adjoint's. Fixed on the quadratic task alone: the largest of
+# ¼, ½ and 1 with which the best upper step closes 99 % of the gap that the best of all lower steps closes (ITD, whose
+# lower steps are few, gained from more). Above 1 the others gained nothing there, and L is measured at one point only.
 LOOSENING: dict[str, float] = {
-    "itd": 1.0,
-    "aid": 1.0,
-    "stocbio": 1.0,
-    "sustain": 1.0,
-    "fsla": 1.0,
-    "borep": 1.0,
-    "soba": 1.0,
-    "saba": 1.0,
-    "masoba": 1.0,
-    "ba": 1.0,
-    "bsa": 1.0,
-    "ttsa": 1.0,
-    "alset": 1.0,
-    "amigo": 1.0,
-    "stable": 1.0,
-    "svrb": 1.0,
-    "mrbo": 1.0,
-    "vrbo": 1.0,
-    "f2sa": 1.0,
-    "hoag": 1.0,
-    "reverse": 1.0,
-    "aid-fp": 1.0,
-    "aid-cg": 1.0,
+    **dict.fromkeys(("aid", "stocbio", "fsla", "borep", "soba", "saba", "masoba", "ba", "amigo"), 1.0),
+    **dict.fromkeys(("stable", "svrb", "vrbo", "f2sa", "hoag", "aid-fp", "aid-cg"), 1.0),
+    **dict.fromkeys(("itd", "reverse"), 1.5),
+    "mrbo": 0.5,
+    **dict.fromkeys(("sustain", "bsa", "ttsa", "alset"), 0.25),
 }
 
 NORMALISED = ("borep",)  # their direction has length one

@@ -37,15 +37,14 @@ def snippets(page="README.md"):
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("code", snippets())
-def test_readme_snippet_runs(code):
+def test_the_readme_is_one_program_that_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     names = {}
-    exec(compile(code, "README.md", "exec"), names)
-    assert "solution" in names
-
-
-def test_the_readme_has_snippets():
-    assert snippets()
+    for code in snippets():
+        exec(compile(code, "README.md", "exec"), names)
+    assert names["solution"].result == names["bl"].RESULTS.successful
+    assert "adjoint not solved" in {finding.name for finding in names["report"].findings}
+    assert (tmp_path / "report.png").exists()
 
 
 def test_the_page_for_users_of_jaxopt_is_one_program_that_runs():

@@ -15,6 +15,7 @@ from bilevel.solution import RESERVED, RESULTS, Solution
 from bilevel.solve import solve
 from bilevel.solvers.base import AbstractSolver
 from bilevel.solvers.registry import SOLVERS
+from bilevel.suggest import Suggestion, suggest
 
 ROWS = 20  # history rows of a run
 
@@ -74,6 +75,7 @@ def compare(
     steps: int | None = None,
     seconds: float | None = None,
     task_settings: dict[str, Any] | None = None,
+    suggested: bool = False,
     out: Any = None,
     console: Any = None,
 ) -> Comparison:
@@ -85,6 +87,8 @@ def compare(
     - `seeds`: their number, or the seeds. Each redraws what the task draws (split, noise) and the run's key.
     - `steps` for each solver, or `seconds` of stepping, compilation apart; default: the settings' steps.
     - `task_settings`: changed arguments of the task. They win over those that a solver's own settings ask for.
+    - `suggested`: settings by `suggest` on the first seed's problem, in place of the table's, and its steps unless
+      `steps` or `seconds` says otherwise; the reasons go to `suggestions.txt` and `summary.json`.
     - `out`: a directory for `results.csv`, `summary.json` and `curves.png`.
     - `console`: a `rich` console that shows the progress; None is silent.
 
@@ -95,10 +99,18 @@ def compare(
     known = settings.settings_of(task_name, changes)
     names = [name for name in SOLVERS if name in known] if solvers is None else list(dict.fromkeys(solvers))
     built = {name: settings.settings(task_name, name, changes) for name in names}
+    suggestions: dict[str, Suggestion] = {}
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     budget = _budget({name: known[name].steps for name in names}, seeds, steps, seconds)
     own = {name: known[name].task | changes for name in names if known[name].task}
     first = settings.make_task(task_name, seeds[0], changes)  # wrong arguments fail before any run
+    if out is not None:
+        records.make_directory(out)
+    if suggested:
+        suggestions = {name: _suggest(first, task_name, name, own, seeds[0], console) for name in names}
+        built = {name: suggestion.solver for name, suggestion in suggestions.items()}
+        if steps is None and seconds is None:
+            budget = {"steps": {name: suggestion.steps for name, suggestion in suggestions.items()}}
     comparison = Comparison(
         task=task_name,
         arguments=settings.task_arguments(task_name) | changes,
@@ -106,9 +118,8 @@ def compare(
         solvers={name: settings.describe(solver) | _asked(known[name], changes) for name, solver in built.items()},
         seeds=seeds,
         budget=budget,
+        suggestions=suggestions,
     )
-    if out is not None:
-        records.make_directory(out)
     try:
         with _progress(console, len(names) * len(seeds)) as show:
             for seed in seeds:
@@ -120,6 +131,20 @@ def compare(
         if out is not None:
             records.write(comparison, out)
     return comparison
+
+
+def _suggest(
+    shared: Any, task_name: str, name: str, own: dict[str, dict[str, Any]], seed: int, console: Any
+) -> Suggestion:
+    """Settings for one solver, from the task as it will see it; its test rows take no part."""
+    task = settings.make_task(task_name, seed, own[name]) if name in own else shared
+    try:
+        found = suggest(task.problem, task.x, task.y, solver=name, key=jax.random.fold_in(jax.random.key(seed), 2))
+    except ValueError as error:
+        raise ValueError(f"{name}: no settings to suggest: {error}") from error
+    if console is not None:
+        console.print(f"{name}: {found}", markup=False, soft_wrap=True)
+    return found
 
 
 def _asked(setting: Setting, changes: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import numpy as np
 from bilevel.experiments.references import ATTAINABLE, CEILING
 from bilevel.oracles import Tally
 from bilevel.solution import RESERVED, RESULTS, Solution
+from bilevel.suggest import Suggestion
 
 LEAST_MARGIN = 2.0  # standard errors above the best attainable reference
 LEAST_AUROC = 0.9
@@ -64,7 +65,8 @@ class Run:
 class Comparison:
     """Solvers on the same seeds of one task.
 
-    `solvers` holds each one's settings, `budget` what it was given, `references` a score per row and seed.
+    `solvers` holds each one's settings, `budget` what it was given, `references` a score per row and seed,
+    `suggestions` where the settings come from if not from the table.
     """
 
     task: str
@@ -76,6 +78,7 @@ class Comparison:
     runs: list[Run] = dataclasses.field(default_factory=list)
     references: dict[str, dict[int, float]] = dataclasses.field(default_factory=dict)
     interrupted: bool = False
+    suggestions: dict[str, Suggestion] = dataclasses.field(default_factory=dict)
 
     def of(self, solver: str) -> list[Run]:
         """The solver's runs that count."""
@@ -222,6 +225,11 @@ def summary(comparison: Comparison) -> dict[str, Any]:
         "interrupted": comparison.interrupted,
         "rule": RULE,
         "settings": comparison.solvers,
+        "suggested": {
+            name: {"reasons": [[setting, str(value), why] for setting, value, why in found.reasons]}
+            | {"samples": found.samples}
+            for name, found in comparison.suggestions.items()
+        },
         "solvers": {name: statistics(comparison, name) for name in comparison.solvers},
         "references": references,
         "best_reference": comparison.best_reference,
@@ -269,7 +277,8 @@ def make_directory(out: str | pathlib.Path) -> pathlib.Path:
 
 
 def write(comparison: Comparison, out: str | pathlib.Path) -> pathlib.Path:
-    """Write `results.csv` (a line per solver, seed and history row), `summary.json` and `curves.png`."""
+    """Write `results.csv` (a line per solver, seed and history row), `summary.json`, `curves.png`, and, where settings
+    were suggested, `suggestions.txt`."""
     from bilevel.experiments.figures import curves
 
     out = make_directory(out)
@@ -278,6 +287,9 @@ def write(comparison: Comparison, out: str | pathlib.Path) -> pathlib.Path:
         [{"solver": run.solver, "seed": run.seed, **row} for run in comparison.runs for row in run.rows],
     )
     write_json(out / "summary.json", summary(comparison))
+    if comparison.suggestions:
+        text = "\n\n".join(f"{name}: {found}" for name, found in comparison.suggestions.items())
+        (out / "suggestions.txt").write_text(text + "\n", encoding="utf-8")
     curves(comparison).savefig(out / "curves.png", dpi=150)
     return out
 
