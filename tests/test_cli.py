@@ -83,7 +83,7 @@ def test_run_writes_each_leaf_by_its_path(call, tmp_path):
     with np.load(tmp_path / "solution.npz") as arrays:
         assert {name: arrays[name].shape for name in arrays} == {
             "x": (70,),
-            "y.weights": (64, 10),
+            "y.weights": (10, 64),
             "y.bias": (10,),
         }
 

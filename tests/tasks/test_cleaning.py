@@ -44,7 +44,7 @@ def sigmoid(x):
 
 
 def probabilities(y, features):
-    z = np.asarray(features, np.float64) @ np.asarray(y["weights"], np.float64) + np.asarray(y["bias"], np.float64)
+    z = np.asarray(features, np.float64) @ np.asarray(y["weights"], np.float64).T + np.asarray(y["bias"], np.float64)
     e = np.exp(z - z.max(1, keepdims=True))
     return e / e.sum(1, keepdims=True)
 
@@ -181,7 +181,7 @@ def test_gradients_against_numpy(tagged):
     np.add.at(by_hand, indices, s * (1 - s) * ce / 4)
     close(trees.dense(oracles.gradient_x(level, x, y, batch), x), by_hand)
     G_y = oracles.lower_gradient(level, x, y, batch)
-    close(G_y["weights"], features.T @ slope + 0.1 * np.asarray(y["weights"]))
+    close(G_y["weights"], slope.T @ features + 0.1 * np.asarray(y["weights"]))
     close(G_y["bias"], slope.sum(0) + 0.1 * np.asarray(y["bias"]))
 
 
@@ -203,7 +203,7 @@ def test_the_upper_gradient_ignores_x(tagged):
     F_x, F_y = oracles.upper_gradients(level, x, y, level.everything())
     assert not trees.dense(F_x, x).any()
     features, labels = np.asarray(task.data.trusted_features), np.asarray(task.data.trusted_labels)
-    close(F_y["weights"], features.T @ (probabilities(y, features) - np.eye(4)[labels]) / 30)
+    close(F_y["weights"], (probabilities(y, features) - np.eye(4)[labels]).T @ features / 30)
 
 
 # What is measured
