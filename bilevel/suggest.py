@@ -95,7 +95,7 @@ def suggest(
        judged on all rows, by f(x, y) − ⟨v, G_y(x, y)⟩ with the v of 2, which to first order is f(x, y*(x)); those
        whose iterates are not finite are out;
     4. what did best in a trial of n steps is too large for a run of K: it is multiplied by (n/K)^p, the theorem's
-       K^(−p) (p = 0 where all batches are full).
+       K^(−p) (p = 0 where its step is constant, and where all batches are full).
 
     **Arguments**
 
@@ -246,8 +246,7 @@ def _try(
     share = max(0.0, TRIAL * budget - spent) / len(KEPT)
     alive = candidates
     for kept in KEPT:
-        alive = sorted(alive, key=lambda candidate: candidate.loss)[:kept]
-        for candidate in alive:
+        for candidate in sorted(alive, key=lambda candidate: candidate.loss)[:kept]:
             before = samples(candidate.state.tally)
             solver, t = build(candidate.upper_step), t0 + candidate.steps
             candidate.state, t = _run(solver, problem, candidate.state, run_key, t, share / len(alive))
@@ -256,10 +255,10 @@ def _try(
             value = float(_settled_loss(whole, *at, v))
             candidate.loss = value if math.isfinite(value) and bool(trees.all_finite(at)) else math.inf
             spent += samples(candidate.state.tally) - before + whole.upper.length + whole.lower.length
-        alive = [candidate for candidate in alive if candidate.loss < math.inf]
+        alive = [candidate for candidate in candidates if candidate.loss < math.inf]
         if not alive:
             raise ValueError("solver: no upper step of the trial stayed finite; start nearer, or rescale the losses")
-    winner = min(alive, key=lambda candidate: candidate.loss)
+    winner = min(alive, key=lambda candidate: (-candidate.steps, candidate.loss))  # of those that ran longest
     trials = [Trial(candidate.upper_step, candidate.steps, candidate.loss) for candidate in candidates]
     return _Found(trials[candidates.index(winner)], trials, int(spent), per_step)
 

@@ -21,17 +21,22 @@ LEAST_STEPS = 300  # that the budget must hold: Neumann orders are cut to it
 # ¼, ½ and 1 with which the best upper step closes 99 % of the gap that the best of all lower steps closes (ITD, whose
 # lower steps are few, gained from more). Above 1 the others gained nothing there, and L is measured at one point only.
 LOOSENING: dict[str, float] = {
-    **dict.fromkeys(("aid", "stocbio", "fsla", "borep", "soba", "saba", "masoba", "ba", "amigo"), 1.0),
+    **dict.fromkeys(("aid", "fsla", "borep", "soba", "saba", "masoba", "amigo"), 1.0),
     **dict.fromkeys(("stable", "svrb", "vrbo", "f2sa", "hoag", "aid-fp", "aid-cg"), 1.0),
     **dict.fromkeys(("itd", "reverse"), 1.5),
-    "mrbo": 0.5,
+    **dict.fromkeys(("stocbio", "ba", "mrbo"), 0.5),  # the first two: of 2/(L+μ), the edge of stability
     **dict.fromkeys(("sustain", "bsa", "ttsa", "alset"), 0.25),
 }
 
 NORMALISED = ("borep",)  # their direction has length one
 
-# The upper step of a theorem over a run of K steps is proportional to K^−p: ½ for plain SGD, and for the others
-POWERS = {"ttsa": 3 / 5, "borep": 3 / 4, "sustain": 1 / 3, "svrb": 1 / 3, "mrbo": 1 / 3, "vrbo": 0.0, "saba": 0.0}
+# The upper step of a theorem over a run of K steps is proportional to K^−p; the others' is constant
+POWERS = {
+    **dict.fromkeys(("soba", "masoba", "fsla", "bsa", "alset", "stable", "f2sa"), 1 / 2),
+    **dict.fromkeys(("sustain", "svrb", "mrbo"), 1 / 3),
+    "ttsa": 3 / 5,
+    "borep": 3 / 4,
+}
 
 
 class Choice(NamedTuple):
@@ -126,7 +131,7 @@ def cg_steps(facts: Facts, source: str, order: str) -> Choice:
 
 def horizon_power(name: str, facts: Facts) -> float:
     """The p of an upper step proportional to K^(−p) over a run of K steps; 0 without noise."""
-    return POWERS.get(name, 1 / 2) if facts.batch < facts.rows else 0.0
+    return POWERS.get(name, 0.0) if facts.batch < facts.rows else 0.0
 
 
 # --- the solvers ---

@@ -62,7 +62,8 @@ def test_the_theorems_values(constants):
         for name in THEORY
     }
     assert values["soba"]["lower_step"] == pytest.approx(0.1, rel=1e-3)
-    assert values["stocbio"]["lower_step"] == pytest.approx(2 / 11, rel=1e-3)
+    assert values["stocbio"]["lower_step"] == pytest.approx(LOOSENING["stocbio"] * 2 / 11, rel=1e-3)
+    assert values["itd"]["lower_step"] == pytest.approx(LOOSENING["itd"] / 10, rel=1e-3)
     assert values["stocbio"]["neumann_order"] == math.ceil(10 * (1 + math.log(10)))
     assert values["aid"]["adjoint"].steps == 4  # √10
     assert values["borep"]["adjoint_step"] == pytest.approx(0.1, rel=1e-3)  # (1 − 0.9)/μ, and the lower step
@@ -100,6 +101,7 @@ def test_the_upper_step_is_what_did_best_scaled_to_the_run(suggested, constants)
     for setting, value, reason in suggested.reasons:
         assert setting in str(suggested) and reason in str(suggested) and f"{value:.4g}" in str(suggested)
     assert horizon_power("soba", facts(constants, batch=100)) == 0.0  # full batches
+    assert horizon_power("stocbio", facts(constants)) == 0.0  # its theorem has a constant step
 
 
 @pytest.mark.parametrize("solver", ["soba", "stocbio", "borep"])
@@ -107,10 +109,8 @@ def test_the_suggested_solver_converges_within_the_budget(task, suggested, solve
     found = suggested
     if solver != "soba":
         found = bl.suggest(task.problem, task.x, task.y, solver=solver, key=KEY, budget=BUDGET)
-    assert found.samples["trial"] < 0.25 * BUDGET
-    solution = bl.solve(
-        task.problem, found.solver, task.x, task.y, steps=found.steps, key=KEY, metrics=task.metrics
-    )
+    assert found.samples["trial"] < 0.3 * BUDGET
+    solution = bl.solve(task.problem, found.solver, task.x, task.y, steps=found.steps, key=KEY, metrics=task.metrics)
     spent = sum(solution.stats[kind] for kind in "FGHJ") + sum(found.samples.values())
     assert 0.9 * BUDGET < spent < 1.05 * BUDGET
     assert solution.history["correct digits"][-1] > 1.2

@@ -40,16 +40,7 @@ class AbstractAdjoint(Settings):
 
     @abc.abstractmethod
     def __call__(
-        self,
-        level: Level,
-        x: Tree,
-        y: Tree,
-        rhs: Tree,
-        start: Tree | None,
-        *,
-        batch: Batch,
-        key: PRNGKeyArray,
-        t: Any = 0,
+        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
     ) -> Adjoint: ...
 
     def cross_product(self, level: Level, x: Tree, y: Tree, v: Tree, batch: Batch) -> Tree:
@@ -84,16 +75,7 @@ class ConjugateGradient(AbstractAdjoint):
         checks.nonnegative("absolute_tolerance", self.absolute_tolerance)
 
     def __call__(
-        self,
-        level: Level,
-        x: Tree,
-        y: Tree,
-        rhs: Tree,
-        start: Tree | None,
-        *,
-        batch: Batch,
-        key: PRNGKeyArray,
-        t: Any = 0,
+        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
     ) -> Adjoint:
         def hessian(u: Tree) -> Tree:
             return oracles.hessian_product(level, x, y, u, batch)
@@ -155,16 +137,7 @@ class Neumann(AbstractAdjoint):
             checks.count("batch_sizes", size)
 
     def __call__(
-        self,
-        level: Level,
-        x: Tree,
-        y: Tree,
-        rhs: Tree,
-        start: Tree | None,
-        *,
-        batch: Batch,
-        key: PRNGKeyArray,
-        t: Any = 0,
+        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
     ) -> Adjoint:
         eta = self.step(t)
 
@@ -207,16 +180,7 @@ class RandomNeumann(AbstractAdjoint):
         check_count("order", self.order)
 
     def __call__(
-        self,
-        level: Level,
-        x: Tree,
-        y: Tree,
-        rhs: Tree,
-        start: Tree | None,
-        *,
-        batch: Batch,
-        key: PRNGKeyArray,
-        t: Any = 0,
+        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
     ) -> Adjoint:
         eta, order = self.step(t), count_at(self.order, t, least=1)
         length_key, factor_key = jax.random.split(key)
@@ -249,16 +213,7 @@ class FixedPoint(AbstractAdjoint):
         checks.count("steps", self.steps)
 
     def __call__(
-        self,
-        level: Level,
-        x: Tree,
-        y: Tree,
-        rhs: Tree,
-        start: Tree | None,
-        *,
-        batch: Batch,
-        key: PRNGKeyArray,
-        t: Any = 0,
+        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
     ) -> Adjoint:
         eta = self.step(t)
 
@@ -289,16 +244,7 @@ class Direct(AbstractAdjoint):
         checks.positive("max_bytes", self.max_bytes)
 
     def __call__(
-        self,
-        level: Level,
-        x: Tree,
-        y: Tree,
-        rhs: Tree,
-        start: Tree | None,
-        *,
-        batch: Batch,
-        key: PRNGKeyArray,
-        t: Any = 0,
+        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
     ) -> Adjoint:
         dim = sum(leaf.size for leaf in jax.tree.leaves(y))
         needed = dim**2 * jnp.result_type(*jax.tree.leaves(y)).itemsize

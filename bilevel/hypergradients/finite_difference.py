@@ -51,16 +51,7 @@ class FiniteDifference(AbstractAdjoint):
         checks.positive("radius", self.radius)
 
     def __call__(
-        self,
-        level: Level,
-        x: Tree,
-        y: Tree,
-        rhs: Tree,
-        start: Tree | None,
-        *,
-        batch: Batch,
-        key: PRNGKeyArray,
-        t: Any = 0,
+        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
     ) -> Adjoint:
         return Adjoint(trees.scale(self.step(t), rhs), 0)
 

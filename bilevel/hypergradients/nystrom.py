@@ -53,16 +53,7 @@ class Nystrom(AbstractAdjoint):
         checks.positive("damping", self.damping)
 
     def __call__(
-        self,
-        level: Level,
-        x: Tree,
-        y: Tree,
-        rhs: Tree,
-        start: Tree | None,
-        *,
-        batch: Batch,
-        key: PRNGKeyArray,
-        t: Any = 0,
+        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
     ) -> Adjoint:
         flat, unravel = ravel_pytree(rhs)
         b = flat.astype(jnp.promote_types(flat.dtype, jnp.float32))  # there is no factorisation in half precision

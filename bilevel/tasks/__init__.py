@@ -6,8 +6,19 @@ from bilevel import checks
 from bilevel.tasks.base import Task
 from bilevel.tasks.cleaning import CleaningData, cleaning
 from bilevel.tasks.quadratic import QuadraticTask, quadratic
+from bilevel.tasks.regularisation import RegularisationData, regularisation
 
-__all__ = ["TASKS", "CleaningData", "QuadraticTask", "Task", "cleaning", "get_task", "quadratic"]
+__all__ = [
+    "TASKS",
+    "CleaningData",
+    "QuadraticTask",
+    "RegularisationData",
+    "Task",
+    "cleaning",
+    "get_task",
+    "quadratic",
+    "regularisation",
+]
 
 TASKS: dict[str, Callable[..., Task]] = {"quadratic": quadratic, "cleaning": cleaning}
 

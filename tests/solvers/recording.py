@@ -29,22 +29,6 @@ class Log:
         return [key for step in self.steps for _, _, key in step]
 
 
-class RecordingBlocks(bl.Blocks):
-    """The same for blocks, each draw as the rows of the block."""
-
-    level: str = eqx.field(static=True)
-    log: Any = eqx.field(static=True)
-
-    def __init__(self, arrays, level, log):
-        super().__init__(arrays)
-        self.level, self.log = level, log
-
-    def sample(self, key, size):
-        start = super().sample(key, size)
-        self.log.add(self.level, int(start) + np.arange(size), key)
-        return start
-
-
 class RecordingRows(bl.Rows):
     level: str = eqx.field(static=True)
     log: Any = eqx.field(static=True)
@@ -55,8 +39,13 @@ class RecordingRows(bl.Rows):
 
     def sample(self, key, size):
         indices = super().sample(key, size)
-        self.log.add(self.level, np.asarray(indices), key)
+        rows = np.asarray(indices) if indices.ndim else int(indices) + np.arange(size)
+        self.log.add(self.level, rows, key)
         return indices
+
+
+class RecordingBlocks(RecordingRows, bl.Blocks):
+    """The same for blocks, each draw as the rows of the block."""
 
 
 def lower_loss(x, y, batch):
