@@ -156,8 +156,7 @@ def measure_cell(case: Case, name: str, seeds: list[int]) -> dict[str, Any]:
     clock = time.perf_counter()
     found = {s: bl.suggest(*problems[s], solver=name, key=keys[s], budget=case.budget) for s in seeds}
     suggest_seconds = time.perf_counter() - clock
-    uppers = {s: _rate(found[s].solver.upper_step) for s in seeds}
-    lowers = {s: _rate(found[s].solver.lower_step) for s in seeds}
+    uppers, lowers = ({s: _rate(found[s].solver, name) for s in seeds} for name in ("upper_step", "lower_step"))
     middle = [math.exp(np.mean(np.log(list(steps.values())))) for steps in (uppers, lowers)]
     start = [(float(_upper_loss(p.upper, x, y)), float(solved_loss(p, x, y))) for p, x, y in problems.values()]
     grid: dict[tuple[int, int], list[float]] = {}
@@ -201,9 +200,9 @@ def measure_cell(case: Case, name: str, seeds: list[int]) -> dict[str, Any]:
     return row
 
 
-def _rate(step: Any) -> float:
+def _rate(solver: Any, step: str) -> float:
     """A step at the start."""
-    return float(np.asarray(step.rate(0)))
+    return float(np.asarray(getattr(solver, step).rate(0)))
 
 
 def _inside(point: tuple[int, int], grid: dict[tuple[int, int], Any]) -> bool:

@@ -48,6 +48,13 @@ def positive(name: str, value: Any) -> None:
         raise ValueError(f"{name}: got {value}; it must be a finite number above zero")
 
 
+def above(name: str, value: Any, bound: float) -> None:
+    """A finite number above a bound."""
+    array = _reals(name, value, f"a number above {bound:g}")
+    if array is not None and not (np.isfinite(array) and array > bound):
+        raise ValueError(f"{name}: got {value}; it must be a finite number above {bound:g}")
+
+
 def nonnegative(name: str, value: Any) -> None:
     """A finite number, zero or more."""
     array = _reals(name, value, "a number, zero or more")

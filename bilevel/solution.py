@@ -21,7 +21,7 @@ class RESULTS(eqx.Enumeration):
         "lower step and the Neumann or adjoint step below 1/L first), or check the losses there."
     )
     not_convex = (
-        "Conjugate gradient met a direction in which the lower level's curvature is not positive; the solution holds "
+        "The adjoint's solver found that the lower level's curvature is not positive everywhere; the solution holds "
         "the point before. Add a regulariser to the lower loss, or take more lower steps."
     )
     interrupted = "Interrupted; the solution holds the last finished chunk. Continue with solve(problem, solver, it)."

@@ -195,7 +195,13 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
         checks.count(name, value, least)
         return
     length: Callable[[Any], Any] = value
-    found = jax.eval_shape(lambda t: jnp.asarray(length(t)), 0)
+    try:
+        found = jax.eval_shape(lambda t: jnp.asarray(length(t)), 0)
+    except TypeError as error:  # a tracer where a Python number is needed
+        raise TypeError(
+            f"{name}: the function of k cannot take a traced k ({str(error).splitlines()[0]}); use jnp.where for if, "
+            "and jnp.ceil(...).astype(int) for math.ceil"
+        ) from None
     if found.shape != () or not jnp.issubdtype(found.dtype, jnp.integer):
         raise TypeError(f"{name}: the function of k gave {found}; it must give an integer, .astype(int)")
 
@@ -220,7 +226,7 @@ def check_setting(name: str, value: Any, check: Callable[[str, Any], None]) -> N
             raise TypeError(f"{name}: got {value!r}; pass {wanted} ({error})") from None
         if shape != ():
             raise ValueError(f"{name}: the function of t gave shape {shape}; it must give a scalar")
-        first = value(0)
+        first = value(jnp.asarray(0))
         if not isinstance(first, Tracer) and not (np.isfinite(first) and first >= 0):
             raise ValueError(f"{name}: the function of t gave {first} at t = 0; it must be finite, zero or more")
 

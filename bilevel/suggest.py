@@ -33,7 +33,7 @@ _HELD = 1e-30  # a step that leaves x where it is
 _CG_STEPS = 20
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Trial:
     """A candidate: its upper step, how many steps it was run for, and the upper loss after them, as step 3 of `suggest`
     has it; infinite where the iterates were not finite."""

@@ -1,7 +1,10 @@
 """The theorems' settings, from measured constants: one function a family of solvers.
 
-μ, L and κ = L/μ are those of `measure_constants`. Where a theorem gives an order ("Θ(κ log κ)"), its constant is taken
-as 1; where it gives a bound, the bound is taken. What a step may cost is capped by `MOST`, and the reason says so.
+μ, L and κ = L/μ are those of `measure_constants`. Where a theory gives an order ("Θ(κ log κ)"), its constant is taken
+as 1; where it bounds a step, the bound is taken. The theories of the single loops tie the lower step to the upper one
+by products of worst-case constants: what is taken from them is the bound 1/L that they share, and the powers of the
+number of steps K. What an iteration may cost is capped by `MOST`, and the reason says so. A reason cites the paper's
+theorem, or its algorithm where the theorem's number is not certain here.
 """
 
 import math
@@ -119,10 +122,10 @@ def _order(facts: Facts, order: str) -> float:
     ]
 
 
-def power_weight(facts: Facts, source: str, power: float) -> Choice:
-    """A momentum weight K^{−p} over a run of K steps."""
-    value = facts.horizon**-power
-    return Choice(value, f"{source}: proportional to K^−{power:.2g}, K = {facts.horizon}")
+def power_weight(facts: Facts, source: str, power: str) -> Choice:
+    """A momentum weight, which the theory has ∝ K^(−p) over a run of K steps: the looser K^(−1/3) for all."""
+    value = facts.horizon ** (-1 / 3)
+    return Choice(value, f"{source}: ∝ K^−{power}, loosened to K^−1/3, K = {facts.horizon}")
 
 
 def cg_steps(facts: Facts, source: str, order: str) -> Choice:
@@ -160,7 +163,7 @@ def _aid(facts: Facts) -> Choices:
 
 
 def _aid_cg(facts: Facts) -> Choices:
-    source = "Grazzi et al. 2020, Thm 3.2"
+    source = "Grazzi et al. 2020, AID-CG"
     return {
         "lower_step": lower_step(facts, source),
         "inner_steps": inner_steps(facts, source, "κ log κ"),
@@ -169,7 +172,7 @@ def _aid_cg(facts: Facts) -> Choices:
 
 
 def _aid_fp(facts: Facts) -> Choices:
-    source = "Grazzi et al. 2020, Thm 3.1"
+    source = "Grazzi et al. 2020, AID-FP"
     return {
         "lower_step": lower_step(facts, source),
         "inner_steps": inner_steps(facts, source, "κ log κ"),
@@ -199,7 +202,7 @@ def _stocbio(facts: Facts) -> Choices:
 
 def _sustain(facts: Facts) -> Choices:
     source = "Khanduri et al. 2021, Thm 3.2"
-    weight = power_weight(facts, source, 1 / 3)
+    weight = power_weight(facts, source, "2/3")
     return {
         "lower_step": lower_step(facts, source),
         "neumann_order": neumann_order(facts, source),
@@ -210,13 +213,13 @@ def _sustain(facts: Facts) -> Choices:
 
 
 def _fsla(facts: Facts) -> Choices:
-    source = "Li et al. 2022, Thm 1"
+    source = "Li et al. 2022, Alg. 1"
     step = lower_step(facts, source)
-    return {"lower_step": step, "adjoint_step": step, "storm_weight": power_weight(facts, source, 1 / 3)}
+    return {"lower_step": step, "adjoint_step": step, "storm_weight": power_weight(facts, source, "1/2")}
 
 
 def _borep(facts: Facts) -> Choices:
-    source, momentum = "Hao et al. 2024, Thm 1", 0.9
+    source, momentum = "Hao et al. 2024, Alg. 1", 0.9
     step = lower_step(facts, source)
     nu = (1 - momentum) / facts.mu
     tight = "bound" if step.value < nu else "kept"
@@ -229,20 +232,20 @@ def _borep(facts: Facts) -> Choices:
 
 
 def _soba(facts: Facts) -> Choices:
-    source = "Dagréou et al. 2022, Thm 1"
+    source = "Dagréou et al. 2022, Alg. 1"
     step = lower_step(facts, source)
     return {"lower_step": step, "adjoint_step": Choice(step.value, f"{source}: the lower step")}
 
 
 def _masoba(facts: Facts) -> Choices:
-    source = "Chen et al. 2024, Thm 1"
+    source = "Chen et al. 2024, Alg. 1"
     step = lower_step(facts, source)
-    weight = power_weight(facts, source, 1 / 3)
+    weight = power_weight(facts, source, "1/2")
     return {"lower_step": step, "adjoint_step": Choice(step.value, f"{source}: as the lower"), "average_weight": weight}
 
 
 def _ba(facts: Facts) -> Choices:
-    source = "Ghadimi & Wang 2018, Thm 2.1"
+    source = "Ghadimi & Wang 2018, Alg. 1"
     if facts.dim_y <= MOST["dense y"]:
         adjoint = Choice(Direct(), f"{source}: the exact inverse")
     else:
@@ -257,7 +260,7 @@ def _ba(facts: Facts) -> Choices:
 
 
 def _bsa(facts: Facts) -> Choices:
-    source = "Ghadimi & Wang 2018, Thm 3.1"
+    source = "Ghadimi & Wang 2018, BSA"
     first = facts.loosening / facts.L
     step = inverse_power(1 / facts.mu, 1.0, offset=max(2.0, facts.kappa / facts.loosening))
     return {
@@ -269,7 +272,7 @@ def _bsa(facts: Facts) -> Choices:
 
 
 def _ttsa(facts: Facts) -> Choices:
-    source = "Hong et al. 2023, Thm 2"
+    source = "Hong et al. 2023, Alg. 1"
     return {
         "lower_step": lower_step(facts, source),
         "neumann_order": neumann_order(facts, source),
@@ -278,7 +281,7 @@ def _ttsa(facts: Facts) -> Choices:
 
 
 def _alset(facts: Facts) -> Choices:
-    source = "Chen et al. 2021, Thm 1"
+    source = "Chen et al. 2021, Alg. 1"
     return {
         "lower_step": lower_step(facts, source),
         "inner_steps": Choice(1, f"{source}: 1 suffices for the rate"),
@@ -288,28 +291,33 @@ def _alset(facts: Facts) -> Choices:
 
 
 def _amigo(facts: Facts) -> Choices:
-    source = "Arbel & Mairal 2022, Thm 1"
+    source = "Arbel & Mairal 2022, Alg. 1"
     step = lower_step(facts, source)
     steps = inner_steps(facts, source)
     return {"lower_step": step, "adjoint_step": step, "inner_steps": steps, "adjoint_steps": steps}
 
 
 def _stable(facts: Facts) -> Choices:
-    source = "Chen et al. 2022, Thm 1"
+    source = "Chen et al. 2022, Alg. 1"
     return {
         "lower_step": lower_step(facts, source),
-        "storm_weight": power_weight(facts, source, 1 / 3),
+        "storm_weight": power_weight(facts, source, "1/2"),
         "strong_convexity": Choice(facts.mu, "measured μ"),
     }
 
 
 def _svrb(facts: Facts) -> Choices:
-    return _stable(facts)
+    source = "Guo et al. 2021, Alg. 1"
+    return {
+        "lower_step": lower_step(facts, source),
+        "storm_weight": power_weight(facts, source, "2/3"),
+        "strong_convexity": Choice(facts.mu, "measured μ"),
+    }
 
 
 def _mrbo(facts: Facts) -> Choices:
-    source = "Yang et al. 2021, Thm 1"
-    weight = power_weight(facts, source, 1 / 3)
+    source = "Yang et al. 2021, Alg. 1"
+    weight = power_weight(facts, source, "2/3")
     return {
         "lower_step": lower_step(facts, source),
         "neumann_order": neumann_order(facts, source, products=2),
@@ -320,7 +328,7 @@ def _mrbo(facts: Facts) -> Choices:
 
 
 def _vrbo(facts: Facts) -> Choices:
-    source = "Yang et al. 2021, Thm 2"
+    source = "Yang et al. 2021, Alg. 2"
     inner = Choice(3, "a few: each costs two hypergradients")
     period = max(1, math.ceil(facts.rows / (2 * (inner.value + 1) * facts.batch)))
     return {
@@ -333,7 +341,7 @@ def _vrbo(facts: Facts) -> Choices:
 
 
 def _f2sa(facts: Facts) -> Choices:
-    source = "Kwon et al. 2023, Thm 4"
+    source = "Kwon et al. 2023, Alg. 1"
     multiplier = max(1.0, 2 * facts.upper_smoothness / facts.mu)
     y_step = facts.loosening / (facts.upper_smoothness + multiplier * facts.L)
     return {
@@ -345,7 +353,7 @@ def _f2sa(facts: Facts) -> Choices:
 
 
 def _hoag(facts: Facts) -> Choices:
-    source = "Pedregosa 2016, Thm 1"
+    source = "Pedregosa 2016, Alg. 1"
     return {
         "lower_step": lower_step(facts, source),
         "strong_convexity": Choice(facts.mu, "measured μ"),

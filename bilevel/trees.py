@@ -43,9 +43,14 @@ class SparseRows(eqx.Module):
 
     def add_to(self, array: Array) -> Array:
         array = jnp.asarray(array)
-        for indices, rows in self.parts:
-            array = add_rows(array, indices, rows.astype(array.dtype))
-        return array
+        if len(self.parts) < 2:
+            for indices, rows in self.parts:
+                array = add_rows(array, indices, rows.astype(array.dtype))
+            return array
+        # in one scatter: of two, the second would make XLA copy the array
+        where = [i if i.ndim else i + jnp.arange(len(rows), dtype=i.dtype) for i, rows in self.parts]
+        rows = [rows.astype(array.dtype) for _, rows in self.parts]
+        return add_rows(array, jnp.concatenate(where), jnp.concatenate(rows))
 
     def dense(self, dtype: Any) -> Array:
         return self.add_to(jnp.zeros(self.shape, dtype))

@@ -15,6 +15,7 @@ def test_formulas():
     np.testing.assert_allclose(moving_average(e, new, 0.25)["a"], [0.75 + 0.75, 1.5 + 1.0])
     for average in (lambda w: storm(e, old, new, w), lambda w: moving_average(e, new, w)):
         np.testing.assert_array_equal(average(1.0)["a"], new["a"])  # the weight is the fresh sample's
+        np.testing.assert_array_equal(average(2.5)["a"], new["a"])  # and clipped
 
 
 def test_at_both_sees_the_same_draws():

@@ -86,7 +86,7 @@ def hypergradient(
     h, convex = _hypergradient(problem, x, y, method, key)
     if not isinstance(convex, Tracer) and not convex:
         raise ValueError(
-            "method: conjugate gradient met a direction in which the lower level's curvature is not positive; "
+            "method: it found that the lower level's curvature is not positive in every direction; "
             "add a regulariser to the lower loss, or check that y is near its minimiser"
         )
     return restore(h, y)[0]

@@ -226,9 +226,10 @@ class FixedPoint(AbstractAdjoint):
 
 
 class Direct(AbstractAdjoint):
-    """The exact solution by a dense factorisation: O((dim y)²) memory, O((dim y)³) time.
+    """The exact solution by a dense Cholesky factorisation: O((dim y)²) memory, O((dim y)³) time.
 
-    Counted as dim y Hessian products, which is what forming the matrix costs.
+    Counted as dim y Hessian products, which is what forming the matrix costs. Where the matrix is not positive,
+    `Adjoint.convex` says so.
 
     **Raises** `ValueError` when the matrix would not fit in `max_bytes` (default 2 GB).
 
@@ -255,4 +256,6 @@ class Direct(AbstractAdjoint):
             )
         matrix, unravel = oracles.dense_hessian(level, x, y, batch)
         flat, _ = ravel_pytree(rhs)
-        return Adjoint(unravel(jnp.linalg.solve(matrix, flat)), dim * batch.size)
+        factor = jnp.linalg.cholesky(matrix)
+        v = jax.scipy.linalg.cho_solve((factor, True), flat)
+        return Adjoint(unravel(v), dim * batch.size, ~jnp.isnan(factor[-1, -1]) | jnp.isnan(matrix).any())

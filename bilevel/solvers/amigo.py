@@ -84,13 +84,13 @@ class AmIGO(AbstractSolver):
         D_f = upper.draw(f_key)
         F_x, F_y = oracles.upper_gradients(upper, x, y, D_f)
 
-        def adjoint_step(n: Any, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+        def towards_adjoint(n: Any, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
             v, rule = carry
             D_n = lower.draw(jax.random.fold_in(v_key, n))
             Hv = oracles.hessian_product(lower, x, y, v, D_n)
             return self.adjoint_step(v, trees.sub(Hv, F_y), rule, t)
 
-        v, _ = jax.lax.fori_loop(0, self.adjoint_steps, adjoint_step, (state.v, self.adjoint_step.init(state.v)))
+        v, _ = jax.lax.fori_loop(0, self.adjoint_steps, towards_adjoint, (state.v, self.adjoint_step.init(state.v)))
         D_J = lower.draw(J_key)
         Jv = oracles.cross_product(lower, x, y, v, D_J)
         x, rule = self.upper_step(x, trees.sub(F_x, Jv), state.rule, t)

@@ -69,7 +69,8 @@ class BA(AbstractSolver):
     Reference: Ghadimi & Wang, "Approximation Methods for Bilevel Programming", arXiv 1802.02246, Algorithm 1.
 
     Differences from the paper: a level with a `batch_size` draws a fresh batch for each inner step, and one for H and
-    J; `warm_start` and another `adjoint` may be asked for. The constant ½ in t_k is from memory of the paper.
+    J; `warm_start` and another `adjoint` may be asked for. y_0 is read as fixed, its listing giving it no index, and
+    the constant ½ in t_k is from memory of the paper.
     """
 
     upper_step: AbstractStep = eqx.field(converter=as_step)
@@ -130,8 +131,9 @@ class BSA(AbstractSolver):
 
     **Arguments**
 
-    - `upper_step` (α): a number, a schedule of k or a `Rule`. `lower_step` (β_t): the same, a schedule of the
-      inner iteration t, which starts anew in each loop; theory: `bl.inverse_power(1/μ, 1, offset=2)`.
+    - `upper_step` (α): a number, a schedule of k or a `Rule`; theory: constant, proportional to K^{−1/2} over a run of
+      K steps. `lower_step` (β_t): the same, a schedule of the inner iteration t, which starts anew in each loop;
+      theory: `bl.inverse_power(1/μ, 1, offset=2)`.
     - `neumann_order` (b_k): an integer or a function of k, traced; theory: of order κ log(k + 1).
       `neumann_step` (1/L).
     - `inner_steps` (t_k): an integer or a function of k, traced; default ⌈√(k+1)⌉.
@@ -153,8 +155,8 @@ class BSA(AbstractSolver):
     Reference: Ghadimi & Wang, "Approximation Methods for Bilevel Programming", arXiv 1802.02246; its inverse (HIA)
     is Algorithm 3 there.
 
-    Differences from the paper: `warm_start` may be asked for; the constant 1 in t_k is a choice (the paper's order is
-    √(k+1)).
+    Differences from the paper: `warm_start` may be asked for; y_0 is read as fixed; the constants of t_k and b_k are
+    choices (the paper's orders are √(k+1) and κ log(k+1)).
     """
 
     upper_step: AbstractStep = eqx.field(converter=as_step)

@@ -116,10 +116,11 @@ class F2SA(AbstractSolver):
 
         def inner(i: Any, carry: Any) -> Any:
             z, z_rule, y, y_rule = carry
-            phi_z, zeta_y, phi_y = jax.random.split(jax.random.fold_in(loop_key, i), 3)
-            z, z_rule = self.lower_step(z, oracles.lower_gradient(lower, x, z, lower.draw(phi_z)), z_rule, t)
-            F_y = oracles.gradient_y(upper, x, y, upper.draw(zeta_y))
-            G_y = oracles.lower_gradient(lower, x, y, lower.draw(phi_y))
+            keys = jax.random.split(jax.random.fold_in(loop_key, i), 3)
+            G_z = oracles.lower_gradient(lower, x, z, lower.draw(keys[0]))
+            z, z_rule = self.lower_step(z, G_z, z_rule, t)
+            F_y = oracles.gradient_y(upper, x, y, upper.draw(keys[1]))
+            G_y = oracles.lower_gradient(lower, x, y, lower.draw(keys[2]))
             y, y_rule = self.penalised_step(y, trees.axpy(lam, G_y, F_y), y_rule, t)
             return z, z_rule, y, y_rule
 

@@ -45,9 +45,10 @@ class HOAG(AbstractSolver):
     - `upper_step` (1/L, L the smoothness of Φ): a number, a schedule of k or a `Rule`.
     - `lower_step`: of the gradient steps, a number, a schedule of k or a `Rule` (which starts anew in each loop).
     - `strong_convexity` (μ > 0).
-    - `tolerance` (ε_k): a number or a schedule of k, summable; default 0.1 · 0.9^k. The rounding of the dtype bounds
-      what the adjoint can reach.
-    - `inner_steps`, `adjoint_steps`: at most so many of each in an iteration, as a safeguard.
+    - `tolerance` (ε_k): a number or a schedule of k = 0, 1, …, summable; default 0.1 · 0.9^k. Others of the paper's:
+      `lambda k: 0.1 / (k + 1) ** 2`.
+    - `inner_steps`, `adjoint_steps`: at most so many of each in an iteration, as a safeguard: a loop that comes to it
+      ends before its tolerance is met.
 
     Where conjugate gradient meets a curvature that is not positive, `solve` stops and says so.
 
@@ -68,7 +69,8 @@ class HOAG(AbstractSolver):
     Algorithm 1.
 
     Differences from the paper: its adaptive choice of L, a heuristic beside the listing, is left out; the lower solver,
-    free there (L-BFGS in its experiments), is gradient descent or a rule; both inner loops have a cap.
+    free there (L-BFGS in its experiments), is gradient descent or a rule; both inner loops have a cap, and end where
+    a step is rounding; the first tolerance, 0.1 at k = 0, is from memory of the paper.
     """
 
     upper_step: AbstractStep = eqx.field(converter=as_step)
@@ -104,22 +106,25 @@ class HOAG(AbstractSolver):
         return HOAGState(problem.project(x), y, adjoint.v, rule, state.convex & adjoint.convex, tally)
 
     def _solve_lower(self, problem: Problem, x: Tree, y: Tree, epsilon: Any, t: Any) -> tuple[Tree, Any]:
-        """Gradient steps until ‖G_y‖ ≤ μ ε, and the gradients that they took."""
+        """Gradient steps until ‖G_y‖ ≤ μ ε or a step is rounding, and the gradients that they took."""
         rows, bound = problem.lower.everything(), jnp.asarray(self.strong_convexity) * epsilon
 
         def gradient(y: Tree) -> Tree:
             return oracles.lower_gradient(problem.lower, x, y, rows)
 
         def going_on(carry: Any) -> Bool[Array, ""]:
-            i, _, G_y, _ = carry
-            return (i < self.inner_steps) & ~(trees.norm(G_y) <= bound)
+            i, _, G_y, _, moves = carry
+            return (i < self.inner_steps) & ~(trees.norm(G_y) <= bound) & moves
 
         def step(carry: Any) -> Any:
-            i, y, G_y, rule = carry
-            y, rule = self.lower_step(y, G_y, rule, t)
-            return i + 1, y, gradient(y), rule
+            i, y, G_y, rule, _ = carry
+            new, rule = self.lower_step(y, G_y, rule, t)
+            moves = ~(trees.norm(trees.sub(new, y)) <= epsilon_of_dtype * trees.norm(new))
+            return i + 1, new, gradient(new), rule, moves
 
-        i, y, _, _ = jax.lax.while_loop(going_on, step, (0, y, gradient(y), self.lower_step.init(y)))
+        epsilon_of_dtype = jnp.finfo(jnp.result_type(*jax.tree.leaves(y))).eps
+        carry = (0, y, gradient(y), self.lower_step.init(y), jnp.array(True))
+        i, y, *_ = jax.lax.while_loop(going_on, step, carry)
         return y, i + 1
 
     def is_convex(self, state: HOAGState) -> Bool[Array, ""]:

@@ -64,7 +64,7 @@ class MASOBA(AbstractSolver):
     Smoothness Conditions", JMLR 25, 2024 (arXiv 2306.12067), Algorithm 1.
 
     Differences from the paper: G_y, H and J share one sample and F_x, F_y another, which the listing leaves open; h_0,
-    free there, is 0; x may be projected.
+    free there, is 0; θ is clipped to 1; x may be projected.
     """
 
     upper_step: AbstractStep = eqx.field(converter=as_step)

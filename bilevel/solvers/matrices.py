@@ -7,10 +7,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 
+def matrix_dtype(x: PyTree[Any], y: PyTree[Any]) -> Any:
+    """The widest of x and y, and at least single: there is no factorisation in half precision."""
+    return jnp.result_type(jnp.float32, *jax.tree.leaves((x, y)))
+
+
 def check_memory(name: str, x: PyTree[Any], y: PyTree[Any], max_bytes: int) -> tuple[int, int]:
     """(dim x, dim y), or an error where the matrices of a step would take more than `max_bytes`."""
     p, q = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (x, y))
-    needed = 3 * (p + q) * q * jnp.result_type(*jax.tree.leaves(y)).itemsize
+    needed = 3 * (p + q) * q * matrix_dtype(x, y).itemsize
     if needed > max_bytes:
         raise ValueError(
             f"{name}: x has {p} and y {q} entries, so the matrices of a step (the estimates and two samples) take "

@@ -102,8 +102,7 @@ class MRBO(AbstractSolver):
         """The listing's schedules: η_k = δ/(m+k)^{1/3}; α_{k+1} = c_1 η_k², β_{k+1} = c_2 η_k²; `offset` is m > 1."""
         for name, value in (("delta", delta), ("gamma", gamma), ("lambda_", lambda_), ("c_1", c_1), ("c_2", c_2)):
             checks.positive(name, value)
-        if offset <= 1:
-            raise ValueError(f"offset: got {offset}; it must exceed 1")
+        checks.above("offset", offset, 1)
         return cls(
             upper_step=inverse_power(gamma * delta, 1 / 3, offset),
             lower_step=inverse_power(lambda_ * delta, 1 / 3, offset),
@@ -119,14 +118,14 @@ class MRBO(AbstractSolver):
 
     def step(self, problem: Problem, state: MRBOState, t: Any, *, key: PRNGKeyArray) -> MRBOState:
         new, old = (state.x, state.y), (state.x_old, state.y_old)
-        lower_key, upper_key = jax.random.split(key)
+        lower_key, sample_key = jax.random.split(key)
         B_y = problem.lower.draw(lower_key)
 
         def gradient(x: Tree, y: Tree) -> Tree:
             return oracles.lower_gradient(problem.lower, x, y, B_y)
 
         def sample(x: Tree, y: Tree) -> Tree:
-            return implicit(problem, x, y, Neumann(self.neumann_order, self.neumann_step), t=t, key=upper_key).h
+            return implicit(problem, x, y, Neumann(self.neumann_order, self.neumann_step), t=t, key=sample_key).h
 
         h_new, h_old = at_both(sample, new, old)
         d = storm(state.d, h_old, h_new, from_plain(self.upper_storm_weight, t))

@@ -24,6 +24,8 @@ def reverse(upper_step: Any, lower_step: Any, inner_steps: int, truncation: int 
 
     Reference: Franceschi, Donini, Frasconi & Pontil, "Forward and Reverse Gradient-Based Hyperparameter
     Optimization", ICML 2017 (arXiv 1703.01785), Algorithm 1 (Reverse-HG).
+
+    Differences from the paper: those of `ITDBiO`.
     """
     return ITDBiO(upper_step, lower_step, inner_steps, truncation)
 
@@ -44,13 +46,15 @@ def aid_fp(upper_step: Any, lower_step: Any, inner_steps: int, adjoint_steps: in
     Reference: Grazzi, Franceschi, Pontil & Salzo, "On the Iteration Complexity of Hypergradient Computation", ICML 2020
     (arXiv 2006.16218), the AID listing with the fixed-point method.
 
-    Differences from the paper: no early stop.
+    Differences from the paper: no early stop; those of `AIDBiO`.
     """
     step = as_step(lower_step)
     check_setting("lower_step", step, checks.positive)
     checks.count("adjoint_steps", adjoint_steps)
     if not isinstance(step, GradientStep):
-        raise TypeError(f"lower_step: got {lower_step!r}; AID-FP iterates its map, so pass a number or a schedule")
+        raise TypeError(
+            f"lower_step: got a {type(step).__name__}; AID-FP iterates its map, so pass a number or a schedule"
+        )
     return AIDBiO(upper_step, step, inner_steps, FixedPoint(adjoint_steps, step.rate), adjoint_warm_start=False)
 
 
@@ -68,7 +72,7 @@ def aid_cg(upper_step: Any, lower_step: Any, inner_steps: int, adjoint_steps: in
     Reference: Grazzi, Franceschi, Pontil & Salzo, "On the Iteration Complexity of Hypergradient Computation", ICML 2020
     (arXiv 2006.16218), the AID listing with conjugate gradient.
 
-    Differences from the paper: conjugate gradient stops early only once its residual is rounding.
+    Differences from the paper: conjugate gradient stops early only once its residual is rounding; those of `AIDBiO`.
     """
     checks.count("adjoint_steps", adjoint_steps)
     return AIDBiO(upper_step, lower_step, inner_steps, ConjugateGradient(adjoint_steps), adjoint_warm_start=False)

@@ -55,7 +55,7 @@ class SOBA(AbstractSolver):
         0.333
 
     Reference: Dagréou, Ablin, Vaiter & Moreau, "A framework for bilevel optimization that enables stochastic
-    and global variance reduction algorithms", NeurIPS 2022, Algorithm 1 with (10a)–(10c).
+    and global variance reduction algorithms", NeurIPS 2022 (arXiv 2201.13409), Algorithm 1 with (10a)–(10c).
 
     Differences from the paper: v has the opposite sign; the adjoint may take a step of its own (the paper's is ρ);
     x may be projected.

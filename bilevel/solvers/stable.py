@@ -13,7 +13,7 @@ from bilevel.momentum import from_plain, storm
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
 from bilevel.solvers.base import AbstractSolver
-from bilevel.solvers.matrices import check_memory, clipped_eigh, clipped_svd, solve_eigh
+from bilevel.solvers.matrices import check_memory, clipped_eigh, clipped_svd, matrix_dtype, solve_eigh
 from bilevel.steps import AbstractStep, as_leaf, as_step, as_weight
 
 Tree = PyTree[Any]
@@ -88,11 +88,12 @@ class STABLE(AbstractSolver):
         if self.cross_bound is not None:
             checks.number("cross_bound", self.cross_bound)
             checks.positive("cross_bound", self.cross_bound)
+        checks.number("max_bytes", self.max_bytes)
         checks.positive("max_bytes", self.max_bytes)
 
     def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> STABLEState:
         p, q = check_memory("STABLE", x, y, self.max_bytes)
-        dtype = jnp.result_type(*jax.tree.leaves(y))
+        dtype = matrix_dtype(x, y)
         Hxy, Hyy = jnp.zeros((p, q), dtype), jnp.zeros((q, q), dtype)
         return STABLEState(x, y, x, y, Hxy, Hyy, (self.upper_step.init(x), self.lower_step.init(y)), Tally.zero())
 
@@ -101,7 +102,7 @@ class STABLE(AbstractSolver):
         x_rule, y_rule = state.rules
         lower_key, upper_key = jax.random.split(key)
         phi, xi = problem.lower.draw(lower_key), problem.upper.draw(upper_key)
-        (x_flat, to_x), (_, to_y) = ravel_pytree(x), ravel_pytree(y)
+        (x_flat, to_x), (y_flat, to_y) = ravel_pytree(x), ravel_pytree(y)
 
         G_y, Hyy_new, Hxy_new = oracles.dense_products(problem.lower, x, y, phi)
         _, Hyy_old, Hxy_old = oracles.dense_products(problem.lower, state.x_old, state.y_old, phi)
@@ -112,11 +113,12 @@ class STABLE(AbstractSolver):
 
         F_x, F_y = oracles.upper_gradients(problem.upper, x, y, xi)
         correction = Hxy @ solve_eigh(values, vectors, ravel_pytree(F_y)[0])
-        new_x, x_rule = self.upper_step(x, trees.sub(F_x, to_x(correction)), x_rule, t)
+        new_x, x_rule = self.upper_step(x, trees.sub(F_x, to_x(correction.astype(x_flat.dtype))), x_rule, t)
         new_x = problem.project(new_x)
         moved = ravel_pytree(new_x)[0] - x_flat
         new_y, y_rule = self.lower_step(y, G_y, y_rule, t)
-        new_y = trees.sub(new_y, to_y(solve_eigh(values, vectors, Hxy.T @ moved)))
+        shift = solve_eigh(values, vectors, Hxy.T @ moved)
+        new_y = trees.sub(new_y, to_y(shift.astype(y_flat.dtype)))
 
         b, q = phi.size, len(values)
         tally = state.tally.add(F=xi.size, G=b, H=2 * q * b, J=2 * q * b)

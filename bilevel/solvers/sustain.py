@@ -108,8 +108,7 @@ class SUSTAIN(AbstractSolver):
         """
         for name, value in (("c_beta", c_beta), ("c_upper", c_upper), ("c_lower", c_lower)):
             checks.positive(name, value)
-        if offset <= 1:
-            raise ValueError(f"offset: got {offset}; it must exceed 1")
+        checks.above("offset", offset, 1)
         return cls(
             upper_step=inverse_power(1.0, 1 / 3, offset),
             lower_step=inverse_power(c_beta, 1 / 3, offset),
@@ -127,7 +126,7 @@ class SUSTAIN(AbstractSolver):
 
     def step(self, problem: Problem, state: SUSTAINState, t: Any, *, key: PRNGKeyArray) -> SUSTAINState:
         new, old = (state.x, state.y), (state.x_old, state.y_old)
-        lower_key, upper_key = jax.random.split(key)
+        lower_key, sample_key = jax.random.split(key)
         zeta = problem.lower.draw(lower_key)
 
         def gradient(x: Tree, y: Tree) -> Tree:
@@ -138,7 +137,7 @@ class SUSTAIN(AbstractSolver):
 
         def sample(x: Tree, y: Tree) -> tuple[Tree, Any]:
             method = RandomNeumann(self.neumann_order, self.neumann_step)
-            drawn = implicit(problem, x, y, method, t=t, key=upper_key)
+            drawn = implicit(problem, x, y, method, t=t, key=sample_key)
             return drawn.h, drawn.adjoint.products[0]
 
         if self.option == 1:

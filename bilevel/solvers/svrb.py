@@ -13,7 +13,7 @@ from bilevel.momentum import at_both, from_plain, storm
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
 from bilevel.solvers.base import AbstractSolver
-from bilevel.solvers.matrices import check_memory, clipped_eigh, solve_eigh
+from bilevel.solvers.matrices import check_memory, clipped_eigh, matrix_dtype, solve_eigh
 from bilevel.steps import AbstractStep, as_leaf, as_step, as_weight
 
 Tree = PyTree[Any]
@@ -73,8 +73,8 @@ class SVRB(AbstractSolver):
     Reference: Guo, Hu, Zhang & Yang, "Randomized Stochastic Variance-Reduced Methods for Stochastic Bilevel
     Optimization", arXiv 2105.02266, Algorithm 1 (one lower problem).
 
-    Differences from the paper: where its details are not settled here, w and V are not projected, one ζ serves s, V
-    and M, and all five share a_k; weights are clipped to 1; x may be projected.
+    Differences from the paper: where its details are not settled here, w and V are not projected, M is from its first
+    sample on, one ζ serves s, V and M, and all five share a_k; weights are clipped to 1; x may be projected.
     """
 
     upper_step: AbstractStep = eqx.field(converter=as_step)
@@ -86,11 +86,12 @@ class SVRB(AbstractSolver):
     def __check_init__(self):
         checks.number("strong_convexity", self.strong_convexity)
         checks.positive("strong_convexity", self.strong_convexity)
+        checks.number("max_bytes", self.max_bytes)
         checks.positive("max_bytes", self.max_bytes)
 
     def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> SVRBState:
         p, q = check_memory("SVRB", x, y, self.max_bytes)
-        dtype = jnp.result_type(*jax.tree.leaves(y))
+        dtype = matrix_dtype(x, y)
         V, M = jnp.zeros((p, q), dtype), jnp.zeros((q, q), dtype)
         u, w = trees.zeros_like(x), trees.zeros_like(y)
         rules = (self.upper_step.init(x), self.lower_step.init(y))
@@ -112,9 +113,9 @@ class SVRB(AbstractSolver):
         values, vectors, M = clipped_eigh(storm(state.M, M_old, M_new, a), self.strong_convexity)
         s = storm(state.s, G_old, G_new, a)
 
-        _, to_x = ravel_pytree(x)
+        x_flat, to_x = ravel_pytree(x)
         correction = V @ solve_eigh(values, vectors, ravel_pytree(w)[0])
-        x, x_rule = self.upper_step(x, trees.sub(u, to_x(correction)), x_rule, t)
+        x, x_rule = self.upper_step(x, trees.sub(u, to_x(correction.astype(x_flat.dtype))), x_rule, t)
         y, y_rule = self.lower_step(y, s, y_rule, t)
 
         f, g, q = xi.size, zeta.size, len(values)

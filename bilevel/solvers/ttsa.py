@@ -59,7 +59,7 @@ class TTSA(AbstractSolver):
     Reference: Hong, Wai, Wang & Yang, "A Two-Timescale Stochastic Algorithm Framework for Bilevel Optimization",
     SIAM J. Optim. 2023 (arXiv 2007.05170), Algorithm 1.
 
-    Differences from the paper: none. Its exact c_h and t_max(k) are left to the user.
+    Differences from the paper: none. Its exact c_h, t_max(k) and offsets k_α, k_β are left to the user.
     """
 
     upper_step: AbstractStep = eqx.field(converter=as_step)

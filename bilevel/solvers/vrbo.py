@@ -131,9 +131,9 @@ class VRBO(AbstractSolver):
 
     def _sample(self, problem: Problem, x: Tree, y: Tree, t: Any, *, key: PRNGKeyArray) -> tuple[Tree, Tree]:
         """φ(x, y; 𝓑)."""
-        lower_key, upper_key = jax.random.split(key)
+        lower_key, sample_key = jax.random.split(key)
         G_y = oracles.lower_gradient(problem.lower, x, y, problem.lower.draw(lower_key))
-        return implicit(problem, x, y, Neumann(self.neumann_order, self.neumann_step), t=t, key=upper_key).h, G_y
+        return implicit(problem, x, y, Neumann(self.neumann_order, self.neumann_step), t=t, key=sample_key).h, G_y
 
     def _count(self, problem: Problem, tally: Tally, samples: Any) -> Tally:
         f, g = problem.upper.size, problem.lower.size

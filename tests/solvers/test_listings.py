@@ -224,9 +224,9 @@ CASES = {
         dict(x="x", y="y", v="v"),
     ),
     "stable": Case(
-        lambda: bl.STABLE(ALPHA, BETA, ETA_G, strong_convexity=0.6, cross_bound=0.3),
+        lambda: bl.STABLE(ALPHA, BETA, ETA_G, strong_convexity=0.6, cross_bound=0.02),
         stable,
-        dict(alpha=alpha, beta=beta, tau=eta_g, mu=0.6, C=0.3),
+        dict(alpha=alpha, beta=beta, tau=eta_g, mu=0.6, C=0.02),
         dict(x="x", y="y", Hxy="Hxy", Hyy="Hyy"),
     ),
     "stable unbounded": Case(
@@ -311,6 +311,13 @@ CASES = {
         lambda: bl.HOAG(ALPHA, 0.4, strong_convexity=0.5, inner_steps=15, adjoint_steps=3),
         hoag,
         dict(beta=alpha, alpha=0.4, mu=0.5, epsilon=lambda k: 0.1 * 0.9**k, max_inner=15, max_cg=3),
+        dict(x="x", y="y", v="v"),
+        draws_none=True,
+    ),
+    "hoag capped": Case(
+        lambda: bl.HOAG(ALPHA, 0.4, 0.5, lambda k: 0.01 / (k + 1) ** 2, inner_steps=2, adjoint_steps=2),
+        hoag,
+        dict(beta=alpha, alpha=0.4, mu=0.5, epsilon=lambda k: 0.01 / (k + 1) ** 2, max_inner=2, max_cg=2),
         dict(x="x", y="y", v="v"),
         draws_none=True,
     ),
@@ -403,6 +410,22 @@ def test_deterministic_levels_follow_the_listing(name):
             np.testing.assert_allclose(actual, records[-1][record_name], rtol=0, atol=1e-10, err_msg=field)
 
 
+PROJECTED = ("ba", "bsa", "ttsa", "alset", "stable", "vrbo", "hoag")
+
+
+@pytest.mark.parametrize("name", PROJECTED)
+def test_projection_is_where_the_listing_has_it(name):
+    case, numpy_problem = CASES[name], NumpyProblem.random(0)
+    x, y = start(numpy_problem, per_row=False)
+    with jax.enable_x64(True):
+        log = Log()
+        problem = package_problem(numpy_problem, per_row=False, sizes=(UPPER, LOWER), log=log)
+        problem = bl.Problem(problem.upper, problem.lower, project=lambda x: 0.9 * x + 0.05)  # acts at every step
+        states = trajectory(case.solver(), problem, jnp.asarray(x), jnp.asarray(y), log)
+        settings = case.settings | {"project": lambda x: 0.9 * x + 0.05}
+        check_equal(states, case.listing(numpy_problem, x, y, Draws(log.draws()), STEPS, **settings), case.names)
+
+
 def test_sustain_full_batch_follows_the_listing_for_the_ks_it_drew():
     case = CASES["sustain"]
     numpy_problem = NumpyProblem.random(1)
@@ -416,6 +439,27 @@ def test_sustain_full_batch_follows_the_listing_for_the_ks_it_drew():
         assert len(set(ks)) > 1
         records = case.listing(numpy_problem, x, y, Everything(200, 150), STEPS, ks=ks, **case.settings)
         check_equal(states, records, case.names)
+
+
+@pytest.mark.parametrize(("noise", "a", "c"), [("both", 5 / 7, 4 / 7), ("upper", 3 / 5, 2 / 5), ("none", 1 / 3, 0)])
+def test_f2sa_schedules(noise, a, c):
+    solver = bl.F2SA.from_paper(c_alpha=0.2, c_gamma=0.8, ratio=0.7, offset=2.0, noise=noise)
+    for k in (0, 5):
+        alpha, gamma = 0.2 * (k + 2) ** -a, 0.8 * (k + 2) ** -c
+        found = (
+            solver.penalised_step.rate(k),
+            solver.lower_step.rate(k),
+            solver.upper_step.rate(k),
+            solver.multiplier(k),
+        )
+        np.testing.assert_allclose(found, (alpha, gamma, 0.7 * alpha, gamma / (2 * alpha)), rtol=1e-12)
+
+
+def test_default_lengths_of_the_lower_loops():
+    """t_k = ⌈(k+1)^{1/4}/2⌉ for BA and ⌈(k+1)^{1/2}⌉ for BSA."""
+    ba, bsa = bl.BA(0.1, 0.1).inner_steps, bl.BSA(0.1, 0.1, 1, 0.1).inner_steps
+    assert [int(ba(k)) for k in (0, 15, 16, 255, 256)] == [1, 1, 2, 2, 3]
+    assert [int(bsa(k)) for k in (0, 3, 4, 8, 9)] == [1, 2, 3, 3, 4]
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.05, 2.0])

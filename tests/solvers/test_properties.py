@@ -151,6 +151,25 @@ def test_float32_stays_float32(name, problem):
 
 
 @pytest.mark.parametrize("name", SOLVERS)
+def test_mixed_precision(name, problem):
+    """x and y may differ in dtype, each keeps its own."""
+    with jax.enable_x64(True):
+        (x, _), (_, y) = start(np.float64), start(np.float32)
+        solution = bl.solve(problem, make_solvers()[name], x, y, steps=2, key=jax.random.key(0))
+    assert solution.x["x"][0].dtype == np.float64
+    assert {leaf.dtype for leaf in jax.tree.leaves(solution.y)} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_no_key_is_used_twice(name, problem):
+    x, y = jax.tree.map(jnp.asarray, start())
+    solver, key = make_solvers()[name], jax.random.key(0)
+    with jax.debug_key_reuse(True):
+        state = jax.jit(lambda x, y, key: solver.init(problem, x, y, key=key))(x, y, key)
+        jax.jit(lambda state, key: solver.step(problem, state, 0, key=key))(state, jax.random.key(1))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
 def test_changed_floats_compile_nothing(name, problem):
     run(make_solvers(1.0)[name], problem)
     assert compilations(lambda: run(make_solvers(0.9)[name], problem)) == 0
