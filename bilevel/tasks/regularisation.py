@@ -71,8 +71,8 @@ def regularisation(
         lower:  g(x, y) = mean over training rows of CE_i(y) + mean over j, c of exp(x_j) y_jc²
 
     CE is the cross-entropy of the linear model y of shape (d, classes), d the features and a constant one; x has one
-    entry a feature and is kept in the box |x_j| ≤ `bound`. x and y start at zero. g is strongly convex in y, with μ = 2 min_j exp(x_j)/(d · classes) where
-    the data say nothing.
+    entry a feature and is kept in the box |x_j| ≤ `bound`. x and y start at zero. g is strongly convex in y, with
+    μ = 2 min_j exp(x_j)/(d · classes) where the data say nothing.
 
     Rows are split at random, by `seed`, into test, validation and training rows.
 
