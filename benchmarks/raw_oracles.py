@@ -150,8 +150,8 @@ def hessian_solve(carry, key, upper, lower, size, blocks):
 def eigendecomposition(carry, key, upper, lower, size, blocks):
     """Of a symmetric matrix over y, and the matrix put together again."""
     x, W, v = carry
-    flat = W.ravel()
-    values, vectors = jnp.linalg.eigh(jnp.outer(flat, flat) + jnp.diag(v.ravel()))
+    positions = jnp.arange(W.size, dtype=W.dtype)
+    values, vectors = jnp.linalg.eigh(jnp.sin(jnp.outer(positions, positions)) + W[0, 0])
     return x, W + 1e-6 * ((vectors * values[None]) @ vectors.T)[0].reshape(W.shape), v
 
 

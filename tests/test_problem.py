@@ -53,6 +53,7 @@ def test_a_good_run_compiles_each_program_once(compiled):
     """A start that is a Python float is weakly typed in JAX; it must not bring a second program."""
     options = {"key": KEY, "steps": 6, "every": 2}
     good = problem()
+    jax.clear_caches()
     for x, y in ((1.0, Y), (jnp.asarray(1.0), jnp.asarray(Y)), (np.float32(1.0), Y)):
         bl.solve(good, SOBA, x, y, **options)
         assert compiled.count("jit(advance)") == 1

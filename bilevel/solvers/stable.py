@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from bilevel import checks, oracles, trees
-from bilevel.momentum import from_plain, storm
+from bilevel.momentum import at_both, from_plain, storm
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
 from bilevel.solvers.base import AbstractSolver
@@ -104,13 +104,16 @@ class STABLE(AbstractSolver):
         phi, xi = problem.lower.draw(lower_key), problem.upper.draw(upper_key)
         (x_flat, to_x), (y_flat, to_y) = ravel_pytree(x), ravel_pytree(y)
 
-        G_y, Hyy_new, Hxy_new = oracles.dense_products(problem.lower, x, y, phi)
-        _, Hyy_old, Hxy_old = oracles.dense_products(problem.lower, state.x_old, state.y_old, phi)
+        def matrices(x: Tree, y: Tree) -> tuple[Array, Array]:
+            return oracles.dense_products(problem.lower, x, y, phi)[1:]
+
+        (Hyy_new, Hxy_new), (Hyy_old, Hxy_old) = at_both(matrices, (x, y), (state.x_old, state.y_old))
         tau = from_plain(self.storm_weight, t)
         Hxy = storm(state.Hxy, Hxy_old, Hxy_new, tau)
         Hxy = Hxy if self.cross_bound is None else clipped_svd(Hxy, self.cross_bound)
         values, vectors, Hyy = clipped_eigh(storm(state.Hyy, Hyy_old, Hyy_new, tau), self.strong_convexity)
 
+        G_y = oracles.lower_gradient(problem.lower, x, y, phi)
         F_x, F_y = oracles.upper_gradients(problem.upper, x, y, xi)
         correction = Hxy @ solve_eigh(values, vectors, ravel_pytree(F_y)[0])
         new_x, x_rule = self.upper_step(x, trees.sub(F_x, to_x(correction.astype(x_flat.dtype))), x_rule, t)

@@ -106,8 +106,8 @@ class SVRB(AbstractSolver):
         a = from_plain(self.storm_weight, t)
 
         F_new, F_old = at_both(lambda x, y: oracles.upper_gradients(problem.upper, x, y, xi), new, old)
-        G_new, M_new, V_new = oracles.dense_products(problem.lower, *new, zeta)
-        G_old, M_old, V_old = oracles.dense_products(problem.lower, *old, zeta)
+        lower_new, lower_old = at_both(lambda x, y: oracles.dense_products(problem.lower, x, y, zeta), new, old)
+        (G_new, M_new, V_new), (G_old, M_old, V_old) = lower_new, lower_old
         u, w = storm(state.u, F_old[0], F_new[0], a), storm(state.w, F_old[1], F_new[1], a)
         V = storm(state.V, V_old, V_new, a)
         values, vectors, M = clipped_eigh(storm(state.M, M_old, M_new, a), self.strong_convexity)

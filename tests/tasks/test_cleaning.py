@@ -240,6 +240,7 @@ def test_the_test_rows_touch_the_accuracy_alone(tagged):
 
 
 def test_seeds_share_their_programs(compiled):
+    jax.clear_caches()
     solver = bl.SOBA(upper_step=10.0, lower_step=0.3, adjoint_step=0.1)
     for seed, corruption, regularisation in ((0, 0.6, 1e-3), (1, 0.5, 2e-3)):
         task = tasks.cleaning(seed=seed, corruption=corruption, regularisation=regularisation)
