@@ -1,6 +1,6 @@
 """How the time of a step and the memory grow with the rows, the dimension of y and the batch, for each solver.
 
-    python benchmarks/growth.py --out docs/growth.png      # about 15 minutes on 2 cores, 3 GB
+    python benchmarks/growth.py --out docs/growth.png      # about 12 minutes on 2 cores, 3 GB
 
 Hyper-cleaning on random data, one weight a row, float32. Time: the median of a few runs of as many steps as take
 about a third of a second. Memory: the state of the solver and the temporaries of the compiled step, without the data.
