@@ -208,7 +208,10 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
 
 def count_at(value: Any, t: Any, least: int = 0) -> Any:
     """A loop's length at iteration t; a function's is at least `least`."""
-    return jnp.maximum(value(t), least) if callable(value) else value
+    if not callable(value):
+        return value
+    length: Callable[[Any], Any] = value
+    return jnp.maximum(length(t), least)
 
 
 def check_setting(name: str, value: Any, check: Callable[[str, Any], None]) -> None:
