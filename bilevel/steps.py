@@ -229,7 +229,10 @@ def check_setting(name: str, value: Any, check: Callable[[str, Any], None]) -> N
             raise TypeError(f"{name}: got {value!r}; pass {wanted} ({error})") from None
         if shape != ():
             raise ValueError(f"{name}: the function of t gave shape {shape}; it must give a scalar")
-        first = value(jnp.asarray(0))
+        try:
+            first = value(0)
+        except ZeroDivisionError:
+            first = np.inf
         if not isinstance(first, Tracer) and not (np.isfinite(first) and first >= 0):
             raise ValueError(f"{name}: the function of t gave {first} at t = 0; it must be finite, zero or more")
 
