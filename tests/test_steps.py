@@ -226,3 +226,8 @@ def test_a_schedule_of_no_positive_numbers(value, compiled):
 def test_a_schedule_is_looked_at_where_it_begins(first):
     with pytest.raises(ValueError, match="adjoint_step: the function of t gave"):
         bl.SOBA(0.1, 0.1, lambda t: first + 0.0 * t)
+
+
+def test_a_schedule_that_divides_by_zero_at_first():
+    with pytest.raises(ValueError, match="adjoint_step: the function of t gave inf at t = 0"):
+        bl.SOBA(0.1, 0.1, lambda t: 0.1 / t**2)
