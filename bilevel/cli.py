@@ -51,6 +51,23 @@ def list_() -> None:
 
 
 @app.command()
+def data(
+    name: Annotated[str | None, typer.Argument(help="Fetch or read this one, and show its card.")] = None,
+) -> None:
+    """List the data sets, or fetch one."""
+    from bilevel import datasets
+    from bilevel.experiments import tables
+
+    console = _console()
+    if name is None:
+        console.print(tables.datasets_table())
+        return
+    with _readable_errors():
+        card = datasets.read(name).card
+    console.print(tables.card_table(card))
+
+
+@app.command()
 def run(
     task: Task,
     solver: Annotated[str, typer.Option(help="A solver's name.")],
@@ -129,3 +146,29 @@ def compare(
     console.print(f"Written to {out}: {files}", soft_wrap=True)
     if comparison.interrupted:
         raise typer.Exit(130)
+
+
+@app.command()
+def reproduce(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Entries, such as stocbio-fig5.")] = None,
+    scale: Annotated[str, typer.Option(help="smoke (seconds), laptop (minutes) or paper.")] = "laptop",
+    all_: Annotated[bool, typer.Option("--all", help="All entries.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep the runs that an earlier call finished.")] = False,
+    out: Annotated[pathlib.Path | None, typer.Option(help="Default: runs/reproduce-SCALE.")] = None,
+) -> None:
+    """Run the papers' experiments beside their claims. Without an ID: list them."""
+    from bilevel.experiments.reproduction import reproduce as module
+    from bilevel.experiments.reproduction.entries import ENTRIES
+    from bilevel.experiments.reproduction.page import entries_table
+
+    console = _console()
+    if not ids and not all_:
+        console.print(entries_table(ENTRIES.values()))
+        return
+    out = pathlib.Path(f"runs/reproduce-{scale}") if out is None else out
+    with _readable_errors():
+        chosen = list(ENTRIES) if all_ else list(ids or ())
+        outcomes = module.reproduce(chosen, scale=scale, out=out, resume=resume, console=console)
+    console.print(f"Written to {out}: README.md with all entries, and a folder for each", soft_wrap=True)
+    if any(outcome.trouble for outcome in outcomes):
+        raise typer.Exit(1)

@@ -1,23 +1,70 @@
 """Data sets by name. Only a loader that runs imports what it needs."""
 
+import importlib
+from pathlib import Path
+from typing import Any
+
 from bilevel import checks
-from bilevel.datasets import digits, images
-from bilevel.datasets.base import Dataset, DatasetError
+from bilevel.datasets.base import Card, Dataset, DatasetError, FewshotDataset, SparseDataset, TextDataset
 
-__all__ = ["NAMES", "Dataset", "DatasetError", "load"]
+__all__ = [
+    "BUILT_IN",
+    "FEWSHOT_NAMES",
+    "KINDS",
+    "NAMES",
+    "SPARSE_NAMES",
+    "TEXT_NAMES",
+    "Card",
+    "Dataset",
+    "DatasetError",
+    "FewshotDataset",
+    "SparseDataset",
+    "TextDataset",
+    "card",
+    "find",
+    "load",
+    "load_fewshot",
+    "load_sparse",
+    "load_text",
+    "read",
+]
 
-_LOADERS = {"digits": digits.load, "mnist": images.load, "fashion-mnist": images.load}
+# The one list of sets: of each kind, its loader's name, and the module of each set. A module has `CARDS`, `FILES` if
+# the set needs any, and the loader.
+_SETS = {
+    "images": (
+        "load",
+        {"digits": "digits", "mnist": "images", "fashion-mnist": "images", "qmnist": "qmnist"},
+    ),
+    "text": (
+        "load_text",
+        {
+            "made-up": "made_up",
+            "sentences": "sentences",
+            "tweets": "sentences",
+            "sentiment140": "sentiment140",
+            "amazon-reviews": "reviews",
+        },
+    ),
+    "sparse": ("load_sparse", {"newsgroups": "newsgroups", "sentences-tfidf": "sentences"}),
+    "few-shot": ("load_fewshot", {"glyphs": "glyphs", "fc100": "fewshot", "mini-imagenet": "fewshot"}),
+}
 
-NAMES = tuple(_LOADERS)
+NAMES, TEXT_NAMES, SPARSE_NAMES, FEWSHOT_NAMES = (tuple(sets) for _, sets in _SETS.values())
+# Name ↦ kind.
+KINDS = {name: kind for kind, (_, sets) in _SETS.items() for name in sets}
+# They need no file and no network.
+BUILT_IN = ("digits", "made-up", "glyphs")
 
 
 def load(name: str) -> Dataset:
-    """The data set of that name: one of `NAMES`.
+    """The images of that name, as rows: one of `NAMES`.
 
     - `"digits"`: 1,797 images of 8×8 pixels; comes with scikit-learn.
     - `"mnist"`, `"fashion-mnist"`: 70,000 images of 28×28 pixels. They are looked for in
       `$BILEVEL_DATA/<name>/` (the four published `idx-ubyte.gz` files), then in the user's cache, and else
       downloaded into it. Their sums are checked.
+    - `"qmnist"`: 120,000 such images, half of them for testing, from its four published files.
 
     **Raises** `ValueError` for an unknown name; `DatasetError` for a damaged file, or where there is no
     network, with what to put where.
@@ -25,8 +72,99 @@ def load(name: str) -> Dataset:
     Example:
         >>> from bilevel import datasets
         >>> digits = datasets.load("digits")
-        >>> digits.features.shape, digits.classes
-        ((1797, 64), 10)
+        >>> digits.features.shape, digits.classes, digits.card.licence
+        ((1797, 64), 10, 'CC BY 4.0')
     """
-    checks.one_of("dataset", name, NAMES)
-    return _LOADERS[name](name)
+    return _module(name, "images").load(name)
+
+
+def load_text(name: str) -> TextDataset:
+    """The labelled texts of that name: one of `TEXT_NAMES`. All have two classes: blame (0) and praise (1).
+
+    - `"made-up"`: 4,800 sentences of 8 domains from a small grammar; needs no file, says nothing about language.
+    - `"sentences"`: 16,489 sentences of 3 domains, rated by people; `"tweets"`: its 3,432 tweets alone.
+    - `"sentiment140"`: 1,600,359 tweets labelled by their emoticons (the last 359 by hand).
+    - `"amazon-reviews"`: reviews of up to 25 kinds of products.
+
+    Files are looked for in `$BILEVEL_DATA/<name>/` (that of `"tweets"` in `sentences`), then in the user's cache.
+
+    **Raises** `ValueError` for an unknown name; `DatasetError` for a damaged file, or where there is none, with
+    what to put where.
+
+    Example:
+        >>> from bilevel import datasets
+        >>> made_up = datasets.load_text("made-up")
+        >>> made_up.texts[1], int(made_up.labels[1]), made_up.domain_names[made_up.domains[1]]
+        ('i must say this page seems rather brilliant ; also moving novel .', 1, 'books')
+    """
+    return _module(name, "text").load(name)
+
+
+def load_sparse(name: str) -> SparseDataset:
+    """The sparse data set of that name: one of `SPARSE_NAMES`.
+
+    - `"newsgroups"`: 20 Newsgroups, 18,846 rows of 130,107 features, by scikit-learn, which downloads it if need be.
+    - `"sentences-tfidf"`: the rated sentences of 3 domains; 6 classes, one a domain and sign.
+
+    **Raises** `ValueError` for an unknown name; `DatasetError` for a damaged file, or where there is none or no
+    network, with what to put where.
+    """
+    return _module(name, "sparse").load_sparse(name)
+
+
+def load_fewshot(name: str) -> FewshotDataset:
+    """The few-shot set of that name: one of `FEWSHOT_NAMES`.
+
+    - `"glyphs"`: letters of many scripts in many typefaces; comes with the package.
+    - `"fc100"`, `"mini-imagenet"`: 100 classes of 600 colour images of 32×32 and 84×84 pixels, from the usual three
+      pickles in `$BILEVEL_DATA/<name>/` or the user's cache. Reading them runs no code that they may hold.
+
+    **Raises** `ValueError` for an unknown name; `DatasetError` for a damaged file, or where there is none, with
+    what to put where.
+    """
+    return _module(name, "few-shot").load(name)
+
+
+def read(name: str) -> Dataset | TextDataset | SparseDataset | FewshotDataset:
+    """Any set, by the loader of its kind."""
+    checks.one_of("dataset", name, KINDS)
+    return globals()[_SETS[KINDS[name]][0]](name)
+
+
+def card(name: str) -> Card:
+    """What is known of a set without reading any files but the package's own.
+
+    Where the number of rows depends on the form at hand it is 0, and there are no splits; what a loader gives back has
+    them.
+
+    Example:
+        >>> from bilevel import datasets
+        >>> dict(datasets.card("newsgroups").splits)
+        {'train': 11314, 'test': 7532}
+    """
+    module = _module(name)
+    return module.CARDS[name] if hasattr(module, "CARDS") else module.load(name).card
+
+
+def find(name: str) -> Path | None:
+    """The folder that holds a set's files: `$BILEVEL_DATA/<name>`, or the user's cache. None where neither does.
+
+    None, too, for the sets of `BUILT_IN`, which need no file.
+    """
+    if name in BUILT_IN:
+        return None
+    try:
+        found = _module(name).FILES[name].find()
+    except DatasetError:  # some of its files only: the loader says which
+        return None
+    return found[0].parent if found else None
+
+
+def _module(name: str, kind: str | None = None) -> Any:
+    """The module that loads this set, which must be of that kind, if any is given."""
+    known = _SETS[kind][1] if kind else KINDS
+    if name in KINDS and name not in known:
+        actual = KINDS[name]
+        raise ValueError(f"dataset: {name!r} is of another kind ({actual}); load it by datasets.{_SETS[actual][0]}")
+    checks.one_of("dataset", name, known)
+    return importlib.import_module(f"bilevel.datasets.{_SETS[KINDS[name]][1][name]}")

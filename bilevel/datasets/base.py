@@ -1,13 +1,38 @@
-"""What a loader gives back."""
+"""What the loaders give back."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Int32, UInt8
+
+if TYPE_CHECKING:  # SciPy comes with scikit-learn and JAX, and is imported by the loaders that need it
+    import scipy.sparse
 
 
 class DatasetError(RuntimeError):
     """A data set that is damaged, or that cannot be had; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a data set is, and whose.
+
+    - `rows`, `classes`: how many in all.
+    - `splits`: name ↦ how many, of the parts it is published in, in the order of the rows: so many rows or, in few-shot
+      sets, classes.
+    - `source`, `licence`: whose it is, and on what terms.
+    """
+
+    name: str
+    rows: int
+    classes: int
+    splits: Mapping[str, int]
+    licence: str
+    source: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,13 +41,53 @@ class Dataset:
 
     - `features`: float32 in [0, 1]; `labels`: 0, …, `classes` − 1.
     - `train_rows`: so many rows, the first ones, are the published training set; all of them where none is.
-    - `source`, `licence`: whose it is, and on what terms.
     """
 
-    name: str
     features: Float32[np.ndarray, "n d"]
     labels: Int32[np.ndarray, " n"]
     classes: int
     train_rows: int
-    source: str
-    licence: str
+    card: Card
+
+
+@dataclass(frozen=True, eq=False)
+class TextDataset:
+    """Short texts with a label each, from one or more domains.
+
+    - `texts`: as they were published; `labels`: 0, …, `classes` − 1.
+    - `domains`: the domain of each row, an index into `domain_names`.
+    - `groups`: rows of one group (the sentences of one review) belong on one side of any split.
+    """
+
+    texts: tuple[str, ...]
+    labels: Int32[np.ndarray, " n"]
+    domains: Int32[np.ndarray, " n"]
+    domain_names: tuple[str, ...]
+    groups: Int32[np.ndarray, " n"]
+    classes: int
+    card: Card
+
+
+@dataclass(frozen=True, eq=False)
+class SparseDataset:
+    """A data set for classification whose features are mostly zero.
+
+    - `features`: a SciPy CSR matrix (n, d) of float32; `labels`: 0, …, `classes` − 1.
+    - `train_rows`: so many rows, the first ones, are the training set.
+    """
+
+    features: scipy.sparse.csr_matrix
+    labels: Int32[np.ndarray, " n"]
+    classes: int
+    train_rows: int
+    card: Card
+
+
+@dataclass(frozen=True, eq=False)
+class FewshotDataset:
+    """Images of many classes, few of each; the three parts have no class in common."""
+
+    train: UInt8[np.ndarray, "classes per_class height width channels"]
+    validation: UInt8[np.ndarray, "validation_classes per_class height width channels"]
+    test: UInt8[np.ndarray, "test_classes per_class height width channels"]
+    card: Card

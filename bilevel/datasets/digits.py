@@ -2,7 +2,18 @@
 
 import numpy as np
 
-from bilevel.datasets.base import Dataset
+from bilevel.datasets.base import Card, Dataset
+
+CARDS = {
+    "digits": Card(
+        "digits",
+        rows=1_797,
+        classes=10,
+        splits={"all": 1_797},
+        licence="CC BY 4.0",
+        source="Alpaydin & Kaynak (1998), Optical Recognition of Handwritten Digits, UCI: its test part",
+    )
+}
 
 
 def load(name: str) -> Dataset:
@@ -11,11 +22,9 @@ def load(name: str) -> Dataset:
 
     features, labels = load_digits(return_X_y=True)
     return Dataset(
-        name=name,
         features=np.asarray(features, np.float32) / 16,
         labels=np.asarray(labels, np.int32),
         classes=10,
         train_rows=len(labels),
-        source="Alpaydin & Kaynak (1998), Optical Recognition of Handwritten Digits, UCI: its test part",
-        licence="CC BY 4.0",
+        card=CARDS[name],
     )

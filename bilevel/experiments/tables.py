@@ -8,12 +8,14 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from bilevel import datasets
+from bilevel.datasets import Card
 from bilevel.experiments.records import Comparison, Run, spread, statistics
 from bilevel.experiments.references import CEILING
 from bilevel.oracles import Tally
 
 
-def _table(title: str, *columns: str, left: tuple[int, ...] = (0,)) -> Table:
+def plain_table(title: str, *columns: str, left: tuple[int, ...] = (0,)) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.padding = (0, 1, 0, 0)
     for i, column in enumerate(columns):
@@ -52,7 +54,7 @@ def results_table(comparison: Comparison) -> Table:
     title = f"{comparison.task}: at the end, mean ± standard error over {seeds} seed{'s' if seeds > 1 else ''}"
     judged = [] if comparison.best_reference is None else ["margin"]
     width = len(comparison.metrics) + len(judged) + 1
-    table = _table(title, "solver", *comparison.metrics, *judged, "verdict" if judged else "remarks", left=(0, width))
+    table = plain_table(title, "solver", *comparison.metrics, *judged, "verdict" if judged else "remarks", left=(0, width))
     for name in comparison.solvers:
         row = statistics(comparison, name)
         ends = [row["metrics"][metric] for metric in comparison.metrics]
@@ -80,7 +82,7 @@ def cost_table(comparison: Comparison) -> Table:
     columns = ["solver", "steps", *Tally.KINDS, "compile s", "run s"]
     if target is not None:
         columns.append(f"s to {comparison.score} {target['value']:.3f}")
-    table = _table("Cost of a run: oracle calls in samples, seconds", *columns)
+    table = plain_table("Cost of a run: oracle calls in samples, seconds", *columns)
     for name, row in rows.items():
         cells = [large(row["steps"]), *(large(row["oracles"][kind]) for kind in Tally.KINDS)]
         cells += [number(row["compile_seconds"], 1), number(row["run_seconds"], 2)]
@@ -114,7 +116,7 @@ def notes(comparison: Comparison) -> list[str]:
 
 def run_table(run: Run, task: str) -> Table:
     """A single run: its start and its end."""
-    table = _table(f"{run.solver} on {task}, seed {run.seed}", "", "start", "end")
+    table = plain_table(f"{run.solver} on {task}, seed {run.seed}", "", "start", "end")
     first, last = run.rows[0], run.rows[-1]
     for name in last:
         show = large if name in ("step", *Tally.KINDS) else number
@@ -126,20 +128,47 @@ def run_table(run: Run, task: str) -> Table:
 
 def catalogue() -> list[Table]:
     """Solvers, tasks and data sets."""
-    from bilevel.datasets import NAMES
     from bilevel.solvers.registry import SOLVERS
     from bilevel.tasks import TASKS
 
-    solvers = _table("Solvers", "name", "in Python", "what it does", "source", left=(0, 1, 2, 3))
+    solvers = plain_table("Solvers", "name", "in Python", "what it does", "source", left=(0, 1, 2, 3))
     for name, solver in SOLVERS.items():
         solvers.add_row(name, f"bl.{solver.__name__}", first_line(solver), reference(solver))
-    tasks = _table("Tasks", "name", "what it is", left=(0, 1))
+    tasks = plain_table("Tasks", "name", "what it is", left=(0, 1))
     for name, factory in TASKS.items():
         tasks.add_row(name, first_line(factory))
-    datasets = _table("Data sets", "name")
-    for name in NAMES:
-        datasets.add_row(name)
-    return [solvers, tasks, datasets]
+    sets = plain_table("Data sets; more by `bilevel data`", "name", "kind", left=(0, 1))
+    for name, kind in datasets.KINDS.items():
+        sets.add_row(name, kind)
+    return [solvers, tasks, sets]
+
+
+def datasets_table() -> Table:
+    """All data sets and whether they are here; reads none but the small ones of the package."""
+    columns = ("name", "kind", "rows", "classes", "present", "licence", "source")
+    table = plain_table("Data sets", *columns, left=(0, 1, 4, 5, 6))
+    for name, kind in datasets.KINDS.items():
+        card = datasets.card(name)
+        present = "built in" if name in datasets.BUILT_IN else "yes" if datasets.find(name) else "no"
+        rows = f"{card.rows:,}" if card.rows else "–"
+        table.add_row(name, kind, rows, str(card.classes), present, card.licence, card.source)
+    return table
+
+
+def card_table(card: Card) -> Table:
+    """All that a data set's card says."""
+    unit = "classes" if card.name in datasets.FEWSHOT_NAMES else "rows"
+    place = "built in" if card.name in datasets.BUILT_IN else str(datasets.find(card.name))
+    table = plain_table(card.name, "", "", left=(0, 1))
+    table.show_header = False
+    table.add_row("kind", datasets.KINDS[card.name])
+    table.add_row("rows", f"{card.rows:,}")
+    table.add_row("classes", str(card.classes))
+    table.add_row("parts", "\n".join(f"{part}: {size:,} {unit}" for part, size in card.splits.items()))
+    table.add_row("licence", card.licence)
+    table.add_row("source", card.source)
+    table.add_row("read from", place)
+    return table
 
 
 def first_line(thing: Any) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import hashlib
+import importlib
 import os
 import pathlib
 import struct
@@ -20,6 +21,28 @@ from bilevel import datasets
 from bilevel.datasets import images
 
 TRAIN, TEST = 6, 4
+MODULES = {
+    **dict.fromkeys(("mnist", "fashion-mnist"), "images"),
+    **dict.fromkeys(("tweets", "sentences-tfidf"), "sentences"),
+    **dict.fromkeys(("fc100", "mini-imagenet"), "fewshot"),
+    "amazon-reviews": "reviews",
+}
+# Sets that are not downloaded, and some of the files that the message must name.
+FILES_ONLY = {
+    "sentences": ("tweets_GroundTruth.txt", "amazonReviewSnippets_GroundTruth.txt"),
+    "tweets": ("tweets_GroundTruth.txt",),
+    "sentences-tfidf": ("movieReviewSnippets_GroundTruth.txt",),
+    "sentiment140": ("training.1600000.processed.noemoticon.csv", "testdata.manual.2009.06.14.csv"),
+    "amazon-reviews": ("sorted_data", "unprocessed.tar.gz", "domain_sentiment_data.tar.gz"),
+    "fc100": ("FC100_train.pickle", "FC100_val.pickle", "FC100_test.pickle"),
+    "mini-imagenet": ("mini-imagenet-cache-train.pkl", "mini-imagenet-cache-val.pkl"),
+}
+LOADERS = {
+    "images": datasets.load,
+    "text": datasets.load_text,
+    "sparse": datasets.load_sparse,
+    "few-shot": datasets.load_fewshot,
+}
 
 
 def idx(array):
@@ -74,7 +97,7 @@ def folder(world, parts, tmp_path, monkeypatch):
     """BILEVEL_DATA/mnist with its four files."""
     folder = tmp_path / "data" / "mnist"
     folder.mkdir(parents=True)
-    for file, part in zip(images.FILES, parts, strict=True):
+    for file, part in zip(images.IDX_FILES, parts, strict=True):
         (folder / file).write_bytes(gzip.compress(idx(part)))
     monkeypatch.setenv("BILEVEL_DATA", str(tmp_path / "data"))
     return folder
@@ -100,7 +123,7 @@ def as_openml(pixels, labels):
 
 
 def check(dataset, pixels, labels):
-    assert (dataset.name, dataset.classes, dataset.train_rows) == ("mnist", 10, TRAIN)
+    assert (dataset.card.name, dataset.classes, dataset.train_rows) == ("mnist", 10, TRAIN)
     assert (dataset.features.dtype, dataset.labels.dtype) == (np.float32, np.int32)
     np.testing.assert_array_equal(dataset.features, (pixels / 255).astype(np.float32))
     np.testing.assert_array_equal(dataset.labels, labels)
@@ -118,9 +141,9 @@ def test_the_folder_goes_before_the_cache(folder, cache, pixels, labels):
 
 @pytest.mark.parametrize("number", range(4))
 def test_a_torn_file(folder, number):
-    path = folder / images.FILES[number]
+    path = folder / images.IDX_FILES[number]
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(datasets.DatasetError, match=f"{images.FILES[number]}: not a whole gzip file"):
+    with pytest.raises(datasets.DatasetError, match=f"{images.IDX_FILES[number]}: not a whole gzip file"):
         datasets.load("mnist")
 
 
@@ -128,14 +151,14 @@ def test_a_torn_file(folder, number):
 def test_a_changed_byte(folder, parts, number):
     content = bytearray(idx(parts[number]))
     content[-1] ^= 1
-    (folder / images.FILES[number]).write_bytes(gzip.compress(bytes(content)))
-    with pytest.raises(datasets.DatasetError, match=rf"{images.FILES[number]}.*MD5 is {md5(content)}"):
+    (folder / images.IDX_FILES[number]).write_bytes(gzip.compress(bytes(content)))
+    with pytest.raises(datasets.DatasetError, match=rf"{images.IDX_FILES[number]}.*MD5 is {md5(content)}"):
         datasets.load("mnist")
 
 
 def test_a_missing_file(folder):
-    (folder / images.FILES[1]).unlink()
-    with pytest.raises(datasets.DatasetError, match=f"has no {images.FILES[1]}; it needs all four"):
+    (folder / images.IDX_FILES[1]).unlink()
+    with pytest.raises(datasets.DatasetError, match=f"has no {images.IDX_FILES[1]}; it needs all of"):
         datasets.load("mnist")
 
 
@@ -170,7 +193,6 @@ def test_a_cache_that_cannot_be_written(cache, pixels, labels, monkeypatch):
     offer(monkeypatch, as_openml(pixels, labels))
     cache.parent.parent.mkdir(parents=True)
     cache.parent.write_text("a file where the folder should be")
-    monkeypatch.setattr(images, "_from_cache", lambda name: None)
     with pytest.warns(UserWarning, match="could not be kept"):
         check(datasets.load("mnist"), pixels, labels)
 
@@ -184,7 +206,14 @@ def test_without_a_network(cache, monkeypatch, error, root):
     with pytest.raises(datasets.DatasetError) as caught:
         datasets.load("mnist")
     message = str(caught.value)
-    for part in ("BILEVEL_DATA", "'mnist'", *images.FILES, str(cache), str(error), *([root] if root else [])):
+    for part in (
+        "BILEVEL_DATA",
+        "'mnist'",
+        *images.IDX_FILES,
+        str(cache.parent),
+        str(error),
+        *([root] if root else []),
+    ):
         assert part in message
     assert not cache.exists()
 
@@ -228,10 +257,62 @@ def test_digits_need_no_network(world):
 
 
 def test_every_set_says_whose_it_is(world):
-    for about in (datasets.load("digits"), *images.PUBLISHED.values()):
-        assert about.source
-        assert about.licence
-    assert set(datasets.NAMES) == {"digits", *images.PUBLISHED}
+    for name in datasets.KINDS:
+        card = datasets.card(name)
+        assert card.name == name
+        assert card.source and card.licence and card.classes > 1
+        counted = card.classes if name in datasets.FEWSHOT_NAMES else card.rows
+        assert sum(card.splits.values()) == counted
+    assert datasets.load("digits").card == datasets.card("digits")
+
+
+def test_every_set_is_listed_once():
+    names = [*datasets.NAMES, *datasets.TEXT_NAMES, *datasets.SPARSE_NAMES, *datasets.FEWSHOT_NAMES]
+    assert names == list(datasets.KINDS)
+    assert len(names) == len(set(names)) == 14
+    assert set(datasets.BUILT_IN) < set(names)
+
+
+@pytest.mark.parametrize("name", [name for name in datasets.KINDS if name not in datasets.BUILT_IN])
+def test_where_a_set_is_looked_for(name, world, tmp_path, monkeypatch):
+    files = importlib.import_module(f"bilevel.datasets.{MODULES.get(name, name)}").FILES[name]
+    assert datasets.find(name) is None
+    put = files.alternatives[0]
+    files.cache.mkdir(parents=True)
+    for file in put:
+        (files.cache / file).touch()
+    assert datasets.find(name) == files.cache
+    folder = tmp_path / "data" / files.folder
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("BILEVEL_DATA", str(tmp_path / "data"))
+    assert datasets.find(name) == files.cache
+    for file in put:
+        (folder / file).touch()
+    assert datasets.find(name) == folder
+    (folder / put[-1]).unlink()
+    assert datasets.find(name) == (None if len(put) > 1 else files.cache)
+
+
+@pytest.mark.parametrize("name", ["qmnist", *FILES_ONLY])
+def test_what_to_put_where(name, world, tmp_path):
+    with pytest.raises(datasets.DatasetError) as caught:
+        datasets.read(name)
+    message = str(caught.value)
+    folder = "sentences" if name in ("tweets", "sentences-tfidf") else name
+    cache = str(tmp_path / "cache" / "bilevel" / folder)
+    for part in (f"$BILEVEL_DATA/{folder}", cache, "does not download", *FILES_ONLY.get(name, ())):
+        assert part in message
+
+
+def test_a_loader_that_is_another_kinds():
+    for name, kind in datasets.KINDS.items():
+        for other, loader in LOADERS.items():
+            if other != kind:
+                with pytest.raises(ValueError, match=f"'{name}' is of another kind.*{LOADERS[kind].__name__}$"):
+                    loader(name)
+    for loader in (*LOADERS.values(), datasets.read, datasets.card, datasets.find):
+        with pytest.raises(ValueError, match="dataset: 'fish' is unknown"):
+            loader("fish")
 
 
 def test_an_unknown_name():

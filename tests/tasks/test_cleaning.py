@@ -19,7 +19,8 @@ def tagged_set():
     features = rng.random((ROWS, 6), np.float32)
     features[:, 0] = np.arange(ROWS) / 1000
     labels = rng.integers(0, 4, ROWS).astype(np.int32)
-    return datasets.Dataset("digits", features, labels, 4, ROWS, "made up", "none")
+    card = datasets.Card("digits", ROWS, 4, {"all": ROWS}, "none", "made up")
+    return datasets.Dataset(features, labels, 4, ROWS, card)
 
 
 @pytest.fixture

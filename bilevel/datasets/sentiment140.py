@@ -1,0 +1,61 @@
+"""Sentiment140: tweets labelled by their emoticons."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from bilevel.datasets import places
+from bilevel.datasets.base import Card, DatasetError, TextDataset
+
+_FILES = ("training.1600000.processed.noemoticon.csv", "testdata.manual.2009.06.14.csv")
+
+CARDS = {
+    "sentiment140": Card(
+        "sentiment140",
+        rows=1_600_359,
+        classes=2,
+        splits={"train": 1_600_000, "test": 359},
+        licence="for research; the tweets are their authors'",
+        source="Go, Bhayani & Huang (2009), Twitter sentiment classification using distant supervision",
+    )
+}
+FILES = {"sentiment140": places.Files("sentiment140", (_FILES,))}
+
+
+def load(name: str) -> TextDataset:
+    """`"sentiment140"`: two files of comma-separated, quoted columns in Latin-1; training rows first.
+
+    The columns are target, id, date, query, user and text. The label is 1 for a target of 4 and 0 for one of 0; the
+    139 neutral tweets (2), which only the test file has, are left out. A user's tweets are one group. No sums are
+    published; the numbers of rows are checked.
+    """
+    paths = FILES[name].need()
+    train, test = (list(_read(path)) for path in paths)
+    places.check_splits(CARDS[name], {"train": len(train), "test": len(test)})
+    rows = train + test
+    users: dict[str, int] = {}
+    return TextDataset(
+        texts=tuple(text for _, _, text in rows),
+        labels=np.array([label for label, _, _ in rows], np.int32),
+        domains=np.zeros(len(rows), np.int32),
+        domain_names=("tweets",),
+        groups=np.array([users.setdefault(user, len(users)) for _, user, _ in rows], np.int32),
+        classes=2,
+        card=CARDS[name],
+    )
+
+
+def _read(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Label, user and text of each tweet that is not neutral."""
+    with open(path, encoding="latin-1", newline="") as file:
+        lines = csv.reader(file)
+        for row in lines:
+            if len(row) != 6 or row[0] not in ("0", "2", "4"):
+                raise DatasetError(
+                    f"{path}, line {lines.line_num}: {','.join(row)[:60]!r} is not target (0, 2 or 4), id, date, "
+                    "query, user and text"
+                )
+            if row[0] != "2":
+                yield int(row[0] == "4"), row[4], row[5]

@@ -1,0 +1,126 @@
+"""From texts to numbers: a vocabulary, rows of tokens, word vectors from a file."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from bilevel import checks
+
+PADDING, UNKNOWN = 0, 1  # the tokens that stand for no word, and for a word that the vocabulary does not hold
+_RESERVED = {"<padding>": PADDING, "<unknown>": UNKNOWN}
+_WORD = re.compile(r"\w+(?:['’]\w+)*|[!?]+|[:;=][-o]?[)(DPp/|]")
+
+
+def split(text: str) -> list[str]:
+    """The words of a text, in lower case.
+
+    A word is a run of letters, digits and underscores, apostrophes inside it included; a run of ! or ?; or a simple
+    emoticon such as :-) or =D. Everything else separates words.
+
+    Example:
+        >>> from bilevel.datasets import words
+        >>> words.split("Don't panic!! (It's fine :-)")
+        ["don't", 'panic', '!!', "it's", 'fine', ':-)']
+    """
+    return _WORD.findall(text.lower().replace("’", "'"))
+
+
+def vocabulary(texts: Iterable[str], size: int) -> dict[str, int]:
+    """The most frequent words of some texts, each with its token: at most `size` tokens in all.
+
+    Token 0 is padding and 1 is any other word; then by frequency, and by the alphabet where that is equal.
+
+    **Raises** `ValueError` or `TypeError` for a size below 3.
+
+    Example:
+        >>> from bilevel.datasets import words
+        >>> words.vocabulary(["a rose is a rose", "a nose"], 4)
+        {'<padding>': 0, '<unknown>': 1, 'a': 2, 'rose': 3}
+    """
+    checks.count("size", size, least=3)
+    counts = Counter(word for text in texts for word in split(text))
+    common = sorted(counts, key=lambda word: (-counts[word], word))[: size - len(_RESERVED)]
+    return _RESERVED | {word: token for token, word in enumerate(common, len(_RESERVED))}
+
+
+def encode(texts: Sequence[str], vocabulary: Mapping[str, int], length: int) -> Int32[np.ndarray, "n length"]:
+    """Each text as a row of tokens: its first `length` words, padded at the end.
+
+    **Raises** `ValueError` or `TypeError` for a length below 1.
+
+    Example:
+        >>> from bilevel.datasets import words
+        >>> words.encode(["a nose is a rose", "rose"], {"<padding>": 0, "<unknown>": 1, "a": 2, "rose": 3}, 4)
+        array([[2, 1, 1, 2],
+               [3, 0, 0, 0]], dtype=int32)
+    """
+    checks.count("length", length)
+    rows = np.full((len(texts), length), PADDING, np.int32)
+    for row, text in zip(rows, texts, strict=True):
+        tokens = [vocabulary.get(word, UNKNOWN) for word in split(text)[:length]]
+        row[: len(tokens)] = tokens
+    return rows
+
+
+def read_vectors(
+    path: str | os.PathLike[str], vocabulary: Mapping[str, int]
+) -> Float32[np.ndarray, "vocabulary dimension"]:
+    """The vectors of a vocabulary's words, from a file in GloVe's text format: on each line a word and its numbers.
+
+    Padding has the vector 0. Words that the file does not hold, the unknown word among them, have the mean of those
+    that it does. Lines of other words are passed over, their numbers unread.
+
+    **Raises** `ValueError`, naming the line, for a number that cannot be read or a line of another width; and where
+    the file holds no word of the vocabulary. `OSError` for a file that cannot be opened.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from bilevel.datasets import words
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "vectors.txt"
+        >>> _ = path.write_text("a 0.5 1\\nrose -1 2\\n")
+        >>> words.read_vectors(path, words.vocabulary(["a rose", "a nose"], 10)).tolist()
+        [[0.0, 0.0], [-0.25, 1.5], [0.5, 1.0], [-0.25, 1.5], [-1.0, 2.0]]
+    """
+    found: dict[int, np.ndarray] = {}
+    width = None
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            word, *numbers = line.rstrip("\r\n").split(" ")
+            width = len(numbers) if width is None else width
+            if len(numbers) > width and not _is_number(numbers[0]):
+                continue  # a few words of GloVe's largest file hold spaces; a vocabulary's hold none
+            if len(numbers) != width or width == 0:
+                others = f", but line 1 has {width}" if number > 1 else "; each line must be a word and its numbers"
+                raise ValueError(f"{path}, line {number}: has {len(numbers)} numbers after the word{others}")
+            token = vocabulary.get(word, UNKNOWN)
+            if token not in _RESERVED.values():
+                found[token] = _vector(numbers, f"{path}, line {number}")
+    if not found or width is None:
+        raise ValueError(f"{path}: holds no word of the vocabulary; pass word vectors of the same language")
+    vectors = np.empty((max(vocabulary.values()) + 1, width), np.float32)
+    vectors[:] = np.mean(list(found.values()), axis=0)
+    vectors[PADDING] = 0
+    vectors[list(found)] = list(found.values())
+    return vectors
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _vector(numbers: list[str], where: str) -> np.ndarray:
+    try:
+        vector = np.array(numbers, np.float32)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}; each line must be a word and its numbers, between single spaces") from None
+    if not np.isfinite(vector).all():
+        raise ValueError(f"{where}: holds a number that is not finite")
+    return vector

@@ -1,0 +1,102 @@
+"""20 Newsgroups, from a small file as scikit-learn keeps it."""
+
+import codecs
+import pickle
+import urllib.error
+
+import numpy as np
+import pytest
+import scipy.sparse
+import sklearn.datasets
+from sklearn.utils import Bunch
+
+from bilevel import datasets
+from bilevel.datasets import newsgroups
+
+TEXTS = {"train": ["apple pear", "pear pear plum", "apple"], "test": ["pear fig", "plum"]}
+LABELS = {"apple pear": 0, "pear pear plum": 1, "apple": 2, "pear fig": 3, "plum": 4}
+
+
+@pytest.fixture
+def small(publish):
+    return publish(newsgroups, "newsgroups", splits={"train": 3, "test": 2})
+
+
+@pytest.fixture
+def file(small, folder_of):
+    """What `sklearn.datasets.fetch_20newsgroups` keeps: a pickle of two bunches, compressed by zlib."""
+    parts = {}
+    for part, texts in TEXTS.items():
+        names = np.array([f"{part}/{i}" for i in range(len(texts))])
+        target = np.array([LABELS[text] for text in texts])
+        parts[part] = Bunch(data=list(texts), target=target, filenames=names, target_names=list("abcde"))
+    path = folder_of("newsgroups") / "20news-bydate_py3.pkz"
+    path.write_bytes(codecs.encode(pickle.dumps(parts), "zlib_codec"))
+    return path
+
+
+def offer(monkeypatch, result):
+    def fetch(*, subset, data_home, download_if_missing, return_X_y):
+        assert (subset, download_if_missing, return_X_y) == ("all", True, True)
+        assert data_home.endswith("newsgroups")
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_20newsgroups_vectorized", fetch)
+
+
+def test_reads_what_scikit_learn_keeps(file, small, capsys):
+    for _ in range(2):  # the second time from the counts that scikit-learn kept beside it
+        dataset = datasets.load_sparse("newsgroups")
+        assert (dataset.train_rows, dataset.classes, dataset.card) == (3, 20, small)
+        assert dataset.features.format == "csr" and dataset.features.dtype == np.float32
+        assert dataset.features.shape == (5, 3)  # "fig" is not in the training rows
+        assert dataset.labels.dtype == np.int32
+        rows = dict(zip(dataset.labels.tolist(), dataset.features.toarray(), strict=True))
+        half, fifth = 0.5**0.5, 0.2**0.5
+        expected = {0: [half, half, 0], 1: [0, 2 * fifth, fifth], 2: [1, 0, 0], 3: [0, 1, 0], 4: [0, 0, 1]}
+        for label, row in expected.items():
+            np.testing.assert_allclose(rows[label], row, rtol=1e-6)
+        assert set(dataset.labels[:3].tolist()) == {0, 1, 2}
+    assert capsys.readouterr().out == ""
+
+
+def test_damaged_counts(file):
+    datasets.load_sparse("newsgroups")
+    (counts,) = file.parent.glob("20newsgroup_vectorized*")
+    counts.write_bytes(counts.read_bytes()[:-30])
+    with pytest.raises(datasets.DatasetError, match="newsgroups: damaged .*delete it"):
+        datasets.load_sparse("newsgroups")
+
+
+def test_a_damaged_file(file, capsys, monkeypatch):
+    download = "sklearn.datasets._twenty_newsgroups._download_20newsgroups"
+    monkeypatch.setattr(download, lambda **_: pytest.fail("a file that somebody put there is not replaced"))
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(datasets.DatasetError, match="newsgroups: damaged .*delete it"):
+        datasets.load_sparse("newsgroups")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_download_is_announced(small, folder_of, monkeypatch, capsys):
+    offer(monkeypatch, (scipy.sparse.csr_matrix(np.eye(5)), np.arange(5)))
+    dataset = datasets.load_sparse("newsgroups")
+    assert dataset.features.dtype == np.float32 and dataset.features.format == "csr"
+    np.testing.assert_array_equal(dataset.labels, range(5))
+    assert capsys.readouterr().err == "bilevel: downloading newsgroups, about 14 MB, and vectorising it\n"
+
+
+@pytest.mark.parametrize("error", [urllib.error.URLError("no route"), EOFError("torn"), ValueError("no such set")])
+def test_without_a_network(small, folder_of, monkeypatch, error):
+    offer(monkeypatch, error)
+    with pytest.raises(datasets.DatasetError) as caught:
+        datasets.load_sparse("newsgroups")
+    for part in ("BILEVEL_DATA", "'newsgroups'", "20news-bydate_py3.pkz", "could not be downloaded", str(error)):
+        assert part in str(caught.value)
+
+
+def test_another_number_of_rows(small, folder_of, monkeypatch):
+    offer(monkeypatch, (scipy.sparse.csr_matrix(np.eye(4)), np.arange(4)))
+    with pytest.raises(datasets.DatasetError, match="1 in the part 'test', where the published one has 2"):
+        datasets.load_sparse("newsgroups")

@@ -1,0 +1,50 @@
+"""Sentiment140 on two small files in its format."""
+
+import numpy as np
+import pytest
+
+from bilevel import datasets
+from bilevel.datasets import sentiment140
+
+TRAIN, TEST = "training.1600000.processed.noemoticon.csv", "testdata.manual.2009.06.14.csv"
+CONTENT = {
+    TRAIN: '"0","1467810369","Mon Apr 06 22:19:45 PDT 2009","NO_QUERY","ann","@b - Awww, that ""hurts"" "\n'
+    '"4","2193602129","Tue Jun 16 08:40:50 PDT 2009","NO_QUERY","bob","caf\u00e9 \u00a33"\n'
+    '"4","2193602130","Tue Jun 16 08:40:50 PDT 2009","NO_QUERY","ann","yes"\n',
+    TEST: '"4","3","Mon May 11 03:17:40 UTC 2009","kindle2","tpr","I loooooove it"\n'
+    '"2","5","Mon May 11 03:17:40 UTC 2009","kindle2","bob","it is there"\n'
+    '"0","7","Mon May 11 03:17:40 UTC 2009","kindle2","bob","no"\n',
+}
+
+
+@pytest.fixture
+def folder(folder_of, publish):
+    folder = folder_of("sentiment140")
+    for name, text in CONTENT.items():
+        (folder / name).write_bytes(text.encode("latin-1"))
+    publish(sentiment140, "sentiment140", rows=5, splits={"train": 3, "test": 2})
+    return folder
+
+
+def test_reads_the_published_files(folder):
+    dataset = datasets.load_text("sentiment140")
+    assert dataset.texts == ('@b - Awww, that "hurts" ', "café £3", "yes", "I loooooove it", "no")
+    np.testing.assert_array_equal(dataset.labels, [0, 1, 1, 1, 0])
+    np.testing.assert_array_equal(dataset.groups, [0, 1, 0, 2, 1])
+    np.testing.assert_array_equal(dataset.domains, np.zeros(5))
+    assert dataset.labels.dtype == dataset.domains.dtype == dataset.groups.dtype == np.int32
+    assert (dataset.domain_names, dataset.classes) == (("tweets",), 2)
+    assert dataset.card == datasets.card("sentiment140")
+
+
+@pytest.mark.parametrize("line", ['"0","1","d","q","u"', '"3","1","d","q","u","t"', '"label","1","d","q","u","t"'])
+def test_a_line_of_another_form(folder, line):
+    (folder / TRAIN).write_text(f"{line}\n")
+    with pytest.raises(datasets.DatasetError, match=r"noemoticon.csv, line 1: .*is not target \(0, 2 or 4\), id"):
+        datasets.load_text("sentiment140")
+
+
+def test_a_torn_file(folder):
+    (folder / TRAIN).write_text(CONTENT[TRAIN].splitlines()[0])
+    with pytest.raises(datasets.DatasetError, match="1 in the part 'train', where the published one has 3"):
+        datasets.load_text("sentiment140")
