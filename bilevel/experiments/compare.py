@@ -17,7 +17,7 @@ from bilevel.solvers.base import AbstractSolver
 from bilevel.solvers.registry import SOLVERS
 from bilevel.suggest import Suggestion, suggest
 
-ROWS = 20  # history rows of a run
+ROWS = 20  # history rows of a run, if not said otherwise
 
 Show = Callable[[str, int | None], None]
 
@@ -34,10 +34,11 @@ def run(
     seed: int,
     steps: int | None = None,
     seconds: float | None = None,
+    rows: int = ROWS,
     on_chunk: Callable[[Solution], Any] | None = None,
     progress: bool | None = False,
 ) -> Solution:
-    """One solver on one task, for a number of steps or for some seconds of stepping, with about 20 history rows.
+    """One solver on one task, for a number of steps or for some seconds of stepping, with about `rows` history rows.
 
     Never raises `SolveError`: the solution's result says how it ended.
     """
@@ -46,7 +47,7 @@ def run(
     if seconds is not None:
         return _run_for(task, solver, seconds, key=run_key(seed), **options)
     assert steps is not None
-    every = math.ceil(steps / ROWS)
+    every = math.ceil(steps / rows)
     return solve(task.problem, solver, task.x, task.y, steps=steps, every=every, key=run_key(seed), **options)
 
 

@@ -78,25 +78,36 @@ def _panel(axes: Axes, comparison: Comparison, position: Position, log: bool) ->
         runs = _plotted(comparison, name)
         if not runs:
             continue
-        where, mean, error = _mean_curve(runs, position, comparison.score)
+        where, mean, error = mean_curve(runs, position, comparison.score)
         if log:  # a logarithmic axis has no place for the start
             where, mean, error = where[1:], mean[1:], error[1:]
-        lap, place = divmod(i, len(COLOURS))
-        style = {"color": COLOURS[place], "linestyle": DASHES[lap % len(DASHES)], "linewidth": 1.1 if crowded else 1.6}
-        spots = [*range(1 + i % 3, len(where) - 1, max(1, len(where) // 5)), len(where) - 1]
-        marks = {"marker": MARKERS[(place + lap) % len(MARKERS)], "markevery": spots, "markersize": 4 if crowded else 5}
-        axes.plot(where, mean, label=name, **style, **marks)
-        if not crowded:  # many bands hide each other: the table has the errors
-            axes.fill_between(where, mean - error, mean + error, color=style["color"], alpha=0.15, linewidth=0)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+        line(axes, i, name, where, mean, error, crowded=crowded)
+    tidy(axes)
     if log:
         axes.set_xscale("log")
     else:
         axes.set_xlim(left=0)
 
 
-def _mean_curve(runs: Sequence[Run], position: Position, score: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def line(
+    axes: Axes, i: int, label: str, where: np.ndarray, mean: np.ndarray, error: np.ndarray, *, crowded: bool
+) -> None:
+    """The i-th curve of a panel: its own colour, marker and dashes, and a band of one standard error."""
+    lap, place = divmod(i, len(COLOURS))
+    style = {"color": COLOURS[place], "linestyle": DASHES[lap % len(DASHES)], "linewidth": 1.1 if crowded else 1.6}
+    spots = [*range(1 + i % 3, len(where) - 1, max(1, len(where) // 5)), len(where) - 1]
+    marks = {"marker": MARKERS[(place + lap) % len(MARKERS)], "markevery": spots, "markersize": 4 if crowded else 5}
+    axes.plot(where, mean, label=label, **style, **marks)
+    if not crowded:  # many bands hide each other: the table has the errors
+        axes.fill_between(where, mean - error, mean + error, color=style["color"], alpha=0.15, linewidth=0)
+
+
+def tidy(axes: Axes) -> None:
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def mean_curve(runs: Sequence[Run], position: Position, score: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions, mean and standard error over runs: row by row where all runs have rows at the same steps."""
     positions = [np.array([position(row) for row in run.rows], float) for run in runs]
     values = [np.array([row[score] for row in run.rows], float) for run in runs]

@@ -54,7 +54,9 @@ def results_table(comparison: Comparison) -> Table:
     title = f"{comparison.task}: at the end, mean ± standard error over {seeds} seed{'s' if seeds > 1 else ''}"
     judged = [] if comparison.best_reference is None else ["margin"]
     width = len(comparison.metrics) + len(judged) + 1
-    table = plain_table(title, "solver", *comparison.metrics, *judged, "verdict" if judged else "remarks", left=(0, width))
+    table = plain_table(
+        title, "solver", *comparison.metrics, *judged, "verdict" if judged else "remarks", left=(0, width)
+    )
     for name in comparison.solvers:
         row = statistics(comparison, name)
         ends = [row["metrics"][metric] for metric in comparison.metrics]

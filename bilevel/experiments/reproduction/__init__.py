@@ -1,0 +1,1 @@
+"""The papers' experiments: entries as data, and what runs, judges, draws and reports them."""

@@ -1,0 +1,166 @@
+"""The runs of an entry's curves: made, kept on disk, and found there again."""
+
+import functools
+import hashlib
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from bilevel.experiments import compare, records, settings
+from bilevel.experiments.records import Run
+from bilevel.experiments.reproduction.ensemble import together
+from bilevel.experiments.reproduction.entry import Curve, Entry, Setup
+from bilevel.solution import Solution
+from bilevel.solve import solve
+
+
+def description(entry: Entry, setup: Setup, curve: Curve) -> dict[str, Any]:
+    """All that decides a curve's runs; entries whose curves have it in common share them."""
+    return {
+        "kind": entry.kind,
+        "task": curve.task,
+        "arguments": curve.arguments,
+        "solver": curve.label if curve.solver is None else type(curve.solver).__name__,
+        "settings": settings.describe(curve.solver),
+        "steps": curve.steps or setup.steps,
+        "rows": setup.rows,
+        "seeds": setup.seeds,
+        "timed": setup.timed,
+    }
+
+
+class Store:
+    """Runs on disk, one file for each description of them."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = records.make_directory(folder)
+
+    def _path(self, about: dict[str, Any]) -> pathlib.Path:
+        text = json.dumps(about, sort_keys=True, default=str)
+        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+
+    def find(self, about: dict[str, Any]) -> list[Run] | None:
+        """The runs, or None where there are none, or a file that is not whole."""
+        try:
+            content = json.loads(self._path(about).read_text(encoding="utf-8"))
+            return [Run(**{**run, "rows": [_numbers(row) for row in run["rows"]]}) for run in content["runs"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def keep(self, about: dict[str, Any], runs: list[Run]) -> None:
+        path = self._path(about)
+        part = path.with_suffix(".part")
+        records.write_json(part, {"about": about, "runs": [asdict(run) for run in runs]})
+        os.replace(part, path)  # so that nobody ever finds half a file
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: what was not finite comes back as one."""
+    return {name: math.nan if value is None else value for name, value in row.items()}
+
+
+def make(entry: Entry, setup: Setup, curve: Curve) -> list[Run]:
+    """A curve's runs, one a seed."""
+    return KINDS[entry.kind](setup, curve)
+
+
+def _tasks(setup: Setup, curve: Curve) -> Iterator[Any]:
+    for seed in range(setup.seeds):
+        yield settings.make_task(curve.task, seed, curve.arguments)
+
+
+def _solved(setup: Setup, curve: Curve) -> list[Run]:
+    steps = curve.steps or setup.steps
+    if setup.timed:
+        runs = []
+        for seed, task in enumerate(_tasks(setup, curve)):
+            solution = compare.run(task, curve.solver, seed=seed, steps=steps, rows=setup.rows)
+            runs.append(Run.of(curve.label, seed, solution))
+        return runs
+    tasks, seeds = list(_tasks(setup, curve)), range(setup.seeds)
+    return together(tasks, curve.solver, label=curve.label, seeds=seeds, steps=steps, rows=setup.rows)
+
+
+def _smoothness(setup: Setup, curve: Curve) -> list[Run]:
+    """Each row a chunk of the run: the local smoothness of Φ against the norm of its gradient."""
+    from bilevel.diagnostics.smoothness import SmoothnessRecorder
+
+    runs, every = [], math.ceil((curve.steps or setup.steps) / setup.rows)
+    for seed, task in enumerate(_tasks(setup, curve)):
+        recorder = SmoothnessRecorder(task.problem)
+        steps = curve.steps or setup.steps
+        solution: Solution = solve(
+            task.problem, curve.solver, task.x, task.y,
+            steps=steps, every=every, key=compare.run_key(seed), callbacks=[recorder], progress=False, throw=False,
+        )  # fmt: skip
+        run = Run.of(curve.label, seed, solution)
+        pairs = zip(recorder.norms, recorder.ratios, strict=True)
+        run.rows = [{"step": i, "gradient norm": norm, "smoothness": ratio} for i, (norm, ratio) in enumerate(pairs)]
+        runs.append(run)
+    return runs
+
+
+def _estimated(setup: Setup, curve: Curve) -> list[Run]:
+    """Each row an iteration k: the squared error of an estimate of the hypergradient, over its squared norm."""
+    panel, estimator, a = ("descent", curve.label, None)
+    if curve.label.startswith("a = "):
+        panel, estimator, a = "sequence", "backward", float(curve.label.removeprefix("a = "))
+    runs = [Run(curve.label, seed, "successful") for seed in range(setup.seeds)]
+    for row in _errors(setup.seeds, **curve.arguments):
+        if (row["panel"], row["estimator"], row["a"]) == (panel, estimator, a):
+            error = row["relative"]
+            numbers = {
+                "step": row["k"],
+                "relative error": error,
+                "log10 relative error": math.log10(max(error, 1e-300)),
+            }
+            runs[row["seed"]].rows.append(numbers)
+    return runs
+
+
+@functools.cache
+def _errors(seeds: int, **arguments: int) -> list[dict[str, Any]]:
+    """Of all estimators at once."""
+    from bilevel.experiments.estimators import estimator_errors
+
+    return estimator_errors(range(seeds), **arguments)
+
+
+KINDS: dict[str, Callable[[Setup, Curve], list[Run]]] = {
+    "solve": _solved,
+    "smoothness": _smoothness,
+    "estimators": _estimated,
+}
+
+
+def projection(setup: Setup) -> dict[str, float]:
+    """Seconds that each curve's runs will take, from three executed steps on the first seed."""
+    seconds = {}
+    for curve in setup.curves:
+        task = next(_tasks(setup, curve))
+        start = time.perf_counter()
+        solution = compare.run(task, curve.solver, seed=0, steps=3)
+        whole = time.perf_counter() - start
+        each = solution.stats["run_seconds"] / max(1, solution.stats["steps"])
+        metrics = max(0.0, whole - solution.stats["compile_seconds"] - solution.stats["run_seconds"]) / 4
+        steps = curve.steps or setup.steps
+        seconds[curve.label] = setup.seeds * (each * steps + metrics * setup.rows) + solution.stats["compile_seconds"]
+    return seconds
+
+
+def by_seed(curves: dict[str, list[Run]]) -> list[dict[str, Run]]:
+    """The runs of each seed, by curve."""
+    seeds = sorted({run.seed for runs in curves.values() for run in runs})
+    return [{label: run for label, runs in curves.items() for run in runs if run.seed == seed} for seed in seeds]
+
+
+def final(runs: list[Run], metric: str) -> dict[str, float]:
+    """Mean and standard error of the metric's end over the runs that have it."""
+    return records.spread(run.rows[-1][metric] for run in runs if run.rows and np.isfinite(run.rows[-1][metric]))
