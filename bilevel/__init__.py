@@ -21,7 +21,7 @@ from bilevel.hypergradients import (
 )
 from bilevel.problem import Level, Problem
 from bilevel.solution import RESULTS, History, Solution, SolveError
-from bilevel.solve import Target, advance, solve
+from bilevel.solve import Target, advance, begin, solve
 from bilevel.solvers.aid import AIDBiO
 from bilevel.solvers.alset import ALSET
 from bilevel.solvers.amigo import AmIGO
@@ -32,9 +32,11 @@ from bilevel.solvers.f2sa import F2SA
 from bilevel.solvers.fsla import FSLA
 from bilevel.solvers.hoag import HOAG
 from bilevel.solvers.itd import ITDBiO
+from bilevel.solvers.maml import MAML
 from bilevel.solvers.masoba import MASOBA
 from bilevel.solvers.mrbo import MRBO
 from bilevel.solvers.presets import aid_cg, aid_fp, reverse
+from bilevel.solvers.recursive import RecursiveMomentum
 from bilevel.solvers.registry import SOLVERS, get_solver
 from bilevel.solvers.saba import SABA
 from bilevel.solvers.soba import SOBA
@@ -55,6 +57,7 @@ __all__ = [
     "F2SA",
     "FSLA",
     "HOAG",
+    "MAML",
     "MASOBA",
     "MRBO",
     "RESULTS",
@@ -87,6 +90,7 @@ __all__ = [
     "Nystrom",
     "Problem",
     "RandomNeumann",
+    "RecursiveMomentum",
     "Report",
     "Rows",
     "Rule",
@@ -99,6 +103,7 @@ __all__ = [
     "advance",
     "aid_cg",
     "aid_fp",
+    "begin",
     "diagnose",
     "general_hypergradient",
     "get_solver",

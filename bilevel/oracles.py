@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, PyTree, Scalar
 
 from bilevel import trees
 from bilevel.data import Batch
-from bilevel.problem import Level, per_row_flags
+from bilevel.problem import Level, is_factored, per_row_flags
 from bilevel.trees import SparseRows
 
 Tree = PyTree[Any]
@@ -79,6 +79,20 @@ def cross_product(level: Level, x: Tree, y: Tree, v: Tree, batch: Batch) -> Tree
 def transposed_cross_product(level: Level, x: Tree, y: Tree, u: Tree, batch: Batch) -> Tree:
     """Jᵀ[u], for u like x; it lives in the space of y."""
     return jax.jvp(lambda x: gradient_y(level, x, y, batch), (x,), (u,))[1]
+
+
+def at_fixed_x(level: Level, x: Tree) -> tuple[Level, Tree, Callable[[Tree], Tree]]:
+    """The level for a loop on y at this x: (level, z, pull), to be differentiated at z in place of x.
+
+    Of a loss that x enters through some features alone (see `bl.Level`), z are the features of all rows, computed here
+    once, and `pull` takes a vector in their space, such as J[v], to the space of x. Else z is x.
+    """
+    loss: Any = level.loss
+    if level.batch_size is not None or not is_factored(loss):
+        return level, x, lambda h: h
+    rows = level.everything().rows
+    z, pull = jax.vjp(lambda x: loss.inputs(x, rows), x)
+    return eqx.tree_at(lambda level: level.loss, level, loss.given), z, lambda h: pull(h)[0]
 
 
 def dense_hessian(level: Level, x: Tree, y: Tree, batch: Batch) -> tuple[Float[Array, "y y"], Callable[[Array], Tree]]:
@@ -157,6 +171,9 @@ class Tally(eqx.Module):
         """Add samples: each an integer, or `(calls, samples a call)` where the calls may be traced."""
         added = jnp.stack([_digits(*(n if isinstance(n, tuple) else (1, n))) for n in (F, G, H, J)])
         return Tally(_carry(self.digits + added))
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(_carry(self.digits + other.digits))
 
     def to_dict(self) -> dict[str, int]:
         digits = np.asarray(self.digits).astype(object)

@@ -19,7 +19,7 @@ from bilevel.diagnostics.watch import Watch
 from bilevel.oracles import Tally
 from bilevel.problem import Problem, prepare
 from bilevel.solution import FAILURES, RESERVED, RESULTS, History, Solution, SolveError
-from bilevel.solvers.base import AbstractSolver
+from bilevel.solvers.base import AbstractSolver, start_of
 
 Tree = PyTree[Any]
 
@@ -48,6 +48,8 @@ def advance(solver: AbstractSolver, problem: Problem, state: Any, key: PRNGKeyAr
     neither on how the steps are cut into chunks nor on an interruption. x and y hold arrays alone. Under a
     `jit` of your own, pass `problem` as an argument (of `eqx.filter_jit`): closed over, its data are compiled in.
 
+    Where the problem redraws its tasks, each step has tasks of its own, and the state at t0 = 0 is that of `bl.begin`.
+
     Example:
         >>> import bilevel as bl, jax
         >>> problem = bl.Problem(
@@ -60,10 +62,47 @@ def advance(solver: AbstractSolver, problem: Problem, state: Any, key: PRNGKeyAr
         0.333
     """
 
+    if problem.restarts:
+        solver = solver.on_fresh_tasks()
+
     def body(t: Any, state: Any) -> Any:
-        return solver.step(problem, state, t, key=jax.random.fold_in(key, t))
+        if problem.redraw is None:
+            return solver.step(problem, state, t, key=jax.random.fold_in(key, t))
+        tasks_key, restart_key, step_key = _keys_with_tasks(key, t)
+        tasks, old = problem.resample(tasks_key), state
+        if problem.restarts:  # but at t = 0, where `begin` has been with the same tasks
+            state = jax.lax.cond(t > 0, lambda: solver.restart(tasks, old, key=restart_key), lambda: old)
+        return solver.step(tasks, state, t, key=step_key)
 
     return jax.lax.fori_loop(t0, t0 + n, body, state)
+
+
+def begin(solver: AbstractSolver, problem: Problem, x: Tree, y: Tree, key: PRNGKeyArray) -> Any:
+    """The state before the first step of a run with this key, as `solve` has it: for use with `advance`.
+
+    Where the problem redraws its tasks it is of those of step 0, and y is `problem.start(x)` if there is a `start`.
+
+    Example:
+        >>> import bilevel as bl, jax
+        >>> problem = bl.Problem(
+        ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),
+        ...     lower=bl.Level(lambda x, y, _: 0.5 * (y - 3.0 * x) ** 2),
+        ... )
+        >>> solver, key = bl.SOBA(upper_step=0.01, lower_step=0.5, adjoint_step=0.5), jax.random.key(0)
+        >>> float(bl.begin(solver, problem, jax.numpy.ones(()), jax.numpy.zeros(()), key).x)
+        1.0
+    """
+    init_key = jax.random.fold_in(key, 2**31)  # no step has this number
+    if problem.restarts:
+        y = start_of(problem, x)
+    if problem.redraw is not None:
+        problem = problem.resample(_keys_with_tasks(key, 0)[0])
+    return solver.init(problem, x, y, key=init_key)
+
+
+def _keys_with_tasks(key: PRNGKeyArray, t: Any) -> PRNGKeyArray:
+    """The keys of step t for drawing the tasks, for starting anew on them, and for the step."""
+    return jax.random.split(jax.random.fold_in(key, t), 3)
 
 
 def _status(solver: AbstractSolver, state: Any) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
@@ -75,7 +114,7 @@ def _init(solver: AbstractSolver, problem: Problem, x: Tree, y: Tree, key: PRNGK
     """The solver's start; or, to compile without computing it, zeros in its shape."""
 
     def start() -> Any:
-        return solver.init(problem, x, y, key=jax.random.fold_in(key, 2**31))  # no step has this number
+        return begin(solver, problem, x, y, key)
 
     return jax.lax.cond(go, start, lambda: trees.zeros_like(jax.eval_shape(start)))
 
@@ -210,9 +249,9 @@ def solve(
 
     **Arguments**
 
-    - `x`, `y`: the starts, pytrees of floating arrays; Equinox modules may hold other leaves. Or, as `x`, a
-      `Solution` to go on from (then leave out `y` and `key`): `solve(problem, solver, solution, steps=…)`
-      gives bit for bit what one longer run would have given.
+    - `x`, `y`: the starts, pytrees of floating arrays; Equinox modules may hold other leaves. `y` may be left out
+      where the problem has a `start`. Or, as `x`, a `Solution` to go on from (then leave out `y` and `key`):
+      `solve(problem, solver, solution, steps=…)` gives bit for bit what one longer run would have given.
     - `steps`: how many more. `key`: a JAX random key; the same key gives the same run.
     - `every`: steps in a chunk. After each one the history gets a row, `metrics(x, y) -> {name: number}` is
       evaluated, `target` is checked, and each of `callbacks` receives the `Solution` so far; one that returns
@@ -250,10 +289,16 @@ def solve(
         if y is not None or key is not None:
             raise ValueError("x: got a Solution to continue; leave out y and key, it holds them")
         x, y, key = previous.x, previous.y, previous.key
+    if y is None and isinstance(problem, Problem) and problem.start is not None:
+        y = problem.start(checks.tree("x", x))
     run_key = checks.key("key", key)
     problem, x, y, restore = prepare(problem, x, y)
     if previous is not None:
         _check_continues(solver, problem, x, y, previous)
+    if diagnose_every is not None and problem.redraw is not None:
+        raise ValueError(
+            "diagnose_every: the problem redraws its tasks in each step; use bl.diagnose, which draws once"
+        )
     watch = None if diagnose_every is None else Watch(problem, diagnose_every)
     run = _Run(problem, solver, restore, run_key, previous, watch)
     end = run.stats["steps"] + steps

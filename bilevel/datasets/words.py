@@ -12,14 +12,14 @@ from bilevel import checks
 
 PADDING, UNKNOWN = 0, 1  # the tokens that stand for no word, and for a word that the vocabulary does not hold
 _RESERVED = {"<padding>": PADDING, "<unknown>": UNKNOWN}
-_WORD = re.compile(r"\w+(?:['’]\w+)*|[!?]+|[:;=][-o]?[)(DPp/|]")
+_WORD = re.compile(r"\w+(?:'\w+)*|[!?]+|[:;=]-?(?:[)(|]|[dp]\b)")
 
 
 def split(text: str) -> list[str]:
     """The words of a text, in lower case.
 
     A word is a run of letters, digits and underscores, apostrophes inside it included; a run of ! or ?; or a simple
-    emoticon such as :-) or =D. Everything else separates words.
+    emoticon such as :-) or =D, of ( ) | D P. Everything else separates words.
 
     Example:
         >>> from bilevel.datasets import words

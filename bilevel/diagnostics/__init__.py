@@ -17,7 +17,7 @@ from bilevel.diagnostics.estimates import estimates
 from bilevel.diagnostics.findings import Finding, terms
 from bilevel.diagnostics.report import Report
 from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient, Direct, Neumann, RandomNeumann
-from bilevel.problem import Problem, per_row_flags, prepare
+from bilevel.problem import Problem, per_row_flags, prepare, tasks_of
 
 __all__ = ["Finding", "Report", "diagnose"]
 
@@ -81,6 +81,7 @@ def diagnose(
     checks.count("draws", draws, least=2)
     checks.key("key", key)
     problem, x, y, _ = prepare(problem, x, y)
+    problem, key = tasks_of(problem, key)
     dtype = str(jnp.result_type(*jax.tree.leaves(y)))
     x, y = at_least_single((x, y))
     rows_key, constants_key, other_key, directions_key, draws_key = jax.random.split(key, 5)

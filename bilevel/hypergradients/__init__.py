@@ -22,7 +22,7 @@ from bilevel.hypergradients.implicit import implicit
 from bilevel.hypergradients.nystrom import Nystrom
 from bilevel.hypergradients.solution_map import GradientDescent, solution_map
 from bilevel.hypergradients.unrolled import key_if_random, unrolled_hypergradient
-from bilevel.problem import Problem, prepare
+from bilevel.problem import Problem, prepare, tasks_of
 
 __all__ = [
     "AbstractAdjoint",
@@ -59,8 +59,8 @@ def hypergradient(
 
     - `x`, `y`: where it is taken. y is best a minimiser of g(x, ·).
     - `method`: how H v = F_y is solved; default `ConjugateGradient(steps=20)`.
-    - `key`: needed when a level has a `batch_size` or the method is random. f and g are then those of
-      independent batches; a level with `batch_size=None` uses all of its rows.
+    - `key`: needed when a level has a `batch_size`, the method is random or the problem redraws its tasks. f and g
+      are then those of independent batches; a level with `batch_size=None` uses all of its rows.
 
     **Returns** a pytree like x.
 
@@ -83,6 +83,7 @@ def hypergradient(
         raise TypeError(f"method: got {method!r}; pass e.g. bl.ConjugateGradient(steps=20)")
     problem, x, y, restore = prepare(problem, x, y)
     key = key_if_random(problem, key, needed=isinstance(method, RandomNeumann))
+    problem, key = tasks_of(problem, key)
     h, convex = _hypergradient(problem, x, y, method, key)
     if not isinstance(convex, Tracer) and not convex:
         raise ValueError(

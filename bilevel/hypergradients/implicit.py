@@ -39,7 +39,8 @@ def implicit(
     upper_key, lower_key, adjoint_key = jax.random.split(key, 3)
     xi, zeta_0 = problem.upper.draw(upper_key), problem.lower.draw(lower_key)
     F_x, F_y = oracles.upper_gradients(problem.upper, x, y, xi)
-    adjoint = method(problem.lower, x, y, F_y, start, batch=zeta_0, key=adjoint_key, t=t)
-    Jv = method.cross_product(problem.lower, x, y, adjoint.v, zeta_0)
+    lower, z, pull = oracles.at_fixed_x(problem.lower, x)
+    adjoint = method(lower, z, y, F_y, start, batch=zeta_0, key=adjoint_key, t=t)
+    Jv = pull(method.cross_product(lower, z, y, adjoint.v, zeta_0))
     cost = {"F": xi.size, "H": adjoint.products, **method.cross_cost(zeta_0.size)}
     return Implicit(trees.sub(F_x, Jv), adjoint, cost)

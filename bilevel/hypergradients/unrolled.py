@@ -15,7 +15,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from bilevel import checks, oracles, trees
 from bilevel.data import Batch
-from bilevel.problem import Problem, prepare
+from bilevel.problem import Level, Problem, prepare, tasks_of
 from bilevel.steps import AbstractStep, GradientStep, Rule, as_step, check_setting
 
 Tree = PyTree[Any]
@@ -53,7 +53,7 @@ def unrolled_hypergradient(
     - `lower_step`: a number, a schedule (at t = 0) or a `Rule`, which must have a derivative at a zero gradient
       (Adam needs `eps_root`).
     - `checkpoints`: store one iterate in ⌈√K⌉ and recompute those between when the reverse pass needs them.
-    - `key`: needed when a level has a `batch_size`; each step then draws.
+    - `key`: needed when a level has a `batch_size`, each step then draws, or the problem redraws its tasks.
 
     **Returns** a pytree like x.
 
@@ -88,14 +88,15 @@ def unrolled_hypergradient(
     problem, x, y, restore = prepare(problem, x, y)
     if mode == "forward":
         _check_tangents(x, y, rule)
-    key = key_if_random(problem, key)
+    problem, key = tasks_of(problem, key_if_random(problem, key))
     h = _unrolled(problem, x, y, rule, key, steps=steps, truncation=truncation, mode=mode, checkpoints=checkpoints)
     return restore(h, y)[0]
 
 
 def key_if_random(problem: Problem, key: PRNGKeyArray | None, needed: bool = False) -> PRNGKeyArray:
     """The key, checked; one that nothing draws from where none is needed."""
-    if key is None and not needed and problem.upper.batch_size is None and problem.lower.batch_size is None:
+    sizes = (problem.upper.batch_size, problem.lower.batch_size)
+    if key is None and not needed and problem.redraw is None and sizes == (None, None):
         return jax.random.key(0)
     return checks.key("key", key)
 
@@ -120,10 +121,12 @@ def _unrolled(
 
 
 class Unrolled(eqx.Module):
-    """The hypergradient h by unrolling, and the last lower iterate y^D."""
+    """The hypergradient h by unrolling, the last lower iterate y^D, and the derivative p of f(x, y^D) in the iterate
+    that the reverse pass ends at: in the start y⁰, where it is not truncated (None in forward mode)."""
 
     h: Tree
     y: Tree
+    p: Tree | None = None
 
 
 def unroll(
@@ -147,11 +150,12 @@ def unroll(
     With `checkpoints` the K steps are cut into segments of ⌈√K⌉, of which only the starts are stored.
     """
     kept = steps if truncation is None else truncation
+    lower, z, pull = oracles.at_fixed_x(problem.lower, x)
 
     def forward(carry: tuple[Tree, Tree], i: Any) -> tuple[tuple[Tree, Tree], Any]:
         y, state = carry
-        batch = problem.lower.draw(jax.random.fold_in(key, i))
-        new = lower_step(y, oracles.lower_gradient(problem.lower, x, y, batch), state, t)
+        batch = lower.draw(jax.random.fold_in(key, i))
+        new = lower_step(y, oracles.lower_gradient(lower, z, y, batch), state, t)
         return new, (y, state, batch.indices)
 
     def skip(carry: tuple[Tree, Tree], segment: Any) -> tuple[tuple[Tree, Tree], Any]:
@@ -169,15 +173,18 @@ def unroll(
     F_x, p = oracles.upper_gradients(problem.upper, x, y, upper_batch)
 
     h = trees.dense(F_x, x)
+    direct, h = (None, h) if z is x else (h, trees.zeros_like(z))
     if isinstance(lower_step, GradientStep):
-        back = _plain_back(problem, x, lower_step.rate(t))
+        back = _plain_back(lower, z, lower_step.rate(t))
     else:
-        back = _rule_back(problem, x, lower_step, t)
+        back = _rule_back(lower, z, lower_step, t)
         p = (p, trees.zeros_like(eqx.filter(lower_step.init(y), eqx.is_inexact_array)))
     hp, _ = jax.lax.scan(back, (h, p), path, reverse=True)
     if len(segments):
         hp, _ = jax.lax.scan(again, hp, (starts, segments), reverse=True)
-    return Unrolled(hp[0], y)
+    h, p = hp
+    h = h if direct is None else trees.add(direct, pull(h))
+    return Unrolled(h, y, p if isinstance(lower_step, GradientStep) else p[0])
 
 
 def _segments(first: int, end: int, checkpoints: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -189,26 +196,26 @@ def _segments(first: int, end: int, checkpoints: bool) -> tuple[np.ndarray, np.n
     return steps[: rows * length].reshape(rows, length), steps[rows * length :]
 
 
-def _plain_back(problem: Problem, x: Tree, alpha: Any) -> Callable[..., Any]:
+def _plain_back(lower: Level, x: Tree, alpha: Any) -> Callable[..., Any]:
     """h ← h − α J(x, y^t)[p],  p ← p − α H(x, y^t)[p]."""
 
     def back(carry: tuple[Tree, Tree], at: Any) -> tuple[tuple[Tree, Tree], None]:
         h, p = carry
         y_t, _, indices = at
-        _, Hp, Jp = oracles.lower_products(problem.lower, x, y_t, p, problem.lower.take(indices))
+        _, Hp, Jp = oracles.lower_products(lower, x, y_t, p, lower.take(indices))
         return (trees.sub(h, trees.scale(alpha, Jp)), trees.sub(p, trees.scale(alpha, Hp))), None
 
     return back
 
 
-def _rule_back(problem: Problem, x: Tree, lower_step: AbstractStep, t: Any) -> Callable[..., Any]:
+def _rule_back(lower: Level, x: Tree, lower_step: AbstractStep, t: Any) -> Callable[..., Any]:
     """The same through a rule: p is the cotangent of (y, the rule's own state), whose counters carry none."""
 
     def back(carry: tuple[Tree, Tree], at: Any) -> tuple[tuple[Tree, Tree], None]:
         h, p = carry
         y_t, state_t, indices = at
         moving, counters = eqx.partition(state_t, eqx.is_inexact_array)
-        step = _step(problem, lower_step, counters, problem.lower.take(indices), t)
+        step = _step(lower, lower_step, counters, lower.take(indices), t)
         _, pull, _ = jax.vjp(step, x, y_t, moving, has_aux=True)
         h_x, *p = pull(p)
         return (trees.add(h, h_x), tuple(p)), None
@@ -216,11 +223,11 @@ def _rule_back(problem: Problem, x: Tree, lower_step: AbstractStep, t: Any) -> C
     return back
 
 
-def _step(problem: Problem, lower_step: AbstractStep, counters: Tree, batch: Batch, t: Any) -> Callable[..., Any]:
+def _step(lower: Level, lower_step: AbstractStep, counters: Tree, batch: Batch, t: Any) -> Callable[..., Any]:
     """One lower step as a function of all that has a derivative: (x, y, the rule's moments)."""
 
     def step(x: Tree, y: Tree, moving: Tree) -> tuple[tuple[Tree, Tree], Tree]:
-        gradient = oracles.lower_gradient(problem.lower, x, y, batch)
+        gradient = oracles.lower_gradient(lower, x, y, batch)
         y, state = lower_step(y, gradient, eqx.combine(moving, counters), t)
         moving, new_counters = eqx.partition(state, eqx.is_inexact_array)
         return (y, moving), new_counters
@@ -249,7 +256,7 @@ def unroll_forward(
     directions = jax.vmap(unravel)(jnp.eye(flat_x.size, dtype=flat_x.dtype))
 
     def step_at(i: Any, counters: Tree) -> Callable[..., Any]:
-        return _step(problem, lower_step, counters, problem.lower.draw(jax.random.fold_in(key, i)), t)
+        return _step(problem.lower, lower_step, counters, problem.lower.draw(jax.random.fold_in(key, i)), t)
 
     def plain(i: Any, carry: tuple[Any, Tree]) -> tuple[Any, Tree]:
         point, counters = carry

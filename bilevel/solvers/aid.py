@@ -13,7 +13,7 @@ from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient
 from bilevel.hypergradients.implicit import implicit
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import AbstractSolver, descend
+from bilevel.solvers.base import OF_X, AbstractEstimator, descend
 from bilevel.steps import AbstractStep, as_step, check_count, count_at
 
 Tree = PyTree[Any]
@@ -23,16 +23,16 @@ class AIDState(eqx.Module):
     """x, y, the adjoint v and where each loop starts if not at the last y (both shaped like y), the state of x's
     step rule, and whether every solve found H positive."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
     v: Tree
     start: Tree | None
-    rule: Tree
-    convex: Bool[Array, ""]
+    rule: Tree = eqx.field(metadata=OF_X)
+    convex: Bool[Array, ""] = eqx.field(metadata=OF_X)
     tally: Tally
 
 
-class AIDBiO(AbstractSolver):
+class AIDBiO(AbstractEstimator):
     """Bilevel optimizer by approximate implicit differentiation.
 
         y⁰ = y_{k−1}^D;   y^t = y^{t−1} − α G_y(x_k, y^{t−1}),   t = 1..D
@@ -89,7 +89,7 @@ class AIDBiO(AbstractSolver):
         rule = self.upper_step.init(x)
         return AIDState(x, y, trees.zeros_like(y), start, rule, jnp.array(True), Tally.zero())
 
-    def step(self, problem: Problem, state: AIDState, t: Any, *, key: PRNGKeyArray) -> AIDState:
+    def estimate(self, problem: Problem, state: AIDState, t: Any, *, key: PRNGKeyArray) -> tuple[Tree, AIDState]:
         loop_key, adjoint_key = jax.random.split(key)
         y = state.y if self.warm_start else state.start
         v = state.v if self.adjoint_warm_start else None
@@ -97,11 +97,10 @@ class AIDBiO(AbstractSolver):
         inner_steps = count_at(self.inner_steps, t)
         y = descend(problem.lower, state.x, y, self.lower_step, inner_steps, t, key=loop_key)
         sample = implicit(problem, state.x, y, self.adjoint, v, t, key=adjoint_key)
-        x, rule = self.upper_step(state.x, sample.h, state.rule, t)
 
         tally = state.tally.add(G=(inner_steps, problem.lower.size)).add(**sample.cost)
         convex = state.convex & sample.adjoint.convex
-        return AIDState(problem.project(x), y, sample.adjoint.v, state.start, rule, convex, tally)
+        return sample.h, AIDState(state.x, y, sample.adjoint.v, state.start, state.rule, convex, tally)
 
     def is_convex(self, state: AIDState) -> Bool[Array, ""]:
         return state.convex

@@ -11,7 +11,7 @@ from bilevel.hypergradients.adjoint import RandomNeumann
 from bilevel.hypergradients.implicit import implicit
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import AbstractSolver, descend
+from bilevel.solvers.base import OF_X, AbstractSolver, descend
 from bilevel.steps import AbstractStep, as_schedule, as_step
 
 Tree = PyTree[Any]
@@ -20,9 +20,9 @@ Tree = PyTree[Any]
 class ALSETState(eqx.Module):
     """x, y, and the state of x's step rule."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
-    rule: Tree
+    rule: Tree = eqx.field(metadata=OF_X)
     tally: Tally
 
 

@@ -9,7 +9,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from bilevel import checks, oracles, trees
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import AbstractSolver, descend
+from bilevel.solvers.base import OF_X, AbstractSolver, descend
 from bilevel.steps import AbstractStep, as_step
 
 Tree = PyTree[Any]
@@ -18,10 +18,10 @@ Tree = PyTree[Any]
 class AmIGOState(eqx.Module):
     """x, y, the adjoint v (shaped like y), and the state of x's step rule."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
     v: Tree
-    rule: Tree
+    rule: Tree = eqx.field(metadata=OF_X)
     tally: Tally
 
 

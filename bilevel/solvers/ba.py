@@ -13,7 +13,7 @@ from bilevel.hypergradients.adjoint import AbstractAdjoint, Direct, RandomNeuman
 from bilevel.hypergradients.implicit import implicit
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import AbstractSolver, descend
+from bilevel.solvers.base import OF_X, AbstractSolver, descend
 from bilevel.steps import AbstractStep, as_schedule, as_step, check_count, count_at
 
 Tree = PyTree[Any]
@@ -23,11 +23,11 @@ class BAState(eqx.Module):
     """x, y, where each lower loop starts if not at the last y (shaped like y), the state of x's step rule, and
     whether every solve found H positive."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
     start: Tree | None
-    rule: Tree
-    convex: Bool[Array, ""]
+    rule: Tree = eqx.field(metadata=OF_X)
+    convex: Bool[Array, ""] = eqx.field(metadata=OF_X)
     tally: Tally
 
 
@@ -113,10 +113,10 @@ def _square_root(k: Any) -> Any:
 class BSAState(eqx.Module):
     """x, y, where each lower loop starts if not at the last y (shaped like y), and the state of x's step rule."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
     start: Tree | None
-    rule: Tree
+    rule: Tree = eqx.field(metadata=OF_X)
     tally: Tally
 
 

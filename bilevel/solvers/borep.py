@@ -13,7 +13,7 @@ from bilevel import checks, oracles, trees
 from bilevel.momentum import moving_average
 from bilevel.oracles import Tally
 from bilevel.problem import Level, Problem
-from bilevel.solvers.base import AbstractSolver
+from bilevel.solvers.base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, Constant, GradientStep, as_schedule, as_step, as_weight
 
 Tree = PyTree[Any]
@@ -132,10 +132,10 @@ def projected_sgd(
 class BOREPState(eqx.Module):
     """x, y, the adjoint z (shaped like y), the momentum m (like x), and the state of the rules of x and z."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
     z: Tree
-    m: Tree
+    m: Tree = eqx.field(metadata=OF_X)
     rules: tuple[Tree, Tree]
     tally: Tally
 
@@ -182,7 +182,8 @@ class BOREP(AbstractSolver):
     Convergence Analysis", ICLR 2024, Algorithms 1–3.
 
     Differences from the paper: x may be projected; z_0, a free input of the listing, is 0; without `initial`,
-    Algorithm 2 is left out and y_0 = y'_0.
+    Algorithm 2 is left out and y_0 = y'_0. Where each step has fresh tasks, `initial` refines y on each of them, and
+    UpdateLower acts as it is said above.
     """
 
     upper_step: AbstractStep = eqx.field(converter=as_step)

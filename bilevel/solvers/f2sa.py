@@ -10,7 +10,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from bilevel import checks, oracles, trees
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import AbstractSolver
+from bilevel.solvers.base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, as_schedule, as_step, inverse_power
 
 Tree = PyTree[Any]
@@ -23,10 +23,10 @@ class F2SAState(eqx.Module):
     """x; y, which minimises g (the paper's z); `penalised`, which minimises f + λg (its y; both shaped like y); and the
     state of x's step rule."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
     penalised: Tree
-    rule: Tree
+    rule: Tree = eqx.field(metadata=OF_X)
     tally: Tally
 
 

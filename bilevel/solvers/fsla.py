@@ -11,7 +11,7 @@ from bilevel.data import Batch
 from bilevel.momentum import at_both, storm
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import AbstractSolver
+from bilevel.solvers.base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, as_step, as_weight, inverse_power
 
 Tree = PyTree[Any]
@@ -20,10 +20,10 @@ Tree = PyTree[Any]
 class FSLAState(eqx.Module):
     """x, y, the adjoint v (shaped like y), the direction d (like x), and the state of each step rule."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
     v: Tree
-    d: Tree
+    d: Tree = eqx.field(metadata=OF_X)
     rules: tuple[Tree, Tree, Tree]
     tally: Tally
 
@@ -92,6 +92,10 @@ class FSLA(AbstractSolver):
         d = trees.dense(_gradient(problem, x, y, v, xi4, xi5), x)
         rules = (self.upper_step.init(x), self.lower_step.init(y), self.adjoint_step.init(y))
         return FSLAState(x, y, v, d, rules, Tally.zero().add(F=xi4.size, J=xi5.size))
+
+    def restart(self, problem: Problem, state: FSLAState, *, key: PRNGKeyArray) -> FSLAState:
+        fresh = super().restart(problem, state, key=key)
+        return eqx.tree_at(lambda fresh: fresh.tally, fresh, state.tally)  # d goes on, so that no d_0 is computed
 
     def step(self, problem: Problem, state: FSLAState, t: Any, *, key: PRNGKeyArray) -> FSLAState:
         old = x, y, v = state.x, state.y, state.v

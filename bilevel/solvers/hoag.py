@@ -11,7 +11,7 @@ from bilevel import checks, oracles, trees
 from bilevel.hypergradients.adjoint import ConjugateGradient
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import AbstractSolver
+from bilevel.solvers.base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, as_leaf, as_schedule, as_step
 
 Tree = PyTree[Any]
@@ -20,11 +20,11 @@ Tree = PyTree[Any]
 class HOAGState(eqx.Module):
     """x, y, the adjoint v (shaped like y), the state of x's step rule, and whether every solve found H positive."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
     v: Tree
-    rule: Tree
-    convex: Bool[Array, ""]
+    rule: Tree = eqx.field(metadata=OF_X)
+    convex: Bool[Array, ""] = eqx.field(metadata=OF_X)
     tally: Tally
 
 

@@ -10,7 +10,7 @@ from bilevel import checks
 from bilevel.hypergradients.unrolled import check_differentiable, unroll
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import AbstractSolver
+from bilevel.solvers.base import OF_X, AbstractEstimator
 from bilevel.steps import AbstractStep, as_step
 
 Tree = PyTree[Any]
@@ -19,14 +19,14 @@ Tree = PyTree[Any]
 class ITDState(eqx.Module):
     """x, y, where each lower loop starts if not at the last y (shaped like y), and the state of x's step rule."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
     start: Tree | None
-    rule: Tree
+    rule: Tree = eqx.field(metadata=OF_X)
     tally: Tally
 
 
-class ITDBiO(AbstractSolver):
+class ITDBiO(AbstractEstimator):
     """Bilevel optimizer by iterative differentiation.
 
         y⁰ = y_{k−1}^D;   y^t = y^{t−1} − α G_y(x_k, y^{t−1}),   t = 1..D
@@ -86,7 +86,7 @@ class ITDBiO(AbstractSolver):
         start = None if self.warm_start else y
         return ITDState(x, y, start, self.upper_step.init(x), Tally.zero())
 
-    def step(self, problem: Problem, state: ITDState, t: Any, *, key: PRNGKeyArray) -> ITDState:
+    def estimate(self, problem: Problem, state: ITDState, t: Any, *, key: PRNGKeyArray) -> tuple[Tree, ITDState]:
         lower_key, upper_key = jax.random.split(key)
         upper_batch = problem.upper.draw(upper_key)
         start = state.y if self.warm_start else state.start
@@ -96,8 +96,7 @@ class ITDBiO(AbstractSolver):
             problem, state.x, start, upper_batch,
             steps=steps, lower_step=self.lower_step, truncation=kept, t=t, key=lower_key,
         )  # fmt: skip
-        x, rule = self.upper_step(state.x, unrolled.h, state.rule, t)
 
         b, kept = problem.lower.size, steps if kept is None else kept
         tally = state.tally.add(F=upper_batch.size, G=steps * b, H=kept * b, J=kept * b)
-        return ITDState(problem.project(x), unrolled.y, state.start, rule, tally)
+        return unrolled.h, ITDState(state.x, unrolled.y, state.start, state.rule, tally)

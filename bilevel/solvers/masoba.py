@@ -10,7 +10,7 @@ from bilevel import oracles, trees
 from bilevel.momentum import moving_average
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import AbstractSolver
+from bilevel.solvers.base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, as_step, as_weight
 
 Tree = PyTree[Any]
@@ -19,10 +19,10 @@ Tree = PyTree[Any]
 class MASOBAState(eqx.Module):
     """x, y, the adjoint v (shaped like y), the average h of directions (like x), and the state of each step rule."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
     v: Tree
-    h: Tree
+    h: Tree = eqx.field(metadata=OF_X)
     rules: tuple[Tree, Tree, Tree]
     tally: Tally
 

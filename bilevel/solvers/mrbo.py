@@ -1,5 +1,6 @@
 """MRBO: recursive momentum at both levels, with a Neumann series of fixed length and mini-batches."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +13,7 @@ from bilevel.hypergradients.implicit import implicit
 from bilevel.momentum import at_both, from_plain, storm
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import AbstractSolver
+from bilevel.solvers.base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, as_schedule, as_step, as_weight, inverse_power
 
 Tree = PyTree[Any]
@@ -21,11 +22,11 @@ Tree = PyTree[Any]
 class MRBOState(eqx.Module):
     """The present and the previous point, the directions d (like x) and s (like y), and the state of each step rule."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
-    x_old: Tree
+    x_old: Tree = eqx.field(metadata=OF_X)
     y_old: Tree
-    d: Tree
+    d: Tree = eqx.field(metadata=OF_X)
     s: Tree
     rules: tuple[Tree, Tree]
     tally: Tally
@@ -115,6 +116,10 @@ class MRBO(AbstractSolver):
     def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> MRBOState:
         rules = (self.upper_step.init(x), self.lower_step.init(y))
         return MRBOState(x, y, x, y, trees.zeros_like(x), trees.zeros_like(y), rules, Tally.zero())
+
+    def on_fresh_tasks(self) -> "MRBO":
+        """s has nothing to go on from: the plain sample."""
+        return dataclasses.replace(self, lower_storm_weight=1.0)
 
     def step(self, problem: Problem, state: MRBOState, t: Any, *, key: PRNGKeyArray) -> MRBOState:
         new, old = (state.x, state.y), (state.x_old, state.y_old)

@@ -13,6 +13,7 @@ from bilevel.solvers.f2sa import F2SA
 from bilevel.solvers.fsla import FSLA
 from bilevel.solvers.hoag import HOAG
 from bilevel.solvers.itd import ITDBiO
+from bilevel.solvers.maml import MAML
 from bilevel.solvers.masoba import MASOBA
 from bilevel.solvers.mrbo import MRBO
 from bilevel.solvers.presets import aid_cg, aid_fp, reverse
@@ -47,6 +48,7 @@ SOLVERS: dict[str, Callable[..., AbstractSolver]] = {
     "vrbo": VRBO,
     "f2sa": F2SA,
     "hoag": HOAG,
+    "maml": MAML,
     "reverse": reverse,
     "aid-fp": aid_fp,
     "aid-cg": aid_cg,

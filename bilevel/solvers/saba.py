@@ -13,7 +13,7 @@ from bilevel.data import Batch, Blocks
 from bilevel.momentum import SAGATable
 from bilevel.oracles import Tally
 from bilevel.problem import Level, Problem
-from bilevel.solvers.base import AbstractSolver
+from bilevel.solvers.base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, as_step
 
 Tree = PyTree[Any]
@@ -23,7 +23,7 @@ class SABAState(eqx.Module):
     """x, y, the adjoint v (shaped like y), the tables of (G_y, H[v], J[v]) and of (F_x, F_y) over the blocks, and the
     state of each step rule."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
     v: Tree
     lower_table: SAGATable

@@ -9,7 +9,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from bilevel import oracles, trees
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import AbstractSolver
+from bilevel.solvers.base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, as_step
 
 Tree = PyTree[Any]
@@ -18,7 +18,7 @@ Tree = PyTree[Any]
 class SOBAState(eqx.Module):
     """x, y, the adjoint v (shaped like y), and the state of each one's step rule."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
     v: Tree
     rules: tuple[Tree, Tree, Tree]

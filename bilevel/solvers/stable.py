@@ -1,5 +1,6 @@
 """STABLE: recursive momentum on the second derivatives, and a lower step that follows the move of x."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +13,7 @@ from bilevel import checks, oracles, trees
 from bilevel.momentum import at_both, from_plain, storm
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import AbstractSolver
+from bilevel.solvers.base import OF_X, AbstractSolver
 from bilevel.solvers.matrices import check_memory, clipped_eigh, clipped_svd, matrix_dtype, solve_eigh
 from bilevel.steps import AbstractStep, as_leaf, as_step, as_weight
 
@@ -23,9 +24,9 @@ class STABLEState(eqx.Module):
     """The present and the previous point, the estimates of ∇²_xy g and ∇²_yy g over the raveled x and y, and the
     state of each step rule."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
-    x_old: Tree
+    x_old: Tree = eqx.field(metadata=OF_X)
     y_old: Tree
     Hxy: Float[Array, "x y"]
     Hyy: Float[Array, "y y"]
@@ -96,6 +97,10 @@ class STABLE(AbstractSolver):
         dtype = matrix_dtype(x, y)
         Hxy, Hyy = jnp.zeros((p, q), dtype), jnp.zeros((q, q), dtype)
         return STABLEState(x, y, x, y, Hxy, Hyy, (self.upper_step.init(x), self.lower_step.init(y)), Tally.zero())
+
+    def on_fresh_tasks(self) -> "STABLE":
+        """The matrices have nothing to go on from: the plain samples."""
+        return dataclasses.replace(self, storm_weight=1.0)
 
     def step(self, problem: Problem, state: STABLEState, t: Any, *, key: PRNGKeyArray) -> STABLEState:
         x, y = state.x, state.y

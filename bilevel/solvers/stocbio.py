@@ -11,7 +11,7 @@ from bilevel import checks, oracles, trees
 from bilevel.hypergradients.adjoint import Neumann
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import AbstractSolver, descend
+from bilevel.solvers.base import OF_X, AbstractEstimator, descend
 from bilevel.steps import AbstractStep, as_schedule, as_step
 
 Tree = PyTree[Any]
@@ -20,13 +20,13 @@ Tree = PyTree[Any]
 class StocBiOState(eqx.Module):
     """x, y, and the state of x's step rule."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
-    rule: Tree
+    rule: Tree = eqx.field(metadata=OF_X)
     tally: Tally
 
 
-class StocBiO(AbstractSolver):
+class StocBiO(AbstractEstimator):
     """Stochastic bilevel optimizer.
 
         y⁰ = y_{k−1}^D;   y^t = y^{t−1} − α G_y(x_k, y^{t−1}; S_{t−1}),   t = 1..D, a fresh batch each
@@ -92,7 +92,9 @@ class StocBiO(AbstractSolver):
             lower.data.check(self.cross_batch_size or lower.batch_size, "cross_batch_size")
         return StocBiOState(x, y, self.upper_step.init(x), Tally.zero())
 
-    def step(self, problem: Problem, state: StocBiOState, t: Any, *, key: PRNGKeyArray) -> StocBiOState:
+    def estimate(
+        self, problem: Problem, state: StocBiOState, t: Any, *, key: PRNGKeyArray
+    ) -> tuple[Tree, StocBiOState]:
         x, upper, lower = state.x, problem.upper, problem.lower
         S_key, F_key, G_key, B_key = jax.random.split(key, 4)
 
@@ -103,11 +105,10 @@ class StocBiO(AbstractSolver):
         neumann = Neumann(self.neumann_order, self.neumann_step, self.hessian_batch_sizes)
         adjoint = neumann(lower, x, y, F_y, None, batch=D_G, key=B_key, t=t)
         Jv = oracles.cross_product(lower, x, y, adjoint.v, D_G)
-        x, rule = self.upper_step(x, trees.sub(F_x, Jv), state.rule, t)
 
         inner = self.inner_steps * lower.size
         tally = state.tally.add(F=D_F.size, G=inner, H=adjoint.products, J=D_G.size)
-        return StocBiOState(problem.project(x), y, rule, tally)
+        return trees.sub(F_x, Jv), StocBiOState(x, y, state.rule, tally)
 
 
 def neumann_batch_sizes(batch_size: int, order: int, step: float, strong_convexity: float) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """SUSTAIN: recursive momentum at both levels, in a single loop."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +13,7 @@ from bilevel.hypergradients.implicit import implicit
 from bilevel.momentum import at_both, from_plain, storm
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import AbstractSolver
+from bilevel.solvers.base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, as_schedule, as_step, as_weight, inverse_power
 
 Tree = PyTree[Any]
@@ -22,13 +23,13 @@ class SUSTAINState(eqx.Module):
     """The present and the previous point, the directions hf (shaped like x) and hg (like y), the last hypergradient
     sample (like x; option 2 alone), and the state of each step rule."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
-    x_old: Tree
+    x_old: Tree = eqx.field(metadata=OF_X)
     y_old: Tree
-    hf: Tree
+    hf: Tree = eqx.field(metadata=OF_X)
     hg: Tree
-    sample: Tree | None
+    sample: Tree | None = eqx.field(metadata=OF_X)
     rules: tuple[Tree, Tree]
     tally: Tally
 
@@ -123,6 +124,10 @@ class SUSTAIN(AbstractSolver):
         sample = hf if self.option == 2 else None
         rules = (self.upper_step.init(x), self.lower_step.init(y))
         return SUSTAINState(x, y, x, y, hf, hg, sample, rules, Tally.zero())
+
+    def on_fresh_tasks(self) -> "SUSTAIN":
+        """hg has nothing to go on from: the plain sample."""
+        return dataclasses.replace(self, lower_storm_weight=1.0)
 
     def step(self, problem: Problem, state: SUSTAINState, t: Any, *, key: PRNGKeyArray) -> SUSTAINState:
         new, old = (state.x, state.y), (state.x_old, state.y_old)

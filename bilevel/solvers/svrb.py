@@ -1,5 +1,6 @@
 """SVRB: recursive momentum on each part of the hypergradient, second derivatives included."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +13,7 @@ from bilevel import checks, oracles, trees
 from bilevel.momentum import at_both, from_plain, storm
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import AbstractSolver
+from bilevel.solvers.base import OF_X, AbstractSolver
 from bilevel.solvers.matrices import check_memory, clipped_eigh, matrix_dtype, solve_eigh
 from bilevel.steps import AbstractStep, as_leaf, as_step, as_weight
 
@@ -23,11 +24,11 @@ class SVRBState(eqx.Module):
     """The present and the previous point; the estimates u of F_x (like x), w of F_y and s of G_y (like y), V of
     ∇²_xy g and M of ∇²_yy g over the raveled x and y; and the state of each step rule."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
-    x_old: Tree
+    x_old: Tree = eqx.field(metadata=OF_X)
     y_old: Tree
-    u: Tree
+    u: Tree = eqx.field(metadata=OF_X)
     w: Tree
     V: Float[Array, "x y"]
     M: Float[Array, "y y"]
@@ -96,6 +97,10 @@ class SVRB(AbstractSolver):
         u, w = trees.zeros_like(x), trees.zeros_like(y)
         rules = (self.upper_step.init(x), self.lower_step.init(y))
         return SVRBState(x, y, x, y, u, w, V, M, w, rules, Tally.zero())
+
+    def on_fresh_tasks(self) -> "SVRB":
+        """w, s, V and M have nothing to go on from: the plain samples, and u with them."""
+        return dataclasses.replace(self, storm_weight=1.0)
 
     def step(self, problem: Problem, state: SVRBState, t: Any, *, key: PRNGKeyArray) -> SVRBState:
         new = x, y = state.x, state.y

@@ -12,7 +12,7 @@ from bilevel.hypergradients.adjoint import RandomNeumann
 from bilevel.hypergradients.implicit import implicit
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import AbstractSolver
+from bilevel.solvers.base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, as_schedule, as_step, check_count, inverse_power
 
 Tree = PyTree[Any]
@@ -21,7 +21,7 @@ Tree = PyTree[Any]
 class TTSAState(eqx.Module):
     """x, y, and the state of each one's step rule."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
     rules: tuple[Tree, Tree]
     tally: Tally

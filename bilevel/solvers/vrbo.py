@@ -1,5 +1,6 @@
 """VRBO: SPIDER at both levels, in an inner loop over y with periodic large batches."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -13,7 +14,7 @@ from bilevel.hypergradients.implicit import implicit
 from bilevel.momentum import at_both
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import AbstractSolver
+from bilevel.solvers.base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, as_schedule, as_step
 
 Tree = PyTree[Any]
@@ -22,11 +23,11 @@ Tree = PyTree[Any]
 class VRBOState(eqx.Module):
     """x, y, the directions d (like x) and s (like y) at (x, y), and the state of x's step rule."""
 
-    x: Tree
+    x: Tree = eqx.field(metadata=OF_X)
     y: Tree
-    d: Tree
+    d: Tree = eqx.field(metadata=OF_X)
     s: Tree
-    rule: Tree
+    rule: Tree = eqx.field(metadata=OF_X)
     tally: Tally
 
 
@@ -100,6 +101,10 @@ class VRBO(AbstractSolver):
             if level.data is not None and level.batch_size is not None and self.period_batch_size is not None:
                 level.data.check(self.period_batch_size, "period_batch_size")
         return VRBOState(x, y, trees.zeros_like(x), trees.zeros_like(y), self.upper_step.init(x), Tally.zero())
+
+    def on_fresh_tasks(self) -> "VRBO":
+        """s has nothing to go on from: large batches in each iteration, for d too."""
+        return dataclasses.replace(self, period=1)
 
     def step(self, problem: Problem, state: VRBOState, t: Any, *, key: PRNGKeyArray) -> VRBOState:
         x, y = state.x, state.y

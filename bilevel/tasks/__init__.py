@@ -5,22 +5,38 @@ from collections.abc import Callable
 from bilevel import checks
 from bilevel.tasks.base import Task
 from bilevel.tasks.cleaning import CleaningData, cleaning
+from bilevel.tasks.fewshot import FewshotData, fewshot
 from bilevel.tasks.quadratic import QuadraticTask, quadratic
 from bilevel.tasks.regularisation import RegularisationData, regularisation
+from bilevel.tasks.representation import RepresentationData, representation
+from bilevel.tasks.weight_decay import WeightDecayData, weight_decay
 
 __all__ = [
     "TASKS",
     "CleaningData",
+    "FewshotData",
     "QuadraticTask",
     "RegularisationData",
+    "RepresentationData",
     "Task",
+    "WeightDecayData",
     "cleaning",
+    "fewshot",
     "get_task",
     "quadratic",
     "regularisation",
+    "representation",
+    "weight_decay",
 ]
 
-TASKS: dict[str, Callable[..., Task]] = {"quadratic": quadratic, "cleaning": cleaning}
+TASKS: dict[str, Callable[..., Task]] = {
+    "quadratic": quadratic,
+    "cleaning": cleaning,
+    "regularisation": regularisation,
+    "weight-decay": weight_decay,
+    "representation": representation,
+    "fewshot": fewshot,
+}
 
 
 def get_task(name: str) -> Callable[..., Task]:

@@ -1,17 +1,18 @@
 """What a task is."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Int, PyTree
 
 from bilevel.data import Blocks, Rows
 from bilevel.problem import Problem
 
 SOURCES = {"rows": Rows, "blocks": Blocks}
+SPLITS = ("test", "validation")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,3 +58,24 @@ def generator(seed: Any) -> np.random.Generator:
         return np.random.default_rng(operator.index(seed))
     except (TypeError, ValueError):
         raise ValueError(f"seed: got {seed!r}; pass an integer, zero or more") from None
+
+
+def by_group(
+    groups: Int[np.ndarray, " n"], sizes: Mapping[str, int], rng: np.random.Generator
+) -> dict[str, Int[np.ndarray, " size"]]:
+    """Disjoint random parts of the rows, of these sizes, no two with rows of one group.
+
+    What the last group of a part has too much is left out.
+    """
+    rank = rng.permutation(groups.max() + 1)[groups]
+    order = np.argsort(rank, kind="stable")
+    parts, start = {}, 0
+    for name, size in sizes.items():
+        if start + size > len(order):
+            raise ValueError(
+                f"{name}: got {size}, but of {len(order)} rows {len(order) - start} are left beside the others "
+                f"({', '.join(f'{other} {n}' for other, n in sizes.items() if other != name)}); pass fewer of them"
+            )
+        parts[name] = rng.permutation(order[start : start + size])
+        start = int(np.searchsorted(rank[order], rank[order[start + size - 1]], side="right"))
+    return parts

@@ -71,6 +71,7 @@ def make_solvers(scale=1.0):
         "vrbo": bl.VRBO(decaying(0.1 * scale), 0.4, 3, 8, 0.5, period=4, period_batch_size=24),
         "f2sa": bl.F2SA(decaying(0.03 * scale), 0.015, 0.4, multiplier=25.0, inner_steps=3),
         "hoag": bl.HOAG(step, 0.5, strong_convexity=1.0),
+        "maml": bl.MAML(step, 0.5, 12),
         "reverse": bl.reverse(step, 0.5, 12, truncation=8),
         "aid-fp": bl.aid_fp(step, 0.5, 6, 12),
         "aid-cg": bl.aid_cg(step, 0.5, 6, 3),
@@ -83,7 +84,13 @@ def source_of(name):
 
 def make_problem(size=8, source=bl.Rows):
     data = None if size is None else source(np.float32(NOISE))
-    return bl.Problem(upper=bl.Level(upper_loss, data, size), lower=bl.Level(lower_loss, data, size))
+    return bl.Problem(bl.Level(upper_loss, data, size), bl.Level(lower_loss, data, size), start=y_start)
+
+
+def y_start(x):
+    """Where MAML's loops begin: in float32, as y is in all of these tests."""
+    z = 0.1 * jnp.asarray(x["x"][0], jnp.float32)
+    return {"a": {"deep": z}, "b": jnp.zeros((), jnp.float32)}
 
 
 def start(dtype=np.float32):
@@ -213,7 +220,7 @@ def test_the_program_holds_no_data(name):
     def lowered(rows, loss=lower_loss):
         data = np.random.default_rng(0).normal(size=(rows, 3)).astype(np.float32)
         source = source_of(name)
-        problem = bl.Problem(bl.Level(upper_loss, source(data), 8), bl.Level(loss, source(data), 8))
+        problem = bl.Problem(bl.Level(upper_loss, source(data), 8), bl.Level(loss, source(data), 8), start=y_start)
         solver, (x, y) = make_solvers()[name], jax.tree.map(jnp.asarray, start())
         state = solver.init(problem, x, y, key=jax.random.key(0))
         return len(eqx.filter_jit(bl.advance).lower(solver, problem, state, jax.random.key(0), 0, 3).as_text())
@@ -309,7 +316,7 @@ def test_tally_is_what_a_probe_counts(name, size, monkeypatch):
     lower = bl.Level(curved, source(data), size)
     solver = EXTRA[name]() if name in EXTRA else make_solvers()[name]
     probe = Probe(monkeypatch)
-    solution = bl.solve(bl.Problem(upper, lower), solver, *start(), steps=9, key=jax.random.key(3))
+    solution = bl.solve(bl.Problem(upper, lower, start=y_start), solver, *start(), steps=9, key=jax.random.key(3))
     jax.block_until_ready(solution.state)
     assert {kind: solution.stats[kind] for kind in "FGHJ"} == probe.counts
     first_order = {"f2sa": "FG", "aid finite difference": "FG"}

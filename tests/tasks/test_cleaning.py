@@ -1,6 +1,7 @@
 """Hyper-cleaning: what is drawn, what is differentiated, and what is measured."""
 
 import dataclasses
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,9 @@ import pytest
 
 import bilevel as bl
 from bilevel import datasets, oracles, tasks, trees
+from bilevel.tasks import cleaning_rows
+
+cleaning = importlib.import_module("bilevel.tasks.cleaning")  # the function hides the module
 
 ROWS = 400
 
@@ -236,8 +240,8 @@ def test_the_test_rows_touch_the_accuracy_alone(tagged):
     task = tasks.cleaning(trusted=30)
     x, y = point(task)
     other = dataclasses.replace(task.data, test_labels=(task.data.test_labels + 1) % 4)
-    before, after = task.metrics(x, y), task.metrics.func(other, x, y)
-    assert [name for name in before if before[name] != after[name]] == ["test accuracy"]
+    before, after = task.metrics(x, y), task.metrics.func(other, task.problem.lower.loss, x, y)
+    assert [name for name in before if before[name] != after[name]] == ["test accuracy", "test loss"]
 
 
 def test_seeds_share_their_programs(compiled):
@@ -292,3 +296,139 @@ def test_cleaning_helps():
 def test_bad_settings(tagged, settings, message):
     with pytest.raises((ValueError, TypeError), match=message):
         tasks.cleaning(**{"trusted": 30, **settings})
+
+
+# Networks, texts, and how labels go wrong
+
+
+def test_pooled_images_are_means_of_pixels():
+    images = np.arange(2 * 16, dtype=np.float32).reshape(2, 16)
+    by_hand = images.reshape(2, 4, 4)
+    expected = [[by_hand[i, r : r + 2, c : c + 2].mean() for r in (0, 2) for c in (0, 2)] for i in range(2)]
+    np.testing.assert_allclose(cleaning_rows.pooled(images, 2), expected)
+    with pytest.raises(ValueError, match="pool=3, which does not divide the images' side of 4"):
+        cleaning_rows.pooled(images, 3)
+    assert cleaning_rows.pooled(images, 1) is images
+
+
+def test_flipped_labels_are_never_the_true_ones_and_redrawn_ones_sometimes():
+    flipped = tasks.cleaning("digits", corruption=1.0, noise="flipped", seed=3).data
+    assert flipped.wrong.all()
+    counts = np.bincount((np.asarray(flipped.noisy_labels) - np.asarray(flipped.true_labels)) % 10, minlength=10)
+    assert counts[0] == 0 and (counts[1:] > 80).all()  # of 1158 rows, about 129 each
+    assert 0.86 < tasks.cleaning("digits", corruption=1.0, seed=3).data.wrong.mean() < 0.94
+
+
+def test_x_starts_where_it_is_told(tagged):
+    assert (np.asarray(tasks.cleaning(trusted=30, start_weight=1.0).x) == 1.0).all()
+
+
+def tiny_cnn(**more):
+    settings = {"filters": 2, "layers": 1, "pool": 2}
+    return tasks.cleaning("digits", model="cnn", train=40, trusted=20, batch_size=10, model_settings=settings, **more)
+
+
+def tiny_rnn(test=60, **more):
+    settings = {"vocabulary": 40, "length": 6, "embedding": 3, "hidden": 3, "layers": 1}
+    arguments = {"model": "rnn", "train": 40, "trusted": 20, "batch_size": 10, "noise": "flipped", "test": test}
+    return tasks.cleaning("made-up", **arguments, model_settings=settings | more)
+
+
+@pytest.mark.parametrize("make", [tiny_cnn, tiny_rnn])
+def test_the_losses_of_a_network_are_what_they_say(make):
+    task = make()
+    x = jnp.linspace(-1.0, 1.0, 40)
+    batch = task.problem.lower.everything().rows
+    said = np.asarray(cleaning.logits(task.y, batch["features"]), np.float64)
+    ce = np.log(np.exp(said).sum(1)) - said[np.arange(40), np.asarray(batch["labels"])]
+    squares = sum(float((np.asarray(leaf, np.float64) ** 2).sum()) for leaf in jax.tree.leaves(task.y))
+    expected = np.mean(sigmoid(np.asarray(x)) * ce) + 1e-3 * squares
+    assert float(task.problem.lower.loss(x, task.y, batch)) == pytest.approx(expected, rel=1e-4)
+    assert task.metrics(x, task.y)["lower loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_network_sees_many_rows_in_chunks_of_nearly_equal_size(monkeypatch):
+    task = tiny_cnn(test=152)
+    rows = {"features": task.data.test_features, "labels": task.data.test_labels}
+    monkeypatch.setattr(cleaning, "_CHUNK", 40)
+    losses, right = cleaning._per_row(task.y, rows)
+    assert losses.shape == right.shape == (152,)
+    monkeypatch.undo()
+    for start in (0, 38, 114):  # 4 chunks of 38; a chunk's own statistics normalise it
+        part = {name: array[start : start + 38] for name, array in rows.items()}
+        alone = cleaning._per_row(task.y, part)
+        np.testing.assert_allclose(losses[start : start + 38], alone[0], rtol=1e-4)
+        np.testing.assert_array_equal(right[start : start + 38], alone[1])
+
+
+def test_unequal_chunks_lose_no_row(monkeypatch):
+    task = tiny_rnn(test=47)
+    rows = {"features": task.data.test_features, "labels": task.data.test_labels}
+    whole = cleaning._per_row(task.y, rows)
+    monkeypatch.setattr(cleaning, "_CHUNK", 10)  # 2 of 10 rows, 3 of 9
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), cleaning._per_row(task.y, rows), whole)
+
+
+def test_diagnose_shows_that_a_network_is_not_strongly_convex():
+    settings = {"filters": 1, "layers": 1, "pool": 4, "normalise": False}
+    task = tasks.cleaning("digits", model="cnn", train=20, trusted=10, batch_size=None, model_settings=settings)
+    report = bl.diagnose(task.problem, task.x, task.y, key=jax.random.key(0))
+    assert "not strongly convex" in {finding.name for finding in report.findings}
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_rows_of_one_group_are_in_one_part(split):
+    groups = np.repeat(np.arange(60), 3)
+    sizes = cleaning_rows.Sizes(train=None, trusted=20, test=None, test_fraction=0.3)
+    parts = cleaning_rows._parts(180, groups, sizes, split, np.random.default_rng(0))
+    assert [len(part) for part in parts] in ([54, 20, 105], [38, 20, 66])
+    assert sum(len(set(part)) for part in parts) == len(set(np.concatenate(parts)))
+    owners = [set(groups[part]) for part in parts]
+    assert sum(map(len, owners)) == len(set.union(*owners))
+    in_a_row = np.mean(np.diff(groups[parts[2]]) == 0)
+    assert in_a_row < 0.1  # shuffled: 2/3 where the rows of a group follow each other
+
+
+def test_texts_become_tokens_and_the_vocabulary_knows_the_training_rows_alone(monkeypatch):
+    texts = tuple(f"Word{i}, the" for i in range(40))
+    card = datasets.Card("made-up", 40, 2, {"all": 40}, "none", "nobody")
+    zeros, rows = np.zeros(40, np.int32), np.arange(40, dtype=np.int32)
+    made = datasets.TextDataset(texts, rows % 2, zeros, ("all",), rows, 2, card)
+    monkeypatch.setattr(datasets, "load_text", lambda name: made)
+    settings = {"vocabulary": 60, "length": 3, "embedding": 2, "hidden": 2}
+    task = tasks.cleaning("made-up", 0.0, 10, "rnn", test=5, batch_size=None, model_settings=settings)
+    data = task.data
+    word_of = {token: word for word, token in data.vocabulary.items()}
+    the = data.vocabulary["the"]
+    for row, label in zip(np.asarray(data.features), np.asarray(data.true_labels), strict=True):
+        assert int(word_of[row[0]].removeprefix("word")) % 2 == label
+        assert row[1:].tolist() == [the, 0]
+    for features in (data.trusted_features, data.test_features):
+        np.testing.assert_array_equal(features, np.tile([1, the, 0], (len(features), 1)))
+    assert (len(data.features), len(data.test_features)) == (18, 5)
+    assert task.y.vectors.shape == (60, 2)
+
+
+def test_word_vectors_start_where_a_file_says(tmp_path):
+    (tmp_path / "vectors.txt").write_text("the 1 2 3\nvery 4 5 6\n")
+    task = tiny_rnn(vectors=str(tmp_path / "vectors.txt"))
+    known = task.data.vocabulary
+    np.testing.assert_array_equal(task.y.vectors[known["the"]], [1, 2, 3])
+    np.testing.assert_array_equal(task.y.vectors[known["very"]], [4, 5, 6])
+    with pytest.raises(ValueError, match="vectors: got shape"):
+        tiny_rnn(vectors=str(tmp_path / "vectors.txt"), embedding=4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dataset": "made-up"}, "model: got 'linear' for 'made-up'"),
+        ({"model": "rnn"}, "model: got 'rnn' for 'digits'"),
+        ({"model": "cnn", "model_settings": {"filter": 3}}, "did you mean filters"),
+        ({"model": "cnn", "model_settings": {"filters": 0}}, r"model_settings\['filters'\]: got 0"),
+        ({"noise": "swapped"}, "noise: 'swapped' is unknown"),
+    ],
+)
+def test_errors_name_what_is_wrong(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tasks.cleaning(**arguments)

@@ -42,12 +42,12 @@ def _fewshot(common: dict[str, Any], outer: float, inner_steps: int, inner: floa
     )
 
 
-GLYPHS = {"dataset": "glyphs", "ways": 5, "shots": 5, "queries": 10, "tasks": 4, "filters": 8, "test_tasks": 100}
+GLYPHS = {"dataset": "glyphs", "ways": 5, "shots": 5, "queries": 5, "tasks": 3, "filters": 8, "test_tasks": 40}
 MINI = {"dataset": "mini-imagenet", "ways": 5, "shots": 5, "queries": 15, "tasks": 32, "filters": 32, "test_tasks": 600}
 FC100 = {"dataset": "fc100", "ways": 5, "shots": 5, "queries": 15, "tasks": 32, "filters": 64, "test_tasks": 600}
 TINY_GLYPHS = {"fewshot": {"tasks": 2, "filters": 2, "queries": 2, "test_tasks": 4}}
 
-FEWSHOT = Setup(_fewshot(GLYPHS, 0.002, 5, 0.1, 0.003), steps=300, rows=15, timed=True)
+FEWSHOT = Setup(_fewshot(GLYPHS, 0.002, 5, 0.1, 0.003), steps=200, rows=8, timed=True)
 
 FIG2 = Entry(
     id="stocbio-fig2",
@@ -72,7 +72,7 @@ FIG2 = Entry(
         ),
     ),
     settings="The draft's: Adam 0.002 outside, 5 inner steps of 0.1; MAML 3 steps of 0.5, Adam 0.003; 5 "
-    "conjugate-gradient steps. Laptop: glyphs for miniImageNet, 4 tasks a step for 32, 8 filters for 32.",
+    "conjugate-gradient steps. Laptop: glyphs for miniImageNet, 3 tasks a step for 32, 8 filters for 32.",
     basis="The figure compares these methods by accuracy against running time; the sentences are our reading of "
     "what it is shown for.",
 )
@@ -88,7 +88,7 @@ def _large_loops(common: dict[str, Any], outer: float, loops: tuple[tuple[int, f
     return tuple(curves)
 
 
-LOOPS = Setup(_large_loops(GLYPHS, 0.002, ((10, 0.05), (20, 0.1))), steps=300, rows=15, timed=True)
+LOOPS = Setup(_large_loops(GLYPHS, 0.002, ((10, 0.05), (20, 0.1))), steps=200, rows=8, timed=True)
 
 FIG3 = Entry(
     id="stocbio-fig3",
@@ -114,7 +114,7 @@ FIG3 = Entry(
         ),
     ),
     settings="The draft's robustness runs: 10 steps of 0.05 (miniImageNet) and 20 of 0.1 (FC100), Adam outside. "
-    "Laptop: both on glyphs, 4 tasks a step, 8 filters, Adam 0.002.",
+    "Laptop: both on glyphs, 3 tasks a step, 8 filters, Adam 0.002.",
     basis="The figure is the paper's robustness test of a large number of inner steps. 5 points are our measure of a "
     "collapse.",
 )  # fmt: skip

@@ -105,7 +105,7 @@ def _plain(common: dict[str, Any], kappas: tuple[float, ...], weights: tuple[flo
     return tuple(curves)
 
 
-PLAIN = Setup(_plain(GLYPHS, (0.1, 1.0), (2.0, 10.0)), steps=300, rows=15)
+PLAIN = Setup(_plain(GLYPHS, (0.1, 1.0), (2.0, 10.0)), steps=200, rows=8)
 
 FIG2 = Entry(
     id="sustain-fig2",
@@ -131,7 +131,7 @@ FIG2 = Entry(
     settings="The paper's: 10 inner steps of 0.05; α_t = κ/(1 + t)^⅓ with κ in [0.1, 1], η_t = c̄ α_t²/κ²; ITD-BiO "
     "0.005; ANIL 0.1 and (Adam) 0.002. Of the ranges the ends are run, and the claims read κ = 1 with the smallest "
     "c̄. The inner loop is ITD-BiO's, and both hypergradients of (14) see the same tasks. Laptop: glyphs for "
-    "miniImageNet, 4 tasks a step, 8 filters.",
+    "miniImageNet, 3 tasks a step, 8 filters.",
     basis="The figure compares these methods; the sentences are our reading.",
 )
 
@@ -158,7 +158,7 @@ def _adaptive(
 
 
 def _adam_entry(number: int, name: str, loop: tuple[int, float], full: dict[str, Any], rates: tuple) -> Entry:
-    laptop = Setup(_adaptive(GLYPHS, *loop, rates, (0.25, 2.5)), steps=300, rows=15)
+    laptop = Setup(_adaptive(GLYPHS, *loop, rates, (0.25, 2.5)), steps=200, rows=8)
     return Entry(
         id=f"sustain-fig{number}",
         paper=PAPER,
@@ -181,7 +181,7 @@ def _adam_entry(number: int, name: str, loop: tuple[int, float], full: dict[str,
         settings=f"The paper's: {loop[0]} inner steps of {loop[1]:g}, α = 0.005; η printed with c̄ exceeds 1 for a "
         "million steps and is read as c̄/(1 + t)^⅔, c̄ = 0.25 and 2.5; ANIL's inner step 0.1, MAML's 0.5; "
         "ITD-BiO's and ANIL's outer rates are the stocBiO draft's. Option II telescopes to the plain sample. "
-        f"Laptop: glyphs for {name}, 4 tasks a step, 8 filters.",
+        f"Laptop: glyphs for {name}, 3 tasks a step, 8 filters.",
         basis="The figure compares these methods; the sentence is our reading. Option I is shown beside it, because "
         "option II is, by its own formula, no momentum at all.",
     )

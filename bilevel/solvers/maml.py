@@ -1,0 +1,100 @@
+"""MAML and ANIL: a lower loop from a start that is learned, differentiated through the loop and through its start."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import PRNGKeyArray, PyTree
+
+from bilevel import checks, trees
+from bilevel.hypergradients.unrolled import check_differentiable, unroll
+from bilevel.oracles import Tally
+from bilevel.problem import Problem
+from bilevel.solvers.base import OF_X, AbstractEstimator, start_of
+from bilevel.steps import AbstractStep, as_step
+
+Tree = PyTree[Any]
+
+
+class MAMLState(eqx.Module):
+    """x, the end y of the last lower loop, and the state of x's step rule."""
+
+    x: Tree = eqx.field(metadata=OF_X)
+    y: Tree
+    rule: Tree = eqx.field(metadata=OF_X)
+    tally: Tally
+
+
+class MAML(AbstractEstimator):
+    """Model-agnostic meta-learning.
+
+        y⁰ = start(x_k);   y^t = y^{t−1} − α G_y(x_k, y^{t−1}),   t = 1..D
+        p = F_y(x_k, y^D);   h = F_x(x_k, y^D)
+        h ← h − α J(x_k, y^t)[p];   p ← p − α H(x_k, y^t)[p],   t = D − 1, …, 0
+        x_{k+1} = x_k − β (h + start'(x_k)ᵀ p)
+
+    which is the derivative of x ↦ f(x, y^D(x)), the start included. `start` is the problem's, and a few-shot problem
+    has new tasks in each step by its `redraw`. Two algorithms are two forms of problem, for m tasks, task i with a
+    support loss ℓ_i and a query loss q_i, and a lower loss that is the sum of the ℓ_i, so that each takes steps of α:
+
+    - MAML: x is all weights, `start(x)` m copies of them, y the adapted weights of each task;
+      g(x, y) = Σ_i ℓ_i(y_i) and f(x, y) = (1/m) Σ_i q_i(y_i), neither of which reads x.
+    - ANIL: x = (body, head), `start(x)` m copies of the head, y the adapted heads;
+      g(x, y) = Σ_i ℓ_i(body, y_i) and f(x, y) = (1/m) Σ_i q_i(body, y_i).
+
+    **Arguments**
+
+    - `upper_step` (β), `lower_step` (α): a number, a schedule of k or a `Rule`. A lower `Rule` starts anew in each
+      loop and must have a derivative at a zero gradient (Adam needs `eps_root`).
+    - `inner_steps` (D): the iterates are kept in memory.
+
+    h spans all of x: a step on a per-row variable costs O(rows).
+
+    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range; `ValueError`
+    for a problem without a `start`.
+
+    Example:
+        >>> import bilevel as bl, jax, jax.numpy as jnp
+        >>> problem = bl.Problem(  # two tasks, whose minimisers are 1 and 3
+        ...     upper=bl.Level(lambda x, y, centres: jnp.mean((y - centres) ** 2), data=jnp.array([1.0, 3.0])),
+        ...     lower=bl.Level(lambda x, y, centres: 0.5 * jnp.sum((y - centres) ** 2), data=jnp.array([1.0, 3.0])),
+        ...     start=lambda x: jnp.stack([x, x]),
+        ... )
+        >>> solver = bl.MAML(upper_step=0.5, lower_step=0.5, inner_steps=2)
+        >>> solution = bl.solve(problem, solver, 0.0, steps=200, key=jax.random.key(0))
+        >>> round(float(solution.x), 3), [round(float(y), 2) for y in solution.y]
+        (2.0, [1.25, 2.75])
+
+    Reference: Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", ICML 2017
+    (arXiv 1703.03400), Algorithm 2; ANIL: Raghu, Raghu, Bengio & Vinyals, "Rapid Learning or Feature Reuse?", ICLR 2020
+    (arXiv 1909.09157).
+
+    Differences from the paper: the upper loss is the problem's own, a mean over tasks in the form above where the paper
+    has a sum; a lower level with a `batch_size` draws a fresh batch for each inner step; x may be projected.
+    """
+
+    upper_step: AbstractStep = eqx.field(converter=as_step)
+    lower_step: AbstractStep = eqx.field(converter=as_step)
+    inner_steps: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        checks.count("inner_steps", self.inner_steps)
+        check_differentiable(self.lower_step)
+
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> MAMLState:
+        start_of(problem, x)  # raises where there is none
+        return MAMLState(x, y, self.upper_step.init(x), Tally.zero())
+
+    def estimate(self, problem: Problem, state: MAMLState, t: Any, *, key: PRNGKeyArray) -> tuple[Tree, MAMLState]:
+        lower_key, upper_key = jax.random.split(key)
+        upper_batch = problem.upper.draw(upper_key)
+        start, pull = jax.vjp(lambda x: start_of(problem, x), state.x)
+
+        unrolled = unroll(
+            problem, state.x, start, upper_batch, steps=self.inner_steps, lower_step=self.lower_step, t=t, key=lower_key
+        )
+        (through_start,) = pull(unrolled.p)
+
+        loop = self.inner_steps * problem.lower.size
+        tally = state.tally.add(F=upper_batch.size, G=loop, H=loop, J=loop)
+        return trees.add(unrolled.h, through_start), MAMLState(state.x, unrolled.y, state.rule, tally)

@@ -1,0 +1,344 @@
+"""Few-shot episodes: what is drawn, what is differentiated, and what is measured."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import bilevel as bl
+from bilevel import datasets, oracles
+from bilevel.tasks.fewshot import fewshot
+
+SIDE, TRAIN, VALIDATION, TEST, PER_CLASS = 8, 12, 7, 9, 6
+SMALL = {"ways": 3, "shots": 2, "queries": 3, "tasks": 2, "filters": 3, "layers": 1, "test_tasks": 40, "test_steps": 4}
+
+
+def numbered(classes, first):
+    """Each class a pattern of its own and noise; pixel (0, 0) says which class it is, and pixel (0, 1) which image."""
+    rng = np.random.default_rng(first)
+    patterns = rng.integers(0, 130, (classes, 1, SIDE, SIDE, 1))
+    images = (patterns + rng.integers(0, 126, (classes, PER_CLASS, SIDE, SIDE, 1))).astype(np.uint8)
+    images[:, :, 0, 0, 0] = first + np.arange(classes)[:, None]
+    images[:, :, 0, 1, 0] = np.arange(PER_CLASS)
+    return images
+
+
+@pytest.fixture
+def glyphs(monkeypatch):
+    parts = numbered(TRAIN, 0), numbered(VALIDATION, 100), numbered(TEST, 200)
+    card = datasets.Card("glyphs", rows=0, classes=0, splits={}, licence="", source="")
+    dataset = datasets.FewshotDataset(*parts, card)
+    monkeypatch.setattr(datasets, "load_fewshot", lambda name: dataset)
+    return dataset
+
+
+# Without jit each of their operations would be compiled.
+loss_at = eqx.filter_jit(oracles.loss)
+outputs = eqx.filter_jit(lambda network, images: network(images))
+draw = eqx.filter_jit(lambda episodes, key: episodes.draw(key))
+start_at = eqx.filter_jit(lambda problem, x: problem.start(x))
+
+
+def which(images):
+    """The numbers of the classes and of the images within them."""
+    pixels = np.rint(np.asarray(images)[..., 0, :2, 0] * 255).astype(int)
+    return pixels[..., 0], pixels[..., 1]
+
+
+def rows(problem):
+    return problem.lower.data.arrays, problem.upper.data.arrays
+
+
+def point(task, seed=3):
+    """An (x, y) where nothing is zero."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: leaf + jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), (task.x, task.y))
+
+
+def cross_entropies(y, features, labels):
+    z = np.asarray(features, np.float64) @ np.asarray(y["weights"], np.float64).T + np.asarray(y["bias"], np.float64)
+    return np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), np.asarray(labels)]
+
+
+def of_task(tree, i):
+    return jax.tree.map(lambda leaf: leaf[i], tree)
+
+
+# What is drawn
+
+
+def test_a_task_has_different_classes_and_different_images(glyphs):
+    problem = fewshot(**SMALL).problem
+    redraw = jax.jit(lambda redraw, key: rows(redraw(key)))
+    for seed in range(5):
+        support, query = redraw(problem.redraw, jax.random.key(seed))
+        assert support["images"].shape == (2, 6, SIDE, SIDE, 1) and query["images"].shape == (2, 9, SIDE, SIDE, 1)
+        assert support["images"].dtype == jnp.float32 and support["labels"].dtype == jnp.int32
+        for i in range(2):
+            class_of = {}
+            seen = set()
+            for part, each in ((support, 2), (query, 3)):
+                classes, images = which(part["images"][i])
+                labels = np.asarray(part["labels"][i])
+                np.testing.assert_array_equal(np.bincount(labels), [each] * 3)
+                for label, number, image in zip(labels, classes, images, strict=True):
+                    assert class_of.setdefault(label, number) == number
+                    assert (number, image) not in seen
+                    seen.add((number, image))
+                    assert number < TRAIN
+            assert len(set(class_of.values())) == 3
+
+
+def test_images_are_those_of_the_data_in_0_to_1(glyphs):
+    support, _ = rows(fewshot(**SMALL).problem)
+    classes, numbers = which(support["images"])
+    np.testing.assert_array_equal(
+        support["images"], glyphs.train[classes, numbers].astype(np.float32) / np.float32(255)
+    )
+
+
+def test_classes_and_images_are_uniform(glyphs):
+    episodes = fewshot(**SMALL).data.training
+    draw = jax.jit(lambda episodes, keys: jax.vmap(episodes.draw)(keys))
+    support, query = draw(episodes, jax.random.split(jax.random.key(0), 1200))
+    for part, each in ((support, 2), (query, 3)):
+        classes, images = which(part["images"])
+        label_of_class = classes[:, ::each]  # the first image of each label
+        for drawn, cells in ((label_of_class[:, 0], TRAIN), (label_of_class[:, 2], TRAIN), (images[:, 0], PER_CLASS)):
+            counts = np.bincount(drawn, minlength=cells)
+            assert ((counts - 1200 / cells) ** 2 / (1200 / cells)).sum() < {12: 31.3, 6: 20.5}[cells]  # 0.999 quantiles
+    # tasks of one batch, and those of different keys, differ
+    assert len({tuple(task) for task in which(support["images"])[0]}) > 600
+
+
+def test_every_outer_step_has_tasks_of_its_own(glyphs):
+    task = fewshot(**SMALL)
+    a, b, again = (rows(task.problem.resample(jax.random.key(seed))) for seed in (0, 1, 0))
+    jax.tree.map(np.testing.assert_array_equal, a, again)
+    assert (which(a[0]["images"])[0] != which(b[0]["images"])[0]).any()
+
+
+def test_everything_is_drawn_once_per_seed(glyphs):
+    a, b, other = (fewshot(**SMALL, seed=seed) for seed in (1, 1, 2))
+    jax.tree.map(np.testing.assert_array_equal, (a.x, rows(a.problem)), (b.x, rows(b.problem)))
+    assert a.metrics(a.x, None) == b.metrics(b.x, None)
+    assert (jax.random.key_data(a.data.test_keys) != jax.random.key_data(other.data.test_keys)).any()
+    assert (jax.tree.leaves(a.x)[0] != jax.tree.leaves(other.x)[0]).any()
+
+
+# What is differentiated
+
+
+def test_losses_of_heads_by_hand(glyphs):
+    task = fewshot(**SMALL, regularisation=0.05)
+    x, y = point(task)
+    support, query = rows(task.problem)
+    lower, upper = (loss_at(level, x, y, level.everything()) for level in (task.problem.lower, task.problem.upper))
+    by_task = [
+        [
+            cross_entropies(of_task(y, i), outputs(x["body"], part["images"][i]), part["labels"][i]).mean()
+            for i in range(2)
+        ]
+        for part in (support, query)
+    ]
+    norm = sum((np.asarray(leaf, np.float64) ** 2).sum() for leaf in y.values())
+    np.testing.assert_allclose(lower, np.sum(by_task[0]) + 0.05 * norm, rtol=1e-5)
+    np.testing.assert_allclose(upper, np.mean(by_task[1]), rtol=1e-5)
+
+
+def test_losses_of_networks_by_hand(glyphs):
+    task = fewshot(**SMALL, adapt="network", regularisation=0.05)
+    x, y = point(task)
+    support, query = rows(task.problem)
+    lower, upper = (loss_at(level, x, y, level.everything()) for level in (task.problem.lower, task.problem.upper))
+    identity = {"weights": np.eye(3), "bias": np.zeros(3)}
+    by_task = [
+        [
+            cross_entropies(identity, outputs(of_task(y, i), part["images"][i]), part["labels"][i]).mean()
+            for i in range(2)
+        ]
+        for part in (support, query)
+    ]
+    norm = sum((np.asarray(leaf, np.float64) ** 2).sum() for leaf in jax.tree.leaves(y))
+    np.testing.assert_allclose(lower, np.sum(by_task[0]) + 0.05 * norm, rtol=1e-5)
+    np.testing.assert_allclose(upper, np.mean(by_task[1]), rtol=1e-5)
+    assert fewshot(**SMALL, adapt="network").problem.lower.loss.regularisation == 0
+
+
+def test_tasks_share_x_alone(glyphs):
+    """Neither y nor the batch statistics of a task reach another."""
+    task = fewshot(**SMALL)
+    x, y = point(task)
+    level = task.problem.lower
+    support, _ = rows(task.problem)
+    other = {"images": support["images"].at[1].multiply(0.5), "labels": support["labels"]}
+    G_y, moved = (
+        eqx.filter_jit(oracles.gradient_y)(level, x, y, bl.Batch(batch, None, 2)) for batch in (support, other)
+    )
+    for before, after in zip(jax.tree.leaves(G_y), jax.tree.leaves(moved), strict=True):
+        np.testing.assert_array_equal(before[0], after[0])
+        assert (before[1] != after[1]).any()
+
+
+def test_the_lower_level_of_heads_is_strongly_convex(glyphs):
+    task = fewshot(**SMALL, regularisation=0.05)
+    x, y = point(task)
+    level = task.problem.lower
+    matrix = eqx.filter_jit(lambda level, x, y: oracles.dense_hessian(level, x, y, level.everything())[0])(level, x, y)
+    eigenvalues = np.linalg.eigvalsh(np.asarray(matrix, np.float64))
+    assert 0.1 * 0.999 < eigenvalues.min() < 0.11
+
+
+@pytest.mark.parametrize(("settings", "names"), [({}, ["body"]), ({"learned_start": True}, ["body", "head"])])
+def test_starts_of_heads(glyphs, settings, names):
+    task = fewshot(**SMALL, **settings)
+    assert sorted(task.x) == names
+    x, _ = point(task)
+    start = start_at(task.problem, x)
+    for name, shape in (("weights", (3, task.x["body"].width)), ("bias", (3,))):
+        assert task.y[name].shape == start[name].shape == (2, *shape)
+        wanted = x["head"][name] if settings else np.zeros(shape)
+        for i in range(2):
+            np.testing.assert_array_equal(start[name][i], wanted)
+
+
+def test_networks_start_as_copies_and_their_lower_level_ignores_x(glyphs):
+    task = fewshot(**SMALL, adapt="network")
+    x, y = point(task)
+    for leaf, copies in zip(jax.tree.leaves(x), jax.tree.leaves(start_at(task.problem, x)), strict=True):
+        np.testing.assert_array_equal(copies, np.stack([leaf, leaf]))
+    level = task.problem.lower
+    G_x = eqx.filter_grad(lambda x: loss_at(level, x, y, level.everything()))(x)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(G_x))
+
+
+# What is measured
+
+
+def measured_by_hand(task, x, data, keys, steps, step, c):
+    """The mean accuracy and cross-entropy on query images after gradient steps from zero, in NumPy."""
+    accuracies, losses = [], []
+    for key in keys:
+        support, query = draw(data, key)
+        features, labels = np.asarray(outputs(x["body"], support["images"]), np.float64), np.asarray(support["labels"])
+        weights, bias = np.zeros((3, features.shape[1])), np.zeros(3)
+        for _ in range(steps):
+            z = features @ weights.T + bias
+            slope = (np.exp(z) / np.exp(z).sum(1, keepdims=True) - np.eye(3)[labels]) / len(labels)
+            weights, bias = (
+                weights - step * (slope.T @ features + 2 * c * weights),
+                bias - step * (slope.sum(0) + 2 * c * bias),
+            )
+        head, features = {"weights": weights, "bias": bias}, np.asarray(outputs(x["body"], query["images"]))
+        losses.append(cross_entropies(head, features, query["labels"]).mean())
+        accuracies.append((np.argmax(features @ weights.T + bias, 1) == query["labels"]).mean())
+    return np.mean(accuracies), np.mean(losses)
+
+
+def test_metrics_by_hand(glyphs):
+    task = fewshot(**SMALL, test_step=0.3, regularisation=0.05)
+    x, y = point(task)
+    found = task.metrics(x, y)
+    accuracy, loss = measured_by_hand(task, x, task.data.test, task.data.test_keys, 4, 0.3, 0.05)
+    training, _ = measured_by_hand(task, x, task.data.training, task.data.training_keys, 4, 0.3, 0.05)
+    np.testing.assert_allclose(found["test accuracy"], accuracy, rtol=1e-6)
+    np.testing.assert_allclose(found["test loss"], loss, rtol=1e-4)
+    np.testing.assert_allclose(found["training accuracy"], training, rtol=1e-6)
+    assert 0.4 < accuracy < 1
+    assert len(task.data.test_keys) == 40
+    assert task.score == "test accuracy"
+
+
+@pytest.mark.parametrize("settings", [{"learned_start": True}, {"adapt": "network"}])
+def test_metrics_adapt_from_the_start(glyphs, settings):
+    at_start = fewshot(**SMALL | {"test_steps": 0}, **settings)
+    x, _ = point(at_start)
+    accuracies = []
+    for key in at_start.data.test_keys:
+        _, query = draw(at_start.data.test, key)
+        if settings.get("adapt"):
+            logits = outputs(x, query["images"])
+        else:
+            features = np.asarray(outputs(x["body"], query["images"]))
+            logits = features @ np.asarray(x["head"]["weights"]).T + np.asarray(x["head"]["bias"])
+        accuracies.append(np.mean(np.argmax(logits, 1) == query["labels"]))
+    np.testing.assert_allclose(at_start.metrics(x, None)["test accuracy"], np.mean(accuracies), rtol=1e-6)
+    adapted = fewshot(**SMALL | {"test_steps": 20}, **settings)
+    assert adapted.metrics(x, None)["test accuracy"] > at_start.metrics(x, None)["test accuracy"] + 0.1
+
+
+def test_splits_see_their_own_classes_alone(glyphs):
+    for split, classes in (("test", range(200, 209)), ("validation", range(100, 107))):
+        data = fewshot(**SMALL, split=split).data
+        for episodes, keys, known in (
+            (data.test, data.test_keys, classes),
+            (data.training, data.training_keys, range(TRAIN)),
+        ):
+            for part in eqx.filter_jit(lambda episodes, keys: jax.vmap(episodes.draw)(keys))(episodes, keys):
+                assert set(which(part["images"])[0].ravel()) <= set(known)
+
+
+def test_seeds_share_their_programs(glyphs, compiled):
+    @eqx.filter_jit
+    def gradient(problem, x, y, key):
+        level = problem.resample(key).lower
+        return oracles.gradient_y(level, x, y, level.everything())
+
+    for seed, regularisation, test_step in ((0, 0.01, 0.1), (1, 0.02, 0.2)):
+        task = fewshot(**SMALL | {"shots": 1}, seed=seed, regularisation=regularisation, test_step=test_step)
+        before = len(compiled)
+        gradient(task.problem, task.x, task.y, jax.random.key(0))
+        task.metrics(task.x, task.y)
+    assert before > 0
+    assert compiled[before:] == []
+
+
+@pytest.mark.parametrize("settings", [{}, {"learned_start": True}, {"adapt": "network"}])
+def test_solvers_learn_a_body_a_start_and_a_network(glyphs, settings):
+    task = fewshot(**SMALL, **settings)
+    method = bl.MAML if settings else bl.ITDBiO
+    solver = method(upper_step=bl.Rule(optax.adam, 0.02), lower_step=0.1, inner_steps=4)
+    solution = bl.solve(
+        task.problem, solver, task.x, task.y, steps=200, every=200, key=jax.random.key(0), metrics=task.metrics
+    )
+    loss = solution.history["test loss"]
+    assert loss[-1] < loss[0] - 0.15
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dataset": "glyph"}, "dataset: 'glyph' is unknown; did you mean glyphs"),
+        ({"adapt": "heads"}, "adapt: 'heads' is unknown; did you mean head"),
+        ({"split": "valid"}, "split: 'valid' is unknown; did you mean validation"),
+        ({"ways": 1}, "ways: got 1"),
+        ({"ways": 10}, "ways: got 10, but there are 9 test classes"),
+        ({"ways": 8, "split": "validation"}, "ways: got 8, but there are 7 validation classes"),
+        ({"shots": 4}, "shots: got 7 with the queries, but a training class has 6 images"),
+        ({"queries": 0}, "queries: got 0"),
+        ({"tasks": 2.0}, "tasks: got 2.0"),
+        ({"test_tasks": 0}, "test_tasks: got 0"),
+        ({"test_steps": -1}, "test_steps: got -1"),
+        ({"test_step": 0.0}, "test_step: got 0.0"),
+        ({"filters": 0}, "filters: got 0"),
+        ({"regularisation": -0.1}, "regularisation: got -0.1"),
+        ({"learned_start": 1}, "learned_start: got 1"),
+        ({"learned_start": True, "adapt": "network"}, "learned_start: a whole network's start is x already"),
+        ({"seed": None}, "seed: got None"),
+    ],
+)
+def test_bad_settings(glyphs, settings, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        fewshot(**SMALL | settings)
+
+
+def test_images_must_be_square(glyphs, monkeypatch):
+    wide = datasets.FewshotDataset(glyphs.train[:, :, :4], glyphs.validation, glyphs.test, glyphs.card)
+    monkeypatch.setattr(datasets, "load_fewshot", lambda name: wide)
+    with pytest.raises(ValueError, match="dataset: its images have 4×8 pixels"):
+        fewshot(**SMALL)

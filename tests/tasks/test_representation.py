@@ -1,0 +1,276 @@
+"""Representation: how tasks are drawn from domains, what is differentiated, and what is measured."""
+
+import os
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bilevel as bl
+from bilevel import datasets, oracles, tasks
+from bilevel.datasets import words
+
+NAMES = ("birds", "cars", "dogs", "eggs", "figs")
+ROWS = 400
+SMALL = {"vocabulary": ROWS, "length": 3, "embedding": 3, "hidden": 4, "layers": 1}
+SIZES = {"tasks": 3, "domains_per_task": 2, "held_out": 2, "support": 10, "query": 7, "test_tasks": 4, "batch_size": 5}
+
+
+@pytest.fixture
+def numbered(monkeypatch):
+    """A set whose texts are their numbers, which `encode` gives back as every token; groups of about four rows."""
+    rng = np.random.default_rng(0)
+    domains = np.sort(rng.integers(0, len(NAMES), ROWS)).astype(np.int32)
+    groups = (100 * domains + rng.integers(0, 20, ROWS)).astype(np.int32)
+    card = datasets.Card("made-up", ROWS, 2, {"all": ROWS}, "none", "made up")
+    labels = rng.integers(0, 2, ROWS).astype(np.int32)
+    dataset = datasets.TextDataset(tuple(map(str, range(ROWS))), labels, domains, NAMES, groups, 2, card)
+    monkeypatch.setattr(datasets, "load_text", lambda name: dataset)
+    monkeypatch.setattr(words, "vocabulary", lambda texts, size: {text: int(text) for text in texts})
+    monkeypatch.setattr(
+        words, "encode", lambda texts, known, n: np.array([[int(text)] * n for text in texts], np.int32)
+    )
+    return dataset
+
+
+def make(**settings):
+    return tasks.representation("made-up", **SMALL, **{**SIZES, **settings})
+
+
+def point(task, seed=3):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), (task.x, task.y))
+
+
+def numbers(rows):
+    return np.asarray(rows["tokens"])[..., 0]
+
+
+def parts(data):
+    return {name: getattr(data, name) for name in ("support", "query", "test_support", "test_query")}
+
+
+# What is drawn
+
+
+def test_every_task_has_rows_of_its_own_domains(numbered):
+    data = make().data
+    assert {name: numbers(rows).shape for name, rows in parts(data).items()} == {
+        "support": (10, 3),
+        "query": (7, 3),
+        "test_support": (10, 4),
+        "test_query": (7, 4),
+    }
+    for name, rows in parts(data).items():
+        found = numbers(rows)
+        np.testing.assert_array_equal(rows["labels"], numbered.labels[found])
+        of_tasks = data.test_domains if "test" in name else data.task_domains
+        for column, domains in zip(found.T, of_tasks, strict=True):
+            assert len(np.unique(column)) == len(column)
+            counts = [np.sum(numbered.domains[column] == NAMES.index(domain)) for domain in domains]
+            assert sum(counts) == len(column) and max(counts) - min(counts) <= 1
+            assert len(set(domains)) == 2
+    assert {domain for task in data.test_domains for domain in task} == {"eggs", "figs"}
+    assert {domain for task in data.task_domains for domain in task} <= {"birds", "cars", "dogs"}
+
+
+def test_no_group_is_on_two_sides(numbered):
+    data = make(tasks=20, test_tasks=20).data
+    groups = {name: set(numbered.groups[numbers(rows).ravel()].tolist()) for name, rows in parts(data).items()}
+    assert sum(map(len, groups.values())) == len(set.union(*groups.values()))
+
+
+def test_the_vocabulary_is_of_the_training_domains(numbered):
+    assert set(numbered.domains[list(make().data.vocabulary.values())]) == {0, 1, 2}
+
+
+def test_held_out_by_name(numbered):
+    data = make(held_out=("cars",), domains_per_task=1).data
+    assert set(data.test_domains) == {("cars",)}
+    assert ("cars",) not in data.task_domains
+
+
+def test_a_validation_split_never_sees_a_test_domain(numbered):
+    data = make(split="validation", domains_per_task=1).data
+    assert {domain for task in data.test_domains for domain in task} <= {"cars", "dogs"}
+    assert set(data.task_domains) == {("birds",)}
+    for rows in (*map(numbers, parts(data).values()), list(data.vocabulary.values())):
+        assert numbered.domains[rows].max() <= 2
+
+
+def test_a_batch_is_rows_of_every_task(numbered):
+    level = make().problem.lower
+    batch = level.draw(jax.random.key(0))
+    assert batch.rows["tokens"].shape == (5, 3, 3) and batch.rows["labels"].shape == (5, 3)
+    np.testing.assert_array_equal(batch.rows["tokens"], level.data.arrays["tokens"][batch.indices])
+
+
+# What is differentiated
+
+
+embed = eqx.filter_jit(lambda body, tokens: body(tokens))
+loss = eqx.filter_jit(lambda loss, x, y, rows: loss(x, y, rows))
+
+
+def by_hand(task, x, y, rows, i):
+    """Task i's mean cross-entropy on its rows, and its accuracy, in NumPy."""
+    features = np.asarray(embed(x["body"], rows["tokens"][:, i]), float)
+    z = features @ np.asarray(y["weights"][i], float).T + np.asarray(y["bias"][i], float)
+    labels = np.asarray(rows["labels"])[:, i]
+    return (np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), labels]).mean(), (z.argmax(1) == labels).mean()
+
+
+def test_lower_is_a_sum_and_upper_a_mean_over_tasks(numbered):
+    task = make(regularisation=0.05)
+    x, y = point(task)
+    data = task.data
+    lower = sum(by_hand(task, x, y, data.support, i)[0] for i in range(3))
+    lower += 0.05 * sum((np.asarray(leaf, float) ** 2).sum() for leaf in y.values())
+    np.testing.assert_allclose(loss(task.problem.lower.loss, x, y, data.support), lower, rtol=1e-5)
+    upper = np.mean([by_hand(task, x, y, data.query, i)[0] for i in range(3)])
+    np.testing.assert_allclose(loss(task.problem.upper.loss, x, y, data.query), upper, rtol=1e-5)
+
+
+def test_a_step_of_a_head_is_its_own(numbered):
+    """The gradient of one head is that of a problem of this task alone."""
+    task, alone = make(), make(tasks=1)
+    x, y = point(task)
+    slope = eqx.filter_jit(lambda loss, x, y, rows: jax.grad(loss, 1)(x, y, rows))
+    G_y = slope(task.problem.lower.loss, x, y, task.data.support)
+    only = jax.tree.map(lambda leaf: leaf[:, 1:2], task.data.support)
+    own = slope(alone.problem.lower.loss, x, jax.tree.map(lambda leaf: leaf[1:2], y), only)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1:2], b, rtol=1e-4, atol=1e-6), G_y, own)
+
+
+def test_the_lower_level_is_strongly_convex(numbered):
+    task = make(regularisation=0.05, batch_size=None, tasks=2)
+    x, y = point(task)
+    level = task.problem.lower
+    hessian = eqx.filter_jit(lambda: oracles.dense_hessian(level, x, y, level.everything())[0])()
+    assert 0.0999 < np.linalg.eigvalsh(hessian).min() < 0.11  # 2c; the logits do not see what both classes share
+
+
+# Starts
+
+
+def test_where_the_heads_start(numbered):
+    plain, learned = make(), make(learned_start=True)
+    assert set(plain.x) == {"body"} and set(learned.x) == {"body", "head"}
+    assert not any(leaf.any() for leaf in jax.tree.leaves(plain.y))
+    for name, leaf in learned.y.items():
+        np.testing.assert_array_equal(leaf, np.stack([learned.x["head"][name]] * 3))
+    assert learned.x["head"]["weights"].any()
+    jax.tree.map(np.testing.assert_array_equal, plain.x["body"], learned.x["body"])
+
+
+@pytest.mark.parametrize("form", [{"learned_start": True}, {"adapt": "network"}])
+def test_maml_learns_the_start(numbered, form):
+    """Anil's and MAML's: the gradient of x is that of the loop, by central differences along itself."""
+    task = make(**form, batch_size=None, regularisation=0.01)
+    problem, x = task.problem, task.x
+
+    @eqx.filter_jit
+    def value(x):
+        y = problem.start(x)
+        for _ in range(2):
+            slope = jax.grad(problem.lower.loss, 1)(x, y, task.data.support)
+            y = jax.tree.map(lambda leaf, g: leaf - 0.2 * g, y, slope)
+        return problem.upper.loss(x, y, task.data.query)
+
+    solver = bl.MAML(upper_step=1.0, lower_step=0.2, inner_steps=2)
+    state = solver.init(problem, x, task.y, key=jax.random.key(0))
+    moved = eqx.filter_jit(solver.step)(problem, state, 0, key=jax.random.key(0)).x
+    h = jax.tree.map(lambda new, old: old - new, moved, x)
+    size = 1e-2 / float(jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(h))))
+    ahead, behind = (value(jax.tree.map(lambda old, g: old + s * g, x, h)) for s in (size, -size))  # noqa: B023
+    assert float(ahead - behind) / (2e-2) == pytest.approx(1e-2 / size, rel=0.02)
+    if "adapt" not in form:
+        assert jnp.abs(h["head"]["bias"]).max() > 0
+
+
+# What is measured
+
+
+def test_metrics_by_hand(numbered):
+    task = make(test_steps=3, test_step=0.5, regularisation=0.05)
+    x, y = point(task)
+    found, data = task.metrics(x, y), task.data
+    assert list(found) == ["test accuracy", "test loss", "upper loss", "upper accuracy", "lower loss"]
+    of_queries = np.mean([by_hand(task, x, y, data.query, i) for i in range(3)], axis=0)
+    np.testing.assert_allclose([found["upper loss"], found["upper accuracy"]], of_queries, rtol=1e-5)
+    np.testing.assert_allclose(found["lower loss"], loss(task.problem.lower.loss, x, y, data.support), rtol=1e-5)
+
+    heads = {"weights": np.zeros((4, 2, 4)), "bias": np.zeros((4, 2))}
+    for i in range(4):
+        features = np.asarray(embed(x["body"], data.test_support["tokens"][:, i]), float)
+        hot = np.eye(2)[np.asarray(data.test_support["labels"])[:, i]]
+        for _ in range(3):
+            z = np.exp(features @ heads["weights"][i].T + heads["bias"][i])
+            error = (z / z.sum(1, keepdims=True) - hot) / len(hot)
+            heads["weights"][i] -= 0.5 * (error.T @ features + 0.1 * heads["weights"][i])
+            heads["bias"][i] -= 0.5 * (error.sum(0) + 0.1 * heads["bias"][i])
+    of_tests = np.mean([by_hand(task, x, heads, data.test_query, i) for i in range(4)], axis=0)
+    np.testing.assert_allclose([found["test loss"], found["test accuracy"]], of_tests, rtol=1e-4)
+    assert task.score == "test accuracy"
+
+
+def test_seeds_share_their_programs_and_the_embedding_carries_over(compiled):
+    jax.clear_caches()
+    solver = bl.SOBA(upper_step=0.5, lower_step=0.1, adjoint_step=0.1)
+    for seed in (0, 1):
+        task = tasks.representation(seed=seed, tasks=4, length=12, vocabulary=300, layers=1)
+        before = len(compiled)
+        solution = bl.solve(
+            task.problem, solver, task.x, task.y, steps=600, key=jax.random.key(0), metrics=task.metrics, every=600
+        )
+        assert solution.history["test accuracy"][-1] > 0.65  # in domains that it has not seen; half by chance
+        assert {leaf.dtype for leaf in jax.tree.leaves((solution.x, solution.y))} == {jnp.dtype("float32")}
+    assert before > 0
+    assert compiled[before:] == []
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"split": "valid"}, "split: 'valid' is unknown"),
+        ({"source": "block"}, "source: 'block' is unknown"),
+        ({"adapt": "heads"}, "adapt: 'heads' is unknown; did you mean head"),
+        ({"adapt": "network", "learned_start": True}, "learned_start: a whole network's start is x already"),
+        ({"learned_start": 1}, "learned_start: got 1"),
+        ({"tasks": 0}, "tasks: got 0"),
+        ({"domains_per_task": 4}, "domains_per_task: got 4, but 3 domains"),
+        ({"held_out": 0}, "held_out: got 0"),
+        ({"held_out": 5}, "held_out: got 5 with split='test'; of birds, cars"),
+        ({"held_out": 3, "split": "validation"}, "held_out: got 3 with split='validation'"),
+        ({"held_out": ("car",)}, "held_out: 'car' is unknown; did you mean cars"),
+        ({"support": 200, "query": 200}, "support: got 200, but domain"),
+        ({"regularisation": -1.0}, "regularisation: got -1.0"),
+        ({"test_steps": 0}, "test_steps: got 0"),
+        ({"test_step": 0.0}, "test_step: got 0.0"),
+        ({"batch_size": 8}, "batch_size: got 8, but the data have 7 rows"),
+        ({"seed": 0.5}, "seed: got 0.5"),
+    ],
+)
+def test_bad_settings(numbered, settings, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        make(**settings)
+
+
+def test_an_unknown_data_set():
+    with pytest.raises(ValueError, match="dataset: 'made_up' is unknown; did you mean made-up"):
+        tasks.representation("made_up")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("BILEVEL_DATA" not in os.environ, reason="needs the rated sentences in $BILEVEL_DATA")
+def test_rated_sentences():
+    task = tasks.representation("sentences", domains_per_task=2, held_out=("amazon",), support=600, query=600)
+    solver = bl.SOBA(upper_step=0.3, lower_step=0.1, adjoint_step=0.1)
+    solution = bl.solve(task.problem, solver, task.x, task.y, steps=2000, key=jax.random.key(0), metrics=task.metrics)
+    assert solution.history["upper accuracy"][-1] > 0.7
+    assert solution.history["test loss"][-1] < solution.history["test loss"][0] - 0.01
