@@ -98,6 +98,11 @@ def compare(
     """
     changes = dict(task_settings or {})
     known = settings.settings_of(task_name, changes)
+    if not known:
+        raise ValueError(
+            f"task: {task_name!r} has no settings of solvers to compare; its experiments are entries of "
+            "`bilevel reproduce`"
+        )
     names = [name for name in SOLVERS if name in known] if solvers is None else list(dict.fromkeys(solvers))
     built = {name: settings.settings(task_name, name, changes) for name in names}
     suggestions: dict[str, Suggestion] = {}

@@ -96,9 +96,9 @@ def fewshot(
 
     Example:
         >>> from bilevel import tasks
-        >>> task = tasks.fewshot("glyphs", ways=5, shots=1, tasks=2, filters=4, test_tasks=4)
+        >>> task = tasks.fewshot("glyphs", ways=5, shots=1, tasks=2, layers=2, test_tasks=4)
         >>> task.y["weights"].shape
-        (2, 5, 4)
+        (2, 5, 200)
         >>> sorted(task.metrics(task.x, task.y))
         ['test accuracy', 'test loss', 'training accuracy']
 

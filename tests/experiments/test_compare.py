@@ -427,3 +427,8 @@ def test_columns_of_the_history_are_no_metrics(monkeypatch):
         monkeypatch.setattr(patched, "RESERVED", (*patched.RESERVED, "AUROC"))
     assert comparison.metrics == ["accuracy"]
     assert "AUROC" not in module._outcome(comparison.runs[0])
+
+
+def test_a_task_without_settings_points_to_its_experiments():
+    with pytest.raises(ValueError, match="task: 'fewshot' has no settings.*bilevel reproduce"):
+        compare("fewshot")

@@ -15,7 +15,8 @@ from bilevel.experiments import references, settings
 from bilevel.experiments.compare import run
 from bilevel.tasks import TASKS
 
-PAIRS = [(task, solver) for task in TASKS for solver in bl.SOLVERS]
+# the tasks that `compare` is for; MAML needs a start that is learned
+PAIRS = [(task, solver) for task in ("quadratic", "cleaning") for solver in bl.SOLVERS if solver != "maml"]
 NOISY = {"noise": 0.1, "rows": 1000, "batch_size": 64}
 
 
