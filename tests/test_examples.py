@@ -21,7 +21,11 @@ def example(name):
 
 
 def test_every_example_is_run_here():
-    assert {path.name for path in (ROOT / "examples").glob("*.py")} == {"noisy_labels.py", "own_outer_loop.py"}
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == {
+        "few_shot.py",
+        "noisy_labels.py",
+        "own_outer_loop.py",
+    }
 
 
 def test_noisy_labels_finds_wrong_ones():
@@ -31,6 +35,11 @@ def test_noisy_labels_finds_wrong_ones():
 def test_own_outer_loop_lowers_the_validation_loss():
     losses = example("own_outer_loop.py")
     assert losses[-1] < losses[0] - 0.001
+
+
+def test_few_shot_learns_to_read_new_scripts():
+    accuracies = example("few_shot.py")
+    assert accuracies[-1] > max(0.6, accuracies[0] + 0.2)
 
 
 def snippets(page="README.md"):

@@ -1,7 +1,6 @@
 """FSLA's figure 1: the error of estimators of the hypergradient on a quadratic with a known answer."""
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import equinox as eqx
@@ -9,11 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from bilevel import checks
-from bilevel.experiments.figures import COLOURS, MARKERS
 from bilevel.hypergradients import ConjugateGradient, general_hypergradient, hypergradient
 from bilevel.oracles import lower_gradient
 from bilevel.problem import Problem
@@ -27,7 +23,6 @@ MOVING = "FSLA, x moving"
 ESTIMATORS = ("BP", "NS", "CG", "FSLA", MOVING)
 
 Row = dict[str, Any]
-Values = dict[int, float]
 Curve = tuple[str, str, float | None, np.ndarray, np.ndarray]  # panel, estimator, a, the k's and the squared errors
 
 
@@ -189,109 +184,3 @@ def _iterates(solver: FSLA, problem: Problem, x: Array, y: Array, last: int) -> 
         return state, (state.x, state.d)
 
     return jax.lax.scan(step, solver.init(problem, x, y, key=key), jnp.arange(last))[1]
-
-
-# what the curves say: one number a seed
-
-
-def curve(rows: Sequence[Row], estimator: str, a: float | None = None) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """For each seed, k and the relative squared error of one estimator; `a` picks a sequence."""
-    found: dict[int, list[tuple[int, float]]] = {}
-    for row in rows:
-        if row["estimator"] == estimator and row["a"] == a:
-            found.setdefault(row["seed"], []).append((row["k"], row["relative"]))
-    if not found:
-        raise ValueError(f"estimator: no rows of {estimator!r} with a = {a}")
-    return {seed: (np.array([k for k, _ in pairs]), np.array([e for _, e in pairs])) for seed, pairs in found.items()}
-
-
-def slope(rows: Sequence[Row], mode: str, a: float, between: tuple[int, int] = (1_000, 10_000)) -> Values:
-    """The slope of log squared error in log k along y* + ỹ/k^a, by least squares; the lemma's rate makes it −2a."""
-    return _fitted(rows, mode, a, between, np.log)
-
-
-def decay(rows: Sequence[Row], estimator: str, between: tuple[int, int] = (250, 500)) -> Values:
-    """The slope of log squared error in k: where y_k converges like (1 − βμ)^k, it is near 2 log(1 − βμ)."""
-    return _fitted(rows, estimator, None, between, lambda k: k)
-
-
-def _fitted(
-    rows: Sequence[Row], estimator: str, a: float | None, between: tuple[int, int], of: Callable[[Any], Any]
-) -> Values:
-    slopes = {}
-    for seed, (ks, errors) in curve(rows, estimator, a).items():
-        inside = (ks >= between[0]) & (ks <= between[1])
-        if inside.sum() < 2:
-            raise ValueError(f"between: got {between}, which holds {inside.sum()} of the k's; a slope needs two")
-        slopes[seed] = float(np.polyfit(of(ks[inside]), np.log(errors[inside]), 1)[0])
-    return slopes
-
-
-def final_ratio(rows: Sequence[Row], estimator: str, other: str) -> Values:
-    """The squared error of one estimator over another's, at the largest k."""
-    ones, others = curve(rows, estimator), curve(rows, other)
-    return {seed: float(ones[seed][1][-1] / others[seed][1][-1]) for seed in ones}
-
-
-def reached(rows: Sequence[Row], estimator: str, relative: float) -> Values:
-    """The first k from which the squared error stays at or below `relative` · ‖∇Φ(x_0)‖²; infinity where it is not."""
-    first = {}
-    for seed, (ks, errors) in curve(rows, estimator).items():
-        above = np.flatnonzero(~(errors <= relative))
-        after = above[-1] + 1 if len(above) else 0
-        first[seed] = float(ks[after]) if after < len(ks) else math.inf
-    return first
-
-
-# the figure
-
-
-def figure(rows: Sequence[Row]) -> Figure:
-    """Left: along descent, linear in k. Right: along the sequences, log-log, with dashed slopes −2a."""
-    drawn = Figure(figsize=(12, 5.2), layout="constrained")
-    left, right = drawn.subplots(1, 2)
-    _descent_panel(left, rows)
-    _sequence_panel(right, rows)
-    for axes in (left, right):
-        axes.set_yscale("log")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, handlelength=3)
-    left.set_ylabel("squared error of the hypergradient, over ‖∇Φ(x₀)‖²")
-    seeds = len({row["seed"] for row in rows})
-    over = f"geometric mean over {seeds} seeds, left with its range" if seeds > 1 else "one seed"
-    drawn.suptitle(f"Estimates of the hypergradient on a quadratic: {over}")
-    return drawn
-
-
-def _mean_and_range(curves: dict[int, tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, ...]:
-    ks = next(iter(curves.values()))[0]
-    errors = np.stack([errors for _, errors in curves.values()])
-    return ks, np.exp(np.log(errors).mean(axis=0)), errors.min(axis=0), errors.max(axis=0)
-
-
-def _descent_panel(axes: Axes, rows: Sequence[Row]) -> None:
-    for i, name in enumerate(ESTIMATORS):
-        ks, mean, low, high = _mean_and_range(curve(rows, name))
-        every = max(1, len(ks) // 8)
-        style = {"linestyle": "--" if name == "NS" else "-", "linewidth": 1.6}  # NS lies on BP
-        marks = {"marker": MARKERS[i], "markersize": 5, "markevery": (i * every // len(ESTIMATORS), every)}
-        axes.plot(ks, mean, color=COLOURS[i], label=name, **style, **marks)
-        axes.fill_between(ks, low, high, color=COLOURS[i], alpha=0.12, linewidth=0)
-    axes.set_title("along gradient descent on y")
-    axes.set_xlabel("iterations k")
-
-
-def _sequence_panel(axes: Axes, rows: Sequence[Row]) -> None:
-    for i, a in enumerate(POWERS):
-        ks, forward, _, _ = _mean_and_range(curve(rows, "forward", a))
-        axes.plot(ks, forward, color=COLOURS[i], linewidth=1.6, label=f"a = {a:g}")
-        _, backward, _, _ = _mean_and_range(curve(rows, "backward", a))
-        axes.plot(ks, backward, color=COLOURS[i], linestyle="", marker=MARKERS[i], markersize=4)
-        line = forward[-1] * (ks / ks[-1]) ** (-2 * a)
-        axes.plot(ks, line, color="#666666", linestyle="--", linewidth=1, zorder=0)
-    for style, label in (("-", "forward mode"), ("o", "backward mode"), ("--", "slope −2a")):
-        axes.plot([], [], style, color="#666666", markersize=4, label=label)
-    axes.set_xscale("log")
-    axes.set_title(r"Neumann's choice along $y^* + \tilde{y}/k^a$")
-    axes.set_xlabel("k")

@@ -74,6 +74,7 @@ def ends_table(outcome: Outcome) -> Table:
     columns = _columns(outcome)
     title = f"{outcome.entry.id}, {outcome.scale}: at the end, mean ± standard error over {outcome.setup.seeds} seeds"
     table = plain_table(title, "curve", *columns, "steps", "run s", "broken off")
+    table.columns[0].max_width = 28
     for row in ends(outcome):
         table.add_row(row["curve"], *_cells(row, columns))
     return table

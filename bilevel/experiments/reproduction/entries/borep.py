@@ -143,7 +143,7 @@ PAPER_THREE = Setup(_three(AMAZON | FULL_NETWORK, MANY_REVIEWS | FULL_NETWORK, _
 SMOKE_THREE = smaller(THREE, TINY, steps=3)
 SCALES_OF_THREE = {"laptop": THREE, "smoke": SMOKE_THREE, "paper": PAPER_THREE}
 TIMED_THREE = {
-    "laptop": dataclasses.replace(THREE, steps=300, timed=True),
+    "laptop": dataclasses.replace(THREE, steps=200, rows=5, timed=True),
     "smoke": SMOKE_THREE,
     "paper": dataclasses.replace(PAPER_THREE, timed=True),
 }
@@ -204,7 +204,7 @@ FIG6 = _three_entry(
     lambda ours, other: Above("upper loss", other, ours, "seconds"), TIMED_THREE,
 )  # fmt: skip
 
-LESS_NOISE = Setup(tuple(curves("c", "cleaning", _tweets(0.1), CLEANING)), steps=1000, rows=10)
+LESS_NOISE = Setup(tuple(curves("c", "cleaning", _tweets(0.1), CLEANING)), steps=500, rows=5)
 
 FIG3 = Entry(
     id="borep-fig3",
@@ -317,7 +317,7 @@ ABLATION_BASIS = (
     "The paper finds a slight drop for I = 2 to 8, bad results from 16 on, and N best from 5 on; the bounds of 3 "
     "and 1 points are ours, and so is which ablation stands in which of the two figures."
 )
-FIG7_SETUP = Setup(tuple(_ablation("a", "representation", SHARED | NETWORK, REPRESENTATION)), steps=1000, rows=10)
+FIG7_SETUP = Setup(tuple(_ablation("a", "representation", SHARED | NETWORK, REPRESENTATION)), steps=500, rows=5)
 FIG7 = Entry(
     id="borep-fig7",
     paper=PAPER,
@@ -340,7 +340,7 @@ FIG7 = Entry(
     basis=ABLATION_BASIS,
 )
 
-FIG8_SETUP = Setup(_fig8(SHARED | NETWORK, REVIEWS | NETWORK, _tweets(0.3)), steps=1000, rows=10)
+FIG8_SETUP = Setup(_fig8(SHARED | NETWORK, REVIEWS | NETWORK, _tweets(0.3)), steps=500, rows=5)
 FIG8 = Entry(
     id="borep-fig8",
     paper=PAPER,
@@ -373,7 +373,7 @@ def _radii(arguments: dict[str, Any]) -> tuple[Curve, ...]:
     )  # fmt: skip
 
 
-TABLE3_SETUP = Setup(_radii(SHARED | NETWORK), steps=1000, rows=10)
+TABLE3_SETUP = Setup(_radii(SHARED | NETWORK), steps=500, rows=5)
 TABLE3 = Entry(
     id="borep-table3",
     paper=PAPER,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bilevel.experiments.estimators import POWERS
+from bilevel.experiments.estimators import ESTIMATORS, POWERS
 from bilevel.experiments.reproduction.claims import Above, Claim, Diverges, Exceeds, Near, Slope
 from bilevel.experiments.reproduction.entry import Curve, Entry, Panel, Setup, smaller
 from bilevel.hypergradients.adjoint import ConjugateGradient, Neumann
@@ -17,7 +17,7 @@ PAPER = "FSLA (AAAI 2022)"
 
 # Figure 1: the error of estimators
 
-DESCENT = ("FSLA", "NS", "BP", "CG", "FSLA, x moving")
+DESCENT = ESTIMATORS
 SEQUENCES = tuple(f"a = {a:g}" for a in POWERS)
 
 
@@ -124,7 +124,7 @@ def _comparison(
 
 LOOPS = ((1, 5), (5, 5))
 RIVALS = ("BP-1", "NS-1-5", "CG-1-5", "BP-5", "NS-5-5", "CG-5-5")
-FIG2_SETUP = Setup(_comparison(LAPTOP, ("mnist", "fashion-mnist"), LOOPS), steps=100, rows=10, timed=True)
+FIG2_SETUP = Setup(_comparison(LAPTOP, ("mnist", "fashion-mnist"), LOOPS), steps=60, rows=6, timed=True)
 FIG2 = Entry(
     id="fsla-fig2",
     paper=PAPER,
@@ -156,9 +156,9 @@ FIG2 = Entry(
 )  # fmt: skip
 
 
-def _ablation(number: int, title: str, curves: Any, claims: tuple[Claim, ...], basis: str, steps: int = 200) -> Entry:
+def _ablation(number: int, title: str, curves: Any, claims: tuple[Claim, ...], basis: str, steps: int = 150) -> Entry:
     """`curves(common)` gives the curves on MNIST."""
-    setup = Setup(curves(LAPTOP | {"dataset": "mnist"}), steps=steps, rows=15)
+    setup = Setup(curves(LAPTOP | {"dataset": "mnist"}), steps=steps, rows=6)
     return Entry(
         id=f"fsla-fig{number}",
         paper=PAPER,
