@@ -13,12 +13,14 @@ ATTAINABLE = ("noisy labels", "noisy + trusted", "trusted alone")
 
 
 def references(task_name: str, task: Any, strengths: Mapping[str, float] | None = None) -> dict[str, float]:
-    """The score of each reference row on one drawn task; none for a task without such rows.
+    """The score of each reference row on one drawn task; none for a task without such rows, or on texts.
 
     Multinomial logistic regression: on the noisy labels, on noisy and trusted rows together, on the trusted
     rows alone, and (the ceiling, out of reach) on the training rows whose labels are in truth right.
     `strengths` are scikit-learn's C, by default those found by `benchmarks/tune.py`.
     """
+    if getattr(task.data, "vocabulary", None) is not None:
+        return {}  # tokens are no features for a linear model
     known = settings.REFERENCES.get(task_name, {})
     strengths = known if strengths is None else strengths
     return {name: fit(*training_rows(task, name), C, task) for name, C in strengths.items()}

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from bilevel import tasks
 from bilevel.experiments import references, settings
 
 
@@ -82,3 +83,9 @@ def test_no_row_looks_at_the_test_labels(digits):
             strict=True,
         ):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_texts_have_no_reference_rows():
+    settings_ = {"vocabulary": 20, "length": 3, "embedding": 2, "hidden": 2}
+    task = tasks.cleaning("made-up", model="rnn", train=20, trusted=10, batch_size=None, model_settings=settings_)
+    assert references.references("cleaning", task) == {}

@@ -27,7 +27,7 @@ def entry(name="made-up", *, timed=False, seeds=5, solver=FAST, sentence="The fa
     first, second = ("slow", "fast") if reverse else ("fast", "slow")
     setup = Setup(
         (Curve("fast", "quadratic", SMALL, solver), Curve("slow", "quadratic", SMALL, SLOW, value=1.0)),
-        steps=20, seeds=seeds, rows=4, timed=timed,
+        steps=200, seeds=seeds, rows=4, timed=timed,
     )  # fmt: skip
     return Entry(
         id=name, paper="nobody", where="nowhere", title="a title", scales=dict.fromkeys(SCALES, setup),

@@ -138,7 +138,7 @@ def _sentiment(corruption: float) -> dict[str, Any]:
     return SENTIMENT | {"corruption": corruption, "noise": "flipped", "model_settings": FULL_NETWORK}
 
 
-THREE = Setup(_three(SHARED | NETWORK, REVIEWS | NETWORK, _tweets(0.3), meta_steps=200), steps=1000, rows=10)
+THREE = Setup(_three(SHARED | NETWORK, REVIEWS | NETWORK, _tweets(0.3), meta_steps=100), steps=500, rows=5)
 PAPER_THREE = Setup(_three(AMAZON | FULL_NETWORK, MANY_REVIEWS | FULL_NETWORK, _sentiment(0.3)), steps=8000, rows=40)
 SMOKE_THREE = smaller(THREE, TINY, steps=3)
 SCALES_OF_THREE = {"laptop": THREE, "smoke": SMOKE_THREE, "paper": PAPER_THREE}
