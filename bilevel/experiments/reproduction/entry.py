@@ -44,7 +44,8 @@ class Setup:
 @dataclass(frozen=True)
 class Panel:
     """One pair of axes. `x` is a column of the history, "calls", "gradients", or "value" for an ablation, which shows
-    the end of each curve. `curves` restricts it to some."""
+    the end of each curve. `curves` restricts it to some, in whose labels `strip` is left out: curves of several panels
+    that are alike but for it share a colour and a line of the legend."""
 
     x: str
     y: str
@@ -52,6 +53,7 @@ class Panel:
     log_y: bool = False
     curves: tuple[str, ...] | None = None
     title: str = ""
+    strip: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,7 +59,7 @@ def draw(entry: Entry, curves: Sequence[Curve], runs: Mapping[str, Sequence[Run]
 def _lines(
     axes: Axes, panel: Panel, curves: Sequence[Curve], shown: Sequence[Curve], runs: Mapping[str, Sequence[Run]]
 ) -> None:
-    for i, curve in enumerate(curves):
+    for i, curve in enumerate(shown if panel.strip else curves):
         found = [run for run in runs.get(curve.label, ()) if len(run.rows) > 1]
         if curve not in shown or not found:
             continue
@@ -68,7 +68,8 @@ def _lines(
             kept = where > 0
             where, mean, error = where[kept], mean[kept], error[kept]
         broken = any(run.result in ("nonfinite", "not_convex") for run in found)
-        line(axes, i, curve.label + (" (breaks off)" if broken else ""), where, mean, error, crowded=len(shown) > 7)
+        label = curve.label.replace(panel.strip, "") + (" (breaks off)" if broken else "")
+        line(axes, i, label, where, mean, error, crowded=len(shown) > 7)
     axes.set_xlabel(LABELS.get(panel.x, panel.x))
     if not panel.log_x:
         axes.set_xlim(left=0)

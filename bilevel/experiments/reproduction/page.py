@@ -38,9 +38,9 @@ class Outcome:
 
 
 def metrics_of(outcome: Outcome) -> list[str]:
-    """The columns of a run's end that are neither the driver's nor a panel's own axis."""
-    row = next((run.rows[-1] for runs in outcome.runs.values() for run in runs if run.rows), {})
-    return [name for name in row if name not in RESERVED]
+    """The columns of the runs' ends that are not the driver's: those of any task."""
+    rows = [run.rows[-1] for runs in outcome.runs.values() for run in runs if run.rows]
+    return list(dict.fromkeys(name for row in rows for name in row if name not in RESERVED))
 
 
 def ends(outcome: Outcome) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def ends(outcome: Outcome) -> list[dict[str, Any]]:
         runs = [run for run in outcome.runs.get(curve.label, ()) if run.rows]
         row: dict[str, Any] = {"curve": curve.label, "runs": len(runs)}
         for metric in metrics_of(outcome):
-            end = spread(at_end(run, metric) for run in runs)
+            end = spread(at_end(run, metric) for run in runs if metric in run.rows[-1])
             row |= {metric: end["mean"], f"{metric} s.e.": end["standard_error"]}
         for name in ("steps", "run_seconds", *Tally.KINDS):
             row[name] = spread(run.stats.get(name, math.nan) for run in runs)["mean"]

@@ -143,7 +143,7 @@ PAPER_THREE = Setup(_three(AMAZON | FULL_NETWORK, MANY_REVIEWS | FULL_NETWORK, _
 SMOKE_THREE = smaller(THREE, TINY, steps=3)
 SCALES_OF_THREE = {"laptop": THREE, "smoke": SMOKE_THREE, "paper": PAPER_THREE}
 TIMED_THREE = {
-    "laptop": dataclasses.replace(THREE, steps=200, rows=5, timed=True),
+    "laptop": dataclasses.replace(THREE, steps=100, rows=5, timed=True),
     "smoke": SMOKE_THREE,
     "paper": dataclasses.replace(PAPER_THREE, timed=True),
 }
@@ -154,7 +154,9 @@ TITLES = {"a": "(a) representation", "b": "(b) one λ for an RNN", "c": "(c) cle
 
 
 def _panels(axis: str, metric: str) -> tuple[Panel, ...]:
-    return tuple(Panel(axis, metric, curves=NAMES[letter], title=TITLES[letter]) for letter in "abc")
+    return tuple(
+        Panel(axis, metric, curves=NAMES[letter], title=TITLES[letter], strip=f"({letter}) ") for letter in "abc"
+    )
 
 
 def _rivals(letter: str) -> list[str]:

@@ -137,7 +137,7 @@ FIG2 = Entry(
     },
     panels=tuple(
         Panel(
-            "seconds", "upper loss", title=SETS[name],
+            "seconds", "upper loss", title=SETS[name], strip=f"{SETS[name]}: ",
             curves=tuple(f"{SETS[name]}: {label}" for label in ("FSLA", *RIVALS)),
         )
         for name in ("mnist", "fashion-mnist")

@@ -232,7 +232,7 @@ def _clean_entry(number: int, corruptions: tuple[float, ...], title: str) -> Ent
     ends = [""] if len(corruptions) == 1 else [f", p = {p:g}" for p in corruptions]
     panels = tuple(
         Panel(
-            "seconds", "test loss", title=f"labels redrawn with probability {p:g}",
+            "seconds", "test loss", title=f"labels redrawn with probability {p:g}", strip=end,
             curves=tuple(name + end for name in ("stocBiO", "BA", "BSA", "TTSA")),
         )
         for p, end in zip(corruptions, ends, strict=True)
