@@ -88,7 +88,7 @@ CASES = {
     "representation": Case(representation, 600_000),
 }
 DENSE = ("stable", "svrb")  # matrices of y: on the quadratic alone
-SOLVERS = [name for name in bl.SOLVERS if name not in ("reverse", "aid-fp", "aid-cg")]  # those are itd and aid again
+SOLVERS = [name for name in bl.SOLVERS if name not in ("reverse", "aid-fp", "aid-cg", "maml")]  # itd and aid again
 
 
 @eqx.filter_jit

@@ -27,7 +27,7 @@ LEAST_STEPS = 300  # that the budget must hold: Neumann orders are cut to it
 LOOSENING: dict[str, float] = {
     **dict.fromkeys(("aid", "fsla", "borep", "soba", "saba", "masoba", "amigo"), 1.0),
     **dict.fromkeys(("stable", "svrb", "vrbo", "f2sa", "hoag", "aid-fp", "aid-cg"), 1.0),
-    **dict.fromkeys(("itd", "reverse"), 1.5),
+    **dict.fromkeys(("itd", "reverse", "maml"), 1.5),
     **dict.fromkeys(("stocbio", "ba", "mrbo"), 0.5),
     **dict.fromkeys(("sustain", "bsa", "ttsa", "alset"), 0.25),
 }
@@ -365,6 +365,7 @@ def _hoag(facts: Facts) -> Choices:
 
 THEORY: dict[str, Callable[[Facts], Choices]] = {
     "itd": _itd,
+    "maml": _itd,
     "aid": _aid,
     "stocbio": _stocbio,
     "sustain": _sustain,

@@ -129,7 +129,6 @@ def section(outcome: Outcome, figure: str | None = None) -> str:
     lines += [
         "",
         *(f"{label}: {text}" for label, text in outcome.trouble.items()),
-        f"Took {outcome.seconds:.0f} s.",
         "",
     ]
     return "\n".join(lines)
