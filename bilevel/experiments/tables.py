@@ -14,6 +14,8 @@ from bilevel.experiments.records import Comparison, Run, spread, statistics
 from bilevel.experiments.references import CEILING
 from bilevel.oracles import Tally
 
+_IN_THE_FILES_ALONE = ("test loss", "lower loss")  # a line has 100 columns
+
 
 def plain_table(title: str, *columns: str, left: tuple[int, ...] = (0,)) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -52,14 +54,13 @@ def results_table(comparison: Comparison) -> Table:
     """The metrics at the end, and the verdict."""
     seeds = len(comparison.seeds)
     title = f"{comparison.task}: at the end, mean ± standard error over {seeds} seed{'s' if seeds > 1 else ''}"
+    metrics = [name for name in comparison.metrics if name not in _IN_THE_FILES_ALONE]
     judged = [] if comparison.best_reference is None else ["margin"]
-    width = len(comparison.metrics) + len(judged) + 1
-    table = plain_table(
-        title, "solver", *comparison.metrics, *judged, "verdict" if judged else "remarks", left=(0, width)
-    )
+    width = len(metrics) + len(judged) + 1
+    table = plain_table(title, "solver", *metrics, *judged, "verdict" if judged else "remarks", left=(0, width))
     for name in comparison.solvers:
         row = statistics(comparison, name)
-        ends = [row["metrics"][metric] for metric in comparison.metrics]
+        ends = [row["metrics"][metric] for metric in metrics]
         cells = [with_error(end["mean"], end["standard_error"]) for end in ends]
         trouble = [f"{count} of {seeds} runs: {result}" for result, count in row["trouble"].items()]
         verdict = "\n".join(part for part in (row["verdict"], *trouble) if part)
@@ -70,7 +71,7 @@ def results_table(comparison: Comparison) -> Table:
         table.add_section()
     for name, scores in comparison.references.items():
         kind = "best reference" if name == comparison.best_reference else "reference"
-        blanks = [""] * (len(comparison.metrics) - 1 + len(judged))
+        blanks = [""] * (len(metrics) - 1 + len(judged))
         kind = "unattainable" if name == CEILING else kind
         end = spread(scores.values())
         table.add_row(name, with_error(end["mean"], end["standard_error"]), *blanks, kind, style="dim")

@@ -33,7 +33,7 @@ def draw(entry: Entry, curves: Sequence[Curve], runs: Mapping[str, Sequence[Run]
         kind(axes, panel, curves, shown, runs)
         tidy(axes)
         axes.set_ylabel(LABELS.get(panel.y, panel.y))
-        axes.set_title(panel.title, fontsize=10)
+        axes.set_title("" if panel.x == "value" else panel.title, fontsize=10)
         if panel.log_x:
             axes.set_xscale("log")
         if panel.log_y:

@@ -45,7 +45,7 @@ def _fewshot(common: dict[str, Any], outer: float, inner_steps: int, inner: floa
 GLYPHS = {"dataset": "glyphs", "ways": 5, "shots": 5, "queries": 5, "tasks": 3, "filters": 8, "test_tasks": 40}
 MINI = {"dataset": "mini-imagenet", "ways": 5, "shots": 5, "queries": 15, "tasks": 32, "filters": 32, "test_tasks": 600}
 FC100 = {"dataset": "fc100", "ways": 5, "shots": 5, "queries": 15, "tasks": 32, "filters": 64, "test_tasks": 600}
-TINY_GLYPHS = {"fewshot": {"tasks": 2, "filters": 2, "queries": 2, "test_tasks": 4}}
+TINY_GLYPHS = {"fewshot": {"tasks": 2, "filters": 2, "layers": 1, "queries": 2, "test_tasks": 4, "test_steps": 2}}
 
 FEWSHOT = Setup(_fewshot(GLYPHS, 0.002, 5, 0.1, 0.003), steps=200, rows=8, timed=True)
 
