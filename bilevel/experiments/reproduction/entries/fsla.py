@@ -98,7 +98,8 @@ LAPTOP = {
 FULL = LAPTOP | {"train": 5000, "trusted": 5000, "batch_size": 256, "test": 10_000, "model_settings": {"filters": 64}}
 TINY = {
     "cleaning": {
-        "dataset": "digits", "train": 64, "trusted": 32, "test": 50, "batch_size": 16, "model_settings": {"filters": 2, "layers": 1},
+        "dataset": "digits", "train": 64, "trusted": 32, "test": 50, "batch_size": 16,
+        "model_settings": {"filters": 2, "layers": 1},
     }
 }  # fmt: skip
 SETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "qmnist": "QMNIST"}
