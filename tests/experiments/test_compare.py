@@ -238,7 +238,7 @@ def test_progress_on_a_terminal():
 def test_curves_of_runs_with_other_rows_are_interpolated():
     comparison = made_up([0.9, 0.9])
     comparison.runs[1].rows.insert(1, comparison.runs[1].rows[0] | {"step": 0.5, "seconds": 0.5, "accuracy": 0.3})
-    where, mean, _ = figures._mean_curve(comparison.runs, lambda row: row["seconds"], "accuracy")
+    where, mean, _ = figures.mean_curve(comparison.runs, lambda row: row["seconds"], "accuracy")
     assert (where[0], where[-1]) == (0, 2)
     assert np.interp(0.5, where, mean) == pytest.approx(0.3, abs=1e-3)
 
