@@ -1,5 +1,7 @@
 """Bilevel optimization for machine learning: min over x of f(x, y*(x)), y*(x) = argmin over y of g(x, y)."""
 
+from bilevel.advance import advance, begin
+from bilevel.checkpoint import CheckpointError
 from bilevel.constants import Constants, measure_constants
 from bilevel.data import Batch, Blocks, Rows
 from bilevel.diagnostics import Finding, Report, diagnose
@@ -21,7 +23,7 @@ from bilevel.hypergradients import (
 )
 from bilevel.problem import Level, Problem
 from bilevel.solution import RESULTS, History, Solution, SolveError
-from bilevel.solve import Target, advance, begin, solve
+from bilevel.solve import Target, solve
 from bilevel.solvers.aid import AIDBiO
 from bilevel.solvers.alset import ALSET
 from bilevel.solvers.amigo import AmIGO
@@ -48,6 +50,7 @@ from bilevel.solvers.ttsa import TTSA
 from bilevel.solvers.vrbo import VRBO
 from bilevel.steps import Rule, inverse_power
 from bilevel.suggest import Suggestion, suggest
+from bilevel.sweep import Sweep, sweep
 
 __all__ = [
     "ALSET",
@@ -74,6 +77,7 @@ __all__ = [
     "AmIGO",
     "Batch",
     "Blocks",
+    "CheckpointError",
     "ConjugateGradient",
     "Constants",
     "DiagnosisWarning",
@@ -99,6 +103,7 @@ __all__ = [
     "SolveError",
     "StocBiO",
     "Suggestion",
+    "Sweep",
     "Target",
     "advance",
     "aid_cg",
@@ -115,5 +120,6 @@ __all__ = [
     "solution_map",
     "solve",
     "suggest",
+    "sweep",
     "unrolled_hypergradient",
 ]

@@ -27,6 +27,14 @@ class RESULTS(eqx.Enumeration):
     interrupted = "Interrupted; the solution holds the last finished chunk. Continue with solve(problem, solver, it)."
 
 
+_NAMES = ("successful", "target_reached", "stopped", "nonfinite", "not_convex", "interrupted")
+
+
+def name_of(result: RESULTS) -> str:
+    """The name under which `RESULTS` has it."""
+    return next(name for name in _NAMES if getattr(RESULTS, name) == result)
+
+
 FAILURES = (RESULTS.nonfinite, RESULTS.not_convex)
 
 
@@ -35,6 +43,18 @@ DIAGNOSED = ("lower residual", "adjoint residual", "least curvature", "largest c
 
 # The history's own columns; a metric takes another name
 RESERVED = ("step", "seconds", *Tally.KINDS, *DIAGNOSED)
+
+
+def numbers(values: Any) -> dict[str, float]:
+    """What `metrics` gave, if it is numbers under names that are free."""
+    if not isinstance(values, dict):
+        raise TypeError(f"metrics: returned {type(values).__name__}; return a dict of names and numbers")
+    for name, value in values.items():
+        if name in RESERVED:
+            raise ValueError(f"metrics: {name!r} is a column of the history already; give the metric another name")
+        if np.ndim(value) or np.asarray(value).dtype.kind not in "biufV":
+            raise TypeError(f"metrics: {name!r} is {value!r}; return a number")
+    return {name: float(value) for name, value in values.items()}
 
 
 class SolveError(RuntimeError):

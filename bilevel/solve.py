@@ -2,9 +2,9 @@
 
 import contextlib
 import importlib.util
-import sys
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -15,11 +15,14 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from bilevel import checks, trees
+from bilevel.advance import advance, begin, status
+from bilevel.checkpoint import Checkpoint, CheckpointError, described, fingerprint
 from bilevel.diagnostics.watch import Watch
 from bilevel.oracles import Tally
 from bilevel.problem import Problem, prepare
-from bilevel.solution import FAILURES, RESERVED, RESULTS, History, Solution, SolveError
-from bilevel.solvers.base import AbstractSolver, start_of
+from bilevel.progress import progress_bar
+from bilevel.solution import FAILURES, RESULTS, History, Solution, SolveError, name_of, numbers
+from bilevel.solvers.base import AbstractSolver
 
 Tree = PyTree[Any]
 
@@ -41,74 +44,6 @@ class Target(eqx.Module):
         return self.at_most is not None and value <= self.at_most
 
 
-def advance(solver: AbstractSolver, problem: Problem, state: Any, key: PRNGKeyArray, t0: Any, n: Any) -> Any:
-    """`n` steps from iteration `t0`, the key of step t being `fold_in(key, t)`: pure.
-
-    `t0` and `n` may be traced, so that one compiled program serves every chunk. The trajectory depends
-    neither on how the steps are cut into chunks nor on an interruption. x and y hold arrays alone. Under a
-    `jit` of your own, pass `problem` as an argument (of `eqx.filter_jit`): closed over, its data are compiled in.
-
-    Where the problem redraws its tasks, each step has tasks of its own, and the state at t0 = 0 is that of `bl.begin`.
-
-    Example:
-        >>> import bilevel as bl, jax
-        >>> problem = bl.Problem(
-        ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),
-        ...     lower=bl.Level(lambda x, y, _: 0.5 * (y - 3.0 * x) ** 2),
-        ... )
-        >>> solver, key = bl.SOBA(upper_step=0.01, lower_step=0.5, adjoint_step=0.5), jax.random.key(0)
-        >>> state = solver.init(problem, jax.numpy.ones(()), jax.numpy.zeros(()), key=key)
-        >>> round(float(bl.advance(solver, problem, state, key, 0, 500).x), 3)
-        0.333
-    """
-
-    if problem.restarts:
-        solver = solver.on_fresh_tasks()
-
-    def body(t: Any, state: Any) -> Any:
-        if problem.redraw is None:
-            return solver.step(problem, state, t, key=jax.random.fold_in(key, t))
-        tasks_key, restart_key, step_key = _keys_with_tasks(key, t)
-        tasks, old = problem.resample(tasks_key), state
-        if problem.restarts:  # but at t = 0, where `begin` has been with the same tasks
-            state = jax.lax.cond(t > 0, lambda: solver.restart(tasks, old, key=restart_key), lambda: old)
-        return solver.step(tasks, state, t, key=step_key)
-
-    return jax.lax.fori_loop(t0, t0 + n, body, state)
-
-
-def begin(solver: AbstractSolver, problem: Problem, x: Tree, y: Tree, key: PRNGKeyArray) -> Any:
-    """The state before the first step of a run with this key, as `solve` has it: for use with `advance`.
-
-    Where the problem redraws its tasks it is of those of step 0, and y is `problem.start(x)` if there is a `start`.
-
-    Example:
-        >>> import bilevel as bl, jax
-        >>> problem = bl.Problem(
-        ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),
-        ...     lower=bl.Level(lambda x, y, _: 0.5 * (y - 3.0 * x) ** 2),
-        ... )
-        >>> solver, key = bl.SOBA(upper_step=0.01, lower_step=0.5, adjoint_step=0.5), jax.random.key(0)
-        >>> float(bl.begin(solver, problem, jax.numpy.ones(()), jax.numpy.zeros(()), key).x)
-        1.0
-    """
-    init_key = jax.random.fold_in(key, 2**31)  # no step has this number
-    if problem.restarts:
-        y = start_of(problem, x)
-    if problem.redraw is not None:
-        problem = problem.resample(_keys_with_tasks(key, 0)[0])
-    return solver.init(problem, x, y, key=init_key)
-
-
-def _keys_with_tasks(key: PRNGKeyArray, t: Any) -> PRNGKeyArray:
-    """The keys of step t for drawing the tasks, for starting anew on them, and for the step."""
-    return jax.random.split(jax.random.fold_in(key, t), 3)
-
-
-def _status(solver: AbstractSolver, state: Any) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
-    return trees.all_finite(state), jnp.asarray(solver.is_convex(state))
-
-
 @eqx.filter_jit
 def _init(solver: AbstractSolver, problem: Problem, x: Tree, y: Tree, key: PRNGKeyArray, go: Any) -> Any:
     """The solver's start; or, to compile without computing it, zeros in its shape."""
@@ -120,7 +55,7 @@ def _init(solver: AbstractSolver, problem: Problem, x: Tree, y: Tree, key: PRNGK
 
 
 _advance = eqx.filter_jit(advance)
-_check = eqx.filter_jit(_status)
+_check = eqx.filter_jit(status)
 
 
 @eqx.filter_jit
@@ -134,7 +69,7 @@ def _advance_while_sound(solver: Any, problem: Problem, state: Any, key: PRNGKey
     def body(carry: Any) -> Any:
         t, state, _ = carry
         new = advance(solver, problem, state, key, t, 1)
-        finite, convex = _status(solver, new)
+        finite, convex = status(solver, new)
         sound = finite & convex
         return jnp.where(sound, t + 1, t), trees.where(sound, new, state), sound
 
@@ -153,9 +88,10 @@ class _Run:
         key: PRNGKeyArray,
         previous: Any,
         watch: Watch | None,
+        checkpoint: Checkpoint | None,
     ):
         self.problem, self.solver, self.restore, self.key = problem, solver, restore, key
-        self.watch = watch
+        self.watch, self.checkpoint = watch, checkpoint
         self.state: Any = None
         self.result = RESULTS.successful
         self.stats = {"steps": 0, "compile_seconds": 0.0, "run_seconds": 0.0} | dict.fromkeys(Tally.KINDS, 0)
@@ -175,7 +111,7 @@ class _Run:
         self.state = eqx.tree_at(lambda state: state.tally, self.state, Tally.zero())
 
     def start(self, x: Tree, y: Tree) -> None:
-        """Compile, by a chunk of no steps; then, unless continuing, take the solver's start."""
+        """Compile, by a chunk of no steps; then take the last checkpoint or, unless continuing, the solver's start."""
         clock = time.perf_counter()
         arguments = (self.solver, self.problem, x, y, self.key)
         begins = self.state is None
@@ -184,11 +120,29 @@ class _Run:
         jax.block_until_ready(self._call(_advance, 0))
         jax.block_until_ready(_check(self.solver, self.state))
         compiled = time.perf_counter()
+        if self._take_up():
+            begins = False
         self.stats["compile_seconds"] += compiled - clock
         if begins:
             self.state = jax.block_until_ready(_init(*arguments, jnp.array(True)))
             self.stats["run_seconds"] += time.perf_counter() - compiled
         self.take_tally()
+
+    def _take_up(self) -> bool:
+        """Go back to the last checkpoint, if there is one."""
+        saved = None if self.checkpoint is None else self.checkpoint.load(self.state)
+        if saved is None:
+            return False
+        self.state, record = saved
+        self.stats, self.rows = record["stats"], record["rows"]
+        self.result = getattr(RESULTS, record["result"])
+        return True
+
+    def keep(self, *, now: bool) -> None:
+        """Save the state, if its row has been written."""
+        if self.checkpoint is not None and self.rows and self.rows[-1]["step"] == self.stats["steps"]:
+            record = {"stats": self.stats, "rows": self.rows, "result": name_of(self.result)}
+            self.checkpoint.save(self.stats["steps"], self.state, record, now=now)
 
     def _call(self, program: Any, n: int) -> Any:
         t0 = jnp.asarray(self.stats["steps"], jnp.int32)
@@ -206,27 +160,24 @@ class _Run:
         self.stats["steps"] += int(n)
         self.take_tally()
 
+    def leave(self, error: BaseException) -> None:
+        """Hang what has been reached on the error that ends the run, and save it."""
+        if self.checkpoint is not None and not isinstance(error, CheckpointError):
+            with contextlib.suppress(CheckpointError):  # the error that is under way says more
+                self.keep(now=True)
+            error.add_note(f"{self.checkpoint.directory} keeps the run; the same call goes on from there")
+        self.result = RESULTS.interrupted
+        error.solution = self.solution()  # pyright: ignore[reportAttributeAccessIssue]
+
     def record(self, metrics: Any) -> dict[str, Any]:
         row = {"step": self.stats["steps"], "seconds": self.stats["run_seconds"]}
         row |= {kind: self.stats[kind] for kind in Tally.KINDS}
         if self.watch is not None:
             row |= self.watch(self.stats["steps"], self.state)
         if metrics is not None:
-            row |= _numbers(metrics(*self.restore(self.state.x, self.state.y)))
+            row |= numbers(metrics(*self.restore(self.state.x, self.state.y)))
         self.rows.append(row)
         return row
-
-
-def _numbers(values: Any) -> dict[str, float]:
-    """What `metrics` gave, if it is numbers under names that are free."""
-    if not isinstance(values, dict):
-        raise TypeError(f"metrics: returned {type(values).__name__}; return a dict of names and numbers")
-    for name, value in values.items():
-        if name in RESERVED:
-            raise ValueError(f"metrics: {name!r} is a column of the history already; give the metric another name")
-        if np.ndim(value) or np.asarray(value).dtype.kind not in "biufV":
-            raise TypeError(f"metrics: {name!r} is {value!r}; return a number")
-    return {name: float(value) for name, value in values.items()}
 
 
 def solve(
@@ -243,6 +194,7 @@ def solve(
     callbacks: Sequence[Callable[[Solution], Any]] = (),
     progress: bool | None = None,
     diagnose_every: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     throw: bool = True,
 ) -> Solution:
     """Run a solver for a number of steps.
@@ -262,13 +214,19 @@ def solve(
       curvature` (10 Lanczos steps on H), on all rows, at most 50,000; rows between them hold NaN. The run is the same
       and the clock does not hold it. A `DiagnosisWarning` says, once by name, when a curvature is negative or the lower
       residual exceeds ten times what it was at first. `bl.diagnose` is the thorough version.
+    - `checkpoint`: a directory, new or empty at first. After a chunk (not so often that saving takes more than about a
+      tenth of the time) and at the end, the run is kept there. The same call, in another process too, goes on from the
+      last checkpoint to bit for bit the same iterates, history (but for `seconds`) and tally, whenever it was cut off;
+      with more `steps` it goes on further. It is the arrays of the problem that tell one run from another: functions
+      count by their names. Needs `pip install 'bilevel[checkpoint]'`.
     - `throw`: raise `SolveError`, with `.solution`, where the run cannot go on; else return it.
 
     **Returns** a `Solution`. An exception that leaves from within (a metric's, Ctrl-C) carries `.solution` once there
     is one to speak of.
 
     **Raises** `ValueError` or `TypeError`, before anything is compiled, for bad input; `SolveError` when an
-    iterate is no longer finite or conjugate gradient meets a curvature that is not positive.
+    iterate is no longer finite or conjugate gradient meets a curvature that is not positive; `CheckpointError` where
+    the checkpoint is torn or of another run (it is left as it is), or cannot be written.
 
     Example:
         >>> import bilevel as bl, jax
@@ -300,27 +258,54 @@ def solve(
             "diagnose_every: the problem redraws its tasks in each step; use bl.diagnose, which draws once"
         )
     watch = None if diagnose_every is None else Watch(problem, diagnose_every)
-    run = _Run(problem, solver, restore, run_key, previous, watch)
-    end = run.stats["steps"] + steps
+    first = 0 if previous is None else previous.stats["steps"]
+    keeper = None
+    if checkpoint is not None:
+        about = {"solver": described(solver), "problem": fingerprint(problem), "start": fingerprint(x, y, first)}
+        keeper = Checkpoint(checkpoint, about | {"key": fingerprint(run_key), "every": every})
+    run = _Run(problem, solver, restore, run_key, previous, watch, keeper)
     try:
-        run.start(x, y)
-        with _progress_bar(progress, steps) as show:
-            if not run.rows:
-                run.record(metrics)
-            stop = _stops(run, target, ())
-            while not stop and run.stats["steps"] < end:
-                run.chunk(min(every, end - run.stats["steps"]))
-                show(run.stats["steps"] - (end - steps), run.record(metrics))
-                stop = _stops(run, target, callbacks)
+        _go(run, x, y, first, steps, every, metrics, target, callbacks, progress)
     except BaseException as error:
         if run.rows:
-            run.result = RESULTS.interrupted
-            error.solution = run.solution()  # pyright: ignore[reportAttributeAccessIssue]
+            run.leave(error)
         raise
+    finally:
+        if keeper is not None:
+            keeper.close()
     solution = run.solution()
     if throw and any(run.result == failure for failure in FAILURES):
         raise SolveError(f"after step {run.stats['steps']}: {RESULTS[run.result]}", solution)
     return solution
+
+
+def _go(
+    run: _Run,
+    x: Tree,
+    y: Tree,
+    first: int,
+    steps: int,
+    every: int,
+    metrics: Any,
+    target: Target | None,
+    callbacks: Sequence[Callable[[Solution], Any]],
+    progress: bool | None,
+) -> None:
+    """From the start, or the last checkpoint, to the end."""
+    run.start(x, y)
+    end = first + steps
+    if run.stats["steps"] > end:
+        raise CheckpointError(f"checkpoint: it is at step {run.stats['steps']}, beyond the {steps} steps asked for")
+    with progress_bar(progress, steps) as show:
+        if not run.rows:
+            run.record(metrics)
+        stop = _stops(run, target, ())
+        while not stop and run.stats["steps"] < end:
+            run.chunk(min(every, end - run.stats["steps"]))
+            show(run.stats["steps"] - first, run.record(metrics))
+            stop = _stops(run, target, callbacks)
+            run.keep(now=False)
+    run.keep(now=True)
 
 
 def _check_options(
@@ -379,22 +364,3 @@ def _stops(run: _Run, target: Target | None, callbacks: Sequence[Callable[[Solut
         if target.reached(run.rows[-1][target.metric]) and run.result == RESULTS.successful:
             run.result = RESULTS.target_reached
     return not bool(run.result == RESULTS.successful)
-
-
-@contextlib.contextmanager
-def _progress_bar(progress: bool | None, steps: int) -> Iterator[Callable[[int, dict[str, Any]], None]]:
-    drawable = sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
-    if not (drawable if progress is None else progress):
-        yield lambda done, row: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=sys.stderr.isatty()) as bar:
-        task = bar.add_task("solve", total=steps)
-
-        def show(done: int, row: dict[str, Any]) -> None:
-            numbers = [f"{name} {value:.4g}" for name, value in row.items() if name not in RESERVED]
-            bar.update(task, completed=done, description="  ".join(["solve", *numbers[:3]]))
-
-        yield show

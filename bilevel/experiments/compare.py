@@ -7,10 +7,12 @@ from typing import Any
 
 import jax
 
+from bilevel.ensemble import Ensemble
 from bilevel.experiments import records, settings
 from bilevel.experiments.records import Comparison, Run
 from bilevel.experiments.references import references
 from bilevel.experiments.settings import Setting
+from bilevel.experiments.store import Store
 from bilevel.solution import RESERVED, RESULTS, Solution
 from bilevel.solve import solve
 from bilevel.solvers.base import AbstractSolver
@@ -37,8 +39,10 @@ def run(
     rows: int = ROWS,
     on_chunk: Callable[[Solution], Any] | None = None,
     progress: bool | None = False,
+    checkpoint: Any = None,
 ) -> Solution:
     """One solver on one task, for a number of steps or for some seconds of stepping, with about `rows` history rows.
+    A number of steps may have a `checkpoint` as `solve` has it.
 
     Never raises `SolveError`: the solution's result says how it ended.
     """
@@ -47,8 +51,24 @@ def run(
     if seconds is not None:
         return _run_for(task, solver, seconds, key=run_key(seed), **options)
     assert steps is not None
-    every = math.ceil(steps / rows)
-    return solve(task.problem, solver, task.x, task.y, steps=steps, every=every, key=run_key(seed), **options)
+    options |= {"every": math.ceil(steps / rows), "checkpoint": checkpoint}
+    return solve(task.problem, solver, task.x, task.y, steps=steps, key=run_key(seed), **options)
+
+
+def together(
+    tasks: Sequence[Any], solver: AbstractSolver, *, label: str, seeds: Sequence[int], steps: int, rows: int = ROWS
+) -> list[Run]:
+    """The runs of `run` on each seed's task, all in one compiled program: equal to them to rounding.
+
+    `seconds` is the time of all, divided by their number. A seed whose iterates are no longer finite at a row has no
+    further rows; the others go on.
+    """
+    problems, x, y = zip(*((task.problem, task.x, task.y) for task in tasks), strict=True)
+    ensemble = Ensemble([solver] * len(seeds), problems, x, y, [run_key(seed) for seed in seeds])
+    runs = ensemble.run(steps, math.ceil(steps / rows), lambda i, x, y: tasks[i].metrics(x, y))
+    return [
+        Run(label, seed, run.result, run.message, run.rows, run.stats) for seed, run in zip(seeds, runs, strict=True)
+    ]
 
 
 def _run_for(task: Any, solver: AbstractSolver, seconds: float, *, key: jax.Array, **options: Any) -> Solution:
@@ -77,6 +97,8 @@ def compare(
     seconds: float | None = None,
     task_settings: dict[str, Any] | None = None,
     suggested: bool = False,
+    untimed: bool = False,
+    checkpoint: Any = None,
     out: Any = None,
     console: Any = None,
 ) -> Comparison:
@@ -90,6 +112,10 @@ def compare(
     - `task_settings`: changed arguments of the task. They win over those that a solver's own settings ask for.
     - `suggested`: settings by `suggest` on the first seed's problem, in place of the table's, and its steps unless
       `steps` or `seconds` says otherwise; the reasons go to `suggestions.txt` and `summary.json`.
+    - `untimed`: all seeds of a solver at once, in one program over all devices, where time is not what is compared:
+      `seconds` are then those of all, divided by their number.
+    - `checkpoint`: a directory where each run is kept when it has finished and, if it is of a number of steps and not
+      `untimed`, while it goes. The same comparison takes them from there; another one may use the directory too.
     - `out`: a directory for `results.csv`, `summary.json` and `curves.png`.
     - `console`: a `rich` console that shows the progress; None is silent.
 
@@ -108,6 +134,9 @@ def compare(
     suggestions: dict[str, Suggestion] = {}
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     budget = _budget({name: known[name].steps for name in names}, seeds, steps, seconds)
+    if untimed and seconds is not None:
+        raise ValueError("untimed: got seconds too; pass steps, or leave it out")
+    store = None if checkpoint is None else Store(checkpoint)
     own = {name: known[name].task | changes for name in names if known[name].task}
     first = settings.make_task(task_name, seeds[0], changes)  # wrong arguments fail before any run
     if out is not None:
@@ -130,7 +159,11 @@ def compare(
         with _progress(console, len(names) * len(seeds)) as show:
             for seed in seeds:
                 task = first if seed == seeds[0] else settings.make_task(task_name, seed, changes)
-                _run_seed(comparison, task, built, own, seed, show)
+                _refer(comparison, task, seed, store, show)
+                if not untimed:
+                    _run_seed(comparison, task, built, own, seed, store, show)
+            for name in names if untimed else ():
+                _run_seeds(comparison, name, built[name], own.get(name, changes), store, show)
     except KeyboardInterrupt:
         comparison.interrupted = True
     finally:
@@ -174,18 +207,35 @@ def _budget(defaults: dict[str, int], seeds: Sequence[int], steps: int | None, s
     return {"steps": {name: steps or default for name, default in defaults.items()}}
 
 
+def _about(comparison: Comparison, solver: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """All that decides runs of a solver."""
+    budget = {kind: part[solver] if kind == "steps" else part for kind, part in comparison.budget.items()}
+    about = {"task": comparison.task, "arguments": comparison.arguments, "solver": solver, "seeds": list(seeds)}
+    return about | budget | {"settings": comparison.solvers[solver]}
+
+
+def _refer(comparison: Comparison, task: Any, seed: int, store: Store | None, show: Show) -> None:
+    """The reference rows of a seed, kept as a run's only row."""
+    show(f"seed {seed}  reference rows", None)
+    about = {"task": comparison.task, "arguments": comparison.arguments, "references of seed": seed}
+    kept = None if store is None else store.find(about)
+    scores = references(comparison.task, task) if kept is None else kept[0].rows[0]
+    if store is not None and kept is None:
+        store.keep(about, [Run("references", seed, "successful", rows=[scores])])
+    for name, score in scores.items():
+        comparison.references.setdefault(name, {})[seed] = score
+
+
 def _run_seed(
     comparison: Comparison,
     shared: Any,
     solvers: dict[str, AbstractSolver],
     own: dict[str, dict[str, Any]],
     seed: int,
+    store: Store | None,
     show: Show,
 ) -> None:
     """All solvers on the shared task, but for those with task arguments of their own."""
-    show(f"seed {seed}  reference rows", None)
-    for name, score in references(comparison.task, shared).items():
-        comparison.references.setdefault(name, {})[seed] = score
     for name, solver in solvers.items():
         head = f"seed {seed}  {name:8}"
         show(head, None)
@@ -196,10 +246,20 @@ def _run_seed(
 
         steps = comparison.budget.get("steps", {}).get(name)
         seconds = comparison.budget.get("seconds")
+        about = _about(comparison, name, [seed])
+        if (kept := None if store is None else store.find(about)) is not None:
+            comparison.runs += kept
+            show(f"{head} {_outcome(kept[0])}  (kept)", len(comparison.runs))
+            continue
+        underway = None if store is None or steps is None else store.underway(about)
         try:
             task = settings.make_task(comparison.task, seed, own[name]) if name in own else shared
-            solution = run(task, solver, seed=seed, steps=steps, seconds=seconds, on_chunk=on_chunk)
+            solution = run(
+                task, solver, seed=seed, steps=steps, seconds=seconds, on_chunk=on_chunk, checkpoint=underway
+            )
             done = Run.of(name, seed, solution)
+            if store is not None:
+                store.keep(about, [done])
         except KeyboardInterrupt as interruption:
             comparison.runs.append(_broken(name, seed, interruption, "interrupted"))
             raise
@@ -207,6 +267,32 @@ def _run_seed(
             done = _broken(name, seed, error, "error")
         comparison.runs.append(done)
         show(f"{head} {_outcome(done)}", len(comparison.runs))
+
+
+def _run_seeds(
+    comparison: Comparison,
+    name: str,
+    solver: AbstractSolver,
+    arguments: dict[str, Any],
+    store: Store | None,
+    show: Show,
+) -> None:
+    """All seeds of a solver in one program."""
+    seeds, steps = comparison.seeds, comparison.budget["steps"][name]
+    show(f"{name:8} {len(seeds)} seeds", None)
+    about = _about(comparison, name, seeds) | {"untimed": True}
+    done = None if store is None else store.find(about)
+    if done is None:
+        try:
+            tasks = [settings.make_task(comparison.task, seed, arguments) for seed in seeds]
+            done = together(tasks, solver, label=name, seeds=seeds, steps=steps)
+            if store is not None:
+                store.keep(about, done)
+        except Exception as error:
+            done = [_broken(name, seed, error, "error") for seed in seeds]
+    for run in done:
+        comparison.runs.append(run)
+        show(f"seed {run.seed}  {name:8} {_outcome(run)}", len(comparison.runs))
 
 
 def _broken(name: str, seed: int, error: BaseException, result: str) -> Run:

@@ -69,10 +69,11 @@ def estimator_errors(
     **Raises** `ValueError` or `TypeError`, naming the argument, for sizes out of range and a step above 1/L.
 
     Example:
-        >>> from bilevel.experiments.estimators import estimator_errors, slope
+        >>> from bilevel.experiments.estimators import estimator_errors
         >>> rows = estimator_errors([0], iterations=2, sequence_iterations=1_000, rows=100)
-        >>> round(slope(rows, "backward", a=0.5, between=(100, 1_000))[0], 2)
-        -1.0
+        >>> errors = {row["k"]: row["relative"] for row in rows if row["estimator"] == "backward" and row["a"] == 0.5}
+        >>> round(errors[100] / errors[1_000])  # squared errors fall as k^-2a
+        10
 
     Reference: Li, Gu & Huang, "A Fully Single Loop Algorithm for Bilevel Optimization without Hessian Inverse", AAAI
     2022, section 6.1 and Figure 1.

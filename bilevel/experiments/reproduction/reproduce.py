@@ -2,11 +2,13 @@
 
 import contextlib
 import pathlib
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bilevel import checks
+from bilevel.checkpoint import can_checkpoint
 from bilevel.datasets import DatasetError
 from bilevel.experiments import records
 from bilevel.experiments.records import Run
@@ -16,6 +18,7 @@ from bilevel.experiments.reproduction.entries import ENTRIES
 from bilevel.experiments.reproduction.entry import SCALES, Curve, Entry, Setup
 from bilevel.experiments.reproduction.figure import draw
 from bilevel.experiments.reproduction.page import Outcome, describe_check, ends, ends_table, page, verdict_lines
+from bilevel.experiments.store import Store
 
 
 def reproduce(
@@ -29,7 +32,8 @@ def reproduce(
     - `scale`: "smoke" (seconds), "laptop" (minutes) or "paper" (the paper's own size, with a projected duration first).
     - `out`: a directory. Each entry gets a folder with `figure.png`, `table.csv` and `result.json`; `README.md` holds
       all of them. The runs themselves are kept in `runs`.
-    - `resume`: take runs from there that an earlier call with the same settings has finished.
+    - `resume`: take runs from there that an earlier call with the same settings has finished, and go on with those
+      that were under way (where time is an axis; seeds that run together start anew).
     - `console`: a `rich` console for tables and progress; None is silent.
 
     An entry whose data are missing, or that breaks, is reported as not tested, and the others go on. Ctrl-C ends it:
@@ -39,7 +43,7 @@ def reproduce(
         checks.one_of("entry", name, ENTRIES)
     checks.one_of("scale", scale, SCALES)
     out = records.make_directory(out)
-    store = runs_.Store(out / "runs")
+    store = Store(out / "runs")
     known: set[str] = set()  # of this call: never made twice
     outcomes: list[Outcome] = []
     for name in dict.fromkeys(ids):
@@ -57,7 +61,7 @@ def reproduce(
     return outcomes
 
 
-def _entry(entry: Entry, scale: str, store: runs_.Store, known: set[str], resume: bool, console: Any) -> Outcome:
+def _entry(entry: Entry, scale: str, store: Store, known: set[str], resume: bool, console: Any) -> Outcome:
     """All curves of an entry, and the verdicts."""
     setup, start = entry.scales[scale], time.perf_counter()
     found: dict[str, list[Run]] = {}
@@ -84,12 +88,16 @@ def _judged(check: Any, seeds: Sequence[dict[str, Run]], trouble: dict[str, str]
     return judge(check, seeds) if missing is None else Finding(check, UNTESTED, reason=missing)
 
 
-def _curve(entry: Entry, setup: Setup, curve: Curve, store: runs_.Store, known: set[str], resume: bool) -> list[Run]:
+def _curve(entry: Entry, setup: Setup, curve: Curve, store: Store, known: set[str], resume: bool) -> list[Run]:
     about = runs_.description(entry, setup, curve)
     usable = resume or str(about) in known
     runs = store.find(about) if usable else None
     if runs is None:
-        runs = runs_.make(entry, setup, curve)
+        underway = store.underway(about)
+        if not resume:
+            shutil.rmtree(underway, ignore_errors=True)
+        # orbax, which keeps a run that is under way, is an extra; what is finished is kept in any case
+        runs = runs_.make(entry, setup, curve, underway if can_checkpoint() else None)
         store.keep(about, runs)
     known.add(str(about))
     return [Run(curve.label, run.seed, run.result, run.message, run.rows, run.stats) for run in runs]

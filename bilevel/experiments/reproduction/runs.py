@@ -1,21 +1,16 @@
 """The runs of an entry's curves: made, kept on disk, and found there again."""
 
 import functools
-import hashlib
-import json
 import math
-import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from bilevel.experiments import compare, records, settings
 from bilevel.experiments.records import Run
-from bilevel.experiments.reproduction.ensemble import together
 from bilevel.experiments.reproduction.entry import Curve, Entry, Setup
 from bilevel.solution import Solution
 from bilevel.solve import solve
@@ -36,38 +31,10 @@ def description(entry: Entry, setup: Setup, curve: Curve) -> dict[str, Any]:
     }
 
 
-class Store:
-    """Runs on disk, one file for each description of them."""
-
-    def __init__(self, folder: pathlib.Path):
-        self.folder = records.make_directory(folder)
-
-    def _path(self, about: dict[str, Any]) -> pathlib.Path:
-        text = json.dumps(about, sort_keys=True, default=str)
-        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-
-    def find(self, about: dict[str, Any]) -> list[Run] | None:
-        """The runs, or None where there are none, or a file that is not whole."""
-        try:
-            content = json.loads(self._path(about).read_text(encoding="utf-8"))
-            return [Run(**{**run, "rows": [_numbers(row) for row in run["rows"]]}) for run in content["runs"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def keep(self, about: dict[str, Any], runs: list[Run]) -> None:
-        path = self._path(about)
-        part = path.with_suffix(".part")
-        records.write_json(part, {"about": about, "runs": [asdict(run) for run in runs]})
-        os.replace(part, path)  # so that nobody ever finds half a file
-
-
-def _numbers(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: what was not finite comes back as one."""
-    return {name: math.nan if value is None else value for name, value in row.items()}
-
-
-def make(entry: Entry, setup: Setup, curve: Curve) -> list[Run]:
-    """A curve's runs, one a seed."""
+def make(entry: Entry, setup: Setup, curve: Curve, checkpoint: pathlib.Path | None = None) -> list[Run]:
+    """A curve's runs, one a seed. Those that are solved one by one keep themselves in `checkpoint` while they go."""
+    if entry.kind == "solve" and setup.timed:
+        return _solved_alone(setup, curve, checkpoint)
     return KINDS[entry.kind](setup, curve)
 
 
@@ -76,16 +43,19 @@ def _tasks(setup: Setup, curve: Curve) -> Iterator[Any]:
         yield settings.make_task(curve.task, seed, curve.arguments)
 
 
+def _solved_alone(setup: Setup, curve: Curve, checkpoint: pathlib.Path | None) -> list[Run]:
+    steps, runs = curve.steps or setup.steps, []
+    for seed, task in enumerate(_tasks(setup, curve)):
+        folder = None if checkpoint is None else checkpoint / str(seed)
+        solution = compare.run(task, curve.solver, seed=seed, steps=steps, rows=setup.rows, checkpoint=folder)
+        runs.append(Run.of(curve.label, seed, solution))
+    return runs
+
+
 def _solved(setup: Setup, curve: Curve) -> list[Run]:
     steps = curve.steps or setup.steps
-    if setup.timed:
-        runs = []
-        for seed, task in enumerate(_tasks(setup, curve)):
-            solution = compare.run(task, curve.solver, seed=seed, steps=steps, rows=setup.rows)
-            runs.append(Run.of(curve.label, seed, solution))
-        return runs
     tasks, seeds = list(_tasks(setup, curve)), range(setup.seeds)
-    return together(tasks, curve.solver, label=curve.label, seeds=seeds, steps=steps, rows=setup.rows)
+    return compare.together(tasks, curve.solver, label=curve.label, seeds=seeds, steps=steps, rows=setup.rows)
 
 
 def _smoothness(setup: Setup, curve: Curve) -> list[Run]:

@@ -17,6 +17,7 @@ from bilevel.experiments.reproduction.claims import FAILS, HOLDS, UNTESTED, Abov
 from bilevel.experiments.reproduction.entries import ENTRIES
 from bilevel.experiments.reproduction.entry import SCALES, Curve, Entry, Panel, Setup
 from bilevel.experiments.reproduction.reproduce import reproduce
+from bilevel.experiments.store import Run, Store
 
 SMALL = {"dim_x": 2, "dim_y": 2}
 FAST = bl.SOBA(upper_step=0.1, lower_step=0.1, adjoint_step=0.1)
@@ -217,8 +218,8 @@ def test_estimators_are_kept_apart():
 
 
 def test_not_a_number_survives_the_disk(tmp_path):
-    store = runs.Store(tmp_path)
-    run = runs.Run("a", 0, "successful", "", [{"step": 1, "AUROC": float("nan"), "m": np.float32(0.5)}], {"steps": 1})
+    store = Store(tmp_path)
+    run = Run("a", 0, "successful", "", [{"step": 1, "AUROC": float("nan"), "m": np.float32(0.5)}], {"steps": 1})
     store.keep({"k": 1}, [run])
     (back,) = store.find({"k": 1})
     assert np.isnan(back.rows[0]["AUROC"]) and back.rows[0]["m"] == 0.5

@@ -7,7 +7,7 @@ import pytest
 import bilevel as bl
 from bilevel import tasks
 from bilevel.experiments import compare
-from bilevel.experiments.reproduction.ensemble import together
+from bilevel.experiments.compare import together
 
 SEEDS = (0, 3)
 

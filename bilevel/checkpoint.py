@@ -1,0 +1,148 @@
+"""Runs that survive: what `solve(..., checkpoint=DIR)` keeps in its directory, and how it finds its way back."""
+
+import hashlib
+import importlib.util
+import json
+import pathlib
+import re
+import time
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_MARK = "bilevel.json"  # a directory that holds anything, and not this, is not ours
+_OVERHEAD = 10  # the time between two checkpoints, in times of what one takes
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be gone on from: torn, or of another run. It is left as it was."""
+
+
+class Checkpoint:
+    """A directory with the last two checkpoints of one run, written by orbax: each whole, or not there.
+
+    `about` says which run it is, name by name; a run that differs in any of it cannot go on from there.
+    """
+
+    def __init__(self, directory: Any, about: dict[str, Any]):
+        if not can_checkpoint():
+            raise ValueError("checkpoint: orbax, which writes it, is missing; pip install 'bilevel[checkpoint]'")
+        self.directory = pathlib.Path(directory).absolute()
+        self._check_ours(about)
+        import orbax.checkpoint as orbax
+
+        self._args = orbax.args
+        options = orbax.CheckpointManagerOptions(
+            max_to_keep=2, enable_async_checkpointing=False, cleanup_tmp_directories=True
+        )
+        self._manager = orbax.CheckpointManager(self.directory, options=options)
+        self._due, self._saved = 0.0, self._manager.latest_step()
+
+    def _check_ours(self, about: dict[str, Any]) -> None:
+        mark = self.directory / _MARK
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            part = mark.with_suffix(".part")  # alone, it is what a process left that died at its first file
+            if all(path == part for path in self.directory.iterdir()):
+                part.write_text(json.dumps(about, indent=2), encoding="utf-8")
+                part.replace(mark)
+                return
+            found = json.loads(mark.read_text(encoding="utf-8")) if mark.exists() else None
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"checkpoint: {self.directory} cannot be used ({error}); pass another directory"
+            ) from error
+        if not isinstance(found, dict):
+            raise CheckpointError(
+                f"checkpoint: {self.directory} holds files that are not a checkpoint; pass an empty or a new directory"
+            )
+        for name, value in about.items():
+            if found.get(name) != value:
+                raise CheckpointError(
+                    f"checkpoint: {self.directory} is of another run: its {name} was {_short(found.get(name))}, now it "
+                    f"is {_short(value)}; pass another directory, or the arguments it was made with"
+                )
+
+    def load(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
+        """The last state, in the shape of `like`, and what was saved with it; None where there is nothing yet."""
+        if self._saved is None:
+            return None
+        leaves, treedef = jax.tree.flatten(like)
+        arrays = [_data(leaf) for leaf in leaves if eqx.is_array(leaf)]
+        arguments = self._args.Composite(state=self._args.StandardRestore(arrays), record=self._args.JsonRestore())
+        try:
+            saved = self._manager.restore(self._saved, args=arguments)
+            found = iter(zip(saved["state"], arrays, strict=True))
+            if any((a.shape, a.dtype) != (b.shape, b.dtype) for a, b in zip(saved["state"], arrays, strict=True)):
+                raise ValueError("its arrays have other shapes")
+            record = dict(saved["record"])
+        except Exception as error:  # orbax has no error of its own for what it cannot read
+            raise CheckpointError(
+                f"checkpoint: {self.directory / str(self._saved)} is torn and cannot be read "
+                f"({type(error).__name__}: {_short(error)}); delete that folder, to go on from the checkpoint before "
+                "it if there is one"
+            ) from error
+        state = [_like(next(found)[0], leaf) if eqx.is_array(leaf) else leaf for leaf in leaves]
+        return jax.tree.unflatten(treedef, state), record
+
+    def save(self, step: int, state: Any, record: dict[str, Any], *, now: bool) -> None:
+        """Keep the state of this step. Unless `now`, only when a while has passed: saving takes a tenth of the time."""
+        if step == self._saved or not (now or time.perf_counter() >= self._due):
+            return
+        start = time.perf_counter()
+        arrays = [_data(leaf) for leaf in jax.tree.leaves(state) if eqx.is_array(leaf)]
+        items = self._args.Composite(state=self._args.StandardSave(arrays), record=self._args.JsonSave(record))
+        try:
+            self._manager.save(step, args=items, force=True)
+        except Exception as error:  # of many kinds, from several layers
+            raise CheckpointError(
+                f"checkpoint: step {step} could not be written to {self.directory} ({type(error).__name__}: "
+                f"{_short(error)}); what was there before is whole: make room, and the same call goes on from there"
+            ) from error
+        self._saved = step
+        end = time.perf_counter()
+        self._due = end + _OVERHEAD * (end - start)
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def can_checkpoint() -> bool:
+    """Whether orbax is installed."""
+    return importlib.util.find_spec("orbax") is not None
+
+
+def fingerprint(*parts: Any) -> str:
+    """A hash of the arrays of pytrees, their shapes and their structure; functions count by their names alone."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(parts):
+        if eqx.is_array(leaf) or isinstance(leaf, np.ndarray):
+            array = np.ascontiguousarray(_data(leaf))
+            digest.update(f"{array.shape}{array.dtype}".encode())
+            digest.update(array.data if array.size else b"")
+    digest.update(described(parts, short_arrays=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def described(tree: Any, *, short_arrays: bool = False) -> str:
+    """A pytree in words, the same in each process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", eqx.tree_pformat(tree, short_arrays=short_arrays))
+
+
+def _data(leaf: Any) -> Any:
+    """Random keys as the integers they are made of."""
+    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+
+def _like(array: Any, leaf: Any) -> Any:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
+    return jnp.asarray(array)
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 100 else text[:97] + "…"
