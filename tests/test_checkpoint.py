@@ -10,9 +10,9 @@ import time
 import jax
 import numpy as np
 import pytest
+import survivor
 
 import bilevel as bl
-import survivor
 from bilevel.checkpoint import Checkpoint, described
 
 
@@ -24,7 +24,8 @@ def whole():
 
 def same(one, other):
     """Bit for bit, but for the clock."""
-    for a, b in zip(jax.tree.leaves((one.x, one.y, one.state)), jax.tree.leaves((other.x, other.y, other.state))):
+    leaves = (jax.tree.leaves((solution.x, solution.y, solution.state)) for solution in (one, other))
+    for a, b in zip(*leaves, strict=True):
         np.testing.assert_array_equal(a, b)
     clock = ("seconds", "compile_seconds", "run_seconds")
     rows = [[{k: v for k, v in row.items() if k not in clock} for row in s.history.rows] for s in (one, other)]

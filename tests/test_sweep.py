@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import survivor
 
 import bilevel as bl
-import survivor
 
 KEY = jax.random.key(7)
 ZEROS = jnp.zeros(5)

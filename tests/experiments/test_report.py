@@ -3,7 +3,6 @@
 import json
 import shlex
 import shutil
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -24,7 +23,7 @@ def ran(tmp_path_factory):
 
 
 def made_up():
-    """Accuracies of 0.9 and 0.95 at the end; fsla takes ten times the gradients of soba. No solver of these names ran."""
+    """Mean accuracies of 0.91 and 0.96 at the end; fsla takes ten times the calls of soba. Neither has run."""
     seeds = [0, 1, 2]
 
     def record(solver, seed, end, calls, steps=(0, 5, 10)):

@@ -1,5 +1,6 @@
 """Entries from end to end, on small made-up ones."""
 
+import csv
 import io
 import json
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 import bilevel as bl
 from bilevel import cli
 from bilevel.datasets import DatasetError
+from bilevel.experiments import compare
 from bilevel.experiments.reproduction import reproduce as module
 from bilevel.experiments.reproduction import runs
 from bilevel.experiments.reproduction.claims import FAILS, HOLDS, UNTESTED, Above, Claim
@@ -51,9 +53,9 @@ def made(monkeypatch):
     """The curves that were run."""
     labels, make = [], runs.make
 
-    def counting(entry, setup, curve):
+    def counting(entry, setup, curve, checkpoint):
         labels.append(curve.label)
-        return make(entry, setup, curve)
+        return make(entry, setup, curve, checkpoint)
 
     monkeypatch.setattr(runs, "make", counting)
     return labels
@@ -143,10 +145,10 @@ def test_a_curve_that_breaks_leaves_the_others(entries, monkeypatch, tmp_path):
     entries(entry())
     make = runs.make
 
-    def breaking(entry, setup, curve):
+    def breaking(entry, setup, curve, checkpoint):
         if curve.label == "fast":
             raise RuntimeError("out of luck")
-        return make(entry, setup, curve)
+        return make(entry, setup, curve, checkpoint)
 
     monkeypatch.setattr(runs, "make", breaking)
     (outcome,) = reproduce(["made-up"], out=tmp_path)
@@ -224,3 +226,28 @@ def test_not_a_number_survives_the_disk(tmp_path):
     (back,) = store.find({"k": 1})
     assert np.isnan(back.rows[0]["AUROC"]) and back.rows[0]["m"] == 0.5
     assert store.find({"k": 2}) is None
+
+
+def test_a_curve_that_was_cut_off_goes_on(entries, monkeypatch, tmp_path):
+    entries(entry(timed=True))
+    reproduce(["made-up"], out=tmp_path / "whole")
+    run, ends = compare.run, []
+
+    def cut(*arguments, seed, **options):
+        if seed == 1 and not ends:
+            ends.append(seed)
+            raise KeyboardInterrupt
+        return run(*arguments, seed=seed, **options)
+
+    monkeypatch.setattr(compare, "run", cut)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(["made-up"], out=tmp_path / "cut")
+    (underway,) = (path for path in (tmp_path / "cut" / "runs").iterdir() if path.is_dir())
+    assert [path.name for path in underway.iterdir()] == ["0"]  # seed 0, done
+    reproduce(["made-up"], out=tmp_path / "cut", resume=True)
+    assert not underway.exists()
+    ends = []
+    for name in ("whole", "cut"):
+        with (tmp_path / name / "made-up" / "table.csv").open() as file:
+            ends.append([[row["distance"], row["F"]] for row in csv.DictReader(file)])
+    assert ends[0] == ends[1] and len(ends[0]) >= 2
