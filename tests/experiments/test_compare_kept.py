@@ -58,8 +58,6 @@ def test_other_settings_are_other_runs(whole, monkeypatch, tmp_path):
     small(checkpoint=tmp_path)
     quarter = {"task_settings": {"dim_x": 2, "dim_y": 2}, "checkpoint": tmp_path}
     other = compare("quadratic", ["soba"], seeds=1, steps=20, **quarter)
-        "quadratic", ["soba"], seeds=1, steps=20, task_settings={"dim_x": 2, "dim_y": 2}, checkpoint=tmp_path
-    )
     assert other.runs[0].rows[-1]["step"] == 20
     monkeypatch.setattr(module, "run", None)  # all of them are there
     assert numbers(small(checkpoint=tmp_path)) == numbers(whole)
