@@ -100,7 +100,7 @@ def test_compare_writes_three_files(call, tmp_path, monkeypatch):
     result = call("compare", "quadratic", "--solvers", "soba, aid", "--seeds", "2", "--steps", "40", "--set", "dim_x=2")
     assert result.exit_code == 0, result.output
     out = tmp_path / "runs" / "compare-quadratic"
-    assert sorted(path.name for path in out.iterdir()) == ["curves.png", "results.csv", "summary.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["curves.png", "report.html", "results.csv", "summary.json"]
     summary = json.loads((out / "summary.json").read_text())
     assert (list(summary["settings"]), summary["seeds"], summary["arguments"]["dim_x"]) == (["soba", "aid"], [0, 1], 2)
     assert len((out / "results.csv").read_text().splitlines()) == 1 + 4 * 21
@@ -121,6 +121,41 @@ def test_compare_with_reference_rows(call, tmp_path):
     assert "does not beat" in words
     assert "not reached" in words
     assert "unattainable" in words
+
+
+def test_what_was_cut_off_goes_on_and_says_how(call, tmp_path, monkeypatch):
+    solve, rows = compare_module.solve, []
+
+    def cut(*arguments, callbacks=(), **options):
+        def look(solution):
+            rows.append(solution.stats["steps"])
+            if len(rows) == 3:
+                raise KeyboardInterrupt
+
+        return solve(*arguments, callbacks=[*callbacks, look], **options)
+
+    monkeypatch.setattr(compare_module, "solve", cut)
+    kept = tmp_path / "kept"
+    command = ("run", "quadratic", "--solver", "soba", "--steps", "40", "--checkpoint", str(kept))
+    first = call(*command)
+    assert first.exit_code == 130 and "the same command goes on from there" in first.stderr
+    assert call(*command).exit_code == 0 and rows == list(range(2, 41, 2))
+    other = call(*command, "--seed", "1")
+    assert other.exit_code == 2 and other.stderr.startswith("Error: checkpoint: ") and "another run" in other.stderr
+
+
+def test_compare_untimed_runs_all_seeds_at_once(call, tmp_path, monkeypatch):
+    monkeypatch.setattr("bilevel.cli._one_device_a_core", lambda: None)  # JAX has looked at its devices long ago
+    seen, together = [], compare_module.together
+
+    def counted(tasks, *arguments, **options):
+        seen.append(len(tasks))
+        return together(tasks, *arguments, **options)
+
+    monkeypatch.setattr(compare_module, "together", counted)
+    arguments = ("--solvers", "soba", "--seeds", "3", "--steps", "20", "--untimed", "--out", str(tmp_path))
+    assert call("compare", "quadratic", *arguments).exit_code == 0
+    assert seen == [3] and (tmp_path / "results.csv").exists()
 
 
 def test_interrupted_compare_keeps_results(call, tmp_path, monkeypatch):

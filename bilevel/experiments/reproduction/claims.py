@@ -59,23 +59,20 @@ def at_end(run: Run, metric: str) -> float:
 class Exceeds(Check):
     """`metric` at the end of `high` less that of `low`, less `by`. For a loss, name the worse curve `high`.
 
-    `low=None` compares with zero, `best=True` takes each run's best row (the largest) in place of its end.
+    `low=None` compares with zero.
     """
 
     metric: str
     high: str
     low: str | None = None
     by: float = 0.0
-    best: bool = False
 
     def curves(self) -> tuple[str, ...]:
         return (self.high,) if self.low is None else (self.high, self.low)
 
     def __call__(self, runs: Records) -> float:
-        def value(label: str) -> float:
-            return float(np.max(column(runs[label], self.metric))) if self.best else at_end(runs[label], self.metric)
-
-        return value(self.high) - (0.0 if self.low is None else value(self.low)) - self.by
+        low = 0.0 if self.low is None else at_end(runs[self.low], self.metric)
+        return at_end(runs[self.high], self.metric) - low - self.by
 
 
 @dataclass(frozen=True)
@@ -119,39 +116,6 @@ class Above(Check):
         start, end = max(one[0][0], other[0][0]), min(one[0][-1], other[0][-1])
         grid = np.linspace(start, end, 200)
         return float(np.mean(np.interp(grid, *one) - np.interp(grid, *other))) - self.by
-
-
-@dataclass(frozen=True)
-class Sooner(Check):
-    """log₂ of how many times sooner `first` reaches a level of the metric than `second`, less log₂ of `times`.
-
-    The level is `share` of the way from where `second` starts to its best row. A run that never reaches it counts as
-    if it did so at twice its length.
-    """
-
-    metric: str
-    first: str
-    second: str
-    axis: str
-    share: float = 0.9
-    times: float = 1.0
-    rising: bool = True
-
-    def curves(self) -> tuple[str, ...]:
-        return self.first, self.second
-
-    def __call__(self, runs: Records) -> float:
-        sign = 1.0 if self.rising else -1.0
-        values = sign * column(runs[self.second], self.metric)
-        level = values[0] + self.share * (values.max() - values[0])
-
-        def reached(run: Run) -> float:
-            above = np.flatnonzero(sign * column(run, self.metric) >= level)
-            where = [position(row, self.axis) for row in run.rows]
-            least = where[1] / 2 if len(where) > 1 else 1.0  # the start has no logarithm
-            return max(where[above[0]], least) if len(above) else 2 * where[-1]
-
-        return math.log2(reached(runs[self.second]) / reached(runs[self.first])) - math.log2(self.times)
 
 
 @dataclass(frozen=True)

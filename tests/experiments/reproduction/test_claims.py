@@ -49,14 +49,6 @@ def planted(check, *, supports):
                 check.high: run(rising(0.5) + check.by + sign * 0.05, metric=name),
                 check.low: run(rising(0.5), metric=name),
             }
-        case claims.Sooner():
-            direction = 1.0 if check.rising else -1.0
-            fast, slow = 1.0, 2.0 * max(1.0, check.times)
-            first, second = (fast, slow) if supports else (slow, fast)
-            return {
-                check.first: run(direction * rising(0.9), axis=STEPS * first, metric=name),
-                check.second: run(direction * rising(0.9), axis=STEPS * second, metric=name),
-            }
         case claims.Diverges():
             direction = 1.0 if check.rising else -1.0
             values = direction * (rising(0.9)[::-1] if supports else rising(0.9))
@@ -138,15 +130,6 @@ def test_a_number_that_is_not_finite_decides_nothing():
 )
 def test_a_claim_of_several_parts(verdicts, expected):
     assert overall(verdicts) == expected
-
-
-def test_sooner_counts_a_run_that_never_arrives_at_twice_its_length():
-    check = claims.Sooner("m", "slow", "fast", "step")
-    fast, slow = run(rising(0.9)), run(np.full(21, 0.1))
-    reached = next(
-        at for at, value in zip(STEPS, rising(0.9), strict=True) if value >= 0.1 + 0.9 * (rising(0.9)[-1] - 0.1)
-    )
-    assert check({"slow": slow, "fast": fast}) == pytest.approx(math.log2(reached / 40))
 
 
 def test_above_reads_the_part_of_the_axis_that_both_cover():
