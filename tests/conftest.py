@@ -2,7 +2,11 @@
 
 import os
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported
+# before jax is imported
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The tests compile some thousand small programs, and that is most of their time: less than half of it without
+# optimization and fusion.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 import jax
 import jax.numpy as jnp
