@@ -18,6 +18,11 @@ app = typer.Typer(
 )
 
 Task = Annotated[str, typer.Argument(help="A task's name; see `bilevel list`.")]
+Checkpoint = Annotated[
+    pathlib.Path | None,
+    typer.Option(help="Keep the work there while it goes: the same command goes on from it, whatever cut it off."),
+]
+_GO_ON = "{} keeps what was done; the same command goes on from there."
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")]
 
 
@@ -28,14 +33,22 @@ def _console() -> Any:
     return Console(highlight=False, width=None if fits else 100)
 
 
+def _one_device_a_core() -> None:
+    """Of CPUs; before JAX looks at its devices."""
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+
+
 @contextlib.contextmanager
 def _readable_errors() -> Iterator[None]:
     """What the package says about bad input, in one line and with exit code 2."""
+    from bilevel.checkpoint import CheckpointError
     from bilevel.datasets import DatasetError
 
     try:
         yield
-    except (ValueError, TypeError, OSError, DatasetError) as error:
+    except (ValueError, TypeError, OSError, DatasetError, CheckpointError) as error:
         typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None
 
@@ -77,6 +90,7 @@ def run(
     out: Annotated[
         pathlib.Path | None, typer.Option(help="Write history.csv, summary.json and solution.npz there.")
     ] = None,
+    checkpoint: Checkpoint = None,
 ) -> None:
     """Run one solver on a task. --set takes the solver's settings and the task's arguments."""
     from bilevel.experiments import compare, records, settings, tables
@@ -92,7 +106,7 @@ def run(
         if out is not None:
             records.make_directory(out)
         try:
-            solution = compare.run(built, chosen, seed=seed, steps=steps, progress=None)
+            solution = compare.run(built, chosen, seed=seed, steps=steps, progress=None, checkpoint=checkpoint)
         except KeyboardInterrupt as interruption:
             if not hasattr(interruption, "solution"):
                 raise
@@ -107,6 +121,8 @@ def run(
         console.print(f"Written to {out}: history.csv, summary.json, solution.npz", soft_wrap=True)
     if record.message:
         typer.echo(f"{record.result}: {record.message}", err=True)
+        if record.result == "interrupted" and checkpoint is not None:
+            typer.echo(_GO_ON.format(checkpoint), err=True)
         raise typer.Exit(130 if record.result == "interrupted" else 1)
 
 
@@ -117,6 +133,10 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, help="How often split, noise and run are drawn anew.")] = 10,
     steps: Annotated[int | None, typer.Option(min=1, help="Outer steps of each; default: the settings'.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Instead of --steps: seconds of stepping for each run.")] = None,
+    untimed: Annotated[
+        bool, typer.Option("--untimed", help="All seeds of a solver at once, on all cores: time is not compared.")
+    ] = False,
+    checkpoint: Checkpoint = None,
     suggest: Annotated[bool, typer.Option("--suggest", help="Settings by bl.suggest, not from the table.")] = False,
     set_: Set = None,
     out: Annotated[pathlib.Path | None, typer.Option(help="Default: runs/compare-TASK.")] = None,
@@ -126,6 +146,8 @@ def compare(
 
     console = _console()
     out = pathlib.Path(f"runs/compare-{task}") if out is None else out
+    if untimed:
+        _one_device_a_core()
     with _readable_errors():
         comparison = compare.compare(
             task,
@@ -135,6 +157,8 @@ def compare(
             seconds=seconds,
             task_settings=settings.parse(set_ or ()),
             suggested=suggest,
+            untimed=untimed,
+            checkpoint=checkpoint,
             out=out,
             console=console,
         )
@@ -145,6 +169,8 @@ def compare(
     files = "results.csv, summary.json, curves.png" + (", suggestions.txt" if suggest else "")
     console.print(f"Written to {out}: {files}", soft_wrap=True)
     if comparison.interrupted:
+        advice = "Interrupted. With --checkpoint DIR, the same command goes on where it was cut off."
+        typer.echo(advice if checkpoint is None else _GO_ON.format(checkpoint), err=True)
         raise typer.Exit(130)
 
 
@@ -168,7 +194,45 @@ def reproduce(
     out = pathlib.Path(f"runs/reproduce-{scale}") if out is None else out
     with _readable_errors():
         chosen = list(ENTRIES) if all_ else list(ids or ())
-        outcomes = module.reproduce(chosen, scale=scale, out=out, resume=resume, console=console)
+        try:
+            outcomes = module.reproduce(chosen, scale=scale, out=out, resume=resume, console=console)
+        except KeyboardInterrupt:
+            typer.echo(f"Interrupted: {out} keeps what was done; with --resume the same command goes on.", err=True)
+            raise typer.Exit(130) from None
     console.print(f"Written to {out}: README.md with all entries, and a folder for each", soft_wrap=True)
     if any(outcome.trouble for outcome in outcomes):
         raise typer.Exit(1)
+
+
+@app.command()
+def clean(
+    table: Annotated[pathlib.Path, typer.Argument(help="CSV (also .gz) or Parquet.")],
+    label: Annotated[str, typer.Option(help="The column of the labels.")],
+    out: Annotated[pathlib.Path, typer.Option(help="A directory; files that it has are not overwritten.")],
+    trusted: Annotated[pathlib.Path | None, typer.Option(help="A table of rows whose labels are checked.")] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kind",
+            metavar="COLUMN=KIND",
+            help="Take a column as numeric, date, boolean, categorical, text, image or ignored; may be repeated.",
+        ),
+    ] = None,
+    hidden: Annotated[int | None, typer.Option(min=1, help="Learn with a hidden layer of this width.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is random.")] = 0,
+) -> None:
+    """Find the doubtful labels of a table: adds a weight, a rank and a proposed label to each row, and a report."""
+    from bilevel import tables
+
+    console = _console()
+    with _readable_errors():
+        kinds = tables.parse_kinds(kind or ())
+        cleaned = tables.clean_table(
+            table, label=label, out=out, trusted=trusted, kinds=kinds, hidden=hidden, seed=seed, console=console
+        )
+    for note in cleaned.notes:
+        console.print(f"Note: {note}", markup=False)
+    rows, other = len(cleaned.weights), len(cleaned.suspects)
+    console.print(f"Another label is proposed for {other:,} of {rows:,} rows.", soft_wrap=True)
+    files = ", ".join(sorted(cleaned.files.values()))
+    console.print(f"Written to {out}: {files}", markup=False, soft_wrap=True)

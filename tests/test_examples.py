@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import tempfile
 from pathlib import Path
 
 import jax
@@ -22,14 +23,28 @@ def example(name):
 
 def test_every_example_is_run_here():
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == {
+        "clean_a_table.py",
         "few_shot.py",
         "noisy_labels.py",
+        "own_network.py",
         "own_outer_loop.py",
     }
 
 
+def test_clean_a_table_finds_wrong_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert example("clean_a_table.py") > 0.9
+    assert {path.suffix for path in tmp_path.glob("*/*")} == {"", ".csv", ".png"}
+
+
 def test_noisy_labels_finds_wrong_ones():
     assert example("noisy_labels.py") > 0.9
+
+
+def test_own_networks_find_wrong_ones():
+    found = example("own_network.py")
+    assert set(found) == {"Equinox", "Flax NNX"}
+    assert min(wrong[:400].mean() for wrong in found.values()) > 0.9
 
 
 def test_own_outer_loop_lowers_the_validation_loss():
