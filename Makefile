@@ -24,7 +24,7 @@ lint: $(VENV)/.lint
 	$(BIN)/pyright
 
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --quiet --strict --site-dir runs/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir runs/site
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("bilevel needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'

@@ -166,7 +166,7 @@ def compare(
     console.print(tables.cost_table(comparison))
     for note in tables.notes(comparison):
         console.print(note, markup=False)
-    files = "results.csv, summary.json, curves.png" + (", suggestions.txt" if suggest else "")
+    files = "report.html, results.csv, summary.json, curves.png" + (", suggestions.txt" if suggest else "")
     console.print(f"Written to {out}: {files}", soft_wrap=True)
     if comparison.interrupted:
         advice = "Interrupted. With --checkpoint DIR, the same command goes on where it was cut off."

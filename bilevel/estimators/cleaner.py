@@ -90,8 +90,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
 
     - `estimator`: a scikit-learn classifier whose `fit` takes `sample_weight`; default
       `LogisticRegression(max_iter=1000)`.
-    - `solver`: a solver of this package, such as `bl.FSLA(...)`. Default: `bl.SOBA`, whose steps on y are half the
-      largest sure one (1 for a linear model, 0.1 for a network) and whose step on x is 0.1 a visit of a row.
+    - `solver`: a solver of this package, such as `bl.FSLA(...)`. Default: `bl.SOBA` with lower and adjoint steps of ½,
+      half the largest sure one for rows of mean square 1, and 0.1 · (rows in a batch) for x: 0.1 a visit of a row.
     - `hidden`: the width of a network's hidden layer; default: none, a linear model.
     - `penalty`: c is this over the number of rows.
     - `epochs`: of the weights. `batch_size`: rows in a step, all where there are fewer.
@@ -323,8 +323,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     ) -> _Learnt:
         """The bilevel part: weights of the n lower rows, judged on the upper ones."""
         length, size = len(lower["keep"]), min(self.batch_size, len(lower["keep"]))
-        step = cleaning.step_of(y) / 2
-        solver = self.solver
+        step, solver = cleaning.STEP / 2, self.solver
         if solver is None:
             solver = SOBA(upper_step=_VISIT * size * n / length, lower_step=step, adjoint_step=step)
         loss = cleaning.WeightedLoss(jnp.asarray(factor * self.penalty / n, jnp.float32))

@@ -200,16 +200,16 @@ class State(eqx.Module):
 
 
 class Tuner(eqx.Module):
-    """How: Newton's method below, to a decrement of `tolerance`, and a step of `rule` above.
+    """How: at most `newton_steps` of Newton below, to a decrement of `tolerance`, and a step of `rule` above.
 
-    `products` bounds the conjugate-gradient steps of a Newton step and of an adjoint.
+    A Newton step and an adjoint take at most `products` steps of conjugate gradient, to a residual of `precision`.
     """
 
     rule: AbstractStep
-    tolerance: Float[Array, ""]
-    newton_steps: int = eqx.field(static=True, default=20)
-    products: int = eqx.field(static=True, default=30)
-    precision: float = 1e-2
+    tolerance: Any
+    newton_steps: Any
+    products: int = eqx.field(static=True, default=10)
+    precision: Any = 0.1
 
     @property
     def linear(self) -> ConjugateGradient:

@@ -33,7 +33,9 @@ from bilevel.steps import Rule
 DECADES = range(2, -8, -1)  # of the common penalty, in units of the mean sum of squares of a feature
 WORSE = 2  # so many decades in a row that are not taken end the search
 RATE = 0.3  # Adam's, in units of log λ
-TOLERANCE = 1e-5  # of the folds' models, in nats a row; of the last fit a hundredth
+NEWTON = 20
+QUICK = 1
+TOLERANCE = 1e-4  # of the folds' models, in nats a row; of the last fit a hundredth
 
 LEAST = (256, 32, 4096)  # rows, features and entries of a sparse X that small tables are filled up to
 _DTYPE = np.float32
@@ -116,11 +118,12 @@ def tune(table: Table, groups: Int[np.ndarray, "_ _"], loss: Loss, *, folds: int
     """
     table, units = in_units(table, loss)
     problem, x, y = make_problem(compressed(table, loss), units, groups, loss, folds=folds, spread=spread)
-    tuner = Tuner(Rule(optax.adam, RATE), jnp.asarray(TOLERANCE, _DTYPE))
+    tuner = Tuner(Rule(optax.adam, RATE), jnp.asarray(TOLERANCE, _DTYPE), jnp.asarray(NEWTON))
     state = _search(problem, tuner, x, y, np.log(table.total) + 2 * np.log(units.size))
     history = []
     if steps:
-        state, history = _descend(problem, tuner, state, steps)
+        quick = eqx.tree_at(lambda tuner: tuner.newton_steps, tuner, jnp.asarray(QUICK))
+        state, history = _descend(problem, quick, state, steps)
         unit = 2 * units.target_divisor**2 if loss is penalties.SQUARED else 1.0  # ½ of the squared error, in its units
         history = [row | {"held-out loss": unit * row["held-out loss"]} for row in history]
     w, b = _fit(problem, tuner, state, units)

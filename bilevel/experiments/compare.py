@@ -116,7 +116,7 @@ def compare(
       `seconds` are then those of all, divided by their number.
     - `checkpoint`: a directory where each run is kept when it has finished and, if it is of a number of steps and not
       `untimed`, while it goes. The same comparison takes them from there; another one may use the directory too.
-    - `out`: a directory for `results.csv`, `summary.json` and `curves.png`.
+    - `out`: a directory for `report.html`, `results.csv`, `summary.json` and `curves.png`.
     - `console`: a `rich` console that shows the progress; None is silent.
 
     A run that fails is recorded as such and the others go on. Ctrl-C ends the comparison: what has finished
@@ -154,6 +154,7 @@ def compare(
         seeds=seeds,
         budget=budget,
         suggestions=suggestions,
+        untimed=untimed,
     )
     try:
         with _progress(console, len(names) * len(seeds)) as show:

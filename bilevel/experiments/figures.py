@@ -35,7 +35,7 @@ def curves(comparison: Comparison) -> Figure:
     """The score against oracle calls and against seconds: mean over seeds, and a band of one standard error."""
     figure = Figure(figsize=(12, 5 + 0.25 * (len(comparison.solvers) // len(COLOURS))), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    log = _needs_log(comparison, _calls) or _needs_log(comparison, _seconds)
+    log = needs_log(comparison, _calls) or needs_log(comparison, _seconds)
     _panel(left, comparison, _calls, log)
     _panel(right, comparison, _seconds, log)
     left.set_xlabel("oracle calls: gradients and products, in samples")
@@ -43,7 +43,8 @@ def curves(comparison: Comparison) -> Figure:
     if not log:
         left.xaxis.set_major_formatter(EngFormatter(sep=""))
     left.set_ylabel(comparison.score)
-    _limits(left, comparison)
+    if (limits := score_range(comparison)) is not None:
+        left.set_ylim(*limits)
     _reference_lines(left, comparison, labelled=False)
     _reference_lines(right, comparison, labelled=True)
     handles, labels = left.get_legend_handles_labels()
@@ -62,20 +63,20 @@ def _short_arguments(comparison: Comparison) -> str:
     return "".join(f", {name} {comparison.arguments[name]}" for name in shown)
 
 
-def _plotted(comparison: Comparison, solver: str) -> list[Run]:
+def plotted(comparison: Comparison, solver: str) -> list[Run]:
     return [run for run in comparison.of(solver) if len(run.rows) > 1]
 
 
-def _needs_log(comparison: Comparison, position: Position) -> bool:
+def needs_log(comparison: Comparison, position: Position) -> bool:
     """Whether the solvers end too far apart for one linear axis."""
-    ends = [position(run.rows[-1]) for name in comparison.solvers for run in _plotted(comparison, name)]
+    ends = [position(run.rows[-1]) for name in comparison.solvers for run in plotted(comparison, name)]
     return bool(ends) and max(ends) > LOG_FROM * min(ends)
 
 
 def _panel(axes: Axes, comparison: Comparison, position: Position, log: bool) -> None:
     crowded = len(comparison.solvers) > len(COLOURS)
     for i, name in enumerate(comparison.solvers):
-        runs = _plotted(comparison, name)
+        runs = plotted(comparison, name)
         if not runs:
             continue
         where, mean, error = mean_curve(runs, position, comparison.score)
@@ -121,16 +122,16 @@ def mean_curve(runs: Sequence[Run], position: Position, score: str) -> tuple[np.
     return where, np.mean(values, axis=0), error
 
 
-def _limits(axes: Axes, comparison: Comparison) -> None:
-    """Leave the first steep rise out of sight where it would flatten all that matters."""
+def score_range(comparison: Comparison) -> tuple[float, float] | None:
+    """What to show of the score: not the first steep rise where it would flatten all that matters."""
     levels = [float(np.mean(list(scores.values()))) for scores in comparison.references.values()]
     ends = [run.rows[-1][comparison.score] for name in comparison.solvers for run in comparison.of(name)]
     levels += [end for end in ends if math.isfinite(end)]
     if not comparison.references or not ends:
-        return
+        return None
     low, high = min(levels), max(levels)
     space = max(high - low, 1e-3)
-    axes.set_ylim(low - 0.35 * space, high + 0.1 * space)
+    return low - 0.35 * space, high + 0.1 * space
 
 
 def _reference_lines(axes: Axes, comparison: Comparison, *, labelled: bool) -> None:

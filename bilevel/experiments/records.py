@@ -18,7 +18,7 @@ import numpy as np
 
 from bilevel.experiments.references import ATTAINABLE, CEILING
 from bilevel.oracles import Tally
-from bilevel.solution import RESERVED, RESULTS, Solution
+from bilevel.solution import RESERVED, RESULTS, Solution, name_of
 from bilevel.suggest import Suggestion
 
 LEAST_MARGIN = 2.0  # standard errors above the best attainable reference
@@ -28,11 +28,6 @@ RULE = (
     f"beats: a margin of at least {LEAST_MARGIN:g} standard errors over at least {LEAST_SEEDS} seeds and, where it is "
     f"measured, AUROC >= {LEAST_AUROC}"
 )
-
-_RESULT_NAMES = {
-    RESULTS[getattr(RESULTS, name)]: name
-    for name in ("successful", "target_reached", "stopped", "nonfinite", "not_convex", "interrupted")
-}
 
 
 @dataclasses.dataclass
@@ -53,7 +48,7 @@ class Run:
     def of(cls, solver: str, seed: int, solution: Solution) -> "Run":
         advice = RESULTS[solution.result]
         message = "" if solution.result == RESULTS.successful else f"after step {solution.stats['steps']}: {advice}"
-        return cls(solver, seed, _RESULT_NAMES[advice], message, solution.history.rows, solution.stats)
+        return cls(solver, seed, name_of(solution.result), message, solution.history.rows, solution.stats)
 
     @property
     def counts(self) -> bool:
@@ -66,7 +61,7 @@ class Comparison:
     """Solvers on the same seeds of one task.
 
     `solvers` holds each one's settings, `budget` what it was given, `references` a score per row and seed,
-    `suggestions` where the settings come from if not from the table.
+    `suggestions` where the settings come from if not from the table, `untimed` whether all seeds ran at once.
     """
 
     task: str
@@ -79,6 +74,7 @@ class Comparison:
     references: dict[str, dict[int, float]] = dataclasses.field(default_factory=dict)
     interrupted: bool = False
     suggestions: dict[str, Suggestion] = dataclasses.field(default_factory=dict)
+    untimed: bool = False
 
     def of(self, solver: str) -> list[Run]:
         """The solver's runs that count."""
@@ -277,9 +273,10 @@ def make_directory(out: str | pathlib.Path) -> pathlib.Path:
 
 
 def write(comparison: Comparison, out: str | pathlib.Path) -> pathlib.Path:
-    """Write `results.csv` (a line per solver, seed and history row), `summary.json`, `curves.png`, and, where settings
-    were suggested, `suggestions.txt`."""
+    """Write `results.csv` (a line per solver, seed and history row), `summary.json`, `curves.png`, `report.html`, and,
+    where settings were suggested, `suggestions.txt`."""
     from bilevel.experiments.figures import curves
+    from bilevel.experiments.report import report
 
     out = make_directory(out)
     write_csv(
@@ -291,6 +288,7 @@ def write(comparison: Comparison, out: str | pathlib.Path) -> pathlib.Path:
         text = "\n\n".join(f"{name}: {found}" for name, found in comparison.suggestions.items())
         (out / "suggestions.txt").write_text(text + "\n", encoding="utf-8")
     curves(comparison).savefig(out / "curves.png", dpi=150)
+    (out / "report.html").write_text(report(comparison), encoding="utf-8")
     return out
 
 

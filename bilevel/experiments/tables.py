@@ -3,6 +3,7 @@
 import inspect
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -50,11 +51,11 @@ def large(value: float) -> str:
     return f"{value:.0f}"
 
 
-def results_table(comparison: Comparison) -> Table:
-    """The metrics at the end, and the verdict."""
+def results_table(comparison: Comparison, metrics: Sequence[str] | None = None) -> Table:
+    """The metrics at the end (default: those for which a line has room), and the verdict."""
     seeds = len(comparison.seeds)
     title = f"{comparison.task}: at the end, mean ± standard error over {seeds} seed{'s' if seeds > 1 else ''}"
-    metrics = [name for name in comparison.metrics if name not in _IN_THE_FILES_ALONE]
+    metrics = metrics or [name for name in comparison.metrics if name not in _IN_THE_FILES_ALONE]
     judged = [] if comparison.best_reference is None else ["margin"]
     width = len(metrics) + len(judged) + 1
     table = plain_table(title, "solver", *metrics, *judged, "verdict" if judged else "remarks", left=(0, width))

@@ -23,7 +23,7 @@ def ran(tmp_path_factory):
 
 
 def made_up():
-    """Mean accuracies of 0.91 and 0.96 at the end; fsla takes ten times the calls of soba. Neither has run."""
+    """Mean accuracies of 0.91 and 0.96 at the end; fsla takes a hundred times the calls of soba. Neither has run."""
     seeds = [0, 1, 2]
 
     def record(solver, seed, end, calls, steps=(0, 5, 10)):
@@ -34,7 +34,7 @@ def made_up():
         stats = {"steps": 10, "compile_seconds": 1.0, "run_seconds": 1.0, **dict.fromkeys("FGHJ", 10 * calls)}
         return Run(solver, seed, "successful", "", rows, stats)
 
-    runs = [record("soba", seed, 0.9, 1) for seed in seeds] + [record("fsla", seed, 0.95, 10) for seed in seeds]
+    runs = [record("soba", seed, 0.9, 1) for seed in seeds] + [record("fsla", seed, 0.95, 100) for seed in seeds]
     return Comparison(
         task="cleaning",
         arguments={"dataset": "</script><b>digits"},
@@ -68,6 +68,9 @@ def test_the_command_leaves_out_what_is_the_default(monkeypatch, ran):
     assert "--steps" not in command(comparison)
     monkeypatch.setattr(comparison, "budget", {"seconds": 0.5})
     assert "--seconds 0.5" in command(comparison)
+    assert "--untimed" not in command(comparison)
+    monkeypatch.setattr(comparison, "untimed", True)
+    assert "--untimed" in command(comparison)
     settings["soba"].task = {"source": "blocks"}  # the user gave the default, against the solver's settings
     monkeypatch.setitem(comparison.solvers["soba"], "source", "rows")
     assert command(comparison).endswith("--set dim_x=2 --set dim_y=2 --set source=rows")
@@ -98,7 +101,7 @@ def test_what_could_not_run_is_said_and_not_drawn(ran):
     page = report(Comparison("quadratic", {}, comparison.score, comparison.solvers, [0], comparison.budget, broken))
     assert "&lt;no&gt;" in page and "it is NaN" in page
     assert '"name": "soba"' not in page and '"name": "aid"' in page
-    assert ": NaN" not in page.partition("const data")[2]
+    assert "NaN" not in page.partition("const data = ")[2].partition("\n")[0]
 
 
 def _ended(comparison):
@@ -135,22 +138,29 @@ def test_the_page_works_in_a_browser_without_a_network(browser, tmp_path):
     browser.get_log("performance")
     browser.get(page.as_uri())
 
-    def column(i):
-        rows = browser.find_elements(By.CSS_SELECTOR, "table.sortable:first-of-type tbody tr")
-        return [row.find_elements(By.TAG_NAME, "td")[i].text for row in rows[:3]]
+    results, cost = browser.find_elements(By.CSS_SELECTOR, "table.sortable")
 
-    assert column(0) == ["soba", "fsla", "trusted alone"]
-    header = browser.find_elements(By.CSS_SELECTOR, "table.sortable th")[1]
-    assert header.text == "accuracy"
-    header.click()
-    assert column(0) == ["trusted alone", "soba", "fsla"]
-    header.click()
-    assert column(0) == ["fsla", "soba", "trusted alone"]
-    assert column(1)[0] == "0.960 ± 0.006"
-    margin = browser.find_elements(By.CSS_SELECTOR, "table.sortable th")[2]
-    for _ in range(2):  # what is empty stays last
-        margin.click()
-        assert column(2)[2] == ""
+    def click(table, name):
+        headers = table.find_elements(By.TAG_NAME, "th")
+        next(header for header in headers if header.text.rstrip(" ▲▼") == name).click()
+
+    def column(table, i):
+        return [
+            row.find_elements(By.TAG_NAME, "td")[i].text for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")
+        ]
+
+    assert column(results, 0) == ["soba", "fsla", "trusted alone"]
+    click(results, "accuracy")
+    assert column(results, 0) == ["trusted alone", "soba", "fsla"]
+    for _ in range(2):  # what is empty goes last, whichever way
+        click(results, "margin")
+        assert column(results, 2)[2] == ""
+    click(results, "accuracy")
+    click(results, "accuracy")
+    assert column(results, 0) == ["fsla", "soba", "trusted alone"]
+    assert column(results, 1)[0] == "0.960 ± 0.006"
+    click(cost, "F")
+    assert column(cost, 2) == ["10", "1k"]
 
     def shown():
         axis = browser.find_element(By.CSS_SELECTOR, "#chart .xtitle").text
@@ -161,12 +171,19 @@ def test_the_page_works_in_a_browser_without_a_network(browser, tmp_path):
     assert [option.text for option in select.options] == list(AXES)
     assert shown() == ("steps", {"soba": (3, 10), "fsla": (3, 10)}, False)
     select.select_by_visible_text("oracle calls, in samples")
-    assert shown() == ("oracle calls, in samples", {"soba": (2, 40), "fsla": (2, 400)}, True)  # no 0 on a log axis
+    assert shown() == ("oracle calls, in samples", {"soba": (2, 40), "fsla": (2, 4000)}, True)  # no 0 on a log axis
     browser.find_element(By.ID, "log").click()
-    assert shown()[1:] == ({"soba": (3, 40), "fsla": (3, 400)}, False)
+    assert shown()[1:] == ({"soba": (3, 40), "fsla": (3, 4000)}, False)
+
+    lines = browser.execute_script("return chart.data.map(t => t.name)")
+    point = {"curveNumber": lines.index("fsla"), "pointNumber": 2}
+    browser.execute_script("Plotly.Fx.hover('chart', [arguments[0]])", point)
+    hover = browser.find_element(By.CSS_SELECTOR, "#chart .hoverlayer").text
+    assert all(part in hover for part in ("fsla", "0.9600 ± 0.0058", "4.000k")), hover
 
     assert browser.get_log("browser") == []
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     requests = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
     assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [page.as_uri()]
-    assert "</script><b>digits" in browser.find_element(By.TAG_NAME, "body").text  # escaped, not obeyed
+    text = browser.find_element(By.TAG_NAME, "body").text
+    assert text.count("</script><b>digits") == 2  # escaped and not obeyed, in the command and in the arguments
