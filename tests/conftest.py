@@ -29,6 +29,13 @@ settings.register_profile(
 settings.load_profile("bilevel")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_one_module():
+    """Without this a worker ends with some ten gigabytes of compiled programs."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """Float64 for the length of a test."""

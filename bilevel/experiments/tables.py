@@ -112,6 +112,8 @@ def notes(comparison: Comparison) -> list[str]:
         if run.message and run.result != "interrupted":
             seen.setdefault((run.solver, run.result), run)
     lines += [f"{run.solver}, seed {run.seed}: {run.message}" for run in seen.values()]
+    if comparison.untimed:
+        lines.append("The seeds of a solver ran at once: seconds are those of all, divided by their number.")
     lines.append("F, G: gradients of the upper and lower loss. H, J: products with ∇²_yy g and ∇²_xy g.")
     if comparison.best_reference is not None:
         lines.append(f"Margin: the paired difference to {comparison.best_reference!r}, seed by seed.")
