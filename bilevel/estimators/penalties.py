@@ -82,7 +82,7 @@ product.defvjp(_forward, _backward)
 
 
 class Loss(NamedTuple):
-    """The loss of each row under each of k models, (n, k), from scores (n, k, c) and targets (n, c).
+    """The loss of each row under each of k models, (n, k), from scores (n, k · c), model by model, and targets (n, c).
 
     `curvature`: about what its second derivative in one score is.
     """
@@ -91,16 +91,23 @@ class Loss(NamedTuple):
     curvature: float
 
 
-def _squared(scores: Float[Array, "n k c"], targets: Float[Array, "n c"]) -> Float[Array, "n k"]:
-    return jnp.sum((scores - targets[:, None, :]) ** 2, axis=-1) / 2
+def _squared(scores: Float[Array, "n kc"], targets: Float[Array, "n c"]) -> Float[Array, "n k"]:
+    if targets.shape[1] == 1:  # on a CPU, loops over a last axis of one entry take up to ten times as long
+        return (scores - targets) ** 2 / 2
+    return jnp.sum((_by_model(scores, targets) - targets[:, None, :]) ** 2, axis=-1) / 2
 
 
-def _binary(scores: Float[Array, "n k 1"], targets: Float[Array, "n 1"]) -> Float[Array, "n k"]:
-    return jax.nn.softplus(-scores * targets[:, None, :])[:, :, 0]
+def _binary(scores: Float[Array, "n k"], targets: Float[Array, "n 1"]) -> Float[Array, "n k"]:
+    return jax.nn.softplus(-scores * targets)
 
 
-def _multinomial(scores: Float[Array, "n k c"], targets: Float[Array, "n c"]) -> Float[Array, "n k"]:
-    return jax.nn.logsumexp(scores, axis=-1) - jnp.sum(scores * targets[:, None, :], axis=-1)
+def _multinomial(scores: Float[Array, "n kc"], targets: Float[Array, "n c"]) -> Float[Array, "n k"]:
+    by_model = _by_model(scores, targets)
+    return jax.nn.logsumexp(by_model, axis=-1) - jnp.sum(by_model * targets[:, None, :], axis=-1)
+
+
+def _by_model(scores: Float[Array, "n kc"], targets: Float[Array, "n c"]) -> Float[Array, "n k c"]:
+    return scores.reshape(len(scores), -1, targets.shape[1])
 
 
 SQUARED = Loss(_squared, 1.0)  # ½ ‖score − target‖²
@@ -109,11 +116,11 @@ MULTINOMIAL = Loss(_multinomial, 0.1)  # cross-entropy, the target a row of the 
 
 
 class Model(eqx.Module):
-    """The rows, and the linear models of all folds on them: scores X w_k + ones · b_k.
+    """The rows, and the linear models of all folds on them, side by side: scores X w + ones bᵀ.
 
     Their parameters y are in the units in which g has curvature one along each of them, w = u · scale(x): what
-    conjugate gradient needs, and a good start when x has moved. `groups` is (d, 1) or (1, c): the entry of x that the
-    penalty of w_jc is; `unit` is added to it, −2 log of what the column j of X was divided by.
+    conjugate gradient needs, and a good start when x has moved. `groups` is (d, 1) or (1, k · c): the entry of x that
+    is log λ of a weight; `unit` is added to it, −2 log of what the column j of X was divided by.
     """
 
     X: Dense | Sparse
@@ -128,24 +135,18 @@ class Model(eqx.Module):
         """λ_jc, of a w in the units of X."""
         return jnp.exp(jnp.clip(x[self.groups] + self.unit, -_LARGEST, _LARGEST))
 
-    def weights(self, x: Float[Array, " p"], y: PyTree[Array]) -> Float[Array, "d k c"]:
+    def weights(self, x: Float[Array, " p"], y: PyTree[Array]) -> Float[Array, "d kc"]:
         """w."""
-        return jax.lax.rsqrt(self.curvature + self.penalties(x))[:, None, :] * y["weights"]
+        return jax.lax.rsqrt(self.curvature + self.penalties(x)) * y["weights"]
 
-    def intercepts(self, y: PyTree[Array]) -> Float[Array, "k c"]:
+    def intercepts(self, y: PyTree[Array]) -> Float[Array, " kc"]:
         """b."""
         return jax.lax.rsqrt(self.curvature) * y["intercepts"]
 
     def losses(self, x: Float[Array, " p"], y: PyTree[Array]) -> Float[Array, "n k"]:
         """Of each row under each fold's model."""
-        d, k, c = y["weights"].shape
-        scores = product(self.X, self.weights(x, y).reshape(d, k * c)).reshape(-1, k, c)
-        return self.loss.value(scores + self.ones[:, None, None] * self.intercepts(y)[None], self.targets)
-
-    def start(self, folds: int) -> PyTree[Array]:
-        """y = 0."""
-        d, c, dtype = len(self.unit), self.targets.shape[1], self.targets.dtype
-        return {"weights": jnp.zeros((d, folds, c), dtype), "intercepts": jnp.zeros((folds, c), dtype)}
+        scores = product(self.X, self.weights(x, y)) + self.ones[:, None] * self.intercepts(y)[None, :]
+        return self.loss.value(scores, self.targets)
 
 
 class TrainingLoss(eqx.Module):
@@ -156,7 +157,7 @@ class TrainingLoss(eqx.Module):
     total: Float[Array, ""]
 
     def __call__(self, x: Float[Array, " p"], y: PyTree[Array], batch: None) -> Float[Scalar, ""]:
-        penalties, w = self.model.penalties(x)[:, None, :], self.model.weights(x, y)
+        penalties, w = self.model.penalties(x), self.model.weights(x, y)
         return (jnp.sum(self.weights * self.model.losses(x, y)) + jnp.sum(penalties * w**2) / 2) / self.total
 
 

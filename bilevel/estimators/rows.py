@@ -13,11 +13,13 @@ _LEAST_ROWS, _LEAST_WIDTH, _FREE_WIDTH = 256, 16, 64
 _RELATIVE = 1e-6  # a column that varies by less, against its mean, is constant up to rounding
 
 
-class DenseTable:
-    """Columns of mean zero and, where they vary, of variance one; then rows of mean square one.
+def _width(columns: int) -> int:
+    """Few columns are filled up to a power of two, by zeros, which change nothing."""
+    return columns if columns > _FREE_WIDTH else max(_LEAST_WIDTH, 2 ** (columns - 1).bit_length())
 
-    Few columns are filled up to a power of two by zeros, which change nothing.
-    """
+
+class DenseTable:
+    """Columns of mean zero and, where they vary, of variance one; then rows of mean square one."""
 
     def __init__(self, X: Float[np.ndarray, "n d"]):
         self.X = X
@@ -28,8 +30,7 @@ class DenseTable:
         deviation = np.sqrt(squares / len(X))
         varies = deviation > _RELATIVE * np.abs(self.mean)
         self.factor = np.where(varies, 1 / np.where(varies, deviation, 1.0), 0.0) / np.sqrt(max(1, varies.sum()))
-        width = X.shape[1]
-        self.width = width if width > _FREE_WIDTH else max(_LEAST_WIDTH, 2 ** (width - 1).bit_length())
+        self.width = _width(X.shape[1])
 
     def take(self, indices: Int[np.ndarray, " n"], length: int, X: Any = None) -> dict[str, Float32[np.ndarray, "m d"]]:
         """These rows of the table, or of another one with its columns, and zeros up to the length."""
@@ -47,10 +48,10 @@ class SparseTable:
     """
 
     def __init__(self, X: Any):
-        self.X, self.width = X, X.shape[1]
+        self.X, self.width = X, _width(X.shape[1])
         self.factor = 1 / np.sqrt(max((X.data.astype(float) ** 2).sum() / X.shape[0], np.finfo(np.float32).tiny))
-        self.entries = int(np.clip(np.diff(X.indptr).max(), 1, ENTRIES))
-        self.entries = min(ENTRIES, 2 ** (self.entries - 1).bit_length())
+        fullest = int(np.diff(X.indptr).max())
+        self.entries = min(ENTRIES, 2 ** max(0, fullest - 1).bit_length())
 
     def take(self, indices: Int[np.ndarray, " n"], length: int, X: Any = None) -> dict[str, np.ndarray]:
         columns, values, _ = padded((self.X if X is None else X)[indices], self.entries)

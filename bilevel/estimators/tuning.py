@@ -31,11 +31,9 @@ from bilevel.problem import Level, Problem
 from bilevel.steps import Rule
 
 DECADES = range(2, -8, -1)  # of the common penalty, in units of the mean sum of squares of a feature
-WORSE = 2  # so many decades in a row that are not taken end the search
 RATE = 0.3  # Adam's, in units of log λ
-NEWTON = 20
-QUICK = 1
-TOLERANCE = 1e-4  # of the folds' models, in nats a row; of the last fit a hundredth
+TOLERANCE = 1e-4  # of the Newton decrement of all folds together, in nats a row; of the last fit a tenth
+NEWTON_STEPS = 20  # at most, for a common penalty and the last fit; within the tuning one follows x
 
 LEAST = (256, 32, 4096)  # rows, features and entries of a sparse X that small tables are filled up to
 _DTYPE = np.float32
@@ -109,20 +107,21 @@ def tune(table: Table, groups: Int[np.ndarray, "_ _"], loss: Loss, *, folds: int
     """Penalties that the held-out rows prefer, and the model with them on all rows.
 
     1. One common penalty: decades of the mean sum of squares of a feature, from strong to weak. A weaker one is taken
-       where all held-out rows together are more probable by a nat, and the search ends after two that are not.
-    2. From there `steps` steps of Adam along the hypergradient, in each of which all folds are trained anew from their
-       last models. Of all x on the way, the one of the least objective.
+       where all held-out rows together are more probable by a nat. The first that is not ends the search, but not
+       before the third: the first two may be too strong for anything to show.
+    2. From there `steps` steps of Adam along the hypergradient. In each, a Newton step of all folds follows x, and the
+       adjoint goes on from the last. Of all x on the way, the one of the least objective.
     3. All rows are trained on with these penalties.
 
     `groups`: the number of the penalty of each w_jc, (d, 1) or (1, c).
     """
     table, units = in_units(table, loss)
     problem, x, y = make_problem(compressed(table, loss), units, groups, loss, folds=folds, spread=spread)
-    tuner = Tuner(Rule(optax.adam, RATE), jnp.asarray(TOLERANCE, _DTYPE), jnp.asarray(NEWTON))
+    tuner = Tuner(Rule(optax.adam, RATE), jnp.asarray(TOLERANCE, _DTYPE), jnp.asarray(NEWTON_STEPS))
     state = _search(problem, tuner, x, y, np.log(table.total) + 2 * np.log(units.size))
     history = []
     if steps:
-        quick = eqx.tree_at(lambda tuner: tuner.newton_steps, tuner, jnp.asarray(QUICK))
+        quick = eqx.tree_at(lambda tuner: tuner.newton_steps, tuner, jnp.asarray(1))
         state, history = _descend(problem, quick, state, steps)
         unit = 2 * units.target_divisor**2 if loss is penalties.SQUARED else 1.0  # ½ of the squared error, in its units
         history = [row | {"held-out loss": unit * row["held-out loss"]} for row in history]
@@ -132,16 +131,14 @@ def tune(table: Table, groups: Int[np.ndarray, "_ _"], loss: Loss, *, folds: int
 
 def _search(problem: Problem, tuner: Tuner, x: Array, y: Any, unit: float) -> State:
     """The best common penalty, and the models of the folds with it."""
-    best, worse, nat = None, 0, 1 / float(problem.upper.loss.total)
-    for decade in DECADES:
+    best, taken, nat = None, 0, 1 / float(problem.upper.loss.total)
+    for tried, decade in enumerate(DECADES):
         state = tuner.begin(problem, jnp.full_like(x, unit + decade * np.log(10)), y)
         state = advance(problem, tuner, state, jnp.asarray(0), jnp.asarray(False))
         y = state.y
         if best is None or state.objective < best.objective - nat:
-            best, worse = state, 0
-        else:
-            worse += 1
-        if worse == WORSE:
+            best, taken = state, tried
+        elif taken or tried == 2:
             break
     assert best is not None
     return best
@@ -163,12 +160,13 @@ def _fit(problem: Problem, tuner: Tuner, state: State, units: Units) -> tuple[np
     and their mean is taken."""
     weights = problem.lower.loss.weights + problem.upper.loss.weights
     problem = eqx.tree_at(lambda problem: problem.lower.loss.weights, problem, weights)
-    tuner = eqx.tree_at(lambda tuner: tuner.tolerance, tuner, tuner.tolerance / 100)
+    tuner = eqx.tree_at(lambda tuner: tuner.tolerance, tuner, tuner.tolerance / 10)
     state = advance(problem, tuner, state, jnp.asarray(0), jnp.asarray(False))
     model = problem.lower.loss.model
-    w = np.asarray(model.weights(state.x, state.y), float).mean(axis=1)[: len(units.divisor)].T
-    w = w * (units.target_divisor / units.divisor)[None, :]
-    b = np.asarray(model.intercepts(state.y), float).mean(axis=0) * units.target_divisor
+    c = len(units.target_centre)
+    w = np.asarray(model.weights(state.x, state.y), float)[: len(units.divisor)]
+    w = w.reshape(len(w), -1, c).mean(axis=1).T * (units.target_divisor / units.divisor)[None, :]
+    b = np.asarray(model.intercepts(state.y), float).reshape(-1, c).mean(axis=0) * units.target_divisor
     return w, b + units.target_centre - w @ units.centre
 
 
@@ -247,6 +245,8 @@ def make_problem(
     )  # one at least to which no feature belongs, for those that fill up the shape
     if len(groups) == table.X.shape[1]:
         groups = np.pad(groups, ((0, width - len(groups)), (0, 0)), constant_values=count)
+    else:
+        groups = np.tile(groups, (1, folds))
 
     def filled(array: np.ndarray, size: int) -> Array:
         return jnp.asarray(np.pad(array, [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1)).astype(dtype))
@@ -265,7 +265,9 @@ def make_problem(
     real, scale = filled(np.ones(count), entries), jnp.asarray(spread, dtype)
     upper = HeldOutLoss(model, held_out, jnp.asarray(table.held_out, dtype), scale, real)
     lower = TrainingLoss(model, training, jnp.asarray(table.total, dtype))
-    return Problem(Level(upper), Level(lower)), jnp.zeros(entries, dtype), model.start(folds)
+    columns = folds * table.targets.shape[1]
+    y = {"weights": jnp.zeros((width, columns), dtype), "intercepts": jnp.zeros(columns, dtype)}
+    return Problem(Level(upper), Level(lower)), jnp.zeros(entries, dtype), y
 
 
 def _product(X: Any, rows: int, width: int, dtype: Any) -> Dense | Sparse:

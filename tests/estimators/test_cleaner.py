@@ -1,0 +1,281 @@
+"""LabelCleaner: what it finds, what it cannot, and what it refuses."""
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.datasets import make_blobs
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+import bilevel as bl
+from bilevel.estimators import LabelCleaner, NoTrustedRowsWarning
+from bilevel.estimators.rows import DenseTable, SparseTable, labelled, length_for
+
+ALONE = pytest.mark.filterwarnings("ignore::bilevel.estimators.NoTrustedRowsWarning")
+N, TRUSTED, CLASSES = 240, 30, 3
+
+
+class Table:
+    """Three overlapping classes, some of whose labels are wrong, and trusted rows."""
+
+    def __init__(self, rate=0.3, kind="next", seed=0, n=N):
+        rng = np.random.default_rng(seed)
+        X, labels = make_blobs(n + TRUSTED, 5, centers=CLASSES, cluster_std=3.0, random_state=seed)
+        self.X, self.X_trusted, self.true, self.y_trusted = X[TRUSTED:], X[:TRUSTED], labels[TRUSTED:], labels[:TRUSTED]
+        other = (self.true + 1) % CLASSES if kind == "next" else rng.integers(CLASSES, size=n)
+        self.y = np.where(rng.random(n) < rate, other, self.true)
+        self.wrong = self.y != self.true
+
+    def auroc(self, cleaner):
+        return roc_auc_score(self.wrong, -cleaner.sample_weight_)
+
+    def cleaned(self, **settings):
+        return LabelCleaner(random_state=0, **settings).fit(self.X, self.y, self.X_trusted, self.y_trusted)
+
+
+@pytest.fixture(scope="module")
+def table():
+    return Table()
+
+
+@pytest.fixture(scope="module")
+def cleaner(table):
+    return table.cleaned()
+
+
+def test_finds_the_wrong_labels_and_proposes_the_right_ones(table, cleaner):
+    weights, suspects = cleaner.sample_weight_, cleaner.suspects_
+    assert table.auroc(cleaner) > 0.93
+    assert weights.shape == (N,) and weights.min() >= 0 and weights.max() <= 1
+    assert suspects.dtype.names == ("row", "label", "weight")
+    assert sorted(suspects["row"]) == list(range(N))
+    np.testing.assert_array_equal(suspects["weight"], weights[suspects["row"]])
+    assert (np.diff(suspects["weight"]) >= 0).all()
+    first = suspects[: table.wrong.sum()]
+    assert (first["label"] == table.true[first["row"]]).mean() > 0.9
+    plain = LogisticRegression(max_iter=1000).fit(table.X, table.y)
+    assert cleaner.score(table.X, table.true) > plain.score(table.X, table.true)
+    expected = np.array([[0.7, 0.3, 0], [0, 0.7, 0.3], [0.3, 0, 0.7]])
+    np.testing.assert_allclose(cleaner.confusion_, expected, atol=0.2)
+    assert cleaner.history_.columns[-2:] == ["upper loss", "mean weight"] and len(cleaner.history_) == 6
+
+
+def test_trusted_rows_find_what_most_labels_deny():
+    table = Table(rate=0.7)
+    assert table.auroc(table.cleaned()) > 0.93
+    with pytest.warns(NoTrustedRowsWarning, match="looks like truth"):
+        alone = LabelCleaner(random_state=0).fit(table.X, table.y)
+    assert table.auroc(alone) < 0.5
+
+
+def test_scattered_errors_are_found_without_trusted_rows(compiled):
+    """Folds of 81 and 80 rows, in one program."""
+    table = Table(rate=0.4, kind="redrawn", n=241)
+    with pytest.warns(NoTrustedRowsWarning):
+        cleaner = LabelCleaner(folds=3, batch_size=100, random_state=0).fit(table.X, table.y)
+    assert table.auroc(cleaner) > 0.9
+    assert sorted(set(cleaner.history_["fold"])) == [0, 1, 2]
+    assert compiled.count("jit(advance)") == 1
+
+
+@ALONE
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_second_fit_of_a_shape_compiles_nothing(compiled, trusted):
+    def fit(table, seed, **settings):
+        rows = (table.X_trusted, table.y_trusted) if trusted else ()
+        LabelCleaner(random_state=seed, folds=2, epochs=3, **settings).fit(table.X, table.y, *rows)
+
+    fit(Table(), 0)
+    del compiled[:]
+    fit(Table(seed=3, n=230), 5, penalty=0.5)  # filled up to one shape
+    assert compiled == []
+    jax.jit(lambda number: number + 1)(1.0)
+    assert compiled  # the counter counts
+
+
+@ALONE
+def test_depends_on_random_state_alone(table):
+    first, again, other = (
+        LabelCleaner(random_state=seed, epochs=3).fit(table.X, table.y).sample_weight_ for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_units_and_constant_columns_do_not_matter(table, cleaner):
+    def other(X):
+        return np.hstack([X * [1e-3, 1, 1e4, 1, 1] + [1e3, 0, 0, 0, 5], np.full((len(X), 2), 1e6)])
+
+    found = LabelCleaner(random_state=0).fit(other(table.X), table.y, other(table.X_trusted), table.y_trusted)
+    np.testing.assert_allclose(found.sample_weight_, cleaner.sample_weight_, atol=2e-3)
+
+
+def test_names_strings_and_pandas(table, cleaner):
+    names, columns = np.array(["ant", "bee", "cat"]), list("abcde")
+    X, X_trusted = (pd.DataFrame(part, columns=columns) for part in (table.X, table.X_trusted))
+    named = LabelCleaner(random_state=0).fit(X, pd.Series(names[table.y]), X_trusted, names[table.y_trusted])
+    np.testing.assert_array_equal(named.sample_weight_, cleaner.sample_weight_)
+    np.testing.assert_array_equal(named.suspects_["label"], names[cleaner.suspects_["label"]])
+    assert named.feature_names_in_.tolist() == columns and set(named.predict(X)) <= set(names)
+    np.testing.assert_array_equal(named.predict_proba(X), named.estimator_.predict_proba(table.X))
+    with pytest.raises(ValueError, match="feature names"):
+        clone(named).fit(X, names[table.y], X_trusted[columns[::-1]], names[table.y_trusted])
+
+
+@ALONE
+def test_in_pipelines_and_grids(table):
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), LabelCleaner(epochs=2, folds=2, random_state=0)),
+        {"labelcleaner__estimator__C": [0.1, 1.0], "labelcleaner__estimator": [LogisticRegression(max_iter=1000)]},
+        cv=2,
+    ).fit(table.X, table.y)
+    assert search.best_estimator_[-1].estimator_.C in (0.1, 1.0)
+    assert search.score(table.X, table.true) > 0.7
+
+
+class Recorder(ClassifierMixin, BaseEstimator):
+    def fit(self, X, y, sample_weight=None):
+        self.seen_ = X, y, sample_weight
+        self.classes_ = np.unique(y)
+        return self
+
+
+def test_the_estimator_gets_all_rows_and_trusted_ones_with_weight_one(table):
+    given = Recorder()
+    fitted = LabelCleaner(given, epochs=1).fit(
+        table.X.astype(np.float32), table.y, table.X_trusted.astype(np.float32), table.y_trusted
+    )
+    X, y, weights = fitted.estimator_.seen_
+    assert not hasattr(given, "seen_") and X.shape == (N + TRUSTED, 5) and X.dtype == np.float32
+    np.testing.assert_array_equal(y[:N], table.y)
+    np.testing.assert_array_equal(weights[:N], fitted.sample_weight_)
+    np.testing.assert_array_equal(weights[N:], 1)
+    assert not hasattr(fitted, "predict_proba") and not hasattr(LabelCleaner(SVC()), "predict_proba")
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@ALONE
+def test_sparse_rows_are_never_made_dense(monkeypatch, trusted):
+    rng = np.random.default_rng(0)
+    X = scipy.sparse.random(290, 30_000, 0.0002, format="csr", random_state=0, dtype=np.float32)
+    true = rng.integers(2, size=290)
+    X = (
+        X + scipy.sparse.csr_matrix((np.ones(290), (np.arange(290), true + 2 * rng.integers(5, size=290))), X.shape)
+    ).tocsr()
+    y = np.where(np.arange(290) % 5 == 0, 1 - true, true)
+
+    def refuse(*_, **__):
+        raise MemoryError("made dense")
+
+    wrong = (y != true)[40:]
+    for kind in (scipy.sparse.csr_matrix, scipy.sparse.csr_array, scipy.sparse.csc_matrix, scipy.sparse.coo_matrix):
+        for method in ("toarray", "todense"):
+            monkeypatch.setattr(kind, method, refuse)
+    rows = (X[:40], true[:40]) if trusted else ()
+    cleaner = LabelCleaner(random_state=0, folds=2).fit(X[40:], y[40:], *rows)
+    monkeypatch.undo()  # the metric's own
+    assert roc_auc_score(wrong, -cleaner.sample_weight_) > 0.9
+    assert cleaner.score(X[40:], true[40:]) > 0.9
+
+
+def test_a_network_where_a_line_does_not_do():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 2))
+    true = (X.prod(axis=1) > 0).astype(int)
+    wrong = rng.random(500) < 0.3
+    y = np.where(wrong, 1 - true, true)
+    rows = X[100:], y[100:], X[:100], true[:100]
+    line, network = (LabelCleaner(hidden=hidden, random_state=0).fit(*rows) for hidden in (None, 16))
+    assert roc_auc_score(wrong[100:], -line.sample_weight_) < 0.7
+    assert roc_auc_score(wrong[100:], -network.sample_weight_) > 0.9
+
+
+def test_another_solver(table, cleaner):
+    solver = bl.FSLA(upper_step=1.0, lower_step=0.2, adjoint_step=0.2, storm_weight=0.3)
+    other = table.cleaned(solver=solver, epochs=10)
+    assert table.auroc(other) > 0.93
+    assert not np.array_equal(other.sample_weight_, cleaner.sample_weight_)
+    with pytest.raises(bl.SolveError, match="step sizes"):
+        table.cleaned(solver=bl.SOBA(1e6, 1e6, 1e6))
+
+
+@ALONE
+def test_rows_of_a_group_do_not_vouch_for_each_other():
+    """Each row is there ten times, and has nothing to do with any other: what its copies say is all there is."""
+    X, y, groups = (np.repeat(part, 10, axis=0) for part in (np.eye(16), np.arange(16) % 2, np.arange(16)))
+
+    def trust(groups):
+        return LabelCleaner(random_state=0, epochs=5).fit(X, y, groups=groups).sample_weight_.mean()
+
+    assert trust(None) > 0.9
+    assert trust(groups) < 0.6
+
+
+def test_tables_filled_up():
+    X = np.array([[1.0, 5, 0], [3, 5, 0], [5, 5, 6]])
+    dense = labelled(DenseTable(X), np.array([0, 1, 1]), np.array([2, 0]), 4)
+    standard = np.array([[1.2247, 0, 1.4142], [-1.2247, 0, -0.7071]]) / np.sqrt(2)  # a column says nothing
+    np.testing.assert_allclose(dense["features"][:2, :3], standard, atol=1e-4)
+    assert dense["features"].shape == (4, 16) and not dense["features"][2:].any()
+    assert dense["labels"].tolist() == [1, 0, 0, 0] and dense["keep"].tolist() == [2, 2, 0, 0]
+    sparse = labelled(SparseTable(scipy.sparse.csr_matrix(X)), np.array([0, 1, 1]), np.array([2, 0]), 3)
+    scale = np.sqrt((X**2).sum() / 3)
+    np.testing.assert_allclose(np.sort(sparse["values"][0])[-4:], np.array([0, 5, 5, 6]) / scale, rtol=1e-6)
+    assert [length_for(n) for n in (1, 256, 257, 10_000, 1_000_000)] == [256, 256, 512, 10_240, 1_048_576]
+
+
+ERRORS = {
+    "X_trusted: missing": {"X_trusted": None},
+    "y_trusted: missing": {"y_trusted": None},
+    "X_trusted: has 4 columns, but X has 5": {"X_trusted": np.ones((TRUSTED, 4))},
+    "X_trusted contains NaN": {"X_trusted": np.full((TRUSTED, 5), np.nan)},
+    "X contains NaN": {"X": np.full((N, 5), np.nan)},
+    "y_trusted: got 3 labels for the 30": {"y_trusted": [0, 1, 2]},
+    r"y_trusted: holds \[7\], which y does not": {"y_trusted": np.full(TRUSTED, 7)},
+    r"y_trusted: no row of \[1, 2\]": {"y_trusted": np.zeros(TRUSTED, int)},
+    "y: got one class": {"y": np.zeros(N, int)},
+    "Unknown label type": {"y": np.linspace(0, 1, N)},
+    "groups: they part folds": {"groups": np.zeros(N)},
+    "groups: got one group": {"groups": np.zeros(N), "X_trusted": None, "y_trusted": None},
+    "inconsistent numbers of samples": {"groups": np.zeros(3), "X_trusted": None, "y_trusted": None},
+}
+
+
+@pytest.mark.parametrize("message", ERRORS)
+def test_refuses_rows(table, message):
+    rows = dict(X=table.X, y=table.y, X_trusted=table.X_trusted, y_trusted=table.y_trusted) | ERRORS[message]
+    with pytest.raises(ValueError, match=message):
+        LabelCleaner().fit(**rows)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"estimator": KNeighborsClassifier()}, "estimator: fit of KNeighborsClassifier takes no sample_weight"),
+        ({"solver": "soba"}, "solver: got 'soba'"),
+        ({"penalty": 0.0}, "penalty"),
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 2.5}, "batch_size"),
+        ({"folds": 1}, "folds"),
+        ({"hidden": 0}, "hidden"),
+    ],
+)
+def test_refuses_settings(table, settings, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        LabelCleaner(**settings).fit(table.X, table.y)
+
+
+def test_the_start_alone_leaves_weights_where_they_were(table, cleaner):
+    """A solver that stands still: the learnt weights differ from the start's."""
+    still = table.cleaned(solver=bl.SOBA(1e-9, 1e-9, 1e-9), epochs=1)
+    assert table.auroc(still) > 0.93
+    assert np.abs(still.sample_weight_ - cleaner.sample_weight_).max() > 1e-3
+    assert jax.config.jax_enable_x64 is False

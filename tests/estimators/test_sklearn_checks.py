@@ -1,0 +1,31 @@
+"""scikit-learn's own checks of its contract, on every estimator."""
+
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from bilevel.estimators import LabelCleaner, PenalizedLogistic, PenalizedRidge
+
+ESTIMATORS = [
+    LabelCleaner(epochs=1, folds=2),
+    PenalizedLogistic(),
+    PenalizedRidge(),
+]
+
+# of an estimator's checks, those that cannot pass, and why
+SPLITS = "the check passes splits of its own as `cv`, which is a number of folds or a share of the rows here"
+EXPECTED_TO_FAIL = {
+    estimator: dict.fromkeys(
+        ("check_sample_weight_equivalence_on_dense_data", "check_sample_weight_equivalence_on_sparse_data"), SPLITS
+    )
+    for estimator in (PenalizedLogistic, PenalizedRidge)
+}
+
+
+def expected_to_fail(estimator):
+    return EXPECTED_TO_FAIL.get(type(estimator), {})
+
+
+@pytest.mark.filterwarnings("ignore::bilevel.estimators.NoTrustedRowsWarning")
+@parametrize_with_checks(ESTIMATORS, expected_failed_checks=expected_to_fail)
+def test_scikit_learn(estimator, check):
+    check(estimator)
