@@ -301,13 +301,8 @@ You have a table, and some of its labels are wrong. `LabelCleaner` ranks the row
 fits your classifier so that doubtful rows count for little. It is at its best with some *trusted* rows, whose labels
 you have checked: a hundred are worth the work.
 
-```python
-from bilevel.estimators import LabelCleaner
-
-cleaner = LabelCleaner().fit(X, y, X_trusted, y_trusted)
-cleaner.suspects_[:20]  # row, the label proposed, and the weight of the given one: look at these first
-cleaner.predict(X_new)
-```
+`LabelCleaner().fit(X, y, X_trusted, y_trusted)`, then `suspects_` and `predict`: see
+[the first page](index.md) and [cleaning a table](examples/clean_a_table.md).
 
 ## In short
 

@@ -75,7 +75,7 @@ class Ensemble:
         x: Any,
         y: Any,
         keys: Sequence[PRNGKeyArray],
-        devices: Sequence[jax.Device] | None = None,
+        devices: Sequence[Any] | None = None,
     ):
         devices = list(jax.local_devices() if devices is None else devices)[: len(keys)]
         self.runs, self._mesh = len(keys), Mesh(np.array(devices), ("runs",))
@@ -96,7 +96,7 @@ class Ensemble:
         self._start, self._each, self._same = (each, same), (each[0], each[1], each[4]), (same[0], same[1], None)
         self.state: Any = None
         self.step, self.compile_seconds, self.run_seconds = 0, 0.0, 0.0
-        self.counts = [dict.fromkeys(Tally.KINDS, 0) for _ in keys]
+        self.counts: list[dict[str, int]] = [dict.fromkeys(Tally.KINDS, 0) for _ in keys]
 
     def _call(self, function: Any, each: Any, same: Any, n: int = 0) -> Any:
         numbers = (jnp.asarray(self.step, jnp.int32), jnp.asarray(n, jnp.int32))

@@ -92,7 +92,7 @@ def sweep(
     key: PRNGKeyArray,
     every: int | None = None,
     metrics: Callable[[Any, Any], dict[str, Any]] | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Sweep:
     """Run a solver at many settings and seeds, all at once in one compiled program.
 

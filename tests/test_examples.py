@@ -28,6 +28,7 @@ def test_every_example_is_run_here():
         "noisy_labels.py",
         "own_network.py",
         "own_outer_loop.py",
+        "ten_thousand_penalties.py",
     }
 
 
@@ -50,6 +51,13 @@ def test_own_networks_find_wrong_ones():
 def test_own_outer_loop_lowers_the_validation_loss():
     losses = example("own_outer_loop.py")
     assert losses[-1] < losses[0] - 0.001
+
+
+def test_ten_thousand_penalties_beat_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    scores = example("ten_thousand_penalties.py")
+    assert scores["many"] > 0.7 > 0.3 > scores["one"]
+    assert [path.name for path in tmp_path.glob("*/*")] == ["penalties.png"]
 
 
 def test_few_shot_learns_to_read_new_scripts():

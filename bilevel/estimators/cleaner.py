@@ -72,7 +72,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     CE is the cross-entropy of a model y: multinomial logistic regression or, with `hidden`, a network. In steps:
 
     1. **Scale.** Dense columns get mean 0 and variance 1, then all are divided by the root of their number; sparse rows
-       are divided by one number. Rows then have mean square 1, and default steps suit any table.
+       are divided by one number, and of more than 500 entries the largest count. Rows then have mean square 1, and
+       default steps suit any table.
     2. **Start.** A model of the doubtful labels says, of the trusted rows of each class t, how often the label l is
        given: the confusion P(l | t). A model is fitted to the doubtful rows behind this confusion and, at once, to the
        trusted ones. With it, x_i starts at the log-odds that label i is right, given its features: squashed by
