@@ -50,6 +50,7 @@ def compiled():
     Copies of NumPy arrays to the device ("stage") are programs too in JAX 0.10, and are left out.
     """
     names = []
+    jax.random.key(0)  # the making of a key is a program, too
 
     def listen(event, duration, fun_name="", **_):
         if event == "/jax/core/compile/backend_compile_duration" and fun_name != "jit(stage)":
