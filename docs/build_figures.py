@@ -37,6 +37,12 @@ def clean_a_table():
         shutil.copy(Path(folder) / "doubtful.png", ROOT / "docs" / "examples" / "clean_a_table.png")
 
 
+def ten_thousand_penalties():
+    with tempfile.TemporaryDirectory() as folder:
+        run("ten_thousand_penalties", folder)
+        shutil.copy(Path(folder) / "penalties.png", ROOT / "docs" / "examples" / "ten_thousand_penalties.png")
+
+
 def few_shot():
     accuracy = run("few_shot")
     figure, axes = panel("outer steps", "accuracy on new scripts")
@@ -63,5 +69,5 @@ def own_network():
 
 
 if __name__ == "__main__":
-    for build in (clean_a_table, few_shot, own_outer_loop, own_network):
+    for build in (clean_a_table, ten_thousand_penalties, few_shot, own_outer_loop, own_network):
         build()
