@@ -13,12 +13,12 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy: on a busy machine its threads wait for each other
 
 import argparse
-import csv
 import pathlib
 import time
 import warnings
 
 import numpy as np
+from measurements import measure_missing, read
 
 import bilevel as bl
 from bilevel import datasets
@@ -151,27 +151,9 @@ def settings():
     yield from ((name, noise, rate, m) for name, m in more for noise in NOISES for rate in (0.4, 0.8))
 
 
-def read():
-    if not CSV.exists():
-        return []
-    with CSV.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def measure_all(only):
-    done = {tuple(row[key] for key in KEYS) for row in read()}
-    for seed in SEEDS:
-        for setting in settings():
-            if tuple(map(str, (*setting, seed))) in done or (only and setting[0] != only):
-                continue
-            row = measure(*setting, seed)
-            new = not CSV.exists()
-            with CSV.open("a", newline="") as file:
-                writer = csv.DictWriter(file, list(row))
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
-            print(*row.values(), flush=True)
+    wanted = [(*setting, seed) for seed in SEEDS for setting in settings() if not only or setting[0] == only]
+    measure_missing(CSV, KEYS, wanted, measure)
 
 
 def large(rows=1_000_000, columns=100, classes=5):
@@ -381,4 +363,4 @@ if __name__ == "__main__":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # convergence to the last digit; cleaning without trusted rows
             measure_all(arguments.set)
-    PAGE.write_text(page(read()), "utf-8")
+    PAGE.write_text(page(read(CSV)), "utf-8")

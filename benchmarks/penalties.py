@@ -13,7 +13,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy: on a busy machine its threads wait for each other
 
 import argparse
-import csv
 import math
 import pathlib
 import time
@@ -22,6 +21,7 @@ import warnings
 import jax
 import numpy as np
 import scipy.sparse
+from measurements import measure_missing, read
 
 from bilevel import datasets
 from bilevel.estimators import PenalizedLogistic, PenalizedRidge
@@ -165,28 +165,14 @@ def measure(name, method, seed):
     }
 
 
-def read():
-    if not CSV.exists():
-        return []
-    with CSV.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def measure_all():
-    done = {tuple(row[key] for key in KEYS) for row in read()}
-    for seed in SEEDS:
-        for name in (*LOGISTIC, *RIDGE):
-            for method in (OURS, COMMON, THEIRS[name in LOGISTIC], GRID):
-                if (name, method, str(seed)) in done:
-                    continue
-                row = measure(name, method, seed)
-                new = not CSV.exists()
-                with CSV.open("a", newline="") as file:
-                    writer = csv.DictWriter(file, list(row))
-                    if new:
-                        writer.writeheader()
-                    writer.writerow(row)
-                print(*row.values(), flush=True)
+    wanted = [
+        (name, method, seed)
+        for seed in SEEDS
+        for name in (*LOGISTIC, *RIDGE)
+        for method in (OURS, COMMON, THEIRS[name in LOGISTIC], GRID)
+    ]
+    measure_missing(CSV, KEYS, wanted, measure)
 
 
 def cells(rows, name, method):
@@ -324,7 +310,7 @@ factorisation, which nothing here matches."""
 
 
 def write_page():
-    rows = read()
+    rows = read(CSV)
     both = (*LOGISTIC, *RIDGE)
     text = PAGE_TEXT.format(
         splits=len(SEEDS),
