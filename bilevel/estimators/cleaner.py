@@ -25,6 +25,7 @@ from sklearn.utils.validation import (
 
 from bilevel import checks
 from bilevel.estimators import cleaning
+from bilevel.estimators.common import by_class
 from bilevel.estimators.rows import DenseTable, SparseTable, labelled, length_for
 from bilevel.problem import Level, Problem
 from bilevel.solution import History
@@ -250,7 +251,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         order = rng.permutation(n)
         if groups is None:
             count, fold = min(self.folds, n), np.empty(n, int)
-            fold[order[np.argsort(labels[order], kind="stable")]] = np.arange(n) % min(self.folds, n)
+            fold[by_class(order, labels)] = np.arange(n) % count
         else:
             groups = column_or_1d(groups)
             check_consistent_length(labels, groups)

@@ -22,13 +22,23 @@ _DTYPES = [np.float64, np.float32]
 class _Penalized(BaseEstimator):
     """What both estimators share."""
 
-    cv: Any
-    penalty_groups: Any
-    spread: Any
-    steps: Any
-    random_state: Any
     coef_: Any
     intercept_: Any
+
+    def __init__(
+        self,
+        *,
+        penalty_groups: Any = None,
+        cv: int | float = 5,
+        steps: int = 20,
+        spread: float = 0.5,
+        random_state: Any = None,
+    ):
+        self.penalty_groups = penalty_groups
+        self.cv = cv
+        self.steps = steps
+        self.spread = spread
+        self.random_state = random_state
 
     def _check_parameters(self) -> None:
         if isinstance(self.cv, float | np.floating):
@@ -149,12 +159,8 @@ class PenalizedLogistic(ClassifierMixin, _Penalized):
         spread: float = 0.5,
         random_state: Any = None,
     ):
+        super().__init__(penalty_groups=penalty_groups, cv=cv, steps=steps, spread=spread, random_state=random_state)
         self.per = per
-        self.penalty_groups = penalty_groups
-        self.cv = cv
-        self.steps = steps
-        self.spread = spread
-        self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Tune the penalties and fit the model. `sample_weight`, (n,), multiplies each row's losses."""
@@ -229,21 +235,6 @@ class PenalizedRidge(MultiOutputMixin, RegressorMixin, _Penalized):
         >>> bool(model.penalties_[:3].max() < 0.5 * np.median(model.penalties_[3:]))
         True
     """
-
-    def __init__(
-        self,
-        *,
-        penalty_groups: Any = None,
-        cv: int | float = 5,
-        steps: int = 20,
-        spread: float = 0.5,
-        random_state: Any = None,
-    ):
-        self.penalty_groups = penalty_groups
-        self.cv = cv
-        self.steps = steps
-        self.spread = spread
-        self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Tune the penalties and fit the model. `sample_weight`, (n,), multiplies each row's squared errors."""

@@ -231,7 +231,7 @@ def newton(level: Level, x: PyTree[Array], y: PyTree[Array], tuner: Tuner) -> tu
 
     def step(carry: Any) -> Any:
         i, products, y, _ = carry
-        old, G_y = jax.value_and_grad(value)(y)
+        old, G_y = value(y), oracles.lower_gradient(level, x, y, everything)
         found = tuner.linear(level, x, y, G_y, None, batch=everything, key=jax.random.key(0))
         decrement = trees.dot(G_y, found.v)
         slack = 10 * jnp.finfo(old.dtype).eps * jnp.abs(old)

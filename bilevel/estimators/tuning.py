@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from bilevel.estimators import penalties
+from bilevel.estimators.common import by_class
 from bilevel.estimators.penalties import (
     Dense,
     Entries,
@@ -92,7 +93,7 @@ def draw_folds(
     """
     order = rng.permutation(rows)
     if labels is not None:
-        order = order[np.argsort(labels[order], kind="stable")]
+        order = by_class(order, labels)
     place, folds = np.arange(rows), np.empty(rows, int)
     if isinstance(cv, int | np.integer):
         folds[order] = place % cv
@@ -240,9 +241,7 @@ def make_problem(
     """The bilevel problem of a table in its units, x = 0 and y = 0."""
     rows, width = (_rounded(size, least) for size, least in zip(table.X.shape, LEAST[:2], strict=True))
     count = int(groups.max()) + 1
-    entries = _rounded(
-        count + 1, LEAST[1]
-    )  # one at least to which no feature belongs, for those that fill up the shape
+    entries = _rounded(count + 1, LEAST[1])  # `count` is of no feature but those that fill up the shape
     if len(groups) == table.X.shape[1]:
         groups = np.pad(groups, ((0, width - len(groups)), (0, 0)), constant_values=count)
     else:
