@@ -75,17 +75,17 @@ class Checkpoint:
         arguments = self._args.Composite(state=self._args.StandardRestore(arrays), record=self._args.JsonRestore())
         try:
             saved = self._manager.restore(self._saved, args=arguments)
-            found = iter(zip(saved["state"], arrays, strict=True))
-            if any((a.shape, a.dtype) != (b.shape, b.dtype) for a, b in zip(saved["state"], arrays, strict=True)):
+            found, record = list(saved["state"]), dict(saved["record"])
+            if any((a.shape, a.dtype) != (b.shape, b.dtype) for a, b in zip(found, arrays, strict=True)):
                 raise ValueError("its arrays have other shapes")
-            record = dict(saved["record"])
         except Exception as error:  # orbax has no error of its own for what it cannot read
             raise CheckpointError(
                 f"checkpoint: {self.directory / str(self._saved)} is torn and cannot be read "
                 f"({type(error).__name__}: {_short(error)}); delete that folder, to go on from the checkpoint before "
                 "it if there is one"
             ) from error
-        state = [_like(next(found)[0], leaf) if eqx.is_array(leaf) else leaf for leaf in leaves]
+        restored = iter(found)
+        state = [_like(next(restored), leaf) if eqx.is_array(leaf) else leaf for leaf in leaves]
         return jax.tree.unflatten(treedef, state), record
 
     def save(self, step: int, state: Any, record: dict[str, Any], *, now: bool) -> None:

@@ -85,10 +85,11 @@ class Ensemble:
         self._restores = [part[3] for part in parts]
         solver, solver_alike = _stacked([*solvers, *[solvers[-1]] * pad])
         key = jnp.stack([*keys, *[keys[-1]] * pad])
-        points, points_alike = _stacked([*(part[:3] for part in parts), *[parts[-1][:3]] * (pad if many else 0)])
-        if not many:  # arrays that are the same for all are not stacked but kept once, on each device
-            points, points_alike = None, parts[0][:3]
-        each = (solver, *(points or (None, None, None)), key)
+        if many:
+            points, points_alike = _stacked([*(part[:3] for part in parts), *[parts[-1][:3]] * pad])
+        else:  # kept once, on each device
+            points, points_alike = (None, None, None), parts[0][:3]
+        each = (solver, *points, key)
         same = (solver_alike, *points_alike, None)
         each = jax.device_put(each, NamedSharding(self._mesh, _RUNS))
         arrays, static = eqx.partition(same, eqx.is_array)
@@ -149,10 +150,8 @@ class Ensemble:
                     row = {"step": self.step, "seconds": self.run_seconds / self.runs, **self.counts[i]}
                     run.rows.append(row | metrics(i, *run.point))
                 else:
-                    run.result, run.message = (
-                        name_of(RESULTS.nonfinite),
-                        f"not finite, or not convex, by step {self.step}",
-                    )
+                    run.result = name_of(RESULTS.nonfinite)
+                    run.message = f"not finite, or not convex, by step {self.step}"
                 run.stats = {"steps": run.rows[-1]["step"] if run.rows else 0, "compile_seconds": self.compile_seconds}
                 run.stats |= {"run_seconds": self.run_seconds / self.runs} | self.counts[i]
             if self.step == steps or not any(run.result == "successful" for run in runs):

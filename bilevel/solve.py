@@ -265,7 +265,20 @@ def solve(
         keeper = Checkpoint(checkpoint, about | {"key": fingerprint(run_key), "every": every})
     run = _Run(problem, solver, restore, run_key, previous, watch, keeper)
     try:
-        _go(run, x, y, first, steps, every, metrics, target, callbacks, progress)
+        run.start(x, y)
+        end = first + steps
+        if run.stats["steps"] > end:
+            raise CheckpointError(f"checkpoint: it is at step {run.stats['steps']}, beyond the {steps} steps asked for")
+        with progress_bar(progress, steps) as show:
+            if not run.rows:
+                run.record(metrics)
+            stop = _stops(run, target, ())
+            while not stop and run.stats["steps"] < end:
+                run.chunk(min(every, end - run.stats["steps"]))
+                show(run.stats["steps"] - first, run.record(metrics))
+                stop = _stops(run, target, callbacks)
+                run.keep(now=False)
+        run.keep(now=True)
     except BaseException as error:
         if run.rows:
             run.leave(error)
@@ -277,35 +290,6 @@ def solve(
     if throw and any(run.result == failure for failure in FAILURES):
         raise SolveError(f"after step {run.stats['steps']}: {RESULTS[run.result]}", solution)
     return solution
-
-
-def _go(
-    run: _Run,
-    x: Tree,
-    y: Tree,
-    first: int,
-    steps: int,
-    every: int,
-    metrics: Any,
-    target: Target | None,
-    callbacks: Sequence[Callable[[Solution], Any]],
-    progress: bool | None,
-) -> None:
-    """From the start, or the last checkpoint, to the end."""
-    run.start(x, y)
-    end = first + steps
-    if run.stats["steps"] > end:
-        raise CheckpointError(f"checkpoint: it is at step {run.stats['steps']}, beyond the {steps} steps asked for")
-    with progress_bar(progress, steps) as show:
-        if not run.rows:
-            run.record(metrics)
-        stop = _stops(run, target, ())
-        while not stop and run.stats["steps"] < end:
-            run.chunk(min(every, end - run.stats["steps"]))
-            show(run.stats["steps"] - first, run.record(metrics))
-            stop = _stops(run, target, callbacks)
-            run.keep(now=False)
-    run.keep(now=True)
 
 
 def _check_options(

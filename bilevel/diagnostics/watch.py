@@ -72,7 +72,7 @@ class Watch:
     def _once(self, name: str, text: str) -> None:
         if name not in self._warned:
             self._warned.add(name)
-            warnings.warn(f"{name}: {text} (bl.diagnose says more)", DiagnosisWarning, stacklevel=7)
+            warnings.warn(f"{name}: {text} (bl.diagnose says more)", DiagnosisWarning, stacklevel=6)
 
 
 def _adjoint(state: Any) -> Tree | None:

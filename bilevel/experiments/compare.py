@@ -136,7 +136,7 @@ def compare(
     budget = _budget({name: known[name].steps for name in names}, seeds, steps, seconds)
     if untimed and seconds is not None:
         raise ValueError("untimed: got seconds too; pass steps, or leave it out")
-    store = None if checkpoint is None else Store(checkpoint)
+    store = None if checkpoint is None else Store(checkpoint, "checkpoint")
     own = {name: known[name].task | changes for name in names if known[name].task}
     first = settings.make_task(task_name, seeds[0], changes)  # wrong arguments fail before any run
     if out is not None:
@@ -158,13 +158,16 @@ def compare(
     )
     try:
         with _progress(console, len(names) * len(seeds)) as show:
+            tasks = []  # of all seeds, where they run at once
             for seed in seeds:
                 task = first if seed == seeds[0] else settings.make_task(task_name, seed, changes)
                 _refer(comparison, task, seed, store, show)
-                if not untimed:
+                if untimed:
+                    tasks.append(task)
+                else:
                     _run_seed(comparison, task, built, own, seed, store, show)
             for name in names if untimed else ():
-                _run_seeds(comparison, name, built[name], own.get(name, changes), store, show)
+                _run_seeds(comparison, tasks, name, built[name], own, store, show)
     except KeyboardInterrupt:
         comparison.interrupted = True
     finally:
@@ -272,20 +275,21 @@ def _run_seed(
 
 def _run_seeds(
     comparison: Comparison,
+    shared: Sequence[Any],
     name: str,
     solver: AbstractSolver,
-    arguments: dict[str, Any],
+    own: dict[str, dict[str, Any]],
     store: Store | None,
     show: Show,
 ) -> None:
-    """All seeds of a solver in one program."""
+    """All seeds of a solver in one program, on the shared tasks unless it has task arguments of its own."""
     seeds, steps = comparison.seeds, comparison.budget["steps"][name]
     show(f"{name:8} {len(seeds)} seeds", None)
     about = _about(comparison, name, seeds) | {"untimed": True}
     done = None if store is None else store.find(about)
     if done is None:
         try:
-            tasks = [settings.make_task(comparison.task, seed, arguments) for seed in seeds]
+            tasks = [settings.make_task(comparison.task, s, own[name]) for s in seeds] if name in own else shared
             done = together(tasks, solver, label=name, seeds=seeds, steps=steps)
             if store is not None:
                 store.keep(about, done)

@@ -260,7 +260,7 @@ def write_csv(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def make_directory(out: str | pathlib.Path) -> pathlib.Path:
+def make_directory(out: str | pathlib.Path, argument: str = "out") -> pathlib.Path:
     """Make the directory and try to write there: to be called before a run that would be lost without it."""
     out = pathlib.Path(out)
     try:
@@ -268,7 +268,7 @@ def make_directory(out: str | pathlib.Path) -> pathlib.Path:
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         advice = "pass a directory that can be made and written"
-        raise OSError(f"out: cannot write to {out} ({error.strerror}); {advice}") from error
+        raise OSError(f"{argument}: cannot write to {out} ({error.strerror}); {advice}") from error
     return out
 
 

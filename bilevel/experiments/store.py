@@ -16,8 +16,8 @@ from bilevel.experiments.records import Run
 class Store:
     """Runs on disk, one file for each description of them: runs of other settings are other files."""
 
-    def __init__(self, folder: pathlib.Path):
-        self.folder = records.make_directory(folder)
+    def __init__(self, folder: pathlib.Path, argument: str = "out"):
+        self.folder = records.make_directory(folder, argument)
 
     def _path(self, about: dict[str, Any]) -> pathlib.Path:
         text = json.dumps(about, sort_keys=True, default=str)

@@ -92,6 +92,24 @@ def test_seeds_at_once_have_no_clock_of_their_own():
         compare("quadratic", ["soba"], seeds=2, seconds=1.0, untimed=True)
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="checkpoint: cannot write to"):
+        small(checkpoint=tmp_path / "file")
+
+
+def test_tasks_of_seeds_at_once_are_made_once(monkeypatch):
+    made, make_task = [], module.settings.make_task
+
+    def counted(name, seed, changes):
+        made.append(seed)
+        return make_task(name, seed, changes)
+
+    monkeypatch.setattr(module.settings, "make_task", counted)
+    small(untimed=True)
+    assert made == [0, 1]
+
+
 def test_an_error_spares_the_other_solvers(monkeypatch):
     together = module.together
 

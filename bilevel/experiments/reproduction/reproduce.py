@@ -1,6 +1,7 @@
 """Run entries, judge their claims, and write what they leave; what is done is on disk as soon as it is done."""
 
 import contextlib
+import dataclasses
 import pathlib
 import shutil
 import time
@@ -100,7 +101,7 @@ def _curve(entry: Entry, setup: Setup, curve: Curve, store: Store, known: set[st
         runs = runs_.make(entry, setup, curve, underway if can_checkpoint() else None)
         store.keep(about, runs)
     known.add(str(about))
-    return [Run(curve.label, run.seed, run.result, run.message, run.rows, run.stats) for run in runs]
+    return [dataclasses.replace(run, solver=curve.label) for run in runs]
 
 
 def _project(entry: Entry, setup: Setup, console: Any) -> None:

@@ -33,9 +33,7 @@ def description(entry: Entry, setup: Setup, curve: Curve) -> dict[str, Any]:
 
 def make(entry: Entry, setup: Setup, curve: Curve, checkpoint: pathlib.Path | None = None) -> list[Run]:
     """A curve's runs, one a seed. Those that are solved one by one keep themselves in `checkpoint` while they go."""
-    if entry.kind == "solve" and setup.timed:
-        return _solved_alone(setup, curve, checkpoint)
-    return KINDS[entry.kind](setup, curve)
+    return KINDS[entry.kind](setup, curve, checkpoint)
 
 
 def _tasks(setup: Setup, curve: Curve) -> Iterator[Any]:
@@ -43,8 +41,11 @@ def _tasks(setup: Setup, curve: Curve) -> Iterator[Any]:
         yield settings.make_task(curve.task, seed, curve.arguments)
 
 
-def _solved_alone(setup: Setup, curve: Curve, checkpoint: pathlib.Path | None) -> list[Run]:
+def _solved(setup: Setup, curve: Curve, checkpoint: pathlib.Path | None) -> list[Run]:
     steps, runs = curve.steps or setup.steps, []
+    if not setup.timed:
+        tasks, seeds = list(_tasks(setup, curve)), range(setup.seeds)
+        return compare.together(tasks, curve.solver, label=curve.label, seeds=seeds, steps=steps, rows=setup.rows)
     for seed, task in enumerate(_tasks(setup, curve)):
         folder = None if checkpoint is None else checkpoint / str(seed)
         solution = compare.run(task, curve.solver, seed=seed, steps=steps, rows=setup.rows, checkpoint=folder)
@@ -52,13 +53,7 @@ def _solved_alone(setup: Setup, curve: Curve, checkpoint: pathlib.Path | None) -
     return runs
 
 
-def _solved(setup: Setup, curve: Curve) -> list[Run]:
-    steps = curve.steps or setup.steps
-    tasks, seeds = list(_tasks(setup, curve)), range(setup.seeds)
-    return compare.together(tasks, curve.solver, label=curve.label, seeds=seeds, steps=steps, rows=setup.rows)
-
-
-def _smoothness(setup: Setup, curve: Curve) -> list[Run]:
+def _smoothness(setup: Setup, curve: Curve, _: pathlib.Path | None) -> list[Run]:
     """Each row a chunk of the run: the local smoothness of Φ against the norm of its gradient."""
     from bilevel.diagnostics.smoothness import SmoothnessRecorder
 
@@ -77,7 +72,7 @@ def _smoothness(setup: Setup, curve: Curve) -> list[Run]:
     return runs
 
 
-def _estimated(setup: Setup, curve: Curve) -> list[Run]:
+def _estimated(setup: Setup, curve: Curve, _: pathlib.Path | None) -> list[Run]:
     """Each row an iteration k: the squared error of an estimate of the hypergradient, over its squared norm."""
     panel, estimator, a = ("descent", curve.label, None)
     if curve.label.startswith("a = "):
@@ -103,7 +98,7 @@ def _errors(seeds: int, **arguments: int) -> list[dict[str, Any]]:
     return estimator_errors(range(seeds), **arguments)
 
 
-KINDS: dict[str, Callable[[Setup, Curve], list[Run]]] = {
+KINDS: dict[str, Callable[[Setup, Curve, pathlib.Path | None], list[Run]]] = {
     "solve": _solved,
     "smoothness": _smoothness,
     "estimators": _estimated,
