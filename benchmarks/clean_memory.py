@@ -3,7 +3,7 @@
     python benchmarks/clean_memory.py                       # 10⁶ rows × 100 columns, about 800 MB on disk
     python benchmarks/clean_memory.py --rows 100000 --suffix parquet
 
-Makes the table in a temporary folder: 5 classes around random centres, 20 % of the labels drawn anew, 1,000 trusted
+Makes the table in a temporary folder: 5 classes around random centers, 20 % of the labels drawn anew, 1,000 trusted
 rows. Prints the peak of the resident memory of the process, its seconds, and how many wrong labels it found.
 """
 
@@ -24,22 +24,22 @@ from sklearn.metrics import roc_auc_score
 CLASSES, NOISE, TRUSTED, CHUNK = 5, 0.2, 1_000, 20_000
 
 
-def frame(rng, centres, rows):
+def frame(rng, centers, rows):
     """Rows with their true labels."""
     labels = rng.integers(CLASSES, size=rows)
-    values = centres[labels] + rng.normal(size=(rows, centres.shape[1]))
-    return pd.DataFrame(values.round(4), columns=[f"c{i}" for i in range(centres.shape[1])]), labels
+    values = centers[labels] + rng.normal(size=(rows, centers.shape[1]))
+    return pd.DataFrame(values.round(4), columns=[f"c{i}" for i in range(centers.shape[1])]), labels
 
 
 def write_tables(folder, rows, columns, suffix):
     """The two tables, and whether each row's label is wrong."""
     rng = np.random.default_rng(0)
-    centres, wrong = rng.normal(size=(CLASSES, columns)) * 1.5 / columns**0.5, []
-    checked, labels = frame(rng, centres, TRUSTED)
+    centers, wrong = rng.normal(size=(CLASSES, columns)) * 1.5 / columns**0.5, []
+    checked, labels = frame(rng, centers, TRUSTED)
     checked.assign(label=labels).to_csv(folder / "trusted.csv", index=False)
     path, writer = folder / f"table.{suffix}", None
     for start in range(0, rows, CHUNK):
-        part, labels = frame(rng, centres, min(CHUNK, rows - start))
+        part, labels = frame(rng, centers, min(CHUNK, rows - start))
         given = np.where(rng.random(len(labels)) < NOISE, rng.integers(CLASSES, size=len(labels)), labels)
         wrong.append(given != labels)
         part = part.assign(label=given)

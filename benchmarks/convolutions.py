@@ -4,10 +4,10 @@
     python benchmarks/convolutions.py --size 32 --channels 3 --filters 16 --batch 25
 
 The lower level of cleaning by a convolutional network, on random images. A line is one way to convolve: the one of
-`bilevel.models` ("shifted views"), `lax.conv`, and two other ways to make patches. The columns are milliseconds an
-evaluation, the best of some rounds: of the lower gradient G, and of G, H[v], J[v] in one pass; called one by one from
-Python, and inside a loop; and inside a loop for `--seeds` networks under vmap, divided by their number. Run it on an
-idle machine.
+`bilevel.tasks.networks` ("shifted views"), `lax.conv`, and two other ways to make patches. The columns are milliseconds
+per evaluation, the best of some rounds: of the lower gradient G, and of G, H[v], J[v] in one pass; called one by one
+from Python, and inside a loop; and inside a loop for `--seeds` networks under vmap, divided by their number. Run it on
+an idle machine.
 """
 
 import argparse
@@ -20,10 +20,10 @@ import numpy as np
 from jax import lax
 
 from bilevel import oracles, trees
-from bilevel.data import Rows
-from bilevel.models import ConvNet, convnet
 from bilevel.problem import Level
-from bilevel.tasks.cleaning import WeightedLoss
+from bilevel.sampling import Rows
+from bilevel.tasks._cleaning import WeightedLoss
+from bilevel.tasks.networks import ConvNet, convnet
 
 ROWS = 2000
 LAYOUT = ("NHWC", "HWIO", "NHWC")

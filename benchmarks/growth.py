@@ -73,12 +73,12 @@ def size_of(axis, sizes):
 def draw(results, path):
     """Time above, memory below; one column an axis."""
     figure, panels = plt.subplots(2, len(AXES), figsize=(13, 8), sharey="row", layout="constrained")
-    colours = plt.colormaps["tab10"].colors
+    colors = plt.colormaps["tab10"].colors
     styles = ("-", "--", ":")
     for column, (axis, by_solver) in enumerate(results.items()):
         positions = [size_of(axis, sizes) for sizes in AXES[axis]]
         for number, (name, cells) in enumerate(by_solver.items()):
-            look = {"color": colours[number % 10], "linestyle": styles[number // 10], "marker": ".", "label": name}
+            look = {"color": colors[number % 10], "linestyle": styles[number // 10], "marker": ".", "label": name}
             for row in (0, 1):
                 panels[row, column].loglog(positions, [cell[row] for cell in cells], **look)
         rows, features, size = AXES[axis][1]

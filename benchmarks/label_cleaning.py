@@ -33,7 +33,7 @@ KEYS = ("set", "noise", "rate", "trusted", "seed")
 
 
 def load(name, rng):
-    """Features (dense ones standardised), labels, and the group of each row."""
+    """Features (dense ones standardized), labels, and the group of each row."""
     from sklearn.datasets import load_breast_cancer, load_wine
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.preprocessing import StandardScaler
@@ -41,8 +41,8 @@ def load(name, rng):
     if name == "sentences":
         texts = datasets.load_text("sentences")
         rows = np.flatnonzero(np.isin(texts.groups, rng.permutation(texts.groups.max() + 1)[:ROWS]))[:ROWS]
-        vectoriser = TfidfVectorizer(min_df=2, dtype=np.float32)
-        return vectoriser.fit_transform([texts.texts[row] for row in rows]), texts.labels[rows], texts.groups[rows]
+        vectorizer = TfidfVectorizer(min_df=2, dtype=np.float32)
+        return vectorizer.fit_transform([texts.texts[row] for row in rows]), texts.labels[rows], texts.groups[rows]
     if name in ("breast cancer", "wine"):
         features, labels = {"breast cancer": load_breast_cancer, "wine": load_wine}[name](return_X_y=True)
     else:
@@ -253,9 +253,9 @@ def page(rows):
     seconds = [
         float(np.mean([float(row[f"seconds {name}"]) for row in rows])) for name in ("ours", "ours, none trusted")
     ]
-    learnt = np.mean([mean["auroc ours"] - mean["auroc start alone"] for mean in enough.values()])
-    learnt_few = np.mean([mean["auroc ours"] - mean["auroc start alone"] for mean in few.values()])
-    learnt_alone = np.mean([m["auroc ours, none trusted"] - m["auroc start, none trusted"] for m in sensible.values()])
+    learned = np.mean([mean["auroc ours"] - mean["auroc start alone"] for mean in enough.values()])
+    learned_few = np.mean([mean["auroc ours"] - mean["auroc start alone"] for mean in few.values()])
+    learned_alone = np.mean([m["auroc ours, none trusted"] - m["auroc start, none trusted"] for m in sensible.values()])
     return TEXT.format(
         seeds=" or ".join(map(str, sorted(seeds))),
         runs=len(rows),
@@ -266,9 +266,9 @@ def page(rows):
         accuracy_few=sentence(few, "accuracy", "ours", RIVALS["accuracy"]),
         alone=sentence(sensible, "auroc", "ours, none trusted", ("cleanlab",)),
         alone_accuracy=sentence(sensible, "accuracy", "ours, none trusted", ("noisy",)),
-        learnt=learnt,
-        learnt_few=learnt_few,
-        learnt_alone=learnt_alone,
+        learned=learned,
+        learned_few=learned_few,
+        learned_alone=learned_alone,
         seconds=seconds[0],
         seconds_alone=seconds[1],
         auroc=table(means, "auroc"),
@@ -313,7 +313,7 @@ label is right. Without trusted rows every method then ranks the right labels as
 
 What the learning of the weights adds: the columns "the start" leave the weights where they start (see `LabelCleaner`:
 log-odds by a model behind a confusion of labels). Over the settings with 100 trusted rows or more, learning them
-changes the AUROC by {learnt:+.4f} on average, with 20 by {learnt_few:+.4f}, without any by {learnt_alone:+.4f}. A
+changes the AUROC by {learned:+.4f} on average, with 20 by {learned_few:+.4f}, without any by {learned_alone:+.4f}. A
 hundred trusted rows say little about thousands of single weights; most of what they can say is how labels are confused,
 and the start knows that. Twenty rows of ten classes say little even of that: where labels are redrawn, ranking without
 trusted rows is then the better one (see digits and MNIST below).
@@ -326,7 +326,7 @@ trusted rows is then the better one (see digits and MNIST below).
   moved to the next class. Of two classes, 60 and 80 % moved means that most labels are wrong.
 - cleanlab: `get_label_quality_scores` of the probabilities of five folds; told: with the trusted rows in each fold's
   training. Dropped: `find_label_issues` of the latter, then training on the rest and the trusted rows.
-- One classifier for all: `LogisticRegression(max_iter=100)`, on standardised features; the same settings of
+- One classifier for all: `LogisticRegression(max_iter=100)`, on standardized features; the same settings of
   `LabelCleaner` everywhere, chosen on made-up tables and on other draws of digits.
 - Means over {seeds} seeds, {runs} runs. On a busy machine of two cores, `fit` took {seconds:.1f} s with and
   {seconds_alone:.1f} s without trusted rows, compilation included; plain training is faster by far.

@@ -68,13 +68,13 @@ def sentences(rng, kind):
     while texts.groups[order[train]] == texts.groups[order[train - 1]]:
         train += 1
     words = [texts.texts[row] for row in order]
-    vectoriser = TfidfVectorizer(min_df=2, dtype=np.float32).fit(words[:train])
+    vectorizer = TfidfVectorizer(min_df=2, dtype=np.float32).fit(words[:train])
     targets = {
         "sentences": texts.labels,
         "sentences, 6 classes": 2 * texts.domains + texts.labels,
         "ratings": ratings(),
     }
-    return vectoriser.transform(words), targets[kind][order], train
+    return vectorizer.transform(words), targets[kind][order], train
 
 
 def ratings():
@@ -304,9 +304,9 @@ LogisticRegressionCV on digits, wine and MNIST is less than the splits differ. W
 (diabetes) a weak penalty does no harm, and no choice of penalties says much."""
 
 TIME_READING = """The first fit of a shape compiles for two to four seconds, which on small tables is nearly all of it.
-Sparse products in XLA take about three times as long as SciPy's on one core, and a strongly penalised fit on TF-IDF
+Sparse products in XLA take about three times as long as SciPy's on one core, and a strongly penalized fit on TF-IDF
 rows, of which LogisticRegressionCV makes fifty, needs only a few of them. RidgeCV on a dense table of few rows is one
-factorisation, which nothing here matches."""
+factorization, which nothing here matches."""
 
 
 def write_page():

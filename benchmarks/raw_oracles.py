@@ -1,6 +1,6 @@
 """The cleaning problem's oracles, written by hand on jax alone: what a step is measured against.
 
-min over x of CE(W; trusted), W minimising mean σ(x_i) CE_i(W; noisy) + c‖W‖². Each function below is the body
+min over x of CE(W; trusted), W minimizing mean σ(x_i) CE_i(W; noisy) + c‖W‖². Each function below is the body
 of a loop: it draws its own batch, evaluates one oracle and uses the result, so that nothing is dropped.
 """
 
@@ -9,7 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-REGULARISATION = 1e-3
+REGULARIZATION = 1e-3
 
 
 def cross_entropy(W, features, labels):
@@ -21,7 +21,7 @@ def cross_entropy(W, features, labels):
 
 def lower_loss(x, W, batch):
     weighted = jax.nn.sigmoid(x) * cross_entropy(W, batch["features"], batch["labels"])
-    return jnp.mean(weighted) + REGULARISATION * jnp.sum(W**2)
+    return jnp.mean(weighted) + REGULARIZATION * jnp.sum(W**2)
 
 
 def upper_loss(x, W, batch):

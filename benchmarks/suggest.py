@@ -10,7 +10,7 @@ measurements and trial included: its run is that much shorter. The share of a ga
 the grid), losses being medians over the seeds, each with a task of its own, for
 
 - `f`: the upper loss f(x, y) on all rows, as the solver leaves x and y; at the start, with the y it is given;
-- `Φ`: the upper loss at the lower solution, f(x, y*(x)), which is what is being minimised.
+- `Φ`: the upper loss at the lower solution, f(x, y*(x)), which is what is being minimized.
 """
 
 import argparse
@@ -29,17 +29,18 @@ import jax.numpy as jnp
 import numpy as np
 
 import bilevel as bl
-from bilevel import checks, oracles, tasks, trees
-from bilevel.experiments import records
+from bilevel import _checks as checks
+from bilevel import oracles, tasks, trees
+from bilevel._suggest._suggest import _run, _start, _upper_loss
+from bilevel.compare import records
 from bilevel.problem import prepare
 from bilevel.steps import GradientStep
-from bilevel.suggest import _run, _start, _upper_loss
-from bilevel.tasks.base import SOURCES
-from bilevel.tasks.regularisation import cross_entropy, regularisation
+from bilevel.tasks._base import SOURCES
+from bilevel.tasks._regularization import cross_entropy, regularization
 
 GOAL = 0.9
 SEEDS = range(2000, 2010)
-UPPER, LOWER = 4.0, 2.0  # factors between neighbours in the grid
+UPPER, LOWER = 4.0, 2.0  # factors between neighbors in the grid
 MOVES = 2
 POLISH = 400  # accelerated gradient steps to y*(x)
 
@@ -53,11 +54,11 @@ def ridge_loss(x: Any, y: Any, batch: Any) -> Any:
 
 
 def representation(seed: int, source: str = "rows", width: int = 8) -> Any:
-    """A linear embedding x of the digits, shared, and a ridge-regularised softmax head y on it.
+    """A linear embedding x of the digits, shared, and a ridge-regularized softmax head y on it.
 
     The curvature of the lower level grows with the square of x: the constants at the start are not those at the end.
     """
-    task = regularisation(seed=seed, split="validation", train=320, validation=320, batch_size=32, source=source)
+    task = regularization(seed=seed, split="validation", train=320, validation=320, batch_size=32, source=source)
     data, rows = task.data, SOURCES[source]
     features = data.train["features"].shape[1]
     x = np.random.default_rng(seed).normal(size=(features, width)) / math.sqrt(features)
@@ -82,8 +83,8 @@ CASES = {
     "cleaning": Case(
         functools.partial(tasks.cleaning, train=640, trusted=96, batch_size=32, split="validation"), 600_000
     ),
-    "regularisation": Case(
-        functools.partial(regularisation, train=192, validation=192, batch_size=32, split="validation"), 600_000
+    "regularization": Case(
+        functools.partial(regularization, train=192, validation=192, batch_size=32, split="validation"), 600_000
     ),
     "representation": Case(representation, 600_000),
 }
@@ -161,10 +162,10 @@ def measure_cell(case: Case, name: str, seeds: list[int]) -> dict[str, Any]:
     start = [(float(_upper_loss(p.upper, x, y)), float(solved_loss(p, x, y))) for p, x, y in problems.values()]
     grid: dict[tuple[int, int], list[float]] = {}
     ours: Any = None
-    centre, moves = (0, 0), 0
+    center, moves = (0, 0), 0
     clock = time.perf_counter()
     while True:
-        points = [(centre[0] + i, centre[1] + j) for i, j in itertools.product(range(-2, 3), repeat=2)]
+        points = [(center[0] + i, center[1] + j) for i, j in itertools.product(range(-2, 3), repeat=2)]
         ends = []
         for seed, (problem, x, y) in problems.items():
             factors = [(middle[0] / uppers[seed] * UPPER**i, middle[1] / lowers[seed] * LOWER**j) for i, j in points]
@@ -178,7 +179,7 @@ def measure_cell(case: Case, name: str, seeds: list[int]) -> dict[str, Any]:
         if all(inside) or moves == MOVES:
             break
         # Φ first: it is the objective
-        centre, moves = best[1] if not inside[1] else best[0], moves + 1
+        center, moves = best[1] if not inside[1] else best[0], moves + 1
     row: dict[str, Any] = {"seeds": seeds, "budget": case.budget, "moves": moves}
     for kind, label in enumerate(("f", "Φ")):
         at_start, at_end = (float(np.median([pair[kind] for pair in pairs])) for pairs in (start, ours))
@@ -206,9 +207,9 @@ def _rate(solver: Any, step: str) -> float:
 
 
 def _inside(point: tuple[int, int], grid: dict[tuple[int, int], Any]) -> bool:
-    """Whether the point has evaluated neighbours on all sides."""
+    """Whether the point has evaluated neighbors on all sides."""
     i, j = point
-    return all(neighbour in grid for neighbour in ((i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)))
+    return all(neighbor in grid for neighbor in ((i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)))
 
 
 def main() -> None:

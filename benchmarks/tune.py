@@ -3,7 +3,7 @@
     python benchmarks/tune.py cleaning --solvers soba,aid --out runs/tune-cleaning.json
 
 For each point of a solver's grid, the score on the validation rows, averaged over the last rows of the history
-and over seeds that `bilevel compare` does not use. The best go into `bilevel/experiments/settings.py`.
+and over seeds that `bilevel compare` does not use. The best go into `bilevel/compare/settings.py`.
 """
 
 import argparse
@@ -17,9 +17,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bilevel import RESULTS, checks, solve
-from bilevel.experiments import records, references, settings, tables
-from bilevel.experiments.compare import ROWS, run_key
+from bilevel import RESULTS
+from bilevel import _checks as checks
+from bilevel.compare import records, references, settings, tables
+from bilevel.compare._compare import ROWS, run_key
+from bilevel.run import _solve as solve
 
 FIRST_SEED = 1000  # compare counts from zero
 LAST_ROWS = 4  # the score of a run is the mean over so many rows, a fifth of it
@@ -51,7 +53,7 @@ GRIDS: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {
         "svrb": {"upper_step": (30.0, 100.0, 300.0), "strong_convexity": (0.01, 0.03), "storm_weight": WEIGHTS[:2]},
         "mrbo": {"upper_step": LARGE_UPPER[1:], "lower_step": (0.1, 0.3, 1.0)},
         "vrbo": {"upper_step": LARGE_UPPER[1:], "lower_step": (0.1, 0.3, 1.0)},
-        "f2sa": {"upper_step": (10.0, 30.0, 100.0), "penalised_step": (0.03, 0.1), "multiplier": (0.3, 1.0, 3.0)},
+        "f2sa": {"upper_step": (10.0, 30.0, 100.0), "penalized_step": (0.03, 0.1), "multiplier": (0.3, 1.0, 3.0)},
         "hoag": {"upper_step": (30.0, 100.0, 300.0), "lower_step": (1.0, 2.0)},
         "reverse": {"upper_step": (30.0, 100.0, 300.0, 1000.0), "lower_step": (0.3, 1.0), "truncation": (30, 100)},
         "aid-fp": {"upper_step": LARGE_UPPER[1:], "lower_step": (0.3, 1.0), "adjoint_steps": (20, 50)},

@@ -1,12 +1,10 @@
 """Bilevel optimization for machine learning: min over x of f(x, y*(x)), y*(x) = argmin over y of g(x, y)."""
 
-from bilevel.advance import advance, begin
-from bilevel.checkpoint import CheckpointError
-from bilevel.constants import Constants, measure_constants
-from bilevel.data import Batch, Blocks, Rows
+from bilevel._suggest._suggest import Suggestion, suggest
 from bilevel.diagnostics import Finding, Report, diagnose
+from bilevel.diagnostics.constants import Constants, measure_constants
+from bilevel.diagnostics.recorders import DiagnosisWarning
 from bilevel.diagnostics.smoothness import SmoothnessRecorder
-from bilevel.diagnostics.watch import DiagnosisWarning
 from bilevel.hypergradients import (
     ConjugateGradient,
     Direct,
@@ -22,13 +20,17 @@ from bilevel.hypergradients import (
     unrolled_hypergradient,
 )
 from bilevel.problem import Level, Problem
-from bilevel.solution import RESULTS, History, Solution, SolveError
-from bilevel.solve import Target, solve
+from bilevel.run._advance import advance, begin
+from bilevel.run._checkpoint import CheckpointError
+from bilevel.run._solution import RESULTS, History, Solution, SolveError
+from bilevel.run._solve import Target, solve
+from bilevel.run._sweep import Sweep, sweep
+from bilevel.sampling import Batch, Blocks, Rows
+from bilevel.solvers._base import AbstractSolver
 from bilevel.solvers.aid import AIDBiO
 from bilevel.solvers.alset import ALSET
 from bilevel.solvers.amigo import AmIGO
 from bilevel.solvers.ba import BA, BSA
-from bilevel.solvers.base import AbstractSolver
 from bilevel.solvers.borep import BOREP, EpochSGD
 from bilevel.solvers.f2sa import F2SA
 from bilevel.solvers.fsla import FSLA
@@ -49,8 +51,6 @@ from bilevel.solvers.svrb import SVRB
 from bilevel.solvers.ttsa import TTSA
 from bilevel.solvers.vrbo import VRBO
 from bilevel.steps import Rule, inverse_power
-from bilevel.suggest import Suggestion, suggest
-from bilevel.sweep import Sweep, sweep
 
 __all__ = [
     "ALSET",

@@ -43,8 +43,8 @@ def _one_device_a_core() -> None:
 @contextlib.contextmanager
 def _readable_errors() -> Iterator[None]:
     """What the package says about bad input, in one line and with exit code 2."""
-    from bilevel.checkpoint import CheckpointError
     from bilevel.datasets import DatasetError
+    from bilevel.run._checkpoint import CheckpointError
 
     try:
         yield
@@ -56,10 +56,10 @@ def _readable_errors() -> Iterator[None]:
 @app.command("list")
 def list_() -> None:
     """Show the solvers, tasks and data sets."""
-    from bilevel.experiments.tables import catalogue
+    from bilevel.compare.tables import catalog
 
     console = _console()
-    for table in catalogue():
+    for table in catalog():
         console.print(table)
 
 
@@ -69,7 +69,7 @@ def data(
 ) -> None:
     """List the data sets, or fetch one."""
     from bilevel import datasets
-    from bilevel.experiments import tables
+    from bilevel.compare import tables
 
     console = _console()
     if name is None:
@@ -93,7 +93,8 @@ def run(
     checkpoint: Checkpoint = None,
 ) -> None:
     """Run one solver on a task. --set takes the solver's settings and the task's arguments."""
-    from bilevel.experiments import compare, records, settings, tables
+    from bilevel.compare import _compare as compare
+    from bilevel.compare import records, settings, tables
 
     console = _console()
     with _readable_errors():
@@ -142,7 +143,8 @@ def compare(
     out: Annotated[pathlib.Path | None, typer.Option(help="Default: runs/compare-TASK.")] = None,
 ) -> None:
     """Compare solvers on the same seeds of a task. --set takes the task's arguments."""
-    from bilevel.experiments import compare, settings, tables
+    from bilevel.compare import _compare as compare
+    from bilevel.compare import settings, tables
 
     console = _console()
     out = pathlib.Path(f"runs/compare-{task}") if out is None else out
@@ -183,9 +185,9 @@ def reproduce(
     out: Annotated[pathlib.Path | None, typer.Option(help="Default: runs/reproduce-SCALE.")] = None,
 ) -> None:
     """Run the papers' experiments beside their claims. Without an ID: list them."""
-    from bilevel.experiments.reproduction import reproduce as module
-    from bilevel.experiments.reproduction.entries import ENTRIES
-    from bilevel.experiments.reproduction.page import entries_table
+    from bilevel.papers import _reproduce as module
+    from bilevel.papers.entries import ENTRIES
+    from bilevel.papers.page import entries_table
 
     console = _console()
     if not ids and not all_:
@@ -222,7 +224,7 @@ def clean(
     seed: Annotated[int, typer.Option(min=0, help="Seed of all that is random.")] = 0,
 ) -> None:
     """Find the doubtful labels of a table: adds a weight, a rank and a proposed label to each row, and a report."""
-    from bilevel import tables
+    from bilevel import clean as tables
 
     console = _console()
     with _readable_errors():

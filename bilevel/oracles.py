@@ -19,8 +19,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree, Scalar
 
 from bilevel import trees
-from bilevel.data import Batch
 from bilevel.problem import Level, is_factored, per_row_flags
+from bilevel.sampling import Batch
 from bilevel.trees import SparseRows
 
 Tree = PyTree[Any]

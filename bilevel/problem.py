@@ -1,4 +1,4 @@
-"""The two levels of a bilevel problem: min over x of f(x, y*(x)), where y*(x) minimises g(x, ·)."""
+"""The two levels of a bilevel problem: min over x of f(x, y*(x)), where y*(x) minimizes g(x, ·)."""
 
 import inspect
 import warnings
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray, PyTree, Scalar
 
-from bilevel import checks
-from bilevel.data import Batch, Rows
+from bilevel import _checks as checks
+from bilevel.sampling import Batch, Rows
 
 _LARGE_CONSTANT_BYTES = 1_000_000
 
@@ -139,20 +139,20 @@ class Problem(eqx.Module):
     them and the upper one the mean:
         >>> import equinox as eqx, jax, jax.numpy as jnp
         >>> class Tasks(eqx.Module):
-        ...     centres: jax.Array
+        ...     centers: jax.Array
         ...     def __call__(self, key):
-        ...         drawn = jax.random.choice(key, self.centres, (4,))
+        ...         drawn = jax.random.choice(key, self.centers, (4,))
         ...         return bl.Problem(bl.Level(upper_loss, data=drawn), bl.Level(lower_loss, data=drawn))
-        >>> def upper_loss(x, y, centres):
-        ...     return jnp.mean((y - centres) ** 2)
-        >>> def lower_loss(x, y, centres):
-        ...     return 0.5 * jnp.sum((y - centres) ** 2)
+        >>> def upper_loss(x, y, centers):
+        ...     return jnp.mean((y - centers) ** 2)
+        >>> def lower_loss(x, y, centers):
+        ...     return 0.5 * jnp.sum((y - centers) ** 2)
         >>> redraw = Tasks(jnp.linspace(2.0, 4.0, 100))
         >>> first = redraw(jax.random.key(0))
         >>> problem = bl.Problem(first.upper, first.lower, start=lambda x: jnp.full(4, x), redraw=redraw)
         >>> solver = bl.MAML(upper_step=bl.inverse_power(0.5, 0.5), lower_step=0.5, inner_steps=1)
         >>> solution = bl.solve(problem, solver, 0.0, steps=300, key=jax.random.key(1))
-        >>> round(float(solution.x), 1)  # the mean of the centres
+        >>> round(float(solution.x), 1)  # the mean of the centers
         3.0
     """
 

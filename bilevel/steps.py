@@ -17,7 +17,8 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
-from bilevel import checks, trees
+from bilevel import _checks as checks
+from bilevel import trees
 
 Tree = PyTree[Any]
 
@@ -108,7 +109,7 @@ class GradientStep(AbstractStep):
 
 
 def _settings_of(optimizer: Callable[..., Any]) -> list[str] | None:
-    """What an optimiser takes beside its first argument, the rate; None where its signature does not say."""
+    """What an optimizer takes beside its first argument, the rate; None where its signature does not say."""
     try:
         parameters = list(inspect.signature(optimizer).parameters.values())
     except (TypeError, ValueError):
@@ -119,7 +120,7 @@ def _settings_of(optimizer: Callable[..., Any]) -> list[str] | None:
 
 
 class Rule(AbstractStep):
-    """A step by an optax optimiser.
+    """A step by an optax optimizer.
 
     **Arguments**
 
@@ -129,7 +130,7 @@ class Rule(AbstractStep):
 
     The state of an adaptive rule spans all of its iterate: on a per-row variable its step costs O(rows).
 
-    **Raises** `TypeError` for an optimiser that needs more than a gradient (line searches, L-BFGS, Polyak
+    **Raises** `TypeError` for an optimizer that needs more than a gradient (line searches, L-BFGS, Polyak
     steps): in a stochastic step there is no value to search along. `ValueError` for a setting it does not have.
 
     Example:

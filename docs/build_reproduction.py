@@ -8,9 +8,9 @@ import shutil
 import sys
 import tomllib
 
-from bilevel.experiments.reproduction.entries import ENTRIES
-from bilevel.experiments.reproduction.page import section, summary
-from bilevel.experiments.reproduction.reproduce import reproduce
+from bilevel.papers._reproduce import reproduce
+from bilevel.papers.entries import ENTRIES
+from bilevel.papers.page import section, summary
 
 DOCS = pathlib.Path(__file__).parent
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from sklearn.datasets import load_digits
 
-from bilevel.tables import clean_table
+from bilevel.clean import clean_table
 
 
 def write_tables(folder):

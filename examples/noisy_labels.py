@@ -55,7 +55,7 @@ def main():
     print(f"{wrong.mean():.0%} of the labels are wrong")
     print(f"{wrong[suspects[:500]].mean():.0%} of the 500 most doubtful are")
     for row in suspects[:5]:
-        print(f"row {rest[row]}: labelled {given[row]}, in truth {labels[rest][row]}")
+        print(f"row {rest[row]}: labeled {given[row]}, in truth {labels[rest][row]}")
     return wrong[suspects[:500]].mean()
 
 

@@ -1,4 +1,4 @@
-"""A hypergradient of your own: one L2 penalty for each feature of a ridge regression, tuned by any optimiser.
+"""A hypergradient of your own: one L2 penalty for each feature of a ridge regression, tuned by any optimizer.
 
     python examples/own_outer_loop.py
 
@@ -43,14 +43,14 @@ def ridge(x):
 
 def main():
     x = jnp.full(10, -3.0)
-    optimiser = optax.adam(0.1)
-    state = optimiser.init(x)
+    optimizer = optax.adam(0.1)
+    state = optimizer.init(x)
     losses = []
     for _ in range(100):
         w = ridge(x)
         losses.append(float(validation_loss(x, w, {"X": X_valid, "t": t_valid})))
         gradient = bl.hypergradient(problem, x, w, method=bl.Direct())
-        update, state = optimiser.update(gradient, state)
+        update, state = optimizer.update(gradient, state)
         x = optax.apply_updates(x, update)
     print(f"validation loss {losses[0]:.4f} -> {losses[-1]:.4f}")
     print("penalties:", np.array2string(np.exp(np.asarray(x)), precision=3))

@@ -36,11 +36,11 @@ def draw(model, path):
     left.set(xlabel="steps along the hypergradient", ylabel="mean squared error of held-out rows", ylim=(0, None))
     left.set_xticks(range(0, 21, 5))
     bins = np.geomspace(model.penalties_.min(), model.penalties_.max(), 40)
-    for penalties, label, colour in (
+    for penalties, label, color in (
         (model.penalties_[MATTER:], "features that do not matter", "#999999"),
         (model.penalties_[:MATTER], "features that matter", "#D55E00"),
     ):
-        right.hist(penalties, bins, label=label, color=colour)
+        right.hist(penalties, bins, label=label, color=color)
     right.set(xscale="log", yscale="log", xlabel="penalty", ylabel="features")
     right.legend(frameon=False)
     for axes in (left, right):

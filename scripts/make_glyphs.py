@@ -5,10 +5,10 @@
 Needs the Python packages Pillow, fontTools, Brotli and NumPy. FONTS is a folder with one folder per package of
 `PACKAGES`, unpacked: those with an @ are the Fontsource project's JavaScript packages (with their LICENSE,
 metadata.json, unicode.json and files/), the others are of Debian (with their usr/). The result depends on that folder
-alone. A typeface whose licence is none of `LICENCES` is refused.
+alone. A typeface whose license is none of `LICENSES` is refused.
 
 **Images.** A character is drawn large, cropped, scaled with its proportions kept until its longer side has
-`SIZE` − 2 pixels, centred, and made black and white: as many of the darkest pixels as the glyph's area. So hairlines
+`SIZE` − 2 pixels, centered, and made black and white: as many of the darkest pixels as the glyph's area. So hairlines
 survive and weights stay different.
 
 **Classes.** A class is a character of a script; `SCRIPTS` says which split a script belongs to. Two characters are
@@ -42,7 +42,7 @@ from PIL import Image, ImageDraw, ImageFont
 SIZE, PER_CLASS, FINE = 20, 20, 4
 ALIKE, SHARED, SAME, NEAR, BORROWED = 0.92, 5, 0.95, 6, 0.93
 OUT = Path(__file__).parent.parent / "bilevel" / "datasets"
-LICENCES = {r"SIL Open Font License,? Version 1\.1|License: OFL-1\.1": "OFL-1.1", "Apache License": "Apache-2.0"}
+LICENSES = {r"SIL Open Font License,? Version 1\.1|License: OFL-1\.1": "OFL-1.1", "Apache License": "Apache-2.0"}
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Typeface:
     name: str
     group: str
     package: str  # with its version
-    licence: str
+    license: str
     copyright: str
     files: dict[str, Path]  # character ↦ the file that draws it
     scripts: set[str] = field(default_factory=set)
@@ -88,7 +88,7 @@ def _read_npm(root: Path, group: str, package: str, _: str, wanted: set[str]) ->
     header = terms.partition("\n")[0]
     owner = header if "copyright" in header.lower() else _name(files[0], 0)
     name = about.get("family") or _name(files[0], 1)
-    return Typeface(name, group, f"{package} {version}", _licence(root, terms), _plain(owner), drawn)
+    return Typeface(name, group, f"{package} {version}", _license(root, terms), _plain(owner), drawn)
 
 
 def _read_debian(root: Path, group: str, package: str, stem: str, wanted: set[str]) -> Typeface:
@@ -99,7 +99,7 @@ def _read_debian(root: Path, group: str, package: str, stem: str, wanted: set[st
     terms = (doc / "copyright").read_text()
     owner = _name(file, 0) or re.search(r"Copyright:\s*(.*)", terms)[1]
     drawn = dict.fromkeys(_characters(file) & wanted, file)
-    return Typeface(_name(file, 1), group, f"{package} {version[1]}", _licence(root, terms), _plain(owner), drawn)
+    return Typeface(_name(file, 1), group, f"{package} {version[1]}", _license(root, terms), _plain(owner), drawn)
 
 
 def _meets(ranges: str, wanted: set[str]) -> bool:
@@ -116,11 +116,11 @@ def _name(file: Path, number: int) -> str:
     return (TTFont(file, lazy=True, fontNumber=0)["name"].getDebugName(number) or "").strip()
 
 
-def _licence(root: Path, terms: str) -> str:
-    for words, licence in LICENCES.items():
+def _license(root: Path, terms: str) -> str:
+    for words, license in LICENSES.items():
         if re.search(words, terms, re.IGNORECASE):
-            return licence
-    raise ValueError(f"{root}: its licence is none of {', '.join(LICENCES.values())}")
+            return license
+    raise ValueError(f"{root}: its license is none of {', '.join(LICENSES.values())}")
 
 
 def _plain(owner: str) -> str:
@@ -137,7 +137,7 @@ def _font(file: Path) -> ImageFont.FreeTypeFont:
 
 
 def draw(file: Path, character: str) -> np.ndarray | None:
-    """The character in grey, (SIZE · FINE)² with values 0 to 1; None where there is no ink."""
+    """The character in gray, (SIZE · FINE)² with values 0 to 1; None where there is no ink."""
     mask = _font(file).getmask(character, "L")
     ink = np.array(mask, np.uint8).reshape(mask.size[::-1])
     if not (ink > 127).any():
@@ -153,9 +153,9 @@ def draw(file: Path, character: str) -> np.ndarray | None:
     return canvas
 
 
-def black_and_white(grey: np.ndarray) -> np.ndarray:
+def black_and_white(gray: np.ndarray) -> np.ndarray:
     """(SIZE, SIZE) of 0 and 1: the darkest pixels, as many as the area of the glyph."""
-    pixels = grey.reshape(SIZE, FINE, SIZE, FINE).mean((1, 3))
+    pixels = gray.reshape(SIZE, FINE, SIZE, FINE).mean((1, 3))
     darkest = np.sort(pixels, axis=None)[-max(1, round(pixels.sum()))]
     return (pixels >= max(darkest, 0.1)).astype(np.uint8)
 
@@ -164,7 +164,7 @@ def black_and_white(grey: np.ndarray) -> np.ndarray:
 class Character:
     text: str
     script: str
-    grey: dict[int, np.ndarray]  # typeface ↦ packed bits of (SIZE · FINE)²
+    gray: dict[int, np.ndarray]  # typeface ↦ packed bits of (SIZE · FINE)²
     small: dict[int, np.ndarray]  # typeface ↦ (SIZE, SIZE)
 
 
@@ -178,10 +178,10 @@ def draw_all(typefaces: list[Typeface]) -> list[Character]:
             for number, typeface in enumerate(typefaces):
                 own = typeface.files.keys() - borrowed[number]
                 if text in own and typeface.group in DRAWN_BY[script].split():
-                    grey = draw(typeface.files[text], text)
-                    if grey is not None:
-                        one.grey[number] = np.packbits(grey > 0.5)
-                        one.small[number] = black_and_white(grey)
+                    gray = draw(typeface.files[text], text)
+                    if gray is not None:
+                        one.gray[number] = np.packbits(gray > 0.5)
+                        one.small[number] = black_and_white(gray)
             if len(one.small) >= PER_CLASS:
                 drawn.append(one)
             else:
@@ -201,8 +201,8 @@ def _borrowed(typeface: Typeface, script: str) -> set[str]:
 
 
 def _bits(typeface: Typeface, text: str) -> np.ndarray:
-    grey = draw(typeface.files[text], text)
-    return np.ones((SIZE, SIZE)) if grey is None else black_and_white(grey)
+    gray = draw(typeface.files[text], text)
+    return np.ones((SIZE, SIZE)) if gray is None else black_and_white(gray)
 
 
 def blur(images: np.ndarray) -> np.ndarray:
@@ -262,9 +262,9 @@ def choose(one: Character) -> list[int]:
     """PER_CLASS typefaces whose images are distinct, evenly spaced; fewer where there are fewer."""
     distinct: list[int] = []
     for typeface, image in one.small.items():
-        fine = one.grey[typeface]
+        fine = one.gray[typeface]
         for other in distinct:
-            common = np.bitwise_count(fine & one.grey[other]).sum() / np.bitwise_count(fine | one.grey[other]).sum()
+            common = np.bitwise_count(fine & one.gray[other]).sum() / np.bitwise_count(fine | one.gray[other]).sum()
             if common >= SAME or (image != one.small[other]).sum() <= NEAR:
                 break
         else:
@@ -309,10 +309,10 @@ def write(chosen: list[tuple[Character, list[int]]], typefaces: list[Typeface]) 
     np.savez_compressed(OUT / "glyphs.npz", **arrays)
     with open(OUT / "glyphs_fonts.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["typeface", "scripts", "licence", "copyright", "package"])
+        table.writerow(["typeface", "scripts", "license", "copyright", "package"])
         for typeface in (typefaces[number] for number in used):
             scripts = " ".join(script for script in SCRIPTS if script in typeface.scripts)
-            table.writerow([typeface.name, scripts, typeface.licence, typeface.copyright, typeface.package])
+            table.writerow([typeface.name, scripts, typeface.license, typeface.copyright, typeface.package])
     print((OUT / "glyphs.npz").stat().st_size, "bytes,", len(used), "typefaces")
 
 

@@ -7,7 +7,8 @@ import optax
 import pytest
 
 import bilevel as bl
-from bilevel import checks, tasks
+from bilevel import _checks as checks
+from bilevel import tasks
 
 STOCBIO = {"upper_step": 0.1, "lower_step": 0.1, "inner_steps": 2, "neumann_order": 2, "neumann_step": 0.1}
 NO_NUMBERS = ["a", None, ["a", "b"], [1.0, None], True, 1j, object(), [1, [2]]]
@@ -57,7 +58,7 @@ def test_below_zero_or_not_finite(value):
         (lambda: tasks.quadratic(mu="a"), "mu: got 'a'"),
         (lambda: tasks.quadratic(noise="a"), "noise: got 'a'"),
         (lambda: tasks.cleaning(corruption="abc"), "corruption: got 'abc'"),
-        (lambda: tasks.cleaning(regularisation="abc"), "regularisation: got 'abc'"),
+        (lambda: tasks.cleaning(regularization="abc"), "regularization: got 'abc'"),
     ],
 )
 def test_arguments_that_are_no_numbers(call, name, compiled):
@@ -103,7 +104,7 @@ def test_lengths_that_are_no_tuple():
         bl.EpochSGD(3, [0.1])
 
 
-# settings of an optimiser
+# settings of an optimizer
 
 
 @pytest.mark.parametrize(
@@ -114,14 +115,14 @@ def test_lengths_that_are_no_tuple():
         (optax.adamw, "weight_decoy", "did you mean weight_decay?"),
     ],
 )
-def test_a_setting_that_an_optimiser_does_not_have(optimizer, setting, advice, compiled):
+def test_a_setting_that_an_optimizer_does_not_have(optimizer, setting, advice, compiled):
     name = f"setting of optax.{optimizer.__name__}"
     with pytest.raises(ValueError, match=rf"^{name}: '{setting}' is unknown; {advice.replace('?', '[?]')}"):
         bl.Rule(optimizer, 0.1, **{setting: 0.9})
     assert not compiled
 
 
-def test_an_optimiser_that_takes_any_setting():
+def test_an_optimizer_that_takes_any_setting():
     bl.Rule(lambda rate, **settings: optax.adam(rate, **settings), 0.1, b1=0.8)
     with pytest.raises(TypeError, match="Rule: "):
         bl.Rule(lambda rate, **settings: optax.adam(rate, **settings), 0.1, beta=0.8)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import bilevel as bl
 from bilevel import datasets, tasks
 from bilevel.cli import app
-from bilevel.experiments import compare as compare_module
+from bilevel.compare import _compare as compare_module
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_run_changes_what_a_preset_is_made_of(call, tmp_path):
 
 
 def test_run_writes_each_leaf_by_its_path(call, tmp_path):
-    small = ["--set", "train=70", "--set", "trusted=64", "--set", "regularisation=0.01"]
+    small = ["--set", "train=70", "--set", "trusted=64", "--set", "regularization=0.01"]
     result = call("run", "cleaning", "--solver", "soba", "--steps", "5", *small, "--out", str(tmp_path))
     assert result.exit_code == 0, result.output
     with np.load(tmp_path / "solution.npz") as arrays:

@@ -102,7 +102,7 @@ def test_the_api_pages_hold_every_public_name():
     paths = re.findall(r"^::: bilevel\.(?!tasks\.|datasets\.|estimators$)(\S+)$", pages, re.MULTILINE)
     assert sorted(path.rpartition(".")[2] for path in paths) == sorted(bl.__all__)
     modules = {path.stem for path in (ROOT / "bilevel").iterdir()}
-    assert not modules & set(paths), "these would show the module of that name: write bilevel.solve.solve"
+    assert not modules & set(paths), "these would show the module of that name: write bilevel.run._solve.solve"
 
 
 def test_a_page_that_loads_from_elsewhere_breaks_the_build():

@@ -241,7 +241,7 @@ def test_a_key_is_asked_for_without_noise_too(compiled):
 
 
 def test_both_kinds_of_key_pass():
-    from bilevel import checks
+    from bilevel import _checks as checks
 
     checks.key("key", KEY)
     checks.key("key", jax.random.PRNGKey(0))
@@ -292,7 +292,7 @@ GOOD = {
         "neumann_step": 0.1,
         "period": 2,
     },
-    bl.F2SA: {"upper_step": 0.1, "penalised_step": 0.1, "lower_step": 0.1, "multiplier": 2.0},
+    bl.F2SA: {"upper_step": 0.1, "penalized_step": 0.1, "lower_step": 0.1, "multiplier": 2.0},
     bl.HOAG: {"upper_step": 0.1, "lower_step": 0.1, "strong_convexity": 0.1},
     bl.MAML: {"upper_step": 0.1, "lower_step": 0.1, "inner_steps": 2},
     bl.RecursiveMomentum: {"solver": bl.ITDBiO(0.1, 0.1, 2), "storm_weight": 0.5},
@@ -347,7 +347,7 @@ BAD = {
     **dict.fromkeys(("upper_step", "lower_step", "adjoint_step", "neumann_step", "step", "radius"), POSITIVE),
     **dict.fromkeys(("delta", "c_tau", "c_beta", "c_eta", "c_upper", "c_lower", "mu", "L"), POSITIVE),
     **dict.fromkeys(("initial_gap", "accuracy", "strong_convexity", "cross_bound"), POSITIVE),
-    **dict.fromkeys(("penalised_step", "multiplier", "c_alpha", "c_gamma", "k_alpha", "k_beta", "ratio"), POSITIVE),
+    **dict.fromkeys(("penalized_step", "multiplier", "c_alpha", "c_gamma", "k_alpha", "k_beta", "ratio"), POSITIVE),
     **dict.fromkeys(("gamma", "lambda_", "c_1", "c_2"), POSITIVE),
     **dict.fromkeys(("inner_steps", "update_period", "steps", "batch_size", "cross_batch_size"), COUNT),
     **dict.fromkeys(("adjoint_steps", "period", "period_batch_size"), COUNT),

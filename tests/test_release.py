@@ -14,7 +14,7 @@ CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def test_the_citation_is_of_this_version_and_licence():
+def test_the_citation_is_of_this_version_and_license():
     assert CITATION["cff-version"] == "1.2.0"
     assert CITATION["message"] and CITATION["authors"] and CITATION["title"] == PROJECT["name"]
     assert (CITATION["version"], CITATION["license"]) == (PROJECT["version"], PROJECT["license"])
@@ -23,7 +23,7 @@ def test_the_citation_is_of_this_version_and_licence():
         assert all(author["given-names"] and author["family-names"] for author in paper["authors"])
 
 
-def test_the_licence_is_whole():
+def test_the_license_is_whole():
     text = (ROOT / "LICENSE").read_text()
     assert text.count("\n") == 202 and "Version 2.0, January 2004" in text
     assert "9. Accepting Warranty or Additional Liability." in text and "END OF TERMS AND CONDITIONS" in text

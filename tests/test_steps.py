@@ -176,13 +176,13 @@ def test_an_iterate_of_two_dtypes_keeps_both(name):
 
 
 @pytest.mark.parametrize("optimizer", [optax.lbfgs, optax.polyak_sgd, optax.scale_by_backtracking_linesearch])
-def test_an_optimiser_that_needs_more_than_a_gradient(optimizer, compiled):
+def test_an_optimizer_that_needs_more_than_a_gradient(optimizer, compiled):
     with pytest.raises(TypeError, match=f"Rule: optax.{optimizer.__name__} cannot take a step from a gradient alone"):
         bl.Rule(optimizer, 1)
     assert not compiled
 
 
-def test_an_optimiser_without_its_line_search_is_a_rule():
+def test_an_optimizer_without_its_line_search_is_a_rule():
     bl.Rule(optax.lbfgs, 0.1, linesearch=None)
 
 

@@ -20,7 +20,7 @@ problem = bl.Problem(
 )
 solver = bl.SOBA(upper_step=0.01, lower_step=0.5, adjoint_step=0.5)
 print(round(float(bl.solve(problem, solver, 1.0, 0.0, steps=500, key=jax.random.key(0)).x), 3))
-from bilevel.pages import render
+from bilevel._output.pages import render
 print(render("base.html", title="A page").count("A page"))
 """
 
@@ -68,7 +68,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
         for path in (ROOT / "bilevel").rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }
-    assert {"bilevel/py.typed", "bilevel/datasets/glyphs.npz", "bilevel/pages/compare.html"} <= package
+    assert {"bilevel/py.typed", "bilevel/datasets/glyphs.npz", "bilevel/_output/pages/compare.html"} <= package
     assert {name for name in held if ".dist-info/" not in name} == package
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in held)
     assert "License-Expression: Apache-2.0" in metadata

@@ -4,7 +4,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from bilevel import checks
+from bilevel import _checks as checks
 from bilevel.datasets.base import Card, Dataset, DatasetError, FewshotDataset, SparseDataset, TextDataset
 
 __all__ = [
@@ -72,18 +72,18 @@ def load(name: str) -> Dataset:
     Example:
         >>> from bilevel import datasets
         >>> digits = datasets.load("digits")
-        >>> digits.features.shape, digits.classes, digits.card.licence
+        >>> digits.features.shape, digits.classes, digits.card.license
         ((1797, 64), 10, 'CC BY 4.0')
     """
     return _module(name, "images").load(name)
 
 
 def load_text(name: str) -> TextDataset:
-    """The labelled texts of that name: one of `TEXT_NAMES`. All have two classes: blame (0) and praise (1).
+    """The labeled texts of that name: one of `TEXT_NAMES`. All have two classes: blame (0) and praise (1).
 
     - `"made-up"`: 4,800 sentences of 8 domains from a small grammar; needs no file, says nothing about language.
     - `"sentences"`: 16,489 sentences of 3 domains, rated by people; `"tweets"`: its 3,432 tweets alone.
-    - `"sentiment140"`: 1,600,359 tweets labelled by their emoticons (the last 359 by hand).
+    - `"sentiment140"`: 1,600,359 tweets labeled by their emoticons (the last 359 by hand).
     - `"amazon-reviews"`: reviews of up to 25 kinds of products.
 
     Files are looked for in `$BILEVEL_DATA/<name>/` (that of `"tweets"` in `sentences`), then in the user's cache.
@@ -116,7 +116,7 @@ def load_fewshot(name: str) -> FewshotDataset:
     """The few-shot set of that name: one of `FEWSHOT_NAMES`.
 
     - `"glyphs"`: letters of many scripts in many typefaces; comes with the package.
-    - `"fc100"`, `"mini-imagenet"`: 100 classes of 600 colour images of 32×32 and 84×84 pixels, from the usual three
+    - `"fc100"`, `"mini-imagenet"`: 100 classes of 600 color images of 32×32 and 84×84 pixels, from the usual three
       pickles in `$BILEVEL_DATA/<name>/` or the user's cache. Reading them runs no code that they may hold.
 
     **Raises** `ValueError` for an unknown name; `DatasetError` for a damaged file, or where there is none, with

@@ -24,14 +24,14 @@ class Card:
     - `rows`, `classes`: how many in all.
     - `splits`: name ↦ how many, of the parts it is published in, in the order of the rows: so many rows or, in few-shot
       sets, classes.
-    - `source`, `licence`: whose it is, and on what terms.
+    - `source`, `license`: whose it is, and on what terms.
     """
 
     name: str
     rows: int
     classes: int
     splits: Mapping[str, int]
-    licence: str
+    license: str
     source: str
 
 

@@ -10,14 +10,14 @@ CARDS = {
         rows=1_797,
         classes=10,
         splits={"all": 1_797},
-        licence="CC BY 4.0",
+        license="CC BY 4.0",
         source="Alpaydin & Kaynak (1998), Optical Recognition of Handwritten Digits, UCI: its test part",
     )
 }
 
 
 def load(name: str) -> Dataset:
-    """1,797 images of 8×8 pixels with 17 grey levels; needs no network."""
+    """1,797 images of 8×8 pixels with 17 gray levels; needs no network."""
     from sklearn.datasets import load_digits
 
     features, labels = load_digits(return_X_y=True)

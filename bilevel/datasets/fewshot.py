@@ -1,4 +1,4 @@
-"""FC100 and miniImageNet: 100 classes with 600 colour images each, from their usual pickles."""
+"""FC100 and miniImageNet: 100 classes with 600 color images each, from their usual pickles."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ CARDS = {
         rows=60_000,
         classes=100,
         splits={"train": 60, "validation": 20, "test": 20},
-        licence="none stated; images of CIFAR-100, for research",
+        license="none stated; images of CIFAR-100, for research",
         source="Oreshkin, Rodríguez & Lacoste (2018), TADAM, NeurIPS; Krizhevsky (2009), CIFAR-100",
     ),
     "mini-imagenet": Card(
@@ -22,7 +22,7 @@ CARDS = {
         rows=60_000,
         classes=100,
         splits={"train": 64, "validation": 16, "test": 20},
-        licence="ImageNet's terms: research, not commercial",
+        license="ImageNet's terms: research, not commercial",
         source="Vinyals et al. (2016), Matching networks, NeurIPS; split of Ravi & Larochelle (2017), ICLR",
     ),
 }

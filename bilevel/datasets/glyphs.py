@@ -20,7 +20,7 @@ def load(name: str) -> FewshotDataset:
     - validation: Thai and Hebrew;
     - test: Devanagari, Arabic and Telugu.
 
-    Look-alikes, within a script or across scripts and splits, are one class. The typefaces and their licences are in
+    Look-alikes, within a script or across scripts and splits, are one class. The typefaces and their licenses are in
     `glyphs_fonts.csv` beside this file; `scripts/make_glyphs.py` of the repository draws the images and has the rules.
     """
     with np.load(_FILE) as stored:
@@ -32,7 +32,7 @@ def load(name: str) -> FewshotDataset:
         rows=sum(classes.values()) * per_class,
         classes=sum(classes.values()),
         splits=classes,
-        licence="drawn with typefaces under the SIL OFL 1.1 or the Apache licence 2.0",
+        license="drawn with typefaces under the SIL OFL 1.1 or the Apache license 2.0",
         source="this package: characters of 12 scripts in free typefaces, listed in glyphs_fonts.csv",
     )
     return FewshotDataset(**parts, card=card)

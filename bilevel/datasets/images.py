@@ -32,7 +32,7 @@ CARDS = {
         rows=70_000,
         classes=10,
         splits=_SPLITS,
-        licence="CC BY-SA 3.0, as usually cited",
+        license="CC BY-SA 3.0, as usually cited",
         source="LeCun, Cortes & Burges, The MNIST database of handwritten digits",
     ),
     "fashion-mnist": Card(
@@ -40,7 +40,7 @@ CARDS = {
         rows=70_000,
         classes=10,
         splits=_SPLITS,
-        licence="MIT",
+        license="MIT",
         source="Xiao, Rasul & Vollgraf (2017), Fashion-MNIST, Zalando Research",
     ),
 }

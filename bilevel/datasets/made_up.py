@@ -12,12 +12,12 @@ T = TypeVar("T")
 Words: TypeAlias = Sequence[Sequence[str]]  # of praise and of blame
 
 _SENTENCES = 600  # of each domain
-_SHARED = 0.6  # how often a judgement is one that every domain knows
+_SHARED = 0.6  # how often a judgment is one that every domain knows
 _SLIP = 0.08  # how often a clause says the opposite of the label
 _NOISE = 0.03  # how often a label is wrong
 
 # Words of praise and of blame that every domain shares.
-_JUDGEMENTS = (
+_JUDGMENTS = (
     "good great excellent wonderful lovely fine superb perfect brilliant pleasant delightful amazing nice splendid "
     "fantastic terrific impressive charming satisfying outstanding",
     "bad awful terrible horrible poor dreadful disappointing nasty annoying mediocre useless unpleasant lousy pathetic "
@@ -84,7 +84,7 @@ CARDS = {
         rows=_SENTENCES * len(_DOMAINS),
         classes=2,
         splits=dict.fromkeys(_DOMAINS, _SENTENCES),
-        licence="the package's own",
+        license="the package's own",
         source="made up: drawn from a small grammar of this package",
     )
 }
@@ -106,14 +106,14 @@ class _Dice:
 def load(name: str) -> TextDataset:
     """`"made-up"`: 600 sentences of each of 8 domains, always the same; half of each praise (label 1), half blame.
 
-    A sentence is one to three clauses, each with a thing of the domain and a judgement. Of the judgements 60 % are
+    A sentence is one to three clauses, each with a thing of the domain and a judgment. Of the judgments 60 % are
     words that every domain shares, the others the domain's own, and some of these praise in one domain and blame in
     another. A clause says the opposite of the label with probability 0.08; of the labels 3 % are wrong. There is
     nothing to learn from them about language.
     """
     dice = _Dice()
     texts, labels = [], []
-    shared = [words.split() for words in _JUDGEMENTS]
+    shared = [words.split() for words in _JUDGMENTS]
     for vocabulary in _DOMAINS.values():
         things, *own = (words.split() for words in vocabulary)
         for i in range(_SENTENCES):

@@ -16,7 +16,7 @@ CARDS = {
         rows=18_846,
         classes=20,
         splits={"train": 11_314, "test": 7_532},
-        licence="none stated; postings to public newsgroups",
+        license="none stated; postings to public newsgroups",
         source="Lang (1995), NewsWeeder, ICML; the version by date of J. Rennie",
     )
 }
@@ -27,7 +27,7 @@ def load_sparse(name: str) -> SparseDataset:
     """`"newsgroups"`: 130,107 counts of words, each row of unit Euclidean norm; training rows first.
 
     Read from `20news-bydate_py3.pkz`, as `sklearn.datasets.fetch_20newsgroups` keeps it, or else downloaded into the
-    cache by scikit-learn, which checks its sum; its vectoriser counts what the training rows hold, and keeps the counts
+    cache by scikit-learn, which checks its sum; its vectorizer counts what the training rows hold, and keeps the counts
     beside that file. A pickle: put there only what scikit-learn itself wrote.
     """
     import scipy.sparse
@@ -35,7 +35,7 @@ def load_sparse(name: str) -> SparseDataset:
 
     found = FILES[name].find()
     home = found[0].parent if found else FILES[name].cache
-    doing = "vectorising newsgroups" if found else "downloading newsgroups, about 14 MB, and vectorising it"
+    doing = "vectorizing newsgroups" if found else "downloading newsgroups, about 14 MB, and vectorizing it"
     try:
         # scikit-learn prints what is wrong with a file of the cache
         with fetching.notice(f"bilevel: {doing}"), fetching.patience(), contextlib.redirect_stdout(sys.stderr):

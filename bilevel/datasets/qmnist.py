@@ -17,7 +17,7 @@ CARDS = {
         rows=120_000,
         classes=10,
         splits={"train": 60_000, "test": 60_000},
-        licence="BSD 3-Clause (the release), images of NIST",
+        license="BSD 3-Clause (the release), images of NIST",
         source="Yadav & Bottou (2019), Cold Case: The Lost MNIST Digits, NeurIPS",
     )
 }

@@ -21,7 +21,7 @@ CARDS = {
         rows=0,
         classes=2,
         splits={},  # known once read: the release has one form with 4 domains and one with 25
-        licence="none stated; the texts are their authors'",
+        license="none stated; the texts are their authors'",
         source="Blitzer, Dredze & Pereira (2007), Biographies, Bollywood, boom-boxes and blenders, ACL",
     )
 }

@@ -17,14 +17,14 @@ _DOMAINS = {"sentences": ("tweets", "amazon", "films"), "tweets": ("tweets",)}
 _LEAST_RATING = 0.5
 _TEST_EVERY = 5
 _ROWS = {"tweets": 3_432, "amazon": 2_985, "films": 10_072}  # with a rating of at least ±0.5
-_LICENCE = "MIT; the texts are third parties'"
+_LICENSE = "MIT; the texts are third parties'"
 _SOURCE = "Hutto & Gilbert (2014), VADER, ICWSM: the sentences it was rated on"
 
 CARDS = {
-    "sentences": Card("sentences", sum(_ROWS.values()), 2, _ROWS, _LICENCE, _SOURCE),
-    "tweets": Card("tweets", _ROWS["tweets"], 2, {"tweets": _ROWS["tweets"]}, _LICENCE, _SOURCE),
+    "sentences": Card("sentences", sum(_ROWS.values()), 2, _ROWS, _LICENSE, _SOURCE),
+    "tweets": Card("tweets", _ROWS["tweets"], 2, {"tweets": _ROWS["tweets"]}, _LICENSE, _SOURCE),
     "sentences-tfidf": Card(
-        "sentences-tfidf", sum(_ROWS.values()), 6, {"train": 13_214, "test": 3_275}, _LICENCE, _SOURCE
+        "sentences-tfidf", sum(_ROWS.values()), 6, {"train": 13_214, "test": 3_275}, _LICENSE, _SOURCE
     ),
 }
 FILES = {
@@ -89,9 +89,9 @@ def load_sparse(name: str) -> SparseDataset:
     train_rows = int(train.sum())
     places.check_splits(CARDS[name], {"train": train_rows, "test": len(train) - train_rows})
     ordered = [texts.texts[row] for row in order]
-    vectoriser = TfidfVectorizer(min_df=2).fit(ordered[:train_rows])
+    vectorizer = TfidfVectorizer(min_df=2).fit(ordered[:train_rows])
     return SparseDataset(
-        features=scipy.sparse.csr_matrix(vectoriser.transform(ordered), dtype=np.float32),
+        features=scipy.sparse.csr_matrix(vectorizer.transform(ordered), dtype=np.float32),
         labels=(2 * texts.domains + texts.labels)[order],
         classes=6,
         train_rows=train_rows,

@@ -1,4 +1,4 @@
-"""Sentiment140: tweets labelled by their emoticons."""
+"""Sentiment140: tweets labeled by their emoticons."""
 
 import csv
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ CARDS = {
         rows=1_600_359,
         classes=2,
         splits={"train": 1_600_000, "test": 359},
-        licence="for research; the tweets are their authors'",
+        license="for research; the tweets are their authors'",
         source="Go, Bhayani & Huang (2009), Twitter sentiment classification using distant supervision",
     )
 }

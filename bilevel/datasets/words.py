@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from bilevel import checks
+from bilevel import _checks as checks
 
 PADDING, UNKNOWN = 0, 1  # the tokens that stand for no word, and for a word that the vocabulary does not hold
 _RESERVED = {"<padding>": PADDING, "<unknown>": UNKNOWN}

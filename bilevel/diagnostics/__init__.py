@@ -10,9 +10,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from bilevel import checks, oracles, trees
-from bilevel.constants import Constants, at_least_single, measure, on_all_rows
+from bilevel import _checks as checks
+from bilevel import oracles, trees
 from bilevel.diagnostics import reference
+from bilevel.diagnostics.constants import Constants, at_least_single, measure, on_all_rows
 from bilevel.diagnostics.estimates import estimates
 from bilevel.diagnostics.findings import Finding, terms
 from bilevel.diagnostics.report import Report

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from bilevel import oracles, trees
 from bilevel.diagnostics.findings import terms
+from bilevel.hypergradients._implicit import implicit
 from bilevel.hypergradients.adjoint import AbstractAdjoint, RandomNeumann
-from bilevel.hypergradients.implicit import implicit
 from bilevel.hypergradients.nystrom import Nystrom
 from bilevel.problem import Problem
 

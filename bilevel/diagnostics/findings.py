@@ -61,7 +61,7 @@ def _independent(report: "Report") -> Iterator[Finding]:
         yield Finding(
             "no dependence on y",
             "F_y is zero, here and at a random y: the upper loss does not depend on y, and the hypergradient is F_x "
-            "alone. Use y in the upper loss, or minimise over x without a lower level.",
+            "alone. Use y in the upper loss, or minimize over x without a lower level.",
         )
     if not report.depends_on_x:
         yield Finding(
@@ -78,20 +78,20 @@ def _curvature(report: "Report") -> Iterator[Finding]:
         yield Finding(
             "not strongly convex",
             f"the lower level is not strongly convex here (smallest curvature {_short(c.mu)} ± "
-            f"{_short(max(c.mu_residual, c.rounding))}, largest {_short(c.L)}): add a regulariser (c/2)‖y‖² of at "
-            f"least c = {_regulariser(c, 1e3)}, which leaves κ ≤ 1000"
+            f"{_short(max(c.mu_residual, c.rounding))}, largest {_short(c.L)}): add a regularizer (c/2)‖y‖² of at "
+            f"least c = {_regularizer(c, 1e3)}, which leaves κ ≤ 1000"
             + ("; or, if it should be, measure it in float64." if single and abs(c.mu) <= c.rounding else "."),
         )
     elif c.kappa * c.epsilon > ROUNDING:
         yield Finding(
             "rounding",
             f"κ = {_short(c.kappa)} times the rounding of {report.dtype} is {_short(c.kappa * c.epsilon)}: the "
-            f"adjoint is lost in it. Use float64, or a regulariser (c/2)‖y‖² of at least c = "
-            f"{_regulariser(c, GOAL / c.epsilon)}.",
+            f"adjoint is lost in it. Use float64, or a regularizer (c/2)‖y‖² of at least c = "
+            f"{_regularizer(c, GOAL / c.epsilon)}.",
         )
 
 
-def _regulariser(c: Any, kappa: float) -> str:
+def _regularizer(c: Any, kappa: float) -> str:
     """The c > 0 for which (L + c)/(μ + c) is `kappa`, rounded up to three digits; 0.001 for a loss that is all flat."""
     least = (c.L - kappa * c.mu) / (kappa - 1) or 1e-3
     digit = 10.0 ** (math.floor(math.log10(least)) - 2)
@@ -130,7 +130,7 @@ def _adjoint(report: "Report") -> Iterator[Finding]:
         f"{_name(method)} leaves {_percent(report.adjoint_error)} of the adjoint, which moves the hypergradient by "
         f"{_percent(report.part_from_adjoint)} of its parts: {cause}{_more_terms(report, eta)}"
         + (
-            f", or a regulariser (c/2)‖y‖² of at least c = {_regulariser(c, 1e3)}, which leaves κ = 1000."
+            f", or a regularizer (c/2)‖y‖² of at least c = {_regularizer(c, 1e3)}, which leaves κ = 1000."
             if name == "ill-conditioned"
             else "."
         ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from bilevel.constants import Constants
+from bilevel.diagnostics.constants import Constants
 from bilevel.diagnostics.findings import Finding, find
 from bilevel.hypergradients.adjoint import AbstractAdjoint
 
@@ -35,7 +35,7 @@ class Report:
       `reference_difference_error`: h* against them, which is what the quotients can resolve.
     - `bias` and `spread`, relative: the distance from h* of the mean over `draws` estimates, less its sampling error,
       which is `bias_error`; and the standard deviation of one estimate. `distances`: ‖h_i − h*‖/‖h*‖ of each.
-    - `findings`: what is wrong here; empty for a healthy problem. Near a minimiser of Φ, where h* vanishes and
+    - `findings`: what is wrong here; empty for a healthy problem. Near a minimizer of Φ, where h* vanishes and
       every relative error is large, they measure by `scale` = ‖F_x‖ + ‖J v‖: `part_from_y` and
       `part_from_adjoint` are the two parts of the error, divided by it.
     - `notes`: what to know of the measurement itself.
@@ -129,7 +129,7 @@ class Report:
 
     def plot(self) -> "Figure":
         """Four panels: gradient noise, the spectrum of H, the errors, and the draws of the estimator."""
-        from bilevel.diagnostics.figure import draw
+        from bilevel.diagnostics._figure import draw
 
         return draw(self)
 

@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Float
 
 from bilevel import trees
-from bilevel.constants import on_all_rows
+from bilevel.diagnostics.constants import on_all_rows
 from bilevel.diagnostics.reference import accurate_solver, hypergradient_at, lower_solution
 from bilevel.hypergradients.adjoint import AbstractAdjoint
 from bilevel.problem import Problem, prepare
-from bilevel.solution import Solution
+from bilevel.run._solution import Solution
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

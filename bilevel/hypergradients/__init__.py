@@ -7,6 +7,8 @@ from jax.core import Tracer
 from jaxtyping import PRNGKeyArray, PyTree
 
 from bilevel import trees
+from bilevel.hypergradients._implicit import implicit
+from bilevel.hypergradients._solution_map import GradientDescent, solution_map
 from bilevel.hypergradients.adjoint import (
     AbstractAdjoint,
     Adjoint,
@@ -18,9 +20,7 @@ from bilevel.hypergradients.adjoint import (
 )
 from bilevel.hypergradients.finite_difference import FiniteDifference
 from bilevel.hypergradients.general import general_hypergradient
-from bilevel.hypergradients.implicit import implicit
 from bilevel.hypergradients.nystrom import Nystrom
-from bilevel.hypergradients.solution_map import GradientDescent, solution_map
 from bilevel.hypergradients.unrolled import key_if_random, unrolled_hypergradient
 from bilevel.problem import Problem, prepare, tasks_of
 
@@ -57,7 +57,7 @@ def hypergradient(
 
     **Arguments**
 
-    - `x`, `y`: where it is taken. y is best a minimiser of g(x, ·).
+    - `x`, `y`: where it is taken. y is best a minimizer of g(x, ·).
     - `method`: how H v = F_y is solved; default `ConjugateGradient(steps=20)`.
     - `key`: needed when a level has a `batch_size`, the method is random or the problem redraws its tasks. f and g
       are then those of independent batches; a level with `batch_size=None` uses all of its rows.
@@ -88,7 +88,7 @@ def hypergradient(
     if not isinstance(convex, Tracer) and not convex:
         raise ValueError(
             "method: it found that the lower level's curvature is not positive in every direction; "
-            "add a regulariser to the lower loss, or check that y is near its minimiser"
+            "add a regularizer to the lower loss, or check that y is near its minimizer"
         )
     return restore(h, y)[0]
 

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
-from bilevel import checks, oracles, trees
-from bilevel.data import Batch
+from bilevel import _checks as checks
+from bilevel import oracles, trees
 from bilevel.problem import Level
+from bilevel.sampling import Batch
 from bilevel.steps import Settings, as_leaf, as_schedule, check_count, count_at
 
 Tree = PyTree[Any]
@@ -226,7 +227,7 @@ class FixedPoint(AbstractAdjoint):
 
 
 class Direct(AbstractAdjoint):
-    """The exact solution by a dense Cholesky factorisation: O((dim y)²) memory, O((dim y)³) time.
+    """The exact solution by a dense Cholesky factorization: O((dim y)²) memory, O((dim y)³) time.
 
     Counted as dim y Hessian products, which is what forming the matrix costs. Where the matrix is not positive,
     `Adjoint.convex` says so.

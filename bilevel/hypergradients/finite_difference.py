@@ -6,10 +6,11 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import checks, oracles, trees
-from bilevel.data import Batch
+from bilevel import _checks as checks
+from bilevel import oracles, trees
 from bilevel.hypergradients.adjoint import AbstractAdjoint, Adjoint
 from bilevel.problem import Level
+from bilevel.sampling import Batch
 from bilevel.steps import as_leaf, as_schedule
 
 Tree = PyTree[Any]

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import checks, oracles
-from bilevel.data import Batch
+from bilevel import _checks as checks
+from bilevel import oracles
 from bilevel.hypergradients.adjoint import AbstractAdjoint, Adjoint
 from bilevel.problem import Level
+from bilevel.sampling import Batch
 from bilevel.steps import as_leaf
 
 Tree = PyTree[Any]
@@ -56,7 +57,7 @@ class Nystrom(AbstractAdjoint):
         self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
     ) -> Adjoint:
         flat, unravel = ravel_pytree(rhs)
-        b = flat.astype(jnp.promote_types(flat.dtype, jnp.float32))  # there is no factorisation in half precision
+        b = flat.astype(jnp.promote_types(flat.dtype, jnp.float32))  # there is no factorization in half precision
         k, rho = min(self.rank, b.size), jnp.asarray(self.damping).astype(b.dtype)
 
         def hessian(u: Any) -> Any:

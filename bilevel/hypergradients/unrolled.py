@@ -13,9 +13,10 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from bilevel import checks, oracles, trees
-from bilevel.data import Batch
+from bilevel import _checks as checks
+from bilevel import oracles, trees
 from bilevel.problem import Level, Problem, prepare, tasks_of
+from bilevel.sampling import Batch
 from bilevel.steps import AbstractStep, GradientStep, Rule, as_step, check_setting
 
 Tree = PyTree[Any]

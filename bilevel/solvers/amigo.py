@@ -1,4 +1,4 @@
-"""AmIGO: both the lower variable and the adjoint are amortised by warm starts."""
+"""AmIGO: both the lower variable and the adjoint are amortized by warm starts."""
 
 from typing import Any
 
@@ -6,10 +6,11 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import checks, oracles, trees
+from bilevel import _checks as checks
+from bilevel import oracles, trees
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import OF_X, AbstractSolver, descend
+from bilevel.solvers._base import OF_X, AbstractSolver, descend
 from bilevel.steps import AbstractStep, as_step
 
 Tree = PyTree[Any]
@@ -26,7 +27,7 @@ class AmIGOState(eqx.Module):
 
 
 class AmIGO(AbstractSolver):
-    """Amortised implicit gradient optimization.
+    """Amortized implicit gradient optimization.
 
         y ← y_{k−1};   T times:  y ← y − α_k G_y(x_k, y; D_t);   y_k = y
         F_x, F_y = F_x(x_k, y_k; D_f), F_y(x_k, y_k; D_f)

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
-from bilevel import checks
+from bilevel import _checks as checks
+from bilevel.hypergradients._implicit import implicit
 from bilevel.hypergradients.adjoint import AbstractAdjoint, Direct, RandomNeumann
-from bilevel.hypergradients.implicit import implicit
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import OF_X, AbstractSolver, descend
+from bilevel.solvers._base import OF_X, AbstractSolver, descend
 from bilevel.steps import AbstractStep, as_schedule, as_step, check_count, count_at
 
 Tree = PyTree[Any]

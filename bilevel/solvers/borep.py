@@ -1,4 +1,4 @@
-"""BO-REP: normalised momentum on x, and a lower variable that moves only now and then."""
+"""BO-REP: normalized momentum on x, and a lower variable that moves only now and then."""
 
 import math
 from typing import Any
@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import checks, oracles, trees
-from bilevel.momentum import moving_average
+from bilevel import _checks as checks
+from bilevel import oracles, trees
 from bilevel.oracles import Tally
 from bilevel.problem import Level, Problem
-from bilevel.solvers.base import OF_X, AbstractSolver
+from bilevel.solvers._averages import moving_average
+from bilevel.solvers._base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, Constant, GradientStep, as_schedule, as_step, as_weight
 
 Tree = PyTree[Any]
@@ -113,16 +114,16 @@ def projected_sgd(
     level: Level, x: Tree, y: Tree, step: AbstractStep, steps: int, radius: Any, t: Any, *, key: PRNGKeyArray
 ) -> tuple[Tree, Tree]:
     """SGD on g(x, ·) in the ball of `radius` around y (None: no ball): its last iterate, and their average."""
-    centre = y
+    center = y
 
     def body(i: Any, carry: tuple[Tree, Tree, Tree]) -> tuple[Tree, Tree, Tree]:
         y, total, rule = carry
         batch = level.draw(jax.random.fold_in(key, i))
         y, rule = step(y, oracles.lower_gradient(level, x, y, batch), rule, t)
         if radius is not None:
-            offset = trees.sub(y, centre)
+            offset = trees.sub(y, center)
             distance = trees.norm(offset)
-            y = trees.axpy(jnp.minimum(1.0, radius / jnp.where(distance > 0, distance, radius)), offset, centre)
+            y = trees.axpy(jnp.minimum(1.0, radius / jnp.where(distance > 0, distance, radius)), offset, center)
         return y, trees.add(total, y), rule
 
     last, total, _ = jax.lax.fori_loop(0, steps, body, (y, trees.zeros_like(y), step.init(y)))

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import checks, oracles, trees
+from bilevel import _checks as checks
+from bilevel import oracles, trees
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import OF_X, AbstractSolver
+from bilevel.solvers._base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, as_schedule, as_step, inverse_power
 
 Tree = PyTree[Any]
@@ -20,12 +21,12 @@ _EXPONENTS = {"both": (5 / 7, 4 / 7), "upper": (3 / 5, 2 / 5), "none": (1 / 3, 0
 
 
 class F2SAState(eqx.Module):
-    """x; y, which minimises g (the paper's z); `penalised`, which minimises f + λg (its y; both shaped like y); and the
+    """x; y, which minimizes g (the paper's z); `penalized`, which minimizes f + λg (its y; both shaped like y); and the
     state of x's step rule."""
 
     x: Tree = eqx.field(metadata=OF_X)
     y: Tree
-    penalised: Tree
+    penalized: Tree
     rule: Tree = eqx.field(metadata=OF_X)
     tally: Tally
 
@@ -33,7 +34,7 @@ class F2SAState(eqx.Module):
 class F2SA(AbstractSolver):
     """Fully first-order stochastic approximation.
 
-    In the paper's letters, y minimises f + λ g and z minimises g. From y_0 = z_0, at k = 0, 1, …, every oracle on its
+    In the paper's letters, y minimizes f + λ g and z minimizes g. From y_0 = z_0, at k = 0, 1, …, every oracle on its
     own fresh sample:
 
         T times:  z ← z − γ_k G_y(x_k, z);   y ← y − α_k (F_y(x_k, y) + λ_k G_y(x_k, y))
@@ -43,7 +44,7 @@ class F2SA(AbstractSolver):
 
     **Arguments**
 
-    - `upper_step` (ξ α), `penalised_step` (α), `lower_step` (γ): a number, a schedule of k or a `Rule`; the rules of
+    - `upper_step` (ξ α), `penalized_step` (α), `lower_step` (γ): a number, a schedule of k or a `Rule`; the rules of
       the inner loop start anew in each. y's step on g is α λ, so α λ ≤ 1/L is wanted.
     - `multiplier` (λ_k): a number or a schedule of k; theory: it grows, λ_k = γ_k/(2 α_k), from λ_0 ≥ 2 L_f/μ.
     - `inner_steps` (T).
@@ -58,7 +59,7 @@ class F2SA(AbstractSolver):
         ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),
         ...     lower=bl.Level(lambda x, y, _: 0.5 * (y - 3.0 * x) ** 2),
         ... )
-        >>> solver = bl.F2SA(upper_step=0.02, penalised_step=0.01, lower_step=0.5, multiplier=50.0, inner_steps=5)
+        >>> solver = bl.F2SA(upper_step=0.02, penalized_step=0.01, lower_step=0.5, multiplier=50.0, inner_steps=5)
         >>> solution = bl.solve(problem, solver, 1.0, 0.0, steps=500, key=jax.random.key(0))
         >>> round(float(solution.x), 2)
         0.33
@@ -70,7 +71,7 @@ class F2SA(AbstractSolver):
     """
 
     upper_step: AbstractStep = eqx.field(converter=as_step)
-    penalised_step: AbstractStep = eqx.field(converter=as_step)
+    penalized_step: AbstractStep = eqx.field(converter=as_step)
     lower_step: AbstractStep = eqx.field(converter=as_step)
     multiplier: Any = eqx.field(converter=as_schedule)
     inner_steps: int = eqx.field(default=1, static=True)
@@ -100,7 +101,7 @@ class F2SA(AbstractSolver):
         a, c = _EXPONENTS[noise]
         return cls(
             upper_step=inverse_power(ratio * c_alpha, a, offset),
-            penalised_step=inverse_power(c_alpha, a, offset),
+            penalized_step=inverse_power(c_alpha, a, offset),
             lower_step=inverse_power(c_gamma, c, offset),
             multiplier=inverse_power(c_gamma / (2 * c_alpha), c - a, offset),
             inner_steps=inner_steps,
@@ -121,10 +122,10 @@ class F2SA(AbstractSolver):
             z, z_rule = self.lower_step(z, G_z, z_rule, t)
             F_y = oracles.gradient_y(upper, x, y, upper.draw(keys[1]))
             G_y = oracles.lower_gradient(lower, x, y, lower.draw(keys[2]))
-            y, y_rule = self.penalised_step(y, trees.axpy(lam, G_y, F_y), y_rule, t)
+            y, y_rule = self.penalized_step(y, trees.axpy(lam, G_y, F_y), y_rule, t)
             return z, z_rule, y, y_rule
 
-        start = (state.y, self.lower_step.init(state.y), state.penalised, self.penalised_step.init(state.y))
+        start = (state.y, self.lower_step.init(state.y), state.penalized, self.penalized_step.init(state.y))
         z, _, y, _ = jax.lax.fori_loop(0, self.inner_steps, inner, start)
 
         F_x = oracles.gradient_x(upper, x, y, upper.draw(x_key))

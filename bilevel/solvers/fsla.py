@@ -6,12 +6,13 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import checks, oracles, trees
-from bilevel.data import Batch
-from bilevel.momentum import at_both, storm
+from bilevel import _checks as checks
+from bilevel import oracles, trees
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import OF_X, AbstractSolver
+from bilevel.sampling import Batch
+from bilevel.solvers._averages import at_both, storm
+from bilevel.solvers._base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, as_step, as_weight, inverse_power
 
 Tree = PyTree[Any]

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
-from bilevel import checks, oracles, trees
+from bilevel import _checks as checks
+from bilevel import oracles, trees
 from bilevel.hypergradients.adjoint import ConjugateGradient
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import OF_X, AbstractSolver
+from bilevel.solvers._base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, as_leaf, as_schedule, as_step
 
 Tree = PyTree[Any]

@@ -6,11 +6,11 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import checks
+from bilevel import _checks as checks
 from bilevel.hypergradients.unrolled import check_differentiable, unroll
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import OF_X, AbstractEstimator
+from bilevel.solvers._base import OF_X, AbstractEstimator
 from bilevel.steps import AbstractStep, as_step
 
 Tree = PyTree[Any]

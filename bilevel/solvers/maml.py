@@ -6,11 +6,12 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import checks, trees
+from bilevel import _checks as checks
+from bilevel import trees
 from bilevel.hypergradients.unrolled import check_differentiable, unroll
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import OF_X, AbstractEstimator, start_of
+from bilevel.solvers._base import OF_X, AbstractEstimator, start_of
 from bilevel.steps import AbstractStep, as_step
 
 Tree = PyTree[Any]
@@ -55,9 +56,9 @@ class MAML(AbstractEstimator):
 
     Example:
         >>> import bilevel as bl, jax, jax.numpy as jnp
-        >>> problem = bl.Problem(  # two tasks, whose minimisers are 1 and 3
-        ...     upper=bl.Level(lambda x, y, centres: jnp.mean((y - centres) ** 2), data=jnp.array([1.0, 3.0])),
-        ...     lower=bl.Level(lambda x, y, centres: 0.5 * jnp.sum((y - centres) ** 2), data=jnp.array([1.0, 3.0])),
+        >>> problem = bl.Problem(  # two tasks, whose minimizers are 1 and 3
+        ...     upper=bl.Level(lambda x, y, centers: jnp.mean((y - centers) ** 2), data=jnp.array([1.0, 3.0])),
+        ...     lower=bl.Level(lambda x, y, centers: 0.5 * jnp.sum((y - centers) ** 2), data=jnp.array([1.0, 3.0])),
         ...     start=lambda x: jnp.stack([x, x]),
         ... )
         >>> solver = bl.MAML(upper_step=0.5, lower_step=0.5, inner_steps=2)

@@ -7,10 +7,10 @@ import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from bilevel import oracles, trees
-from bilevel.momentum import moving_average
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import OF_X, AbstractSolver
+from bilevel.solvers._averages import moving_average
+from bilevel.solvers._base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, as_step, as_weight
 
 Tree = PyTree[Any]

@@ -7,13 +7,14 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import checks, oracles, trees
+from bilevel import _checks as checks
+from bilevel import oracles, trees
+from bilevel.hypergradients._implicit import implicit
 from bilevel.hypergradients.adjoint import Neumann
-from bilevel.hypergradients.implicit import implicit
-from bilevel.momentum import at_both, from_plain, storm
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import OF_X, AbstractSolver
+from bilevel.solvers._averages import at_both, from_plain, storm
+from bilevel.solvers._base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, as_schedule, as_step, as_weight, inverse_power
 
 Tree = PyTree[Any]

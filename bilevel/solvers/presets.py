@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bilevel import checks
+from bilevel import _checks as checks
 from bilevel.hypergradients.adjoint import ConjugateGradient, FixedPoint
 from bilevel.solvers.aid import AIDBiO
 from bilevel.solvers.itd import ITDBiO

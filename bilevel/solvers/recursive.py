@@ -6,10 +6,10 @@ import equinox as eqx
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from bilevel import trees
-from bilevel.momentum import at_both, from_plain, storm
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import OF_X, AbstractEstimator, AbstractSolver
+from bilevel.solvers._averages import at_both, from_plain, storm
+from bilevel.solvers._base import OF_X, AbstractEstimator, AbstractSolver
 from bilevel.steps import as_weight
 
 Tree = PyTree[Any]

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from bilevel import checks
+from bilevel import _checks as checks
+from bilevel.solvers._base import AbstractSolver
 from bilevel.solvers.aid import AIDBiO
 from bilevel.solvers.alset import ALSET
 from bilevel.solvers.amigo import AmIGO
 from bilevel.solvers.ba import BA, BSA
-from bilevel.solvers.base import AbstractSolver
 from bilevel.solvers.borep import BOREP
 from bilevel.solvers.f2sa import F2SA
 from bilevel.solvers.fsla import FSLA

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import checks, oracles, trees
-from bilevel.data import Batch, Blocks
-from bilevel.momentum import SAGATable
+from bilevel import _checks as checks
+from bilevel import oracles, trees
 from bilevel.oracles import Tally
 from bilevel.problem import Level, Problem
-from bilevel.solvers.base import OF_X, AbstractSolver
+from bilevel.sampling import Batch, Blocks
+from bilevel.solvers._averages import SAGATable
+from bilevel.solvers._base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, as_step
 
 Tree = PyTree[Any]

@@ -9,7 +9,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from bilevel import oracles, trees
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import OF_X, AbstractSolver
+from bilevel.solvers._base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, as_step
 
 Tree = PyTree[Any]

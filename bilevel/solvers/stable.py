@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from bilevel import checks, oracles, trees
-from bilevel.momentum import at_both, from_plain, storm
+from bilevel import _checks as checks
+from bilevel import oracles, trees
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import OF_X, AbstractSolver
-from bilevel.solvers.matrices import check_memory, clipped_eigh, clipped_svd, matrix_dtype, solve_eigh
+from bilevel.solvers._averages import at_both, from_plain, storm
+from bilevel.solvers._base import OF_X, AbstractSolver
+from bilevel.solvers._matrices import check_memory, clipped_eigh, clipped_svd, matrix_dtype, solve_eigh
 from bilevel.steps import AbstractStep, as_leaf, as_step, as_weight
 
 Tree = PyTree[Any]
@@ -44,7 +45,7 @@ class STABLE(AbstractSolver):
         x_{k+1} = Proj_X(x_k − α_k (F_x(x_k, y_k; ξ) − Hxy Hyy⁻¹ F_y(x_k, y_k; ξ)))
         y_{k+1} = y_k − β_k G_y(x_k, y_k; φ) − Hyy⁻¹ Hxyᵀ (x_{k+1} − x_k)
 
-    Proj_{⪰μI} symmetrises and raises eigenvalues to μ; Proj_{‖·‖≤C} lowers singular values to C.
+    Proj_{⪰μI} symmetrizes and raises eigenvalues to μ; Proj_{‖·‖≤C} lowers singular values to C.
 
     **Arguments**
 

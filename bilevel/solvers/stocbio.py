@@ -7,11 +7,12 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import checks, oracles, trees
+from bilevel import _checks as checks
+from bilevel import oracles, trees
 from bilevel.hypergradients.adjoint import Neumann
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import OF_X, AbstractEstimator, descend
+from bilevel.solvers._base import OF_X, AbstractEstimator, descend
 from bilevel.steps import AbstractStep, as_schedule, as_step
 
 Tree = PyTree[Any]

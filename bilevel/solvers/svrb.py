@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from bilevel import checks, oracles, trees
-from bilevel.momentum import at_both, from_plain, storm
+from bilevel import _checks as checks
+from bilevel import oracles, trees
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import OF_X, AbstractSolver
-from bilevel.solvers.matrices import check_memory, clipped_eigh, matrix_dtype, solve_eigh
+from bilevel.solvers._averages import at_both, from_plain, storm
+from bilevel.solvers._base import OF_X, AbstractSolver
+from bilevel.solvers._matrices import check_memory, clipped_eigh, matrix_dtype, solve_eigh
 from bilevel.steps import AbstractStep, as_leaf, as_step, as_weight
 
 Tree = PyTree[Any]

@@ -7,12 +7,13 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import checks, oracles
+from bilevel import _checks as checks
+from bilevel import oracles
+from bilevel.hypergradients._implicit import implicit
 from bilevel.hypergradients.adjoint import RandomNeumann
-from bilevel.hypergradients.implicit import implicit
 from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers.base import OF_X, AbstractSolver
+from bilevel.solvers._base import OF_X, AbstractSolver
 from bilevel.steps import AbstractStep, as_schedule, as_step, check_count, inverse_power
 
 Tree = PyTree[Any]

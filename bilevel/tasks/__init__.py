@@ -2,21 +2,21 @@
 
 from collections.abc import Callable
 
-from bilevel import checks
-from bilevel.tasks.base import Task
-from bilevel.tasks.cleaning import CleaningData, cleaning
-from bilevel.tasks.fewshot import FewshotData, fewshot
-from bilevel.tasks.quadratic import QuadraticTask, quadratic
-from bilevel.tasks.regularisation import RegularisationData, regularisation
-from bilevel.tasks.representation import RepresentationData, representation
-from bilevel.tasks.weight_decay import WeightDecayData, weight_decay
+from bilevel import _checks as checks
+from bilevel.tasks._base import Task
+from bilevel.tasks._cleaning import CleaningData, cleaning
+from bilevel.tasks._fewshot import FewshotData, fewshot
+from bilevel.tasks._quadratic import QuadraticTask, quadratic
+from bilevel.tasks._regularization import RegularizationData, regularization
+from bilevel.tasks._representation import RepresentationData, representation
+from bilevel.tasks._weight_decay import WeightDecayData, weight_decay
 
 __all__ = [
     "TASKS",
     "CleaningData",
     "FewshotData",
     "QuadraticTask",
-    "RegularisationData",
+    "RegularizationData",
     "RepresentationData",
     "Task",
     "WeightDecayData",
@@ -24,7 +24,7 @@ __all__ = [
     "fewshot",
     "get_task",
     "quadratic",
-    "regularisation",
+    "regularization",
     "representation",
     "weight_decay",
 ]
@@ -32,7 +32,7 @@ __all__ = [
 TASKS: dict[str, Callable[..., Task]] = {
     "quadratic": quadratic,
     "cleaning": cleaning,
-    "regularisation": regularisation,
+    "regularization": regularization,
     "weight-decay": weight_decay,
     "representation": representation,
     "fewshot": fewshot,

@@ -261,7 +261,7 @@ def test_every_set_says_whose_it_is(world):
     for name in datasets.KINDS:
         card = datasets.card(name)
         assert card.name == name
-        assert card.source and card.licence and card.classes > 1
+        assert card.source and card.license and card.classes > 1
         counted = card.classes if name in datasets.FEWSHOT_NAMES else card.rows
         assert sum(card.splits.values()) == counted
     assert datasets.load("digits").card == datasets.card("digits")

@@ -1,4 +1,4 @@
-"""The glyphs as they come with the package: shapes, splits, look-alikes, licences, and how hard they are."""
+"""The glyphs as they come with the package: shapes, splits, look-alikes, licenses, and how hard they are."""
 
 import csv
 import pathlib
@@ -74,12 +74,12 @@ def test_every_image_is_of_another_typeface(stored, typefaces):
 def test_typefaces_are_free_and_named_once(typefaces):
     assert len({typeface["typeface"] for typeface in typefaces}) == len(typefaces) >= 20
     for typeface in typefaces:
-        assert typeface["licence"] in ("OFL-1.1", "Apache-2.0")
+        assert typeface["license"] in ("OFL-1.1", "Apache-2.0")
         assert typeface["copyright"] and typeface["package"] and typeface["scripts"]
         assert "://" not in str(typeface) and "www." not in str(typeface)
 
 
-def test_centred_and_of_one_size(dataset):
+def test_centered_and_of_one_size(dataset):
     images = np.concatenate(parts(dataset)).reshape(-1, 20, 20) > 0
     before = np.stack([images.any(axis).argmax(1) for axis in (1, 2)])
     after = np.stack([images.any(axis)[:, ::-1].argmax(1) for axis in (1, 2)])
@@ -120,7 +120,7 @@ def blur(images):
 
 @pytest.mark.parametrize(("shots", "lowest", "highest"), [(1, 0.75, 0.88), (5, 0.9, 0.97)])
 def test_five_ways_are_neither_trivial_nor_hopeless(dataset, shots, lowest, highest):
-    """Nearest centroid and nearest neighbour in pixels, on test classes; chance is 0.2."""
+    """Nearest centroid and nearest neighbor in pixels, on test classes; chance is 0.2."""
     rng = np.random.default_rng(0)
     pixels = (dataset.test > 0).astype(np.float32).reshape(-1, 20, 400)
     scores = []
@@ -130,7 +130,7 @@ def test_five_ways_are_neither_trivial_nor_hopeless(dataset, shots, lowest, high
         known, queries = images[:, :shots], images[:, shots:].reshape(-1, 400)
         labels = np.repeat(np.arange(5), 20 - shots)
         centroid = ((queries[:, None] - known.mean(1)) ** 2).sum(-1)
-        neighbour = ((queries[:, None, None] - known) ** 2).sum(-1).min(-1)
-        scores.append([(distance.argmin(1) == labels).mean() for distance in (centroid, neighbour)])
+        neighbor = ((queries[:, None, None] - known) ** 2).sum(-1).min(-1)
+        scores.append([(distance.argmin(1) == labels).mean() for distance in (centroid, neighbor)])
     for mean in np.mean(scores, axis=0):
         assert lowest < mean < highest

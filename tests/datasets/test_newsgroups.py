@@ -84,7 +84,7 @@ def test_a_download_is_announced(small, folder_of, monkeypatch, capsys):
     dataset = datasets.load_sparse("newsgroups")
     assert dataset.features.dtype == np.float32 and dataset.features.format == "csr"
     np.testing.assert_array_equal(dataset.labels, range(5))
-    assert capsys.readouterr().err == "bilevel: downloading newsgroups, about 14 MB, and vectorising it\n"
+    assert capsys.readouterr().err == "bilevel: downloading newsgroups, about 14 MB, and vectorizing it\n"
 
 
 @pytest.mark.parametrize("error", [urllib.error.URLError("no route"), EOFError("torn"), ValueError("no such set")])

@@ -17,7 +17,7 @@ from sklearn.svm import SVC
 
 import bilevel as bl
 from bilevel.estimators import LabelCleaner, NoTrustedRowsWarning
-from bilevel.estimators.rows import DenseTable, SparseTable, labelled, length_for
+from bilevel.estimators._rows import DenseTable, SparseTable, labeled, length_for
 
 ALONE = pytest.mark.filterwarnings("ignore::bilevel.estimators.NoTrustedRowsWarning")
 N, TRUSTED, CLASSES = 240, 30, 3
@@ -221,12 +221,12 @@ def test_rows_of_a_group_do_not_vouch_for_each_other():
 
 def test_tables_filled_up():
     X = np.array([[1.0, 5, 0], [3, 5, 0], [5, 5, 6]])
-    dense = labelled(DenseTable(X), np.array([0, 1, 1]), np.array([2, 0]), 4)
+    dense = labeled(DenseTable(X), np.array([0, 1, 1]), np.array([2, 0]), 4)
     standard = np.array([[1.2247, 0, 1.4142], [-1.2247, 0, -0.7071]]) / np.sqrt(2)  # a column says nothing
     np.testing.assert_allclose(dense["features"][:2, :3], standard, atol=1e-4)
     assert dense["features"].shape == (4, 16) and not dense["features"][2:].any()
     assert dense["labels"].tolist() == [1, 0, 0, 0] and dense["keep"].tolist() == [2, 2, 0, 0]
-    sparse = labelled(SparseTable(scipy.sparse.csr_matrix(X)), np.array([0, 1, 1]), np.array([2, 0]), 3)
+    sparse = labeled(SparseTable(scipy.sparse.csr_matrix(X)), np.array([0, 1, 1]), np.array([2, 0]), 3)
     scale = np.sqrt((X**2).sum() / 3)
     np.testing.assert_allclose(np.sort(sparse["values"][0])[-4:], np.array([0, 5, 5, 6]) / scale, rtol=1e-6)
     assert [length_for(n) for n in (1, 256, 257, 10_000, 1_000_000)] == [256, 256, 512, 10_240, 1_048_576]
@@ -274,7 +274,7 @@ def test_refuses_settings(table, settings, message):
 
 
 def test_the_start_alone_leaves_weights_where_they_were(table, cleaner):
-    """A solver that stands still: the learnt weights differ from the start's."""
+    """A solver that stands still: the learned weights differ from the start's."""
     still = table.cleaned(solver=bl.SOBA(1e-9, 1e-9, 1e-9), epochs=1)
     assert table.auroc(still) > 0.93
     assert np.abs(still.sample_weight_ - cleaner.sample_weight_).max() > 1e-3

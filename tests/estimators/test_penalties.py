@@ -1,4 +1,4 @@
-"""The problem behind the penalised estimators, against NumPy and SciPy."""
+"""The problem behind the penalized estimators, against NumPy and SciPy."""
 
 import equinox as eqx
 import jax
@@ -11,7 +11,8 @@ import scipy.sparse
 from scipy.special import log_softmax
 
 import bilevel as bl
-from bilevel.estimators import penalties, tuning
+from bilevel.estimators import _penalties as penalties
+from bilevel.estimators import _tuning as tuning
 
 N, D, FOLDS, SPREAD = 40, 6, 3, 0.5
 
@@ -44,7 +45,7 @@ def objective(table, units, groups, x, models):
 
 
 def ridge(X, targets, lambda_, weights):
-    """The closed form, the intercept being a column that is not penalised."""
+    """The closed form, the intercept being a column that is not penalized."""
     rows = np.hstack([X, np.ones((len(X), 1))])
     penalty = np.diag(np.append(lambda_[:, 0], 0))
     solution = np.linalg.solve(rows.T @ (weights[:, None] * rows) + penalty, rows.T @ (weights[:, None] * targets))

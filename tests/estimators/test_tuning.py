@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from bilevel.estimators import penalties, tuning
+from bilevel.estimators import _penalties as penalties
+from bilevel.estimators import _tuning as tuning
 
 
 def table(n=60, d=4, folds=3, seed=0, scale=1.0):

@@ -1,4 +1,4 @@
-"""Lemma 2 of FSLA: each method that it generalises, and the recursions written out in NumPy."""
+"""Lemma 2 of FSLA: each method that it generalizes, and the recursions written out in NumPy."""
 
 import jax
 import jax.numpy as jnp

@@ -197,11 +197,11 @@ def test_modules_and_float32():
 
 def test_descent_is_the_steps_of_its_rule(x64, quadratic):
     q = quadratic()
-    for step, optimiser in ((0.1, optax.sgd(0.1)), (bl.Rule(optax.adam, 0.1), optax.adam(0.1))):
+    for step, optimizer in ((0.1, optax.sgd(0.1)), (bl.Rule(optax.adam, 0.1), optax.adam(0.1))):
         y = jnp.ones(q.dim)
-        state = optimiser.init(y)
+        state = optimizer.init(y)
         for _ in range(5):
-            update, state = optimiser.update(q.A @ y - q.B @ q.x, state)
+            update, state = optimizer.update(q.A @ y - q.B @ q.x, state)
             y = y + update
         y_star = bl.solution_map(q.problem.lower, bl.GradientDescent(5, step))
         np.testing.assert_allclose(y_star(q.x, jnp.ones(q.dim)), y, rtol=1e-10)
@@ -239,7 +239,7 @@ def test_a_level_that_draws_takes_a_fresh_batch_for_each_step_and_one_for_the_de
 def test_an_outer_loop_of_optax_reaches_x_star(x64, quadratic, name):
     q = quadratic()
     phi = phi_of(q, bl.solution_map(q.problem.lower, DESCENT, EXACT))
-    optimiser, steps = {"adam": (optax.adam(0.1), 400), "lbfgs": (optax.lbfgs(), 15)}[name]
+    optimizer, steps = {"adam": (optax.adam(0.1), 400), "lbfgs": (optax.lbfgs(), 15)}[name]
     value_and_grad = optax.value_and_grad_from_state(phi) if name == "lbfgs" else jax.value_and_grad(phi)
 
     @jax.jit
@@ -248,12 +248,12 @@ def test_an_outer_loop_of_optax_reaches_x_star(x64, quadratic, name):
             x, state = carry
             if name == "lbfgs":
                 value, gradient = value_and_grad(x, state=state)
-                update, state = optimiser.update(gradient, state, x, value=value, grad=gradient, value_fn=phi)
+                update, state = optimizer.update(gradient, state, x, value=value, grad=gradient, value_fn=phi)
             else:
-                update, state = optimiser.update(jax.grad(phi)(x), state)
+                update, state = optimizer.update(jax.grad(phi)(x), state)
             return optax.apply_updates(x, update), state
 
-        return jax.lax.fori_loop(0, steps, step, (x, optimiser.init(x)))[0]
+        return jax.lax.fori_loop(0, steps, step, (x, optimizer.init(x)))[0]
 
     np.testing.assert_allclose(run(jnp.asarray(q.x)), q.x_star, atol=1e-6)
 

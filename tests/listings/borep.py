@@ -13,12 +13,12 @@ import math
 import numpy as np
 
 
-def project(y, centre, radius):
+def project(y, center, radius):
     """Euclidean projection onto the ball."""
-    distance = np.sqrt(np.sum((y - centre) ** 2))
+    distance = np.sqrt(np.sum((y - center) ** 2))
     if distance <= radius:
         return y
-    return centre + (radius / distance) * (y - centre)
+    return center + (radius / distance) * (y - center)
 
 
 def epoch_sgd(problem, x, y, draws, *, T, alphas, radii, plain=False):

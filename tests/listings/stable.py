@@ -21,7 +21,7 @@ def second_derivatives(problem, x, y, rows):
 
 
 def project_below(matrix, mu):
-    """Proj_{>= mu I}: symmetrise, eigendecompose, clip the eigenvalues at mu from below."""
+    """Proj_{>= mu I}: symmetrize, eigendecompose, clip the eigenvalues at mu from below."""
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     return vectors @ np.diag(np.maximum(values, mu)) @ vectors.T
 

@@ -248,7 +248,7 @@ def test_hoag_meets_its_tolerances_and_stops_at_the_first_iterate_that_does(prob
         y = path[-1]
         close(state["y"], y)
         assert norm(y - lower_solution(problem, x)) <= eps
-        # the j-th iterate of CG minimises the energy over v + span(r, Hr, .., H^{j-1} r)
+        # the j-th iterate of CG minimizes the energy over v + span(r, Hr, .., H^{j-1} r)
         H, F_y = hessian(problem, x, y, r), problem.F_y(x, y, s)
         residual = F_y - H @ v
         iterates = [v]

@@ -401,5 +401,5 @@ def test_full_batches_reach_a_stationary_point(problem, everything, name):
     final = algorithm(problem, 2 * X0, Y0, everything, steps, **settings)[-1]
     assert steepness(problem, 2 * X0) > 0.1
     assert steepness(problem, final["x"]) < tolerance
-    if name != "f2sa":  # its y minimises f + lambda g
+    if name != "f2sa":  # its y minimizes f + lambda g
         close(final["y"], lower_solution(problem, final["x"]), 1e-5)

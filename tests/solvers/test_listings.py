@@ -293,7 +293,7 @@ CASES = {
         lambda: bl.F2SA(ALPHA, 0.1, BETA, multiplier=lambda k: 2.0 + k, inner_steps=3),
         f2sa,
         dict(xi_alpha=alpha, alpha=lambda k: 0.1, gamma=beta, lam=lambda k: 2.0 + k, T=3),
-        dict(x="x", y="z", penalised="y"),
+        dict(x="x", y="z", penalized="y"),
     ),
     "f2sa from_paper": Case(
         lambda: bl.F2SA.from_paper(c_alpha=0.2, c_gamma=0.8, ratio=0.7, offset=2.0),
@@ -305,7 +305,7 @@ CASES = {
             xi_alpha=lambda k: 0.7 * 0.2 * (k + 2) ** (-5 / 7),
             T=1,
         ),
-        dict(x="x", y="z", penalised="y"),
+        dict(x="x", y="z", penalized="y"),
     ),
     "hoag": Case(
         lambda: bl.HOAG(ALPHA, 0.4, strong_convexity=0.5, inner_steps=15, adjoint_steps=3),
@@ -447,7 +447,7 @@ def test_f2sa_schedules(noise, a, c):
     for k in (0, 5):
         alpha, gamma = 0.2 * (k + 2) ** -a, 0.8 * (k + 2) ** -c
         found = (
-            solver.penalised_step.rate(k),
+            solver.penalized_step.rate(k),
             solver.lower_step.rate(k),
             solver.upper_step.rate(k),
             solver.multiplier(k),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bilevel as bl
-from bilevel.solvers.matrices import clipped_eigh, clipped_svd, solve_eigh
+from bilevel.solvers._matrices import clipped_eigh, clipped_svd, solve_eigh
 
 
 def test_projections_are_the_nearest_matrices(x64):

@@ -13,7 +13,7 @@ from solvers.recording import Log, package_problem
 from solvers.test_properties import make_problem, start
 
 import bilevel as bl
-from bilevel.experiments import settings
+from bilevel.compare import settings
 
 STEPS, UPPER, LOWER = 6, 12, 9
 KEY = jax.random.key(3)

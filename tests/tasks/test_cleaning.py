@@ -10,9 +10,9 @@ import pytest
 
 import bilevel as bl
 from bilevel import datasets, oracles, tasks, trees
-from bilevel.tasks import cleaning_rows
+from bilevel.tasks import _cleaning_rows as cleaning_rows
 
-cleaning = importlib.import_module("bilevel.tasks.cleaning")  # the function hides the module
+cleaning = importlib.import_module("bilevel.tasks._cleaning")  # the function hides the module
 
 ROWS = 400
 
@@ -171,7 +171,7 @@ def test_the_upper_batch_of_blocks_divides_the_trusted_rows(tagged):
 
 
 def test_gradients_against_numpy(tagged):
-    task = tasks.cleaning(trusted=30, regularisation=0.05)
+    task = tasks.cleaning(trusted=30, regularization=0.05)
     (x, y), level = point(task), task.problem.lower
     indices = np.array([5, 17, 5, 200])  # a row that is drawn twice counts twice
     batch = bl.Batch(level.data.take(jnp.asarray(indices), 4), jnp.asarray(indices), 4)
@@ -247,8 +247,8 @@ def test_the_test_rows_touch_the_accuracy_alone(tagged):
 def test_seeds_share_their_programs(compiled):
     jax.clear_caches()
     solver = bl.SOBA(upper_step=10.0, lower_step=0.3, adjoint_step=0.1)
-    for seed, corruption, regularisation in ((0, 0.6, 1e-3), (1, 0.5, 2e-3)):
-        task = tasks.cleaning(seed=seed, corruption=corruption, regularisation=regularisation)
+    for seed, corruption, regularization in ((0, 0.6, 1e-3), (1, 0.5, 2e-3)):
+        task = tasks.cleaning(seed=seed, corruption=corruption, regularization=regularization)
         before = len(compiled)
         solution = bl.solve(task.problem, solver, task.x, task.y, steps=50, key=jax.random.key(0), metrics=task.metrics)
         assert solution.history["upper loss"][-1] < solution.history["upper loss"][0]
@@ -286,7 +286,7 @@ def test_cleaning_helps():
         ({"batch_size": 0}, "batch_size: got 0"),
         ({"batch_size": 251}, "batch_size: got 251, but the data have 250 rows"),
         ({"batch_size": 64, "train": 50, "source": "blocks"}, "batch_size: got 64, but the data have 50 rows"),
-        ({"regularisation": -1e-3}, "regularisation: got -0.001"),
+        ({"regularization": -1e-3}, "regularization: got -0.001"),
         ({"train": 0}, "train: got 0"),
         ({"train": 251}, "train: got 251, but 250 rows"),
         ({"seed": None}, "seed: got None"),
@@ -354,7 +354,7 @@ def test_a_network_sees_many_rows_in_chunks_of_nearly_equal_size(monkeypatch):
     losses, right = cleaning._per_row(task.y, rows)
     assert losses.shape == right.shape == (152,)
     monkeypatch.undo()
-    for start in (0, 38, 114):  # 4 chunks of 38; a chunk's own statistics normalise it
+    for start in (0, 38, 114):  # 4 chunks of 38; a chunk's own statistics normalize it
         part = {name: array[start : start + 38] for name, array in rows.items()}
         alone = cleaning._per_row(task.y, part)
         np.testing.assert_allclose(losses[start : start + 38], alone[0], rtol=1e-4)
@@ -370,7 +370,7 @@ def test_unequal_chunks_lose_no_row(monkeypatch):
 
 
 def test_diagnose_shows_that_a_network_is_not_strongly_convex():
-    settings = {"filters": 1, "layers": 1, "pool": 4, "normalise": False}
+    settings = {"filters": 1, "layers": 1, "pool": 4, "normalize": False}
     task = tasks.cleaning("digits", model="cnn", train=20, trusted=10, batch_size=None, model_settings=settings)
     report = bl.diagnose(task.problem, task.x, task.y, key=jax.random.key(0))
     assert "not strongly convex" in {finding.name for finding in report.findings}

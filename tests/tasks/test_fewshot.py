@@ -11,7 +11,7 @@ import pytest
 
 import bilevel as bl
 from bilevel import datasets, oracles
-from bilevel.tasks.fewshot import fewshot
+from bilevel.tasks._fewshot import fewshot
 
 SIDE, CLASSES, PER_CLASS = 8, 9, 6  # as many classes in each part, so that the parts share their programs
 SMALL = {"ways": 3, "shots": 2, "queries": 3, "tasks": 2, "filters": 3, "layers": 1, "test_tasks": 40, "test_steps": 4}
@@ -30,7 +30,7 @@ def numbered(first):
 @pytest.fixture
 def glyphs(monkeypatch):
     parts = numbered(0), numbered(100), numbered(200)
-    card = datasets.Card("glyphs", rows=0, classes=0, splits={}, licence="", source="")
+    card = datasets.Card("glyphs", rows=0, classes=0, splits={}, license="", source="")
     dataset = datasets.FewshotDataset(*parts, card)
     monkeypatch.setattr(datasets, "load_fewshot", lambda name: dataset)
     return dataset
@@ -135,7 +135,7 @@ def test_everything_is_drawn_once_per_seed(glyphs):
 
 
 def test_losses_of_heads_by_hand(glyphs):
-    task = fewshot(**SMALL, regularisation=0.05)
+    task = fewshot(**SMALL, regularization=0.05)
     x, y = point(task)
     support, query = rows(task.problem)
     lower, upper = (loss_at(level, x, y, level.everything()) for level in (task.problem.lower, task.problem.upper))
@@ -152,7 +152,7 @@ def test_losses_of_heads_by_hand(glyphs):
 
 
 def test_losses_of_networks_by_hand(glyphs):
-    task = fewshot(**SMALL, adapt="network", regularisation=0.05)
+    task = fewshot(**SMALL, adapt="network", regularization=0.05)
     x, y = point(task)
     support, query = rows(task.problem)
     lower, upper = (loss_at(level, x, y, level.everything()) for level in (task.problem.lower, task.problem.upper))
@@ -167,7 +167,7 @@ def test_losses_of_networks_by_hand(glyphs):
     norm = sum((np.asarray(leaf, np.float64) ** 2).sum() for leaf in jax.tree.leaves(y))
     np.testing.assert_allclose(lower, np.sum(by_task[0]) + 0.05 * norm, rtol=1e-5)
     np.testing.assert_allclose(upper, np.mean(by_task[1]), rtol=1e-5)
-    assert fewshot(**SMALL, adapt="network").problem.lower.loss.regularisation == 0
+    assert fewshot(**SMALL, adapt="network").problem.lower.loss.regularization == 0
 
 
 def test_tasks_share_x_alone(glyphs):
@@ -186,7 +186,7 @@ def test_tasks_share_x_alone(glyphs):
 
 
 def test_the_lower_level_of_heads_is_strongly_convex(glyphs):
-    task = fewshot(**SMALL, regularisation=0.05)
+    task = fewshot(**SMALL, regularization=0.05)
     x, y = point(task)
     level = task.problem.lower
     matrix = eqx.filter_jit(lambda level, x, y: oracles.dense_hessian(level, x, y, level.everything())[0])(level, x, y)
@@ -241,7 +241,7 @@ def measured_by_hand(task, x, data, keys, steps, step, c):
 
 
 def test_metrics_by_hand(glyphs):
-    task = fewshot(**SMALL, test_step=0.3, regularisation=0.05)
+    task = fewshot(**SMALL, test_step=0.3, regularization=0.05)
     x = task.x
     found = task.metrics(x, None)
     accuracy, loss = measured_by_hand(task, x, task.data.test, task.data.test_keys, 4, 0.3, 0.05)
@@ -290,8 +290,8 @@ def test_seeds_share_their_programs(glyphs, compiled):
         level = problem.resample(key).lower
         return oracles.gradient_y(level, x, y, level.everything())
 
-    for seed, regularisation, test_step in ((0, 0.01, 0.1), (1, 0.02, 0.2)):
-        task = fewshot(**SMALL | {"shots": 1}, seed=seed, regularisation=regularisation, test_step=test_step)
+    for seed, regularization, test_step in ((0, 0.01, 0.1), (1, 0.02, 0.2)):
+        task = fewshot(**SMALL | {"shots": 1}, seed=seed, regularization=regularization, test_step=test_step)
         before = len(compiled)
         gradient(task.problem, task.x, task.y, jax.random.key(0))
         task.metrics(task.x, task.y)
@@ -329,7 +329,7 @@ def test_solvers_learn_a_body_a_start_and_a_network(glyphs, settings):
         ({"test_steps": -1}, "test_steps: got -1"),
         ({"test_step": 0.0}, "test_step: got 0.0"),
         ({"filters": 0}, "filters: got 0"),
-        ({"regularisation": -0.1}, "regularisation: got -0.1"),
+        ({"regularization": -0.1}, "regularization: got -0.1"),
         ({"learned_start": 1}, "learned_start: got 1"),
         ({"learned_start": True, "adapt": "network"}, "learned_start: a whole network's start is x already"),
         ({"seed": None}, "seed: got None"),

@@ -52,7 +52,7 @@ def test_hypergradient_against_differences(x):
     close(numerical, task.hypergradient(x), 1e-8)
 
 
-def test_x_star_is_the_minimiser(x):
+def test_x_star_is_the_minimizer(x):
     task = tasks.quadratic(3, 4, seed=2)
     close(task.hypergradient(task.x_star), np.zeros(3))
     assert upper_value(task, task.x_star) < upper_value(task, task.x_star + 0.01 * x)

@@ -123,7 +123,7 @@ def by_hand(task, x, y, rows, i):
 
 
 def test_lower_is_a_sum_and_upper_a_mean_over_tasks(numbered):
-    task = make(regularisation=0.05)
+    task = make(regularization=0.05)
     x, y = point(task)
     data = task.data
     lower = sum(by_hand(task, x, y, data.support, i)[0] for i in range(3))
@@ -145,7 +145,7 @@ def test_a_step_of_a_head_is_its_own(numbered):
 
 
 def test_the_lower_level_is_strongly_convex(numbered):
-    task = make(regularisation=0.05, batch_size=None, tasks=2)
+    task = make(regularization=0.05, batch_size=None, tasks=2)
     x, y = point(task)
     level = task.problem.lower
     hessian = eqx.filter_jit(lambda: oracles.dense_hessian(level, x, y, level.everything())[0])()
@@ -168,7 +168,7 @@ def test_where_the_heads_start(numbered):
 @pytest.mark.parametrize("form", [{"learned_start": True}, {"adapt": "network"}])
 def test_maml_learns_the_start(numbered, form):
     """Anil's and MAML's: the gradient of x is that of the loop, by central differences along itself."""
-    task = make(**form, batch_size=None, regularisation=0.01)
+    task = make(**form, batch_size=None, regularization=0.01)
     problem, x = task.problem, task.x
 
     @eqx.filter_jit
@@ -194,7 +194,7 @@ def test_maml_learns_the_start(numbered, form):
 
 
 def test_metrics_by_hand(numbered):
-    task = make(test_steps=3, test_step=0.5, regularisation=0.05)
+    task = make(test_steps=3, test_step=0.5, regularization=0.05)
     x, y = point(task)
     found, data = task.metrics(x, y), task.data
     assert list(found) == ["test accuracy", "test loss", "upper loss", "upper accuracy", "lower loss"]
@@ -249,7 +249,7 @@ def test_seeds_share_their_programs_and_the_embedding_carries_over(compiled):
         ({"held_out": 3, "split": "validation"}, "held_out: got 3 with split='validation'"),
         ({"held_out": ("car",)}, "held_out: 'car' is unknown; did you mean cars"),
         ({"support": 200, "query": 200}, "support: got 200, but domain"),
-        ({"regularisation": -1.0}, "regularisation: got -1.0"),
+        ({"regularization": -1.0}, "regularization: got -1.0"),
         ({"test_steps": 0}, "test_steps: got 0"),
         ({"test_step": 0.0}, "test_step: got 0.0"),
         ({"batch_size": 8}, "batch_size: got 8, but the data have 7 rows"),

@@ -11,7 +11,7 @@ import pytest
 import bilevel as bl
 from bilevel import datasets, tasks
 from bilevel.datasets import words
-from bilevel.tasks.base import by_group
+from bilevel.tasks._base import by_group
 
 ROWS = 200
 SMALL = {"vocabulary": ROWS, "length": 6, "embedding": 5, "hidden": 4, "layers": 1}

@@ -1,0 +1,6 @@
+"""Tables in files: which of their labels are doubtful."""
+
+from bilevel.clean._clean import Cleaned, clean_table
+from bilevel.clean.kinds import parse as parse_kinds
+
+__all__ = ["Cleaned", "clean_table", "parse_kinds"]

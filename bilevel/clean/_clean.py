@@ -1,0 +1,234 @@
+"""Which labels of a table are doubtful: from a file to a file with weights, and a report."""
+
+import dataclasses
+import os
+import pathlib
+import tempfile
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from bilevel import _checks as checks
+from bilevel.clean import report
+from bilevel.clean.encoding import Encoder
+from bilevel.clean.kinds import FEATURES, Column, infer
+from bilevel.clean.labels import check_classes, find, label_text
+from bilevel.clean.progress import Progress
+from bilevel.clean.reading import Added, Table, listed, open_table
+from bilevel.clean.survey import Survey, survey
+
+_UNTRUSTED = (
+    "There are no trusted rows, so labels were judged by each other. Scattered errors are found; where most rows of "
+    "one kind bear the same wrong label, it looks like truth. A hundred checked rows, some of each label, find those "
+    "too: pass them as the trusted table."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cleaned:
+    """What came out for each row of a table, in the table's order.
+
+    `weights` are in [0, 1], low where the label is doubtful; rank 1 is the most doubtful row; `given` and `proposed`
+    index `classes`; `out` is where the `files` are.
+    """
+
+    out: pathlib.Path
+    files: Mapping[str, str]
+    weights: Float[np.ndarray, " n"]
+    ranks: Int[np.ndarray, " n"]
+    given: Int[np.ndarray, " n"]
+    proposed: Int[np.ndarray, " n"]
+    classes: Sequence[Any]
+    columns: Sequence[Column]
+    notes: Sequence[str]
+
+    @property
+    def suspects(self) -> Int[np.ndarray, " k"]:
+        """The rows for which another label than the given one is proposed, most doubtful first."""
+        rows = np.argsort(self.ranks)
+        return rows[self.proposed[rows] != self.given[rows]]
+
+
+def clean_table(
+    table: str | pathlib.Path,
+    *,
+    label: str,
+    out: str | pathlib.Path,
+    trusted: str | pathlib.Path | None = None,
+    kinds: Mapping[str, str] | None = None,
+    hidden: int | None = None,
+    seed: int = 0,
+    console: Any = None,
+) -> Cleaned:
+    """Weigh each row of a table by how probable it seems that its label is right, and propose a label.
+
+    `bilevel.estimators.LabelCleaner` learns the weights, on features that scikit-learn's ColumnTransformer makes of
+    the other columns. The table is read in chunks, three times; only the features are held in memory, as float32.
+
+    Into `out` go four files, all of them or none:
+
+    - `cleaned` with the table's suffix: the table as it was, cell for cell, and the columns `bilevel_weight` (in
+      [0, 1]), `bilevel_rank` (1: the most doubtful) and `bilevel_label` (the proposed label, often the given one);
+    - `report.html`: the most doubtful rows to look through; `weights.png`: a histogram; `summary.json`.
+
+    Where `out` has one of these already, it is an error: nothing is overwritten.
+
+    **Arguments**
+
+    - `table`: a CSV file (comma, semicolon, tab or bar; UTF-8; gzip or not) with a header, or a Parquet file.
+    - `label`: the column of the labels.
+    - `trusted`: a table of rows whose labels someone has checked, with the same columns and some rows of each label.
+      Without it, rows are judged by the other rows, and a note says what that cannot find.
+    - `kinds`: for columns that would be taken wrongly, one of `bilevel.clean.kinds.KINDS`.
+    - `hidden`: width of the hidden layer of the model that learns the weights; `None`: logistic regression.
+    - `seed`: of all that is random.
+    - `console`: a `rich.console.Console`, for the progress and a table of how each column was taken.
+
+    **Raises** `ValueError` or `OSError`, naming the argument, for tables that cannot be read or whose labels cannot be
+    cleaned: see `bilevel.clean.reading` and `bilevel.clean.labels`.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from bilevel.clean import clean_table
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     table = pathlib.Path(folder) / "flowers.csv"
+        ...     _ = table.write_text("petal,name\\n1.4,iris\\n5.1,rose\\n")
+        ...     clean_table(table, label="nam", out=folder)
+        Traceback (most recent call last):
+        ValueError: label: no column 'nam'; did you mean 'name'? the columns are 'petal', 'name'
+    """
+    checks.count("seed", seed, 0)
+    progress = Progress(console)
+    opened = open_table(table, "table")
+    judge = None if trusted is None else open_table(trusted, "trusted")
+    _check_columns(opened, judge, label)
+    files = {"table": f"cleaned{opened.suffix}", "report": "report.html"}
+    files |= {"histogram": "weights.png", "summary": "summary.json"}
+    out = _place(pathlib.Path(out), files.values())
+    look, columns = _look(opened, label, kinds or {}, seed, progress)
+    encoder = Encoder([column for column in columns if column.kind in FEATURES], look.sample)
+    checked = None if judge is None else _trusted(judge, look, encoder, label, seed)
+    features = encoder.features(
+        progress.counted("Encoding", opened.typed_chunks(encoder.columns), look.rows), look.rows
+    )
+    columns = [_with_unread(column, encoder.unread[column.name]) for column in columns]
+    progress.console.print(report.kinds_table(columns, label, encoder.width))
+    with progress.stage("Learning the weights"):
+        weights, order, proposed, notes = _weigh(features, look.codes, checked, hidden, seed)
+    del features
+    ranks = np.empty(look.rows, np.int64)
+    ranks[order] = np.arange(1, look.rows + 1)
+    found = weights, ranks, look.codes, proposed, look.classes
+    cleaned = Cleaned(out, files, *found, columns, notes)
+    arguments = {"table": str(table), "label": label, "trusted": trusted and str(trusted), "kinds": dict(kinds or {})}
+    arguments |= {"hidden": hidden, "seed": seed, "trusted_rows": 0 if checked is None else len(checked[1])}
+    with progress.stage("Writing"):
+        _write(opened, cleaned, label, arguments | {"features": encoder.width}, progress.seconds)
+    return cleaned
+
+
+def _check_columns(table: Table, trusted: Table | None, label: str) -> None:
+    find(table.columns, label, "label")
+    ours = [name for name in table.columns if name in Added.NAMES]
+    if ours:
+        raise ValueError(f"table: {table.path} has {listed(ours)} already; remove or rename them")
+    if trusted is not None:
+        find(trusted.columns, label, "trusted")
+
+
+def _place(out: pathlib.Path, files: Iterable[str]) -> pathlib.Path:
+    """The directory, which has none of the files yet."""
+    from bilevel.compare.records import make_directory
+
+    there = [name for name in files if (out / name).exists()]
+    if there:
+        raise ValueError(f"out: {out} has {listed(there)} already; pass another directory, or remove what is there")
+    return make_directory(out)
+
+
+def _look(
+    table: Table, label: str, kinds: Mapping[str, str], seed: int, progress: Progress
+) -> tuple[Survey, list[Column]]:
+    """The labels, and how each other column is to be taken."""
+    chunks = progress.counted("Reading", table.chunks())
+    look = survey(chunks, len(table.columns), label, "table", "label", seed)
+    check_classes(look.classes, look.rows, "label")
+    columns = infer(look.sample, look.rows, table.decimals, kinds, label)
+    if not any(column.kind in FEATURES for column in columns):
+        reasons = listed([f"{column.name} ({column.detail})" for column in columns])
+        raise ValueError(f"table: no column to tell the labels by: {reasons}; add some, or say of which kind they are")
+    return look, columns
+
+
+def _trusted(table: Table, look: Survey, encoder: Encoder, label: str, seed: int) -> tuple[Any, Int[np.ndarray, " m"]]:
+    """The features and codes of the trusted rows."""
+    missing = [column.name for column in encoder.columns if column.name not in table.columns]
+    if missing:
+        raise ValueError(
+            f"trusted: {table.path} lacks columns of the table: {listed(missing)}; it has {listed(table.columns, 30)}"
+        )
+    checked = survey(table.chunks(), len(table.columns), label, "trusted", "trusted", seed)
+    known = {label_text(value): code for code, value in enumerate(look.classes)}
+    unseen = [value for value in checked.classes if label_text(value) not in known]
+    if unseen:
+        raise ValueError(
+            f"trusted: {table.path} has labels that no row of the table has: {listed(unseen)}; the table's are "
+            f"{listed(look.classes, 20)}"
+        )
+    place = np.array([known[label_text(value)] for value in checked.classes], np.int32)
+    absent = [value for code, value in enumerate(look.classes) if code not in set(place)]
+    if absent:
+        raise ValueError(f"trusted: {table.path} has no row of {listed(absent)}; each label of the table needs some")
+    return encoder.features(table.typed_chunks(encoder.columns), checked.rows), place[checked.codes]
+
+
+def _weigh(
+    features: Any, codes: Int[np.ndarray, " n"], trusted: tuple[Any, Any] | None, hidden: int | None, seed: int
+) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"], list[str]]:
+    """Weights, rows from the most doubtful on, proposed codes, and what the cleaner warned of."""
+    from sklearn.dummy import DummyClassifier
+
+    from bilevel.estimators import LabelCleaner, NoTrustedRowsWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cleaner = LabelCleaner(DummyClassifier(), hidden=hidden, random_state=seed)  # nothing is to be predicted
+        cleaner.fit(features, codes, *(trusted or ()))
+    notes = []
+    for warning in caught:
+        if issubclass(warning.category, NoTrustedRowsWarning):
+            notes.append(_UNTRUSTED)
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    order, proposed = np.asarray(cleaner.suspects_["row"]), np.empty(len(codes), np.int32)
+    proposed[order] = cleaner.suspects_["label"]
+    return np.asarray(cleaner.sample_weight_, np.float64), order, proposed, notes
+
+
+def _with_unread(column: Column, unread: int) -> Column:
+    if not unread:
+        return column
+    return dataclasses.replace(column, detail=f"{column.detail}; {unread:,} cells that are no numbers taken as missing")
+
+
+def _write(table: Table, cleaned: Cleaned, label: str, arguments: dict[str, Any], seconds: Mapping[str, float]) -> None:
+    """All files into a folder beside their place, then each into its place."""
+    from bilevel.compare.records import environment, write_json
+
+    decimal = "," if any(column.decimal == "," for column in cleaned.columns) else "."
+    added = Added(cleaned.weights, cleaned.ranks, cleaned.proposed, cleaned.classes, decimal)
+    doubtful = np.argsort(cleaned.ranks)[: report.SHOWN_ROWS].tolist()
+    with tempfile.TemporaryDirectory(dir=cleaned.out, prefix=".writing-") as folder:
+        paths = {content: pathlib.Path(folder) / name for content, name in cleaned.files.items()}
+        kept = table.write(paths["table"], added, set(doubtful))
+        summary = report.summary(cleaned) | {"arguments": arguments, "seconds": dict(seconds)}
+        write_json(paths["summary"], summary | {"environment": environment()})
+        report.histogram(cleaned).savefig(paths["histogram"], dpi=150)
+        rows = report.doubtful_rows(table, cleaned, {row: kept[row] for row in doubtful})
+        page = report.page(table.path.name, cleaned, label, arguments, rows, paths["histogram"].read_bytes())
+        paths["report"].write_text(page, encoding="utf-8")
+        for path in paths.values():
+            os.replace(path, cleaned.out / path.name)

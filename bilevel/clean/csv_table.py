@@ -1,0 +1,173 @@
+"""CSV files, read and written in chunks. What is written is the original line with cells appended."""
+
+import csv
+import dataclasses
+import gzip
+import io
+import itertools
+import pathlib
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from bilevel.clean.kinds import MISSING, Column
+from bilevel.clean.reading import Added, batches, chunk_rows, opened
+
+DELIMITERS = ",;\t|"
+_BOM = "\ufeff"
+_NO_NUMBERS = [form(cell) for cell in MISSING for form in (str, str.upper, str.title)] + ["NaN"]
+_SNIFFED = 50  # records that decide on the delimiter
+
+
+class CsvTable:
+    """A CSV file with a header. Cells are text; blank lines are no rows."""
+
+    def __init__(self, path: pathlib.Path, argument: str, zipped: bool, head: bytes) -> None:
+        self.path, self._argument, self._zipped = path, argument, zipped
+        self._bom = head.startswith(_BOM.encode())
+        self._delimiter = _sniff(head.decode("utf-8", "replace").lstrip(_BOM))
+        self.decimals = "." if self._delimiter == "," else ".,"
+        header = next(record.cells for record in self._records() if record.cells)
+        self.columns = [name.strip() or f"Unnamed: {i}" for i, name in enumerate(header)]
+        if len(header) == 1:
+            raise ValueError(
+                f"{argument}: {path} has a single column, {self.columns[0][:60]!r}; it needs a label and others, "
+                "separated by comma, semicolon, tab or bar"
+            )
+        suffix = pathlib.Path(path.name.removesuffix(".gz")).suffix or ".csv"
+        self.suffix = suffix + (".gz" if zipped else "")
+
+    def chunks(self) -> Iterator[Any]:
+        import pandas as pd
+
+        start, filled = 0, (record.cells for record in self._checked() if record.cells)
+        for batch in batches(itertools.islice(filled, 1, None), chunk_rows(self.columns)):
+            index = range(start, start + len(batch))
+            yield pd.DataFrame(np.array(batch, object), columns=self.columns, index=index, dtype=object, copy=False)
+            start += len(batch)
+
+    def typed_chunks(self, columns: Sequence[Column]) -> Iterator[Any]:
+        import pandas as pd
+
+        plain = {column.name for column in columns if column.kind == "numeric" and column.decimal == "."}
+        names = [column.name for column in columns]
+        with opened(self.path, self._zipped) as file:
+            yield from pd.read_csv(
+                cast(Any, file),
+                sep=self._delimiter,
+                skipinitialspace=True,
+                header=0,
+                names=self.columns,
+                usecols=cast(Any, names),
+                dtype=cast(Any, {name: object for name in names if name not in plain}),
+                keep_default_na=False,
+                na_values=dict.fromkeys(plain, _NO_NUMBERS),
+                low_memory=False,
+                chunksize=chunk_rows(self.columns),
+            )
+
+    def write(self, target: pathlib.Path, added: Added, keep: set[int]) -> dict[int, list[str]]:
+        kept: dict[int, list[str]] = {}
+        cells = itertools.chain([added.NAMES], self._cells(added))
+        with gzip.open(target, "wb", 6) if self._zipped else target.open("wb") as binary:
+            file = io.TextIOWrapper(cast(Any, binary), encoding="utf-8", newline="")
+            file.write(_BOM if self._bom else "")
+            row = -1  # the header
+            for record in self._checked():
+                if not record.cells:
+                    file.write(record.raw)
+                    continue
+                text = record.raw.rstrip("\r\n")
+                file.write(self._delimiter.join((text, *next(cells))) + record.raw[len(text) :])
+                if row in keep:
+                    kept[row] = record.cells
+                row += 1
+            file.flush()
+            file.detach()
+        return kept
+
+    def _cells(self, added: Added) -> Iterator[tuple[str, ...]]:
+        """The cells to append, row by row."""
+        labels = [self._quoted(str(label)) for label in added.classes]
+        for weight, rank, code in zip(added.weights, added.ranks, added.codes, strict=True):
+            yield f"{weight:.6g}".replace(".", added.decimal), str(rank), labels[code]
+
+    def _quoted(self, cell: str) -> str:
+        special = any(character in cell for character in (self._delimiter, '"', "\n", "\r"))
+        return '"{}"'.format(cell.replace('"', '""')) if special else cell
+
+    def _checked(self) -> Iterator["_Record"]:
+        """The records, each but the blank ones as wide as the header."""
+        width = len(self.columns)
+        for record in self._records():
+            if record.cells and len(record.cells) != width:
+                raise ValueError(
+                    f"{self._argument}: line {record.line} of {self.path} has {len(record.cells)} cells, "
+                    f"the header has {width}"
+                )
+            yield record
+
+    def _records(self) -> Iterator["_Record"]:
+        """The header, and then each record or blank line with the text that it was read from."""
+        pending: list[str] = []
+        reader = csv.reader(self._lines(pending), delimiter=self._delimiter, skipinitialspace=True, strict=True)
+        line = 1
+        while True:
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise ValueError(
+                    f"{self._argument}: {self.path} cannot be read as CSV from line {line} on ({error}); "
+                    "is there a quotation mark too many?"
+                ) from error
+            raw = "".join(pending)
+            pending.clear()
+            yield _Record(line, raw, cells if raw.strip(" \r\n") else [])
+            line = reader.line_num + 1
+
+    def _lines(self, pending: list[str]) -> Iterator[str]:
+        """The lines as text, each put into `pending` too."""
+        position = 0
+        try:
+            with opened(self.path, self._zipped) as file:
+                for number, data in enumerate(file, 1):
+                    text = data.decode("utf-8")
+                    if number == 1 and self._bom:
+                        text = text.removeprefix(_BOM)
+                    pending.append(text)
+                    yield text
+                    position += len(data)
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{self._argument}: {self.path} is not UTF-8 at byte {position + error.start}, "
+                f"line {number} ({data[error.start]:#04x}); save it as UTF-8"
+            ) from error
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{self._argument}: {self.path} is not a whole gzip file ({error})") from error
+
+
+@dataclasses.dataclass(slots=True)
+class _Record:
+    line: int
+    raw: str
+    cells: list[str]
+
+
+def _sniff(head: str) -> str:
+    """The delimiter under which most of the first records are as wide as the header; of two, the one that gives more
+    cells."""
+
+    def score(delimiter: str) -> tuple[float, int]:
+        rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+        try:
+            widths = [len(row) for row in itertools.islice(rows, _SNIFFED) if row]
+        except csv.Error:
+            return 0.0, 0
+        return (float(np.mean([width == widths[0] for width in widths])), widths[0]) if widths[0] > 1 else (0.0, 0)
+
+    lines = head.strip("\r\n").splitlines(keepends=True)
+    return max(DELIMITERS, key=score)

@@ -1,0 +1,100 @@
+"""The label column: its classes, and whether it can be one."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from bilevel.clean.reading import listed
+
+MISSING = frozenset({"", "na", "n/a", "nan", "null"})
+_FEW = 20  # so many classes are never taken for the values of a regression
+
+
+class Labels:
+    """The codes of the classes, collected row by row; `classes[code]` is a class as the table holds it."""
+
+    def __init__(self, argument: str) -> None:
+        self._argument = argument
+        self._known: dict[str, int] = {}
+        self._codes: list[np.ndarray] = []
+        self._missing: list[int] = []
+        self.classes: list[Any] = []
+
+    def add(self, cells: Iterable[Any], start: int) -> None:
+        """The labels of the rows from `start` on."""
+        codes = []
+        for row, cell in enumerate(cells, start):
+            text = label_text(cell)
+            if text.lower() in MISSING:
+                self._missing.append(row)
+            if text not in self._known:
+                self._known[text] = len(self.classes)
+                self.classes.append(text if isinstance(cell, str) else cell)
+            codes.append(self._known[text])
+        self._codes.append(np.array(codes, np.int32))
+
+    def finish(self) -> tuple[Int[np.ndarray, " n"], list[Any]]:
+        """The codes of all rows and the classes, in order.
+
+        **Raises** `ValueError`, naming the argument, for labels that are missing.
+        """
+        if self._missing:
+            rows, count = [row + 1 for row in self._missing], len(self._missing)
+            which = f"row {rows[0]} has no label" if count == 1 else f"{count:,} rows have no label ({listed(rows)})"
+            raise ValueError(
+                f"{self._argument}: {which}, where row 1 is the first below the header; fill in or remove them"
+            )
+        keys = _numbers(list(self._known)) or list(self._known)
+        order = sorted(range(len(keys)), key=lambda code: keys[code])
+        place = np.empty(len(order), np.int32)
+        place[order] = np.arange(len(order))
+        return place[np.concatenate(self._codes)], [self.classes[code] for code in order]
+
+
+def check_classes(classes: Sequence[Any], rows: int, argument: str) -> None:
+    """There are two or more, and they are no numbers to be predicted.
+
+    **Raises** `ValueError`, naming the argument.
+    """
+    count, numbers = len(classes), _numbers([label_text(label) for label in classes])
+    if count == 1:
+        raise ValueError(f"{argument}: all {rows:,} labels are {classes[0]!r}; cleaning takes two classes or more")
+    fractions = sum(number != round(number) for number in numbers) > count / 2
+    if numbers and (count > max(_FEW, rows**0.5) or (fractions and count > _FEW / 2)):
+        raise ValueError(
+            f"{argument}: {count:,} different numbers in {rows:,} rows ({listed(classes, 3)}) look like a regression "
+            "target; divide them into ranges, or name a column of classes"
+        )
+    if count > max(_FEW, rows / 2):
+        raise ValueError(
+            f"{argument}: {count:,} different labels in {rows:,} rows ({listed(classes, 3)}); name a column of classes"
+        )
+
+
+def label_text(cell: Any) -> str:
+    """What tells classes apart in all formats: 1, 1.0 and "1" are the same."""
+    if cell is None or cell != cell:
+        return ""
+    if isinstance(cell, float | np.floating) and float(cell).is_integer():
+        cell = int(cell)
+    return str(cell).strip()
+
+
+def find(columns: Sequence[str], label: str, argument: str) -> None:
+    """The label's column is there."""
+    if label not in columns:
+        near = difflib.get_close_matches(label, columns, n=1, cutoff=0.5)
+        advice = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"{argument}: no column {label!r}; {advice}the columns are {listed(columns, 30)}")
+
+
+def _numbers(texts: Sequence[str]) -> list[float]:
+    """The texts as numbers, if all are."""
+    try:
+        numbers = [float(text) for text in texts]
+    except ValueError:
+        return []
+    return numbers if np.isfinite(numbers).all() else []

@@ -1,0 +1,70 @@
+"""Parquet files, read and written in batches of rows."""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from bilevel.clean.kinds import Column
+from bilevel.clean.reading import Added, chunk_rows
+
+
+class ParquetTable:
+    """A Parquet file; needs pyarrow. Cells have the types of its columns."""
+
+    suffix = ".parquet"
+    decimals = "."
+
+    def __init__(self, path: pathlib.Path, argument: str) -> None:
+        try:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+        except ModuleNotFoundError as error:
+            raise ValueError(f"{argument}: {path} needs pyarrow; pip install 'bilevel[parquet]'") from error
+        self.path = path
+        try:
+            self._schema = pq.read_schema(path)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{argument}: {path} cannot be read as Parquet ({error})") from error
+        self.columns = list(self._schema.names)
+
+    def chunks(self) -> Iterator[Any]:
+        return self._frames(self.columns)
+
+    def typed_chunks(self, columns: Sequence[Column]) -> Iterator[Any]:
+        return self._frames([column.name for column in columns])
+
+    def _frames(self, names: list[str]) -> Iterator[Any]:
+        start = 0
+        for batch in self._batches(names):
+            frame = batch.to_pandas(integer_object_nulls=True, ignore_metadata=True)
+            frame.index = range(start, start + len(frame))
+            start += len(frame)
+            yield frame
+
+    def write(self, target: pathlib.Path, added: Added, keep: set[int]) -> dict[int, list[str]]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        labels = pa.array(added.classes)
+        types = dict(zip(added.NAMES, (pa.float64(), pa.int64(), labels.type), strict=True))
+        schema = self._schema
+        for name, kind in types.items():
+            schema = schema.append(pa.field(name, kind))
+        kept, start = {}, 0
+        with pq.ParquetWriter(target, schema) as writer:
+            for batch in self._batches(self.columns):
+                rows = slice(start, start + len(batch))
+                new = (added.weights[rows], added.ranks[rows], labels.take(pa.array(added.codes[rows])))
+                columns = [*batch.columns, *(pa.array(a, t) for a, t in zip(new, types.values(), strict=True))]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+                for row in keep.intersection(range(rows.start, rows.stop)):
+                    cells = (column[row - start].as_py() for column in batch.columns)
+                    kept[row] = ["" if cell is None else str(cell) for cell in cells]
+                start += len(batch)
+        return kept
+
+    def _batches(self, names: list[str]) -> Iterator[Any]:
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.path) as file:
+            yield from file.iter_batches(chunk_rows(self.columns), columns=names)

@@ -1,0 +1,155 @@
+"""The page of a comparison: tables to sort, curves to hover over, and what it takes to run it again."""
+
+import re
+import shlex
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from bilevel._output.pages import render
+from bilevel.compare import settings
+from bilevel.compare.figures import COLORS, Position, mean_curve, needs_log, plotted, score_range
+from bilevel.compare.records import RULE, Comparison, environment, spread
+from bilevel.compare.tables import cost_table, notes, results_table
+from bilevel.oracles import Tally
+
+AXES: dict[str, Position] = {
+    "steps": lambda row: row["step"],
+    "seconds of stepping, without compilation": lambda row: row["seconds"],
+    "oracle calls, in samples": lambda row: sum(row[kind] for kind in Tally.KINDS),
+    "gradients of the upper loss, in samples": lambda row: row["F"],
+    "gradients of the lower loss, in samples": lambda row: row["G"],
+    "products with the lower Hessian, in samples": lambda row: row["H"],
+    "products with the cross derivative, in samples": lambda row: row["J"],
+}
+DASHES = ("solid", "dash", "dashdot", "dot")
+_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+
+
+def report(comparison: Comparison) -> str:
+    """The comparison as one HTML page, which needs no other file and no network.
+
+    It holds the tables of `bilevel compare` with every metric, the mean curve of each solver with a band of one
+    standard error over seeds, against each of `AXES`, the settings, the task's arguments, the versions and the
+    command that makes it again.
+    """
+    from plotly.offline import get_plotlyjs
+
+    seeds = len(comparison.seeds)
+    return render(
+        "compare.html",
+        title=f"{comparison.task}: {len(comparison.solvers)} solvers, {seeds} seed{'s' if seeds > 1 else ''}",
+        tables=[_for_page(results_table(comparison, comparison.metrics)), _for_page(cost_table(comparison))],
+        notes=notes(comparison),
+        rule=RULE if comparison.references else "",
+        axes=list(AXES),
+        chart=_chart(comparison),
+        settings=comparison.solvers,
+        suggestions={name: str(found) for name, found in comparison.suggestions.items()},
+        arguments=comparison.arguments,
+        budget=comparison.budget,
+        environment=environment(),
+        command=command(comparison),
+        metrics=comparison.metrics,
+        plotly=get_plotlyjs(),
+    )
+
+
+def _for_page(table: Table) -> dict[str, Any]:
+    """A table of the terminal: its title, columns, and rows of (text, what it sorts by)."""
+    columns = [[_cell(cell) for cell in column.cells] for column in table.columns]
+    return {
+        "title": table.title,
+        "columns": [{"name": column.header, "number": column.justify == "right"} for column in table.columns],
+        "rows": [{"cells": cells, "dim": row.style == "dim"} for row, *cells in zip(table.rows, *columns, strict=True)],
+    }
+
+
+def _cell(cell: Any) -> tuple[str, str]:
+    text = Text.from_markup(cell).plain
+    found = re.match(r"([+-]?\d[\d.]*(?:e[+-]\d+)?)([kMG]?)(?= |$)", text)
+    if found:
+        return text, repr(float(found[1]) * _UNITS[found[2]])
+    return text, "" if text == "–" else text
+
+
+def _chart(comparison: Comparison) -> dict[str, Any]:
+    """All that the page's script draws from."""
+    log = {axis: needs_log(comparison, position) for axis, position in AXES.items()}
+    curves = {
+        axis: {metric: _curves(comparison, position, metric) for metric in comparison.metrics}
+        for axis, position in AXES.items()
+    }
+    references = {name: spread(scores.values())["mean"] for name, scores in comparison.references.items()}
+    return {
+        "curves": curves,
+        "log": log,
+        "score": comparison.score,
+        "range": score_range(comparison),
+        "references": references,
+        "seeds": len(comparison.seeds),
+    }
+
+
+def _curves(comparison: Comparison, position: Position, metric: str) -> list[dict[str, Any]]:
+    curves = []
+    for i, name in enumerate(comparison.solvers):
+        runs = plotted(comparison, name)
+        if not runs:
+            continue
+        x, mean, error = mean_curve(runs, position, metric)
+        lap, place = divmod(i, len(COLORS))
+        look = {"color": COLORS[place], "dash": DASHES[lap % len(DASHES)]}
+        curves.append({"name": name, "x": _plain(x), "mean": _plain(mean), "error": _plain(error), **look})
+    return curves
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    """Numbers for JSON, to 6 digits; None for what is not finite."""
+    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
+
+
+def command(comparison: Comparison) -> str:
+    """The command that makes the comparison again; for seeds other than 0, 1, … the call in Python."""
+    changes, steps = _changes(comparison), _steps(comparison)
+    seeds, seconds = comparison.seeds, comparison.budget.get("seconds")
+    if seeds != list(range(len(seeds))):
+        given = {"seeds": seeds, "steps": steps, "seconds": seconds, "task_settings": changes}
+        given |= {"suggested": bool(comparison.suggestions), "untimed": comparison.untimed}
+        options = "".join(f", {name}={value!r}" for name, value in given.items() if value)
+        call = f"compare({comparison.task!r}, {list(comparison.solvers)!r}{options})"
+        return f"from bilevel.compare._compare import compare\n{call}"
+    words = ["bilevel", "compare", comparison.task, "--solvers", ",".join(comparison.solvers)]
+    words += ["--seeds", str(len(seeds))]
+    words += ["--steps", str(steps)] if steps else []
+    words += ["--seconds", repr(seconds)] if seconds else []
+    words += ["--suggest"] if comparison.suggestions else []
+    words += ["--untimed"] if comparison.untimed else []
+    for name, value in changes.items():
+        words += ["--set", f"{name}={value}"]
+    return shlex.join(words)
+
+
+def _changes(comparison: Comparison) -> dict[str, Any]:
+    """The task's arguments that the user gave: not the defaults, nor, for some solver, what its settings ask for."""
+    defaults = settings.task_arguments(comparison.task)
+    known = settings.settings_of(comparison.task, comparison.arguments)
+    overruled = {
+        argument
+        for name, own in comparison.solvers.items()
+        for argument, asked in known[name].task.items()
+        if own[argument] != asked
+    }
+    arguments = comparison.arguments.items()
+    return {name: value for name, value in arguments if value != defaults[name] or name in overruled}
+
+
+def _steps(comparison: Comparison) -> int | None:
+    """The steps that the user asked for, if any."""
+    given = comparison.budget.get("steps")
+    known = settings.settings_of(comparison.task, comparison.arguments)
+    suggested = comparison.suggestions
+    own = {name: (suggested[name] if suggested else known[name]).steps for name in comparison.solvers}
+    return None if given is None or given == own else next(iter(given.values()))

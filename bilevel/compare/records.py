@@ -1,0 +1,315 @@
+"""What a comparison leaves behind: its runs, their statistics, and the files they are written to."""
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import platform
+import tempfile
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from bilevel._suggest._suggest import Suggestion
+from bilevel.compare.references import ATTAINABLE, CEILING
+from bilevel.oracles import Tally
+from bilevel.run._solution import RESERVED, RESULTS, Solution, name_of
+
+LEAST_MARGIN = 2.0  # standard errors above the best attainable reference
+LEAST_AUROC = 0.9
+LEAST_SEEDS = 3  # fewer say too little of their spread
+RULE = (
+    f"beats: a margin of at least {LEAST_MARGIN:g} standard errors over at least {LEAST_SEEDS} seeds and, where it is "
+    f"measured, AUROC >= {LEAST_AUROC}"
+)
+
+
+@dataclasses.dataclass
+class Run:
+    """One solver on one seed.
+
+    `result` is a name of `RESULTS`, or "error" for any other exception; `message` is empty when all went well.
+    """
+
+    solver: str
+    seed: int
+    result: str
+    message: str = ""
+    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    stats: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, solver: str, seed: int, solution: Solution) -> "Run":
+        advice = RESULTS[solution.result]
+        message = "" if solution.result == RESULTS.successful else f"after step {solution.stats['steps']}: {advice}"
+        return cls(solver, seed, name_of(solution.result), message, solution.history.rows, solution.stats)
+
+    @property
+    def counts(self) -> bool:
+        """Whether its last row is the solver's doing: not so where the user broke it off or nothing ran."""
+        return bool(self.rows) and self.result not in ("interrupted", "error")
+
+
+@dataclasses.dataclass
+class Comparison:
+    """Solvers on the same seeds of one task.
+
+    `solvers` holds each one's settings, `budget` what it was given, `references` a score per row and seed,
+    `suggestions` where the settings come from if not from the table, `untimed` whether all seeds ran at once.
+    """
+
+    task: str
+    arguments: dict[str, Any]
+    score: str
+    solvers: dict[str, dict[str, Any]]
+    seeds: list[int]
+    budget: dict[str, Any]
+    runs: list[Run] = dataclasses.field(default_factory=list)
+    references: dict[str, dict[int, float]] = dataclasses.field(default_factory=dict)
+    interrupted: bool = False
+    suggestions: dict[str, Suggestion] = dataclasses.field(default_factory=dict)
+    untimed: bool = False
+
+    def of(self, solver: str) -> list[Run]:
+        """The solver's runs that count."""
+        return [run for run in self.runs if run.solver == solver and run.counts]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics' names, the score first."""
+        first = next((run.rows[-1] for run in self.runs if run.rows), {self.score: math.nan})
+        names = [name for name in first if name not in RESERVED]
+        return sorted(names, key=lambda name: name != self.score)
+
+    @property
+    def best_reference(self) -> str | None:
+        """The attainable reference row with the highest mean score."""
+        attainable = [name for name in ATTAINABLE if self.references.get(name)]
+        return max(attainable, key=lambda name: _mean(self.references[name].values()), default=None)
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return float(np.mean(values)) if values else math.nan
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """The mean, and its standard error (NaN for fewer than two values)."""
+    values = list(values)
+    error = float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+    return {"mean": _mean(values), "standard_error": error}
+
+
+def statistics(comparison: Comparison, solver: str) -> dict[str, Any]:
+    """A solver's row of the tables."""
+    runs = comparison.of(solver)
+    margin = _margin(comparison, runs)
+    auroc = _mean(run.rows[-1].get("AUROC", math.nan) for run in runs)  # NaN where nothing is to be found
+    return {
+        "runs": len(runs),
+        "metrics": {name: spread(run.rows[-1][name] for run in runs) for name in comparison.metrics},
+        "steps": _mean(run.stats["steps"] for run in runs),
+        "oracles": {kind: _mean(run.stats[kind] for run in runs) for kind in Tally.KINDS},
+        # one program serves all seeds: only the first run that needs it compiles
+        "compile_seconds": max((run.stats["compile_seconds"] for run in runs), default=math.nan),
+        "run_seconds": _mean(run.stats["run_seconds"] for run in runs),
+        "target": _target(comparison, runs),
+        "margin": margin,
+        "beats": margin is not None and len(runs) >= LEAST_SEEDS and _beats(margin, auroc),
+        "verdict": _verdict(comparison, runs, margin, auroc),
+        "trouble": _trouble(comparison, solver),
+    }
+
+
+def _target(comparison: Comparison, runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Seconds until the score first reaches the best attainable reference's mean."""
+    if comparison.best_reference is None:
+        return None
+    value = _mean(comparison.references[comparison.best_reference].values())
+    firsts = [next((r["seconds"] for r in run.rows if r[comparison.score] >= value), None) for run in runs]
+    reached = [seconds for seconds in firsts if seconds is not None]
+    return {"value": value, "reached": len(reached), "runs": len(runs), "seconds": _mean(reached)}
+
+
+def _margin(comparison: Comparison, runs: Sequence[Run]) -> dict[str, float] | None:
+    """The paired difference of the final score to the best attainable reference."""
+    if comparison.best_reference is None:
+        return None
+    reference = comparison.references[comparison.best_reference]
+    margin = spread(run.rows[-1][comparison.score] - reference[run.seed] for run in runs if run.seed in reference)
+    mean, error = margin["mean"], margin["standard_error"]
+    if error == 0:
+        margin["in_standard_errors"] = math.copysign(math.inf, mean) if mean else 0.0
+    else:
+        margin["in_standard_errors"] = mean / error
+    return margin
+
+
+def _beats(margin: dict[str, float], auroc: float) -> bool:
+    return margin["in_standard_errors"] >= LEAST_MARGIN and not auroc < LEAST_AUROC
+
+
+def _verdict(comparison: Comparison, runs: Sequence[Run], margin: dict[str, float] | None, auroc: float) -> str:
+    """Whether the rows bear out a gain, in words."""
+    if not runs:
+        return "no result"
+    if margin is None:
+        return ""
+    distance = margin["in_standard_errors"]
+    if len(runs) < LEAST_SEEDS:
+        return f"no verdict from {len(runs)} seed{'s' if len(runs) > 1 else ''}"
+    if _beats(margin, auroc):
+        return f"beats by {distance:.1f} s.e." if distance < 100 else "beats by over 100 s.e."
+    failures = []
+    if distance < LEAST_MARGIN:
+        failures.append(f"{distance:+.1f} s.e.")
+    if auroc < LEAST_AUROC:
+        failures.append(f"AUROC {auroc:.3f} < {LEAST_AUROC}")
+    return f"does not beat: {', '.join(failures)}"
+
+
+def _trouble(comparison: Comparison, solver: str) -> dict[str, int]:
+    """How many runs ended otherwise than meant, by result."""
+    results = [run.result for run in comparison.runs if run.solver == solver and run.message]
+    return {result: results.count(result) for result in sorted(set(results))}
+
+
+def _version(package: str) -> str | None:
+    """None for a package that is not installed, such as a checkout on the path."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine."""
+    packages = ("bilevel", "jax", "jaxlib", "equinox", "optax", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in packages},
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "backend": jax.default_backend(),
+    }
+
+
+def summary(comparison: Comparison) -> dict[str, Any]:
+    """All that `summary.json` holds."""
+    references = {
+        name: {
+            "attainable": name != CEILING,
+            "score": spread(scores.values()),
+            "per_seed": {str(seed): score for seed, score in scores.items()},
+        }
+        for name, scores in comparison.references.items()
+    }
+    fields = ("solver", "seed", "result", "message", "stats")
+    return {
+        "task": comparison.task,
+        "arguments": comparison.arguments,
+        "score": comparison.score,
+        "seeds": comparison.seeds,
+        "budget": comparison.budget,
+        "interrupted": comparison.interrupted,
+        "rule": RULE,
+        "settings": comparison.solvers,
+        "suggested": {
+            name: {"reasons": [[setting, str(value), why] for setting, value, why in found.reasons]}
+            | {"samples": found.samples}
+            for name, found in comparison.suggestions.items()
+        },
+        "solvers": {name: statistics(comparison, name) for name in comparison.solvers},
+        "references": references,
+        "best_reference": comparison.best_reference,
+        "environment": environment(),
+        "runs": [{field: getattr(run, field) for field in fields} for run in comparison.runs],
+    }
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Strict JSON: what is not a finite number becomes null, what JSON does not know becomes text."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(key): plain(part) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(part) for part in value]
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        return value if value is None or isinstance(value, str | int) else str(value)
+
+    path.write_text(json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_csv(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
+    """A table with one column for each key of any row."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def make_directory(out: str | pathlib.Path, argument: str = "out") -> pathlib.Path:
+    """Make the directory and try to write there: to be called before a run that would be lost without it."""
+    out = pathlib.Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        advice = "pass a directory that can be made and written"
+        raise OSError(f"{argument}: cannot write to {out} ({error.strerror}); {advice}") from error
+    return out
+
+
+def write(comparison: Comparison, out: str | pathlib.Path) -> pathlib.Path:
+    """Write `results.csv` (a line per solver, seed and history row), `summary.json`, `curves.png`, `report.html`, and,
+    where settings were suggested, `suggestions.txt`."""
+    from bilevel.compare.figures import curves
+    from bilevel.compare.page import report
+
+    out = make_directory(out)
+    write_csv(
+        out / "results.csv",
+        [{"solver": run.solver, "seed": run.seed, **row} for run in comparison.runs for row in run.rows],
+    )
+    write_json(out / "summary.json", summary(comparison))
+    if comparison.suggestions:
+        text = "\n\n".join(f"{name}: {found}" for name, found in comparison.suggestions.items())
+        (out / "suggestions.txt").write_text(text + "\n", encoding="utf-8")
+    curves(comparison).savefig(out / "curves.png", dpi=150)
+    (out / "report.html").write_text(report(comparison), encoding="utf-8")
+    return out
+
+
+def write_run(
+    out: str | pathlib.Path, run: Run, solution: Solution, *, task: str, arguments: dict[str, Any], solver: Any
+) -> pathlib.Path:
+    """Write a single run's `history.csv`, `summary.json` and `solution.npz` (the leaves of x and y)."""
+    out = make_directory(out)
+    write_csv(out / "history.csv", run.rows)
+    content = {"task": task, "arguments": arguments, "solver": run.solver, "settings": solver, "seed": run.seed}
+    content |= {"result": run.result, "message": run.message, "stats": run.stats}
+    content |= {"final": run.rows[-1] if run.rows else None, "environment": environment()}
+    write_json(out / "summary.json", content)
+    leaves = jax.tree_util.tree_leaves_with_path({"x": solution.x, "y": solution.y})
+    arrays: dict[str, Any] = {
+        ".".join(map(_part, path)): np.asarray(leaf) for path, leaf in leaves if eqx.is_array(leaf)
+    }
+    np.savez(out / "solution.npz", **arrays)
+    return out
+
+
+def _part(key: Any) -> str:
+    """One step of a leaf's path, as in x.layers.0.weight."""
+    return next(str(getattr(key, name)) for name in ("key", "name", "idx") if hasattr(key, name))

@@ -1,0 +1,48 @@
+"""Finished runs on disk, found again by all that decided them."""
+
+import hashlib
+import json
+import math
+import os
+import pathlib
+import shutil
+from dataclasses import asdict
+from typing import Any
+
+from bilevel.compare import records
+from bilevel.compare.records import Run
+
+
+class Store:
+    """Runs on disk, one file for each description of them: runs of other settings are other files."""
+
+    def __init__(self, folder: pathlib.Path, argument: str = "out"):
+        self.folder = records.make_directory(folder, argument)
+
+    def _path(self, about: dict[str, Any]) -> pathlib.Path:
+        text = json.dumps(about, sort_keys=True, default=str)
+        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+
+    def find(self, about: dict[str, Any]) -> list[Run] | None:
+        """The runs, or None where there are none, or a file that is not whole."""
+        try:
+            content = json.loads(self._path(about).read_text(encoding="utf-8"))
+            return [Run(**{**run, "rows": [_numbers(row) for row in run["rows"]]}) for run in content["runs"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def keep(self, about: dict[str, Any], runs: list[Run]) -> None:
+        path = self._path(about)
+        part = path.with_suffix(".part")
+        records.write_json(part, {"about": about, "runs": [asdict(run) for run in runs]})
+        os.replace(part, path)  # so that nobody ever finds half a file
+        shutil.rmtree(self.underway(about), ignore_errors=True)
+
+    def underway(self, about: dict[str, Any]) -> pathlib.Path:
+        """Where the runs may keep checkpoints until they are done."""
+        return self._path(about).with_suffix("")
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: what was not finite comes back as one."""
+    return {name: math.nan if value is None else value for name, value in row.items()}

@@ -1,0 +1,223 @@
+"""The constants that the theorems speak of, measured at a point."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from bilevel import _checks as checks
+from bilevel import oracles, trees
+from bilevel.diagnostics.lanczos import CrossGram, Hessian, lanczos
+from bilevel.problem import Level, Problem, prepare
+from bilevel.sampling import Batch
+
+Tree = PyTree[Any]
+
+MOST_ROWS = 50_000  # above it, "all rows" is a random subsample of so many
+ORACLES = ("F_x", "F_y", "G_y")
+_SIZES = (1, 16)  # and the batch size
+_DRAWS = 64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Constants:
+    """Constants of a problem at one point (x, y). All are Python floats; all norms are Euclidean.
+
+    - `mu`, `L`: the least and the largest Ritz value of H, and `mu_residual`, `L_residual`, within which an
+      eigenvalue lies. `mu` is never below the least eigenvalue (up to `rounding`): it overestimates. `mu` ≤ 0 where
+      the level is not strongly convex here. `kappa` = L/μ, infinite where μ ≤ `rounding`.
+    - `ritz`: all Ritz values, ascending. `hessian_products`: how many products they took.
+    - `J_norm`: the largest singular value of J, within `J_residual`.
+    - `F_x_norm`, `F_y_norm`, `G_y_norm`: the gradients on all rows.
+    - `sigma`: for "F_x", "F_y" and "G_y", the standard deviation of the gradient of one row, so that a batch of b
+      independent rows has `noise(oracle, b)` = σ/√b = (E‖g_B − g‖²)^½. Zero for a level without data.
+    - `noise_measured`: for each of them, the pairs (b, noise) that were measured and that σ comes from.
+    - `upper_rows`, `lower_rows`: the rows that "all rows" stands for; `MOST_ROWS` of a larger data set.
+    - `epsilon`: the unit of rounding of y's dtype; below `rounding` a curvature cannot be told from zero.
+    """
+
+    mu: float
+    L: float
+    mu_residual: float
+    L_residual: float
+    ritz: Float[np.ndarray, " steps"]
+    hessian_products: int
+    J_norm: float
+    J_residual: float
+    F_x_norm: float
+    F_y_norm: float
+    G_y_norm: float
+    sigma: dict[str, float]
+    noise_measured: dict[str, list[tuple[int, float]]]
+    upper_rows: int
+    lower_rows: int
+    epsilon: float
+    rounding: float
+
+    @property
+    def kappa(self) -> float:
+        """The condition number L/μ of the lower level."""
+        return self.L / self.mu if self.mu > self.rounding else math.inf
+
+    def noise(self, oracle: str, batch: int) -> float:
+        """The standard deviation of "F_x", "F_y" or "G_y" on a batch of so many rows."""
+        checks.one_of("oracle", oracle, ORACLES)
+        checks.count("batch", batch)
+        return self.sigma[oracle] / math.sqrt(batch)
+
+
+def measure_constants(problem: Problem, x: PyTree, y: PyTree, *, key: PRNGKeyArray) -> Constants:
+    """Measure μ, L and κ of the lower level, ‖J‖, the gradients' norms and their noise at (x, y).
+
+    From products alone: Lanczos on H and on J Jᵀ, on all rows of the data (a random 50,000 of larger ones), and 64
+    batches of each of a few sizes for the noise. A second call with a problem of the same structure and
+    shapes compiles nothing.
+
+    **Arguments**: `x`, `y`, the point; μ and L are those of g(x, ·) at y. `key`: for Lanczos' start and the batches.
+
+    **Returns** a `Constants`.
+
+    Example:
+        >>> import bilevel as bl, jax
+        >>> problem = bl.Problem(
+        ...     upper=bl.Level(lambda x, y, _: y.sum()),
+        ...     lower=bl.Level(lambda x, y, _: 0.5 * y[0] ** 2 + 2 * y[1] ** 2 - 3 * x * y[1]),
+        ... )
+        >>> constants = bl.measure_constants(problem, 1.0, jax.numpy.ones(2), key=jax.random.key(0))
+        >>> [round(value, 3) for value in (constants.mu, constants.L, constants.kappa, constants.J_norm)]
+        [1.0, 4.0, 4.0, 3.0]
+
+    Reference: for Lanczos, Golub & Van Loan, Matrix Computations (4th ed.), chapter 10.
+    """
+    checks.key("key", key)
+    problem, x, y, _ = prepare(problem, x, y)
+    return measure(problem, *at_least_single((x, y)), key=key)
+
+
+def measure(problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> Constants:
+    """`measure_constants` of a prepared problem."""
+    rows_key, H_key, J_key, F_key, G_key = jax.random.split(key, 5)
+    whole = on_all_rows(problem, rows_key)
+    lower = whole.lower.everything()
+    H = lanczos(Hessian(whole.lower, x, y, lower), key=H_key)
+    gram = lanczos(CrossGram(whole.lower, x, y, lower), key=J_key, largest_only=True)
+    F, G = _upper_gradients(whole.upper, x, y, whole.upper.everything()), _lower_gradient(whole.lower, x, y, lower)
+    noise = _noise(_upper_gradients, problem.upper, x, y, F, F_key) + _noise(
+        _lower_gradient, problem.lower, x, y, G, G_key
+    )
+    norms = [float(trees.norm(gradient)) for gradient in (*F, *G)]
+    J_norm = math.sqrt(max(gram.largest, 0.0))
+    return Constants(
+        mu=H.least,
+        L=H.largest,
+        mu_residual=H.least_residual,
+        L_residual=H.largest_residual,
+        ritz=H.ritz,
+        hessian_products=H.products,
+        J_norm=J_norm,
+        J_residual=gram.largest_residual / J_norm if J_norm > 0 else 0.0,
+        F_x_norm=norms[0],
+        F_y_norm=norms[1],
+        G_y_norm=norms[2],
+        sigma={name: _sigma(pairs) for name, pairs in zip(ORACLES, noise, strict=True)},
+        noise_measured=dict(zip(ORACLES, noise, strict=True)),
+        upper_rows=whole.upper.length,
+        lower_rows=whole.lower.length,
+        epsilon=H.epsilon,
+        rounding=H.rounding,
+    )
+
+
+def at_least_single(tree: Tree) -> Tree:
+    """Half precision as float32: there are no factorizations in it, and no curvature to be told from rounding."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
+
+
+class FixedLevel(Level):
+    """A level whose every draw is one and the same batch."""
+
+    batch: Batch
+
+    def __init__(self, level: Level, batch: Batch):
+        self.loss, self.data, self.batch_size, self.per_row = level.loss, None, None, level.per_row
+        self.batch = batch
+
+    @property
+    def length(self) -> int:
+        return self.batch.size
+
+    def everything(self) -> Batch:
+        return self.batch
+
+
+def on_all_rows(problem: Problem, key: PRNGKeyArray, most: int = MOST_ROWS) -> Problem:
+    """The deterministic problem of all rows, or of `most` random rows of a level that has more."""
+
+    def fixed(level: Level, key: PRNGKeyArray) -> FixedLevel:
+        if level.data is None or level.length <= most:
+            return FixedLevel(level, level.everything())
+        indices = jnp.sort(jax.random.choice(key, level.length, (most,), replace=False)).astype(jnp.int32)
+        return FixedLevel(level, Batch(level.data.take(indices, most), indices, most))
+
+    upper_key, lower_key = jax.random.split(key)
+    return Problem(fixed(problem.upper, upper_key), fixed(problem.lower, lower_key), project=problem.project)
+
+
+@eqx.filter_jit
+def _upper_gradients(level: Level, x: Tree, y: Tree, batch: Batch) -> tuple[Tree, Tree]:
+    F_x, F_y = oracles.upper_gradients(level, x, y, batch)
+    return trees.dense(F_x, x), F_y
+
+
+@eqx.filter_jit
+def _lower_gradient(level: Level, x: Tree, y: Tree, batch: Batch) -> tuple[Tree]:
+    return (oracles.lower_gradient(level, x, y, batch),)
+
+
+def _noise(
+    gradients: Any, level: Level, x: Tree, y: Tree, exact: tuple[Tree, ...], key: PRNGKeyArray
+) -> list[list[tuple[int, float]]]:
+    """For each gradient, (b, (mean over draws of ‖g_B − g‖²)^½) for a few batch sizes b."""
+    if level.data is None or level.length == 1:
+        return [[] for _ in exact]
+    sizes = tuple(sorted({size for size in (*_SIZES, level.batch_size or 1) if _can_draw(level, size)}))
+    measured = np.asarray(_mean_squares(gradients, level, x, y, exact, key, sizes), np.float64)
+    return [[(b, math.sqrt(v)) for b, v in zip(sizes, column, strict=True)] for column in measured.T]
+
+
+def _can_draw(level: Level, size: int) -> bool:
+    """Whether the source can draw so many rows, and not only all of them."""
+    assert level.data is not None
+    try:
+        level.data.check(size)
+    except ValueError:
+        return False
+    return size < level.length
+
+
+@eqx.filter_jit
+def _mean_squares(
+    gradients: Any, level: Level, x: Tree, y: Tree, exact: tuple[Tree, ...], key: PRNGKeyArray, sizes: tuple[int, ...]
+) -> Float[Array, "sizes gradients"]:
+    data = level.data
+    assert data is not None
+
+    def square(key: PRNGKeyArray, size: int) -> Array:
+        drawn = gradients(level, x, y, data.draw(key, size))
+        deviations = [trees.sub(g, mean) for g, mean in zip(drawn, exact, strict=True)]
+        return jnp.stack([trees.dot(d, d) for d in deviations])
+
+    def squares(i: Any) -> Array:
+        return jnp.stack([square(jax.random.fold_in(key, i), size) for size in sizes])
+
+    return jnp.mean(jax.lax.map(squares, jnp.arange(_DRAWS)), axis=0)
+
+
+def _sigma(pairs: list[tuple[int, float]]) -> float:
+    """σ of σ/√b, from pairs (b, noise) of equal weight."""
+    return math.sqrt(np.mean([b * noise**2 for b, noise in pairs])) if pairs else 0.0

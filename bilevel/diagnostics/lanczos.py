@@ -1,0 +1,182 @@
+"""Extreme eigenvalues of the lower Hessian, and the norm of the cross derivative, from products alone."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from bilevel import oracles, trees
+from bilevel.problem import Level
+from bilevel.sampling import Batch
+
+Tree = PyTree[Any]
+Vector = Float[Array, " dim"]
+
+_ROUND = 20  # Lanczos steps between two looks at the residuals
+_MOST_STEPS = 300
+_MOST_BYTES = 250_000_000  # of the basis
+
+
+class Hessian(eqx.Module):
+    """u ↦ H u over the raveled y."""
+
+    level: Level
+    x: Tree
+    y: Tree
+    batch: Batch
+
+    def __call__(self, u: Vector) -> Vector:
+        _, unravel = ravel_pytree(self.y)
+        return ravel_pytree(oracles.hessian_product(self.level, self.x, self.y, unravel(u), self.batch))[0]
+
+    @property
+    def like(self) -> Tree:
+        return self.y
+
+
+class CrossGram(eqx.Module):
+    """u ↦ J Jᵀ u over the raveled x, or Jᵀ J u over the raveled y: whichever is shorter."""
+
+    level: Level
+    x: Tree
+    y: Tree
+    batch: Batch
+
+    @property
+    def like(self) -> Tree:
+        return self.x if _length(self.x) <= _length(self.y) else self.y
+
+    def __call__(self, u: Vector) -> Vector:
+        _, unravel = ravel_pytree(self.like)
+        at = self.level, self.x, self.y
+        if self.like is self.x:
+            back = oracles.transposed_cross_product(*at, unravel(u), self.batch)
+            return ravel_pytree(trees.dense(oracles.cross_product(*at, back, self.batch), self.x))[0]
+        forth = trees.dense(oracles.cross_product(*at, unravel(u), self.batch), self.x)
+        return ravel_pytree(oracles.transposed_cross_product(*at, forth, self.batch))[0]
+
+
+def _length(tree: Tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Spectrum:
+    """Ritz values, ascending, and the residuals ‖A u − θ u‖ of the first and the last.
+
+    An eigenvalue lies within the residual of each; the least Ritz value is never below the least eigenvalue, and
+    the largest never above the largest (up to rounding). `products` counts the operator's applications; `epsilon` is
+    the dtype's unit of rounding.
+    """
+
+    ritz: Float[np.ndarray, " steps"]
+    least_residual: float
+    largest_residual: float
+    products: int
+    epsilon: float
+
+    @property
+    def rounding(self) -> float:
+        """A value below it cannot be told from zero: a few units of rounding of the largest."""
+        return 4 * self.epsilon * float(np.abs(self.ritz).max())
+
+    @property
+    def least(self) -> float:
+        return float(self.ritz[0])
+
+    @property
+    def largest(self) -> float:
+        return float(self.ritz[-1])
+
+
+class _Basis(eqx.Module):
+    """q_0 … q_m (zero where not yet built), and the tridiagonal matrix of the operator in it."""
+
+    vectors: Float[Array, "steps+1 dim"]
+    diagonal: Float[Array, " steps"]
+    beside: Float[Array, " steps"]
+
+
+def lanczos(
+    operator: Any, *, key: PRNGKeyArray, most: int = _MOST_STEPS, tolerance: float = 1e-2, largest_only: bool = False
+) -> Spectrum:
+    """Lanczos' iteration with full reorthogonalization on a symmetric operator, from a random start.
+
+    Stops when the residuals of the extreme Ritz values are within `tolerance` of the values themselves (or of the
+    rounding of the largest), after `most` steps, or when the space is exhausted, where they are exact.
+
+    **Arguments**: `operator`, a module u ↦ A u over raveled vectors, its data its leaves (one program then serves
+    all operators of a structure), with `like`, a tree of that space. `largest_only`: do not wait for the least.
+
+    Reference: Golub & Van Loan, Matrix Computations (4th ed.), section 10.3.
+    """
+    start, _ = ravel_pytree(operator.like)
+    steps = min(most, start.size, max(_ROUND, _MOST_BYTES // start.nbytes))
+    first = jax.random.normal(key, start.shape, start.dtype)
+    vectors = jnp.zeros((steps + 1, start.size), start.dtype).at[0].set(first / jnp.linalg.norm(first))
+    basis = _Basis(vectors, *jnp.zeros((2, steps), start.dtype))
+    done, spectrum = 0, None
+    while spectrum is None:
+        stop = min(done + _ROUND, steps)
+        basis = _extend(operator, basis, jnp.asarray(done), jnp.asarray(stop))
+        done, spectrum = stop, _spectrum(operator, basis, stop, tolerance, largest_only)
+    return spectrum
+
+
+@eqx.filter_jit
+def _extend(operator: Any, basis: _Basis, start: Any, stop: Any) -> _Basis:
+    def body(k: Any, basis: _Basis) -> _Basis:
+        q = basis.vectors[k]
+        w = operator(q)
+        diagonal = basis.diagonal.at[k].set(q @ w)
+        for _ in range(2):  # once leaves the rounding of a large first projection
+            w = w - (basis.vectors @ w) @ basis.vectors
+        length = jnp.linalg.norm(w)
+        scale = jnp.maximum(jnp.max(jnp.abs(diagonal)), jnp.max(basis.beside))
+        goes_on = length > jnp.finfo(w.dtype).eps * scale  # else the space is exhausted
+        following = jnp.where(goes_on, w / jnp.where(goes_on, length, 1), 0)
+        beside = basis.beside.at[k].set(jnp.where(goes_on, length, 0))
+        return _Basis(basis.vectors.at[k + 1].set(following), diagonal, beside)
+
+    return jax.lax.fori_loop(start, stop, body, basis)
+
+
+@eqx.filter_jit
+def _residual(operator: Any, vectors: Array, weights: Array, theta: Any) -> Array:
+    u = weights @ vectors[:-1]
+    u = u / jnp.linalg.norm(u)
+    return jnp.linalg.norm(operator(u) - theta * u)
+
+
+def _spectrum(operator: Any, basis: _Basis, done: int, tolerance: float, largest_only: bool) -> Spectrum | None:
+    """The Ritz values and residuals, or None where more steps are needed and allowed."""
+    epsilon = float(jnp.finfo(basis.vectors.dtype).eps)
+    diagonal, beside = (np.asarray(part, np.float64) for part in (basis.diagonal, basis.beside))
+    if not (np.isfinite(diagonal[:done]).all() and np.isfinite(beside[:done]).all()):
+        nan = math.nan
+        return Spectrum(ritz=np.array([nan]), least_residual=nan, largest_residual=nan, products=done, epsilon=epsilon)
+    ended = np.flatnonzero(beside[:done] == 0)
+    used = int(ended[0]) + 1 if len(ended) else done
+    off = beside[: used - 1]
+    ritz, weights = np.linalg.eigh(np.diag(diagonal[:used]) + np.diag(off, 1) + np.diag(off, -1))
+    ends = (-1,) if largest_only else (0, -1)
+    rounding = epsilon * np.abs(ritz).max()
+    converged = all(
+        beside[used - 1] * abs(weights[-1, end]) <= max(tolerance * abs(ritz[end]), rounding) for end in ends
+    )
+    if used == done < len(diagonal) and not converged:
+        return None
+    residuals = []
+    for end in (0, -1):
+        padded = np.zeros(len(diagonal))
+        padded[:used] = weights[:, end]
+        arguments = (jnp.asarray(value, basis.vectors.dtype) for value in (padded, ritz[end]))
+        residuals.append(float(_residual(operator, basis.vectors, *arguments)))
+    least, largest = residuals
+    return Spectrum(ritz=ritz, least_residual=least, largest_residual=largest, products=used + 2, epsilon=epsilon)

@@ -1,0 +1,387 @@
+"""LabelCleaner: which labels of a table are wrong, and a classifier that does not believe them."""
+
+import warnings
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+from jaxtyping import Float, Int
+from scipy.special import expit
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    has_fit_parameter,
+    validate_data,
+)
+
+from bilevel import _checks as checks
+from bilevel.estimators import _cleaning as cleaning
+from bilevel.estimators._common import by_class
+from bilevel.estimators._rows import DenseTable, SparseTable, labeled, length_for
+from bilevel.problem import Level, Problem
+from bilevel.run._solution import History
+from bilevel.run._solve import solve
+from bilevel.solvers._base import AbstractSolver
+from bilevel.solvers.soba import SOBA
+
+_VISIT = 0.1  # how far a visit of SOBA's moves the log-odds x_i, for each unit of the trusted loss that it promises
+_EXTREME = 4.0  # the start's log-odds are squashed into ±4: beyond, σ hardly moves
+_START_ROWS = 20_480  # the start is fitted to so many rows at most; all rows have their weights learned
+_FACTORS = (1.0, 5.0, 25.0)  # of the penalty, without trusted rows: noise that is not known takes more of it
+_ACCEPTED: Any = {"accept_sparse": "csr", "dtype": [np.float32, np.float64]}
+_CHUNKS = 5  # rows of a run's history, beside the first
+
+
+class NoTrustedRowsWarning(UserWarning):
+    """Labels were cleaned without trusted rows, which cannot find everything."""
+
+
+class _Learned(NamedTuple):
+    """Of each row of a part: log P(right)/P(wrong), and the class proposed."""
+
+    score: Float[np.ndarray, " n"]
+    proposed: Int[np.ndarray, " n"]
+    history: list[dict[str, Any]]
+
+
+def _estimator_has(name: str) -> Any:
+    def check(self: Any) -> bool:
+        chosen = self.estimator_ if hasattr(self, "estimator_") else self._default()
+        getattr(chosen, name)  # an AttributeError of its own says more than ours
+        return True
+
+    return check
+
+
+class LabelCleaner(ClassifierMixin, BaseEstimator):
+    """Learn a weight for each row of a table with doubtful labels, then fit a classifier with these weights.
+
+    A few trusted rows judge the others: x_i, the logit of row i's weight, solves
+
+        upper:  f(x, y) = mean over trusted rows of CE_j(y)
+        lower:  g(x, y) = mean over rows of σ(x_i) · CE_i(y) + c ‖y‖²
+
+    CE is the cross-entropy of a model y: multinomial logistic regression or, with `hidden`, a network. In steps:
+
+    1. **Scale.** Dense columns get mean 0 and variance 1, then all are divided by the root of their number; sparse rows
+       are divided by one number, and of more than 500 entries the largest count. Rows then have mean square 1, and
+       default steps suit any table.
+    2. **Start.** A model of the doubtful labels says, of the trusted rows of each class t, how often the label l is
+       given: the confusion P(l | t). A model is fitted to the doubtful rows behind this confusion and, at once, to the
+       trusted ones. With it, x_i starts at the log-odds that label i is right, given its features: squashed by
+       4 tanh(·/4). Of more than 20,480 rows, as many are drawn for this.
+    3. **Weights.** `epochs` passes of `solver` over all rows, from there.
+    4. **Score.** The mean of x_i and the log-odds, by the learned y and the confusion, that label i is right.
+       `sample_weight_` is σ(score), and `suspects_` are ranked by the score.
+    5. **Fit.** A clone of `estimator`, on all rows with `sample_weight_`, trusted rows with weight 1.
+
+    **Without trusted rows** the table cleans itself: it is cut into `folds`, and the weights of each fold are judged on
+    the other ones, labels as they are. A label that contradicts its neighbors is found. What cannot be found is noise
+    that looks like truth: if most rows of one kind bear the same wrong label, the right ones will be doubted. A
+    `NoTrustedRowsWarning` says so. A hundred trusted rows, some of each class, are worth the work.
+
+    **Arguments**
+
+    - `estimator`: a scikit-learn classifier whose `fit` takes `sample_weight`; default
+      `LogisticRegression(max_iter=1000)`.
+    - `solver`: a solver of this package, such as `bl.FSLA(...)`. Default: `bl.SOBA` with lower and adjoint steps of ½,
+      half the largest sure one for rows of mean square 1, and 0.1 · (rows in a batch) for x: 0.1 a visit of a row.
+    - `hidden`: the width of a network's hidden layer; default: none, a linear model.
+    - `penalty`: c is this over the number of rows. Without trusted rows it may be 5 or 25 times that, whichever start
+      foretells the labels of the first fold best.
+    - `epochs`: of the weights. `batch_size`: rows in a step, all where there are fewer.
+    - `folds`: without trusted rows; fewer where there are fewer rows or groups.
+    - `random_state`: of the draws of rows, folds, and a network's start; with a number, a fit can be repeated bit for
+      bit.
+
+    **Attributes**
+
+    - `sample_weight_`: (n,), in [0, 1]: how probable it is that the label is right.
+    - `suspects_`: all n rows, the most doubtful first: an array with the fields `row` (of X), `label` (the most
+      probable one: it may be the given one) and `weight`.
+    - `estimator_`: the classifier; `predict`, `predict_proba`, `decision_function` and `score` are its.
+    - `confusion_`: P(label given | true class) as a matrix (k, k); `None` without trusted rows.
+    - `history_`: a `bilevel.run._solution.History` of the weights' runs, with `upper loss` and `mean weight`; without
+      trusted rows a run for each `fold`.
+    - `classes_`, `n_features_in_`, `feature_names_in_` (where X has names).
+
+    **Raises** `ValueError` or `TypeError`, naming the argument: see `fit`.
+
+    Example:
+        >>> import numpy as np
+        >>> from sklearn.datasets import make_blobs
+        >>> from bilevel.estimators import LabelCleaner
+        >>> X, y = make_blobs(300, centers=3, cluster_std=0.6, random_state=0)
+        >>> doubtful, wrong = y[30:].copy(), np.arange(0, 270, 3)
+        >>> doubtful[wrong] = (doubtful[wrong] + 1) % 3
+        >>> cleaner = LabelCleaner(random_state=0).fit(X[30:], doubtful, X[:30], y[:30])
+        >>> worst = cleaner.suspects_[:90]
+        >>> bool(np.isin(worst["row"], wrong).mean() > 0.9)
+        True
+        >>> bool((worst["label"] == y[30:][worst["row"]]).mean() > 0.9)
+        True
+
+    Reference: the bilevel problem is that of Franceschi et al. (ICML 2017, Section 5.1). The confusion is Hendrycks,
+    Mazeika, Wilson & Gimpel's "gold loss correction" (NeurIPS 2018, Algorithm 1), the loss behind it Patrini et al.'s
+    (CVPR 2017, Theorem 2).
+    """
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        solver: AbstractSolver | None = None,
+        hidden: int | None = None,
+        penalty: float = 0.25,
+        epochs: int = 50,
+        batch_size: int = 256,
+        folds: int = 5,
+        random_state: Any = None,
+    ):
+        self.estimator = estimator
+        self.solver = solver
+        self.hidden = hidden
+        self.penalty = penalty
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.folds = folds
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def fit(self, X: Any, y: Any, X_trusted: Any = None, y_trusted: Any = None, groups: Any = None) -> Self:
+        """Learn the weights, then fit the estimator.
+
+        **Arguments**
+
+        - `X` (n, d), `y` (n,): the table; X dense or sparse, y any labels that scikit-learn takes for classes.
+        - `X_trusted` (m, d), `y_trusted` (m,): rows whose labels are right, which are not in X; each class of y must
+          have some.
+        - `groups` (n,): without trusted rows, rows of one group are in one fold.
+
+        **Raises** `ValueError` for one class only, NaN, trusted rows without labels, of another width, with labels that
+        y does not have or without some that it has, groups beside trusted rows, fewer than two groups, and an
+        `estimator` that takes no `sample_weight`; `SolveError` where a solver of your own diverges.
+        """
+        self._check_settings()
+        X, y = validate_data(self, X, y, **_ACCEPTED)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y: got one class, {self.classes_[0]!r}; labels are cleaned between two classes or more")
+        rng = check_random_state(self.random_state)
+        trusted = self._trusted(X_trusted, y_trusted, X)
+        if trusted is not None and groups is not None:
+            raise ValueError("groups: they part folds, and with trusted rows there are none; leave them out")
+        table = SparseTable(X) if scipy.sparse.issparse(X) else DenseTable(X)
+        if trusted is None:
+            folds = self._draw_folds(labels, groups, rng)
+            warnings.warn(
+                "LabelCleaner: without trusted rows, labels are judged by each other. Scattered errors are found; "
+                "where most rows of one kind bear the same wrong label, it looks like truth. Pass X_trusted too.",
+                NoTrustedRowsWarning,
+                stacklevel=2,
+            )
+            score, proposed = self._clean_each_other(table, labels, folds, rng)
+        else:
+            score, proposed = self._clean(table, labels, trusted, rng)
+        self._keep(score, proposed)
+        self._fit_estimator(X, y, trusted)
+        return self
+
+    def _check_settings(self) -> None:
+        if not has_fit_parameter(self._default(), "sample_weight"):
+            raise ValueError(
+                f"estimator: fit of {type(self._default()).__name__} takes no sample_weight; pass a classifier that "
+                "does, such as LogisticRegression() or RandomForestClassifier()"
+            )
+        if not (self.solver is None or isinstance(self.solver, AbstractSolver)):
+            raise TypeError(f"solver: got {self.solver!r}; pass one of this package, such as bl.SOBA(...), or None")
+        for name, least in (("epochs", 1), ("batch_size", 1), ("folds", 2)):
+            checks.count(name, getattr(self, name), least)
+        if self.hidden is not None:
+            checks.count("hidden", self.hidden)
+        checks.positive("penalty", self.penalty)
+
+    def _default(self) -> Any:
+        return LogisticRegression(max_iter=1000) if self.estimator is None else self.estimator
+
+    def _trusted(self, X: Any, y: Any, table: Any) -> tuple[Any, Int[np.ndarray, " m"]] | None:
+        """The trusted rows, sparse or dense as the table is, and the numbers of their classes."""
+        if X is None and y is None:
+            return None
+        if X is None or y is None:
+            missing, other = ("X_trusted", "y_trusted") if X is None else ("y_trusted", "X_trusted")
+            raise ValueError(f"{missing}: missing beside {other}; pass both, or neither")
+        checked: Any = check_array(X, **_ACCEPTED, input_name="X_trusted", estimator=self)
+        y = column_or_1d(y)
+        if len(y) != checked.shape[0]:
+            raise ValueError(f"y_trusted: got {len(y)} labels for the {checked.shape[0]} rows of X_trusted")
+        if checked.shape[1] != table.shape[1]:
+            raise ValueError(f"X_trusted: has {checked.shape[1]} columns, but X has {table.shape[1]}")
+        validate_data(self, X, reset=False, skip_check_array=True)  # the columns' names
+        present = np.isin(self.classes_, y)
+        unseen = np.setdiff1d(y, self.classes_)
+        if len(unseen):
+            raise ValueError(f"y_trusted: holds {unseen[:5].tolist()}, which y does not; its labels must be among y's")
+        if not present.all():
+            raise ValueError(
+                f"y_trusted: no row of {self.classes_[~present][:5].tolist()}; each class of y needs a trusted row"
+            )
+        sparse = scipy.sparse.issparse(table)
+        if sparse != scipy.sparse.issparse(checked):
+            checked = scipy.sparse.csr_array(checked) if sparse else checked.toarray()
+        return checked, np.searchsorted(self.classes_, y)
+
+    def _draw_folds(self, labels: np.ndarray, groups: Any, rng: np.random.RandomState) -> list[np.ndarray]:
+        """The rows of each fold, in random order, each class spread evenly."""
+        n = len(labels)
+        order = rng.permutation(n)
+        if groups is None:
+            count, fold = min(self.folds, n), np.empty(n, int)
+            fold[by_class(order, labels)] = np.arange(n) % count
+        else:
+            groups = column_or_1d(groups)
+            check_consistent_length(labels, groups)
+            count = min(self.folds, len(np.unique(groups)))
+            if count < 2:
+                raise ValueError("groups: got one group; the rows of a group stay in one fold, and there are two")
+            split, fold = StratifiedGroupKFold(count, shuffle=True, random_state=rng), np.empty(n, int)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds
+                for number, (_, rows) in enumerate(split.split(labels, labels, groups)):
+                    fold[rows] = number
+        parts = [order[fold[order] == number] for number in range(count)]
+        return [part for part in parts if len(part)]
+
+    def _clean(self, table: Any, labels: np.ndarray, trusted: Any, rng: np.random.RandomState) -> tuple[Any, Any]:
+        """The scores and proposals of all rows, judged on trusted ones."""
+        X_trusted, y_trusted = trusted
+        order, n, m = rng.permutation(len(labels)), len(labels), len(y_trusted)
+        lower = self._rows(table, labels, order, length_for(n))
+        upper = self._rows(table, y_trusted, rng.permutation(m), length_for(m), X_trusted)
+        key, y = self._begin(table, rng)
+        part, judges = self._few(lower), self._few(upper)
+        penalty = jnp.asarray(self.penalty / min(n, _START_ROWS), jnp.float32)
+        doubtful = cleaning.fit(cleaning.Start(part, jnp.ones(()), None, None, penalty), y)
+        channel = cleaning.confusion(doubtful, judges)
+        share = jnp.asarray(m / (min(n, _START_ROWS) + m), jnp.float32)
+        y = cleaning.fit(cleaning.Start(judges, share, part, channel, penalty), y)
+        learned = self._learn(lower, upper, channel, y, n, key)
+        self.confusion_, self.history_ = np.exp(np.asarray(channel)), History(learned.history)
+        back = np.argsort(order)
+        return learned.score[back], learned.proposed[back]
+
+    def _clean_each_other(
+        self, table: Any, labels: np.ndarray, folds: list[np.ndarray], rng: np.random.RandomState
+    ) -> tuple[Any, Any]:
+        """The scores and proposals of all rows, those of a fold judged on the others: one shape, so one program."""
+        n = len(labels)
+        longest = length_for(max(map(len, folds))), length_for(n - min(map(len, folds)))
+        score, proposed, rows = np.empty(n), np.empty(n, int), []
+        key, start = self._begin(table, rng)
+        flat = jnp.zeros((len(self.classes_),) * 2)  # odds are then p/(1 − p), p the model's probability of the label
+        factors = _FACTORS
+        for number, fold in enumerate(folds):
+            others = rng.permutation(np.concatenate([part for part in folds if part is not fold]))
+            lower = self._rows(table, labels, fold, longest[0])
+            upper = self._rows(table, labels, others, longest[1])
+            judges, tried = self._few(upper), []
+            for factor in factors:
+                penalty = jnp.asarray(factor * self.penalty / min(len(others), _START_ROWS), jnp.float32)
+                y = cleaning.fit(cleaning.Start(judges, jnp.ones(()), None, None, penalty), start)
+                tried.append((float(cleaning.measure(lower["keep"], y, lower, lower["keep"])[0]), factor, y))
+            _, factor, y = min(tried, key=lambda one: one[0])
+            factors = (factor,)  # the first fold has chosen
+            learned = self._learn(lower, upper, flat, y, len(fold), jax.random.fold_in(key, number), factor)
+            score[fold], proposed[fold] = learned.score, learned.proposed
+            rows += [{**row, "fold": number} for row in learned.history]
+        self.confusion_, self.history_ = None, History(rows)
+        return score, proposed
+
+    def _rows(self, *arguments: Any) -> cleaning.Rows:
+        return {name: jnp.asarray(array) for name, array in labeled(*arguments).items()}
+
+    def _few(self, rows: cleaning.Rows) -> cleaning.Rows:
+        return cleaning.first_rows(rows, min(_START_ROWS, len(rows["keep"])))
+
+    def _begin(self, table: Any, rng: np.random.RandomState) -> tuple[Any, cleaning.Model]:
+        key, start_key = jax.random.split(jax.random.key(rng.randint(2**31 - 1)))
+        return key, cleaning.new_model(table.width, len(self.classes_), self.hidden, start_key)
+
+    def _learn(
+        self, lower: Any, upper: Any, channel: Any, y: cleaning.Model, n: int, key: Any, factor: float = 1.0
+    ) -> _Learned:
+        """The bilevel part: weights of the n lower rows, judged on the upper ones."""
+        length, size = len(lower["keep"]), min(self.batch_size, len(lower["keep"]))
+        step, solver = cleaning.STEP / 2, self.solver
+        if solver is None:
+            solver = SOBA(upper_step=_VISIT * size * n / length, lower_step=step, adjoint_step=step)
+        loss = cleaning.WeightedLoss(jnp.asarray(factor * self.penalty / n, jnp.float32))
+        upper_size = None if len(upper["keep"]) <= self.batch_size else self.batch_size
+        problem = Problem(
+            upper=Level(cleaning.trusted_loss, data=upper, batch_size=upper_size),
+            lower=Level(loss, data=lower, batch_size=None if size == length else size, per_row=True),
+        )
+
+        def metrics(x: Any, y: Any) -> dict[str, Any]:
+            found = cleaning.measure(x, y, upper, lower["keep"])
+            return dict(zip(("upper loss", "mean weight"), map(float, found), strict=True))
+
+        start = _EXTREME * jnp.tanh(cleaning.log_odds(y, channel, lower)[0] / _EXTREME)
+        steps = self.epochs * -(-length // size)
+        every = -(-steps // _CHUNKS)
+        solution = solve(problem, solver, start, y, steps=steps, every=every, metrics=metrics, key=key, progress=False)
+        odds, proposed = cleaning.log_odds(solution.y, channel, lower)
+        score = (np.asarray(solution.x, float) + np.asarray(odds, float)) / 2
+        return _Learned(score[:n], np.asarray(proposed)[:n], solution.history.rows)
+
+    def _keep(self, score: np.ndarray, proposed: np.ndarray) -> None:
+        self.sample_weight_ = expit(score)
+        order = np.argsort(score, kind="stable")
+        fields = [("row", np.int64), ("label", self.classes_.dtype), ("weight", float)]
+        self.suspects_ = np.empty(len(score), fields)
+        self.suspects_["row"], self.suspects_["label"] = order, self.classes_[proposed[order]]
+        self.suspects_["weight"] = self.sample_weight_[order]
+
+    def _fit_estimator(self, X: Any, y: np.ndarray, trusted: Any) -> None:
+        weights = self.sample_weight_
+        if trusted is not None:
+            stack = scipy.sparse.vstack if scipy.sparse.issparse(X) else np.concatenate
+            X, y = stack([X, trusted[0]]), np.concatenate([y, self.classes_[trusted[1]]])
+            weights = np.concatenate([weights, np.ones(len(trusted[1]))])
+        chosen: Any = clone(self._default())
+        self.estimator_ = chosen.fit(X, y, sample_weight=weights)
+
+    def _checked(self, X: Any) -> Any:
+        check_is_fitted(self)
+        return validate_data(self, X, **_ACCEPTED, reset=False)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The class of each row, by `estimator_`."""
+        X = self._checked(X)
+        return self.estimator_.predict(X)
+
+    @available_if(_estimator_has("predict_proba"))
+    def predict_proba(self, X: Any) -> Float[np.ndarray, "n k"]:
+        """The probability of each class, by `estimator_`."""
+        X = self._checked(X)
+        return self.estimator_.predict_proba(X)
+
+    @available_if(_estimator_has("decision_function"))
+    def decision_function(self, X: Any) -> Float[np.ndarray, "..."]:
+        """The scores that decide, by `estimator_`."""
+        X = self._checked(X)
+        return self.estimator_.decision_function(X)

@@ -1,0 +1,78 @@
+"""A table as the rows that `LabelCleaner` learns from: scaled, and filled up to shapes that many tables share."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32, Int
+
+from bilevel.estimators._common import rounded
+from bilevel.tasks._regularization import ENTRIES, padded
+
+_CHUNK = 10_000  # rows of the table at a time, so that no copy of it in double precision is made
+_LEAST_ROWS, _LEAST_WIDTH, _FREE_WIDTH = 256, 16, 64
+_RELATIVE = 1e-6  # a column that varies by less, against its mean, is constant up to rounding
+
+
+def _width(columns: int) -> int:
+    """Few columns are filled up to a power of two, by zeros, which change nothing."""
+    return columns if columns > _FREE_WIDTH else max(_LEAST_WIDTH, 2 ** (columns - 1).bit_length())
+
+
+class DenseTable:
+    """Columns of mean zero and, where they vary, of variance one; then rows of mean square one."""
+
+    def __init__(self, X: Float[np.ndarray, "n d"]):
+        self.X = X
+        self.mean = X.mean(axis=0, dtype=float)
+        squares = np.zeros(X.shape[1])
+        for start in range(0, len(X), _CHUNK):
+            squares += ((X[start : start + _CHUNK] - self.mean) ** 2).sum(axis=0)
+        deviation = np.sqrt(squares / len(X))
+        varies = deviation > _RELATIVE * np.abs(self.mean)
+        self.factor = np.where(varies, 1 / np.where(varies, deviation, 1.0), 0.0) / np.sqrt(max(1, varies.sum()))
+        self.width = _width(X.shape[1])
+
+    def take(self, indices: Int[np.ndarray, " n"], length: int, X: Any = None) -> dict[str, Float32[np.ndarray, "m d"]]:
+        """These rows of the table, or of another one with its columns, and zeros up to the length."""
+        X, out = self.X if X is None else X, np.zeros((length, self.width), np.float32)
+        for start in range(0, len(indices), _CHUNK):
+            part = indices[start : start + _CHUNK]
+            out[start : start + len(part), : X.shape[1]] = (X[part] - self.mean) * self.factor
+        return {"features": out}
+
+
+class SparseTable:
+    """Pairs (column, value) a row, all divided by one number, so that rows have mean square one; never made dense.
+
+    Of a row with more than 500 entries the largest count.
+    """
+
+    def __init__(self, X: Any):
+        self.X, self.width = X, _width(X.shape[1])
+        self.factor = 1 / np.sqrt(max((X.data.astype(float) ** 2).sum() / X.shape[0], np.finfo(np.float32).tiny))
+        fullest = int(np.diff(X.indptr).max())
+        self.entries = min(ENTRIES, 2 ** max(0, fullest - 1).bit_length())
+
+    def take(self, indices: Int[np.ndarray, " n"], length: int, X: Any = None) -> dict[str, np.ndarray]:
+        columns, values, _ = padded((self.X if X is None else X)[indices], self.entries)
+        fill = (0, length - len(columns)), (0, self.entries - columns.shape[1])
+        return {"columns": np.pad(columns, fill), "values": np.pad(values * np.float32(self.factor), fill)}
+
+
+def labeled(
+    table: DenseTable | SparseTable,
+    labels: Int[np.ndarray, " n"],
+    indices: Int[np.ndarray, " m"],
+    length: int,
+    X: Any = None,
+) -> dict[str, np.ndarray]:
+    """Rows, in this order, with their labels and what `keep` says; `labels` are of all rows of the table or of X."""
+    n = len(indices)
+    full, keep = np.zeros(length, np.int32), np.zeros(length, np.float32)
+    full[:n], keep[:n] = labels[indices], length / n
+    return table.take(indices, length, X) | {"labels": full, "keep": keep}
+
+
+def length_for(rows: int) -> int:
+    """The number of rows, filled up."""
+    return rounded(rows, _LEAST_ROWS)

@@ -1,6 +1,0 @@
-"""The entries by name."""
-
-from bilevel.experiments.reproduction.entries import borep, fsla, stocbio, sustain
-from bilevel.experiments.reproduction.entry import Entry
-
-ENTRIES: dict[str, Entry] = {entry.id: entry for module in (stocbio, sustain, fsla, borep) for entry in module.ENTRIES}

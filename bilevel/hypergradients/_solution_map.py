@@ -1,0 +1,159 @@
+"""x ↦ y*(x) as a function that JAX differentiates: for an outer loop of your own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+
+from bilevel import _checks as checks
+from bilevel import oracles, trees
+from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient, RandomNeumann
+from bilevel.problem import Level, Problem, prepare
+from bilevel.steps import AbstractStep, Settings, as_leaf, as_step
+
+Tree = PyTree[Any]
+
+
+class GradientDescent(Settings):
+    """At most `steps` steps y ← y − α G_y(x, y): the `inner` of a `solution_map`.
+
+    Stops after the first step whose gradient has ‖G_y‖ ≤ `tolerance`; by default it takes all steps.
+
+    **Arguments**: `step` (α), a number, a schedule (of the inner iteration) or a `Rule`. A level with a `batch_size`
+    draws a fresh batch for each step.
+
+    Example:
+        >>> import bilevel as bl, optax
+        >>> inner = bl.GradientDescent(steps=500, step=bl.Rule(optax.adam, 0.01), tolerance=1e-4)
+    """
+
+    steps: int = eqx.field(static=True)
+    step: AbstractStep = eqx.field(converter=as_step)
+    tolerance: Any = eqx.field(default=0.0, converter=as_leaf)
+
+    def __check_init__(self):
+        checks.count("steps", self.steps)
+        checks.nonnegative("tolerance", self.tolerance)
+
+    def __call__(self, level: Level, x: Tree, y: Tree, *, key: PRNGKeyArray) -> Tree:
+        def going_on(carry: Any) -> Bool[Array, ""]:
+            i, _, _, norm = carry
+            return (i < self.steps) & ~(norm <= jnp.asarray(self.tolerance).astype(norm.dtype))
+
+        def body(carry: Any) -> Any:
+            i, y, rule, _ = carry
+            G_y = oracles.lower_gradient(level, x, y, level.draw(jax.random.fold_in(key, i)))
+            y, rule = self.step(y, G_y, rule, i)
+            return i + 1, y, rule, trees.norm(G_y)
+
+        dtype = jnp.result_type(*jax.tree.leaves(y))
+        return jax.lax.while_loop(going_on, body, (0, y, self.step.init(y), jnp.array(jnp.inf, dtype)))[1]
+
+
+def solution_map(
+    lower: Level, inner: GradientDescent | Callable[[Any, Any], Any], adjoint: AbstractAdjoint | None = None
+) -> Callable[..., Any]:
+    """The function `y_star(x, y0, *, key=None)`: y*(x) = argmin over y of g(x, y), as `inner` finds it from y0.
+
+    `inner` is not differentiated. The derivative is that of the equation G_y(x, y*(x)) = 0,
+
+        dy* = −H⁻¹ dG_y(x, y),   dG_y: along x and along all that the lower loss closes over, y held fixed,
+
+    taken at the y that `inner` returned. `jax.grad` of f(x, y_star(x, y0)) is then `hypergradient`. It composes with
+    `jit`, `vmap`, forward and reverse mode, and derivatives of any order. With respect to y0 the derivative is zero.
+
+    **Arguments**
+
+    - `lower`: the level of g. Its loss may close over traced arrays. With a `batch_size`, `y_star` needs a `key`, and
+      the derivative is that on one batch.
+    - `inner`: `bl.GradientDescent(steps, step)`, or any JAX function `(x, y0) -> y`, such as a closed form.
+    - `adjoint`: how systems in H are solved, from zero; default `ConjugateGradient(steps=20)`.
+
+    **Returns** `y_star`, whose value is shaped like y0. It checks its arguments and traces `inner` with each call, so
+    `jax.jit` the loop that calls it.
+
+    **Raises** `TypeError` for arguments of another kind, `ValueError` for an `inner` that returns another shape than
+    y0's and for a missing key. Nothing can be raised inside a derivative: it is NaN where the adjoint meets a
+    curvature that is not positive. An `inner` that stops early gives a derivative that is off by as much; nothing
+    warns of it.
+
+    Example:
+        >>> import bilevel as bl, jax
+        >>> lower = bl.Level(lambda x, y, _: 0.5 * (y - 3.0 * x) ** 2)
+        >>> y_star = bl.solution_map(lower, bl.GradientDescent(steps=50, step=0.5))
+        >>> float(jax.grad(lambda x: 0.5 * (y_star(x, 0.0) - 1.0) ** 2)(1.0))  # (3x − 1) · 3
+        6.0
+
+    Reference: Blondel et al., "Efficient and Modular Implicit Differentiation" (NeurIPS 2022), eq. (2).
+    """
+    adjoint = ConjugateGradient(steps=20) if adjoint is None else adjoint
+    if not isinstance(lower, Level):
+        raise TypeError(f"lower: got {type(lower).__name__}; pass bl.Level(loss, data=..., batch_size=...)")
+    if isinstance(inner, type) or not callable(inner):
+        raise TypeError(
+            f"inner: got {inner!r}; pass bl.GradientDescent(steps=..., step=...) or a function (x, y0) -> y"
+        )
+    if not isinstance(adjoint, AbstractAdjoint):
+        raise TypeError(f"adjoint: got {adjoint!r}; pass e.g. bl.ConjugateGradient(steps=20)")
+    problem = Problem(upper=Level(_zero), lower=lower)
+
+    def y_star(x: Any, y0: Any, *, key: PRNGKeyArray | None = None) -> Any:
+        arrays, x, y0, restore = prepare(problem, x, checks.tree("y0", y0))
+        random = lower.batch_size is not None or isinstance(adjoint, RandomNeumann)
+        checked = jax.random.key(0) if key is None and not random else checks.key("key", key)
+        inner_key, batch_key, adjoint_key = jax.random.split(checked, 3)
+        batch = arrays.lower.draw(batch_key)
+
+        def run(y0: Tree) -> Tree:
+            if isinstance(inner, GradientDescent):
+                return inner(arrays.lower, x, y0, key=inner_key)
+            return _like(y0, eqx.filter(inner(*restore(x, y0)), eqx.is_inexact_array))
+
+        def gradient(y: Tree) -> Tree:
+            return oracles.lower_gradient(arrays.lower, x, y, batch)
+
+        def solve(y: Tree, b: Tree) -> Tree:
+            found = adjoint(arrays.lower, x, y, b, trees.zeros_like(b), batch=batch, key=adjoint_key)
+            return jax.tree.map(lambda leaf: jnp.where(found.convex, leaf, jnp.nan), found.v)
+
+        # what they close over becomes arguments of `_root`, so that it can be differentiated and outlive its trace
+        convert = eqx.filter_closure_convert
+        return restore(x, _root(y0, convert(run, y0), convert(gradient, y0), convert(solve, y0, y0)))[1]
+
+    return y_star
+
+
+@eqx.filter_custom_jvp
+def _root(y0: Tree, run: Any, gradient: Any, solve: Any) -> Tree:
+    return run(y0)
+
+
+@_root.def_jvp
+def _root_jvp(primals: Any, tangents: Any) -> tuple[Tree, Tree]:
+    _, _, gradient, solve = primals
+    y = _root(*primals)  # itself, so that a second derivative is implicit too
+    _, b = eqx.filter_jvp(lambda gradient: gradient(y), (gradient,), (tangents[2],))
+    b = eqx.combine(b, trees.zeros_like(y))  # None where nothing depends on what is differentiated
+    flat, unravel = ravel_pytree(b)  # as one vector: of a tree, all or none of the leaves would have to depend on it
+
+    def hessian(u: Array) -> Array:
+        return ravel_pytree(jax.jvp(gradient, (y,), (unravel(u),))[1])[0]
+
+    dy = jax.lax.custom_linear_solve(hessian, flat, lambda _, b: ravel_pytree(solve(y, unravel(b)))[0], symmetric=True)
+    return y, trees.scale(-1, unravel(dy))
+
+
+def _zero(x: Any, y: Any, batch: Any) -> Array:
+    return jnp.zeros(())
+
+
+def _like(y0: Tree, y: Tree) -> Tree:
+    """What `inner` returned, if it is shaped like y0."""
+    wanted, got = (jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree) for tree in (y0, y))
+    if got != wanted:
+        raise ValueError(f"inner: returned leaves of (shape, dtype) {got}, but y0 has {wanted}; return a point like y0")
+    return y

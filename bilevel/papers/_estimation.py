@@ -1,0 +1,170 @@
+"""FSLA's quadratic: two least-squares problems, on which every estimate of a hypergradient has a known error."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Scalar
+
+from bilevel import _checks as checks
+from bilevel.problem import Level, Problem
+from bilevel.tasks._base import Task, generator
+
+_MOST_DIGITS = 16.0
+
+Vector = Float[np.ndarray, " dim"]
+
+
+def lower_loss(x: Float[Array, " dim_x"], y: Float[Array, " dim_y"], batch: Any) -> Float[Scalar, ""]:
+    """The mean over the rows of (c·x + d·y − e)²."""
+    return jnp.mean((batch["C"] @ x + batch["D"] @ y - batch["e"]) ** 2)
+
+
+def upper_loss(x: Float[Array, " dim_x"], y: Float[Array, " dim_y"], batch: Any) -> Float[Scalar, ""]:
+    """The mean over the rows of (a·y − b)²; it does not depend on x but through y."""
+    return jnp.mean((batch["A"] @ y - batch["b"]) ** 2)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EstimationTask(Task):
+    """A `Task` that knows its answer, in NumPy float64: `y_star(x)`, `v_star(x)` and `hypergradient(x)`.
+
+    `problem` has all rows; `reduced` is the same problem from eleven and six rows for five dimensions.
+    """
+
+    A: Float[np.ndarray, "rows dim_y"]
+    b: Float[np.ndarray, " rows"]
+    C: Float[np.ndarray, "rows dim_x"]
+    D: Float[np.ndarray, "rows dim_y"]
+    e: Float[np.ndarray, " rows"]
+
+    def y_star(self, x: Any) -> Vector:
+        """y*(x) = argmin over y of ‖C x + D y − e‖²."""
+        return np.linalg.lstsq(self.D, self.e - self.C @ np.asarray(x, np.float64))[0]
+
+    def v_star(self, x: Any) -> Vector:
+        """v*(x) = H⁻¹ F_y(x, y*(x)), with F_y = (2/n) Aᵀ(A y − b)."""
+        F_y = 2 * self.A.T @ (self.A @ self.y_star(x) - self.b) / len(self.A)
+        return np.linalg.solve(self.H, F_y)
+
+    def hypergradient(self, x: Any) -> Vector:
+        """∇Φ(x) = −J[v*(x)], with J[v] = (2/n) CᵀD v."""
+        return -2 * self.C.T @ (self.D @ self.v_star(x)) / len(self.D)
+
+    @cached_property
+    def H(self) -> Float[np.ndarray, "dim_y dim_y"]:
+        """∇²_yy g = (2/n) DᵀD, the same everywhere."""
+        return 2 * self.D.T @ self.D / len(self.D)
+
+    @property
+    def mu(self) -> float:
+        """Strong convexity of the mean g in y; that of the sum is n times as large."""
+        return float(np.linalg.eigvalsh(self.H)[0])
+
+    @property
+    def L(self) -> float:
+        """Smoothness of the mean g in y; that of the sum is n times as large."""
+        return float(np.linalg.eigvalsh(self.H)[-1])
+
+    @cached_property
+    def reduced(self) -> Problem:
+        """The same f and g, as functions of x and y to rounding, from the triangular factors of [C D e] and [A b]."""
+        dim_x, dim_y = self.C.shape[1], self.D.shape[1]
+        lower = _triangle(np.column_stack([self.C, self.D, self.e]))
+        upper = _triangle(np.column_stack([self.A, self.b]))
+        C, D, e = np.split(lower, (dim_x, dim_x + dim_y), axis=1)
+        return _problem({"A": upper[:, :-1], "b": upper[:, -1]}, {"C": C, "D": D, "e": e[:, 0]})
+
+
+def estimation(
+    dim_x: int = 5, dim_y: int = 5, *, rows: int = 10_000, noise_variance: float = 0.1, seed: int = 0
+) -> EstimationTask:
+    """The quadratic on which FSLA measures estimators of the hypergradient.
+
+        f(x, y) = (1/n) ‖A y − b‖²,   g(x, y) = (1/n) ‖C x + D y − e‖²
+
+    The entries of A, C and D (n rows each) are uniform on [0, 1]; b = A y° + noise and e = C x° + D ȳ + noise, where
+    y°, x° and ȳ have uniform entries too, and the noise is normal. x and y start at zero, in JAX's default precision.
+    Both levels are deterministic: the noise is in the data.
+
+    From the paper: n = 10⁴, dimension 5, uniform entries, noise of variance 0.1, and SUMS of squares where these are
+    means. A step β on the sum is a step n β on the mean: the paper's 2·10⁻⁵ is 0.2 here; v is the same for both (F_y
+    and H grow alike), and the hypergradient of the sums is n times that of the means. Chosen here: that the targets
+    come from planted uniform vectors (as in the restatement below), each level's from its own, and the starts.
+
+    For uniform entries DᵀD/n is near I/12 + 11ᵀ/4, so that with five dimensions, for every seed, μ is about 1/6 and L
+    about 8/3 (of the sum: 1700 and 27,000), κ about 16, and β = 2·10⁻⁵ is below 1/L = 3.7·10⁻⁵.
+
+    **Arguments**
+
+    - `dim_x`, `dim_y`: the lengths of x and y.
+    - `rows`: n, of each level; at least dim_y.
+    - `noise_variance`: of the noise in b and e.
+    - `seed`: of all that is drawn.
+
+    **Returns** an `EstimationTask`. Metrics: `correct digits` = −log₁₀(‖∇Φ(x)‖/‖∇Φ(x_0)‖), at most 16, the score;
+    `hypergradient norm` ‖∇Φ(x)‖; `lower distance` ‖y − y*(x)‖.
+
+    **Raises** `ValueError` or `TypeError`, naming the argument, for sizes, a variance or a seed out of range.
+
+    Example:
+        >>> import bilevel as bl, numpy as np
+        >>> from bilevel.papers._estimation import estimation
+        >>> task = estimation(rows=100)
+        >>> y = task.y_star(task.x).astype(np.float32)
+        >>> h = bl.hypergradient(task.problem, task.x, y, method=bl.Direct())
+        >>> bool(np.allclose(h, task.hypergradient(task.x), atol=1e-4))
+        True
+
+    Reference: Li, Gu & Huang, "A Fully Single Loop Algorithm for Bilevel Optimization without Hessian Inverse", AAAI
+    2022, section 6.1. Restated, with planted targets, in the public code of Ehrhardt & Roberts, "Analyzing Inexact
+    Hypergradients for Bilevel Learning" (arXiv 2301.04764).
+    """
+    for name, value in (("dim_x", dim_x), ("dim_y", dim_y), ("rows", rows)):
+        checks.count(name, value)
+    if rows < dim_y:
+        raise ValueError(f"rows: got {rows} for dim_y={dim_y}; g has one minimizer only with as many rows as that")
+    checks.nonnegative("noise_variance", noise_variance)
+    rng = generator(seed)
+    A, C, D = (rng.uniform(size=(rows, dim)) for dim in (dim_y, dim_x, dim_y))
+    noise = math.sqrt(noise_variance) * rng.normal(size=(2, rows))
+    b = A @ rng.uniform(size=dim_y) + noise[0]
+    e = C @ rng.uniform(size=dim_x) + D @ rng.uniform(size=dim_y) + noise[1]
+
+    def metrics(x: Any, y: Any) -> dict[str, float]:
+        norm = float(np.linalg.norm(task.hypergradient(x)))
+        relative = norm / start
+        return {
+            "correct digits": _MOST_DIGITS if relative == 0 else min(-math.log10(relative), _MOST_DIGITS),
+            "hypergradient norm": norm,
+            "lower distance": float(np.linalg.norm(np.asarray(y, np.float64) - task.y_star(x))),
+        }
+
+    task = EstimationTask(
+        name="estimation",
+        problem=_problem({"A": A, "b": b}, {"C": C, "D": D, "e": e}),
+        x=jnp.zeros(dim_x),
+        y=jnp.zeros(dim_y),
+        metrics=metrics,
+        score="correct digits",
+        A=A,
+        b=b,
+        C=C,
+        D=D,
+        e=e,
+    )
+    start = float(np.linalg.norm(task.hypergradient(task.x)))
+    return task
+
+
+def _problem(upper: dict[str, np.ndarray], lower: dict[str, np.ndarray]) -> Problem:
+    return Problem(upper=Level(upper_loss, data=upper), lower=Level(lower_loss, data=lower))
+
+
+def _triangle(matrix: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "min(n,k) k"]:
+    """R with RᵀR/r = MᵀM/n, r its rows: means of squares over its rows are those over the rows of M."""
+    R = np.asarray(np.linalg.qr(matrix, mode="r"))
+    return R * math.sqrt(len(R) / len(matrix))

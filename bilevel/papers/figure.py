@@ -1,0 +1,102 @@
+"""An entry's figure: our curves in the paper's axes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bilevel.compare.figures import COLORS, MARKERS, line, mean_curve, tidy
+from bilevel.compare.records import Run, spread
+from bilevel.papers.claims import at_end, position
+from bilevel.papers.entry import Curve, Entry, Panel
+
+LABELS = {
+    "seconds": "time stepping, in seconds (without compilation)",
+    "step": "outer iteration",
+    "calls": "oracle calls, in samples",
+    "gradients": "gradients of f and g, in samples",
+    "gradient norm": "‖∇Φ(x)‖",
+    "smoothness": "‖Δ∇Φ‖ / ‖Δx‖",
+}
+
+
+def draw(entry: Entry, curves: Sequence[Curve], runs: Mapping[str, Sequence[Run]], scale: str) -> Figure:
+    """One pair of axes for each panel, the mean over seeds and a band of one standard error."""
+    count = len(entry.panels)
+    figure = Figure(figsize=(5.6 * count + 0.4, 4.9), layout="constrained")
+    for axes, panel in zip(np.atleast_1d(figure.subplots(1, count)), entry.panels, strict=True):
+        shown = [curve for curve in curves if panel.curves is None or curve.label in panel.curves]
+        kind = _values if panel.x == "value" else _scatter if panel.x == "gradient norm" else _lines
+        kind(axes, panel, curves, shown, runs)
+        tidy(axes)
+        axes.set_ylabel(LABELS.get(panel.y, panel.y))
+        axes.set_title("" if panel.x == "value" else panel.title, fontsize=10)
+        if panel.log_x:
+            axes.set_xscale("log")
+        if panel.log_y:
+            axes.set_yscale("log")
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if len(handles) > 1:
+        columns = min(4, len(handles))
+        figure.legend(
+            list(handles.values()),
+            list(handles),
+            loc="outside lower center",
+            ncols=columns,
+            handlelength=3.5,
+            frameon=False,
+        )
+    seeds = len({run.seed for found in runs.values() for run in found})
+    figure.suptitle(f"{entry.id}: {entry.title} ({scale}, {seeds} seeds)", fontsize=11)
+    return figure
+
+
+def _lines(
+    axes: Axes, panel: Panel, curves: Sequence[Curve], shown: Sequence[Curve], runs: Mapping[str, Sequence[Run]]
+) -> None:
+    for i, curve in enumerate(shown if panel.strip else curves):
+        found = [run for run in runs.get(curve.label, ()) if len(run.rows) > 1]
+        if curve not in shown or not found:
+            continue
+        where, mean, error = mean_curve(found, lambda row: position(row, panel.x), panel.y)
+        if panel.log_x:  # a logarithmic axis has no place for the start
+            kept = where > 0
+            where, mean, error = where[kept], mean[kept], error[kept]
+        broken = any(run.result in ("nonfinite", "not_convex") for run in found)
+        label = curve.label.replace(panel.strip, "") + (" (breaks off)" if broken else "")
+        line(axes, i, label, where, mean, error, crowded=len(shown) > 7)
+    axes.set_xlabel(LABELS.get(panel.x, panel.x))
+    if not panel.log_x:
+        axes.set_xlim(left=0)
+
+
+def _values(
+    axes: Axes, panel: Panel, curves: Sequence[Curve], shown: Sequence[Curve], runs: Mapping[str, Sequence[Run]]
+) -> None:
+    """The end of each curve against its value, and what the paper prints beside it."""
+    points = [(curve, spread(at_end(run, panel.y) for run in runs.get(curve.label, ()) if run.rows)) for curve in shown]
+    points = [(curve, end) for curve, end in points if curve.value is not None and math.isfinite(end["mean"])]
+    at = [curve.value or 0.0 for curve, _ in points]
+    means, errors = [end["mean"] for _, end in points], [end["standard_error"] for _, end in points]
+    axes.errorbar(at, means, np.nan_to_num(errors), color=COLORS[0], marker=MARKERS[0], capsize=3, label="ours")
+    printed = [(curve.value, curve.paper[panel.y]) for curve in shown if panel.y in curve.paper]
+    if printed:
+        axes.plot(*zip(*printed, strict=True), color=COLORS[1], marker=MARKERS[1], linestyle="--", label="paper")
+    axes.set_xlabel(panel.title or "value")
+
+
+def _scatter(
+    axes: Axes, panel: Panel, curves: Sequence[Curve], shown: Sequence[Curve], runs: Mapping[str, Sequence[Run]]
+) -> None:
+    """A point for each row of each run."""
+    for i, curve in enumerate(curves):
+        rows = [row for run in runs.get(curve.label, ()) for row in run.rows]
+        if curve in shown and rows:
+            at, values = ([row[name] for row in rows] for name in (panel.x, panel.y))
+            axes.scatter(at, values, s=12, color=COLORS[i % len(COLORS)], alpha=0.6, label=curve.label)
+    axes.set_xlabel(LABELS.get(panel.x, panel.x))

@@ -1,0 +1,156 @@
+"""What an entry leaves behind for a reader: tables, and the page with all of them."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.table import Table
+
+from bilevel.compare.records import Run, spread
+from bilevel.compare.tables import large, number, plain_table, with_error
+from bilevel.oracles import Tally
+from bilevel.papers.claims import RULE, Check, Finding, at_end, overall
+from bilevel.papers.entry import Entry, Setup
+from bilevel.run._solution import RESERVED
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """An entry's result at one scale: the runs by curve, and the findings on each claim."""
+
+    entry: Entry
+    scale: str
+    setup: Setup
+    runs: Mapping[str, Sequence[Run]]
+    findings: Sequence[Sequence[Finding]]
+    seconds: float
+    trouble: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def verdicts(self) -> list[str]:
+        """One for each claim."""
+        return [overall([finding.verdict for finding in findings]) for findings in self.findings]
+
+    @property
+    def verdict(self) -> str:
+        return overall(self.verdicts)
+
+
+def metrics_of(outcome: Outcome) -> list[str]:
+    """The columns of the runs' ends that are not the driver's: those of any task."""
+    rows = [run.rows[-1] for runs in outcome.runs.values() for run in runs if run.rows]
+    return list(dict.fromkeys(name for row in rows for name in row if name not in RESERVED))
+
+
+def ends(outcome: Outcome) -> list[dict[str, Any]]:
+    """A row a curve: its metrics at the end, mean and standard error, what it cost, and the paper's numbers."""
+    table = []
+    for curve in outcome.setup.curves:
+        runs = [run for run in outcome.runs.get(curve.label, ()) if run.rows]
+        row: dict[str, Any] = {"curve": curve.label, "runs": len(runs)}
+        for metric in metrics_of(outcome):
+            end = spread(at_end(run, metric) for run in runs if metric in run.rows[-1])
+            row |= {metric: end["mean"], f"{metric} s.e.": end["standard_error"]}
+        for name in ("steps", "run_seconds", *Tally.KINDS):
+            row[name] = spread(run.stats.get(name, math.nan) for run in runs)["mean"]
+        row |= {f"{metric} (paper)": value for metric, value in curve.paper.items()}
+        row["broken"] = sum(run.result not in ("successful", "target_reached") for run in runs)
+        table.append(row)
+    return table
+
+
+def _columns(outcome: Outcome) -> list[str]:
+    printed = {f"{metric} (paper)" for curve in outcome.setup.curves for metric in curve.paper}
+    return [*metrics_of(outcome), *sorted(printed)]
+
+
+def _cells(row: dict[str, Any], columns: Sequence[str]) -> list[str]:
+    cells = [with_error(row.get(name, math.nan), row.get(f"{name} s.e.", math.nan)) for name in columns]
+    return [*cells, large(row["steps"]), number(row["run_seconds"], 1), str(row["broken"] or "")]
+
+
+def ends_table(outcome: Outcome) -> Table:
+    columns = _columns(outcome)
+    title = f"{outcome.entry.id}, {outcome.scale}: at the end, mean ± standard error over {outcome.setup.seeds} seeds"
+    table = plain_table(title, "curve", *columns, "steps", "run s", "broken off")
+    table.columns[0].max_width = 28
+    for row in ends(outcome):
+        table.add_row(row["curve"], *_cells(row, columns))
+    return table
+
+
+def entries_table(entries: Iterable[Entry]) -> Table:
+    """What there is to reproduce."""
+    table = plain_table("The papers' experiments", "id", "title", "where", left=(0, 1, 2))
+    for entry in entries:
+        table.add_row(entry.id, entry.title, f"{entry.paper}, {entry.where}")
+    return table
+
+
+def describe_check(check: Check) -> str:
+    """The check's settings in one line."""
+    values = {name: value for name, value in vars(check).items() if value is not None}
+    return f"{type(check).__name__}({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+
+
+def interval(finding: Finding) -> str:
+    if not math.isfinite(finding.mean):
+        return finding.reason
+    return f"{finding.mean:+.3g} [{finding.low:+.3g}, {finding.high:+.3g}]"
+
+
+def verdict_lines(outcome: Outcome) -> list[str]:
+    """Each claim, its verdict, and the numbers behind it."""
+    lines = []
+    for claim, verdict, findings in zip(outcome.entry.claims, outcome.verdicts, outcome.findings, strict=True):
+        lines.append(f"{claim.sentence} → {verdict}")
+        lines += [f"    {describe_check(f.check)}: {interval(f)} → {f.verdict}" for f in findings]
+    return lines
+
+
+def section(outcome: Outcome, figure: str | None = None) -> str:
+    """The entry's part of the page, in Markdown. `figure`: where it is, from the page; default beside the table."""
+    entry, columns = outcome.entry, _columns(outcome)
+    head = ["curve", *columns, "steps", "run s", "broken off"]
+    rows = [[row["curve"], *_cells(row, columns)] for row in ends(outcome)]
+    lines = [
+        f"## {entry.id}: {entry.title}",
+        "",
+        f"{entry.paper}, {entry.where}. **{outcome.verdict}** at {outcome.scale} scale.",
+        "",
+    ]
+    for claim, verdict, findings in zip(entry.claims, outcome.verdicts, outcome.findings, strict=True):
+        lines.append(f"- “{claim.sentence}” **{verdict}**")
+        lines += [f"    - `{describe_check(finding.check)}`: {interval(finding)}" for finding in findings]
+    lines += ["", f"*Basis of the claim.* {entry.basis}", "", f"*Settings.* {entry.settings}", ""]
+    lines += [f"![{entry.title}]({figure or f'{entry.id}/figure.png'})", ""]
+    lines += [" | ".join(["", *cells, ""]).strip() for cells in (head, ["---"] * len(head), *rows)]
+    lines += [
+        "",
+        *(f"{label}: {text}" for label, text in outcome.trouble.items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """A line for each claim, in Markdown."""
+    lines = ["| entry | claim | verdict | mean [95 % interval] |", "|---|---|---|---|"]
+    for outcome in outcomes:
+        link = f"[{outcome.entry.id}](#{_anchor(outcome.entry)})"
+        for claim, verdict, findings in zip(outcome.entry.claims, outcome.verdicts, outcome.findings, strict=True):
+            numbers = "; ".join(interval(finding) for finding in findings)
+            lines.append(f"| {link} | {claim.sentence} | **{verdict}** | {numbers} |")
+    return "\n".join(lines)
+
+
+def page(outcomes: Sequence[Outcome], scale: str) -> str:
+    """All entries on one page, a summary first."""
+    head = f"# The papers' experiments, {scale} scale"
+    return "\n\n".join([head, RULE, summary(outcomes), *(section(outcome) for outcome in outcomes)])
+
+
+def _anchor(entry: Entry) -> str:
+    text = f"{entry.id}: {entry.title}".lower()
+    return "".join(c for c in text if c.isalnum() or c in " -_").replace(" ", "-")

@@ -1,0 +1,120 @@
+"""What a run gives back: the iterates, how it ended, and its history."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import PRNGKeyArray, PyTree
+
+from bilevel.oracles import Tally
+
+
+class RESULTS(eqx.Enumeration):
+    """How a run ended; each value says what to do about it."""
+
+    successful = "All steps were taken."
+    target_reached = "The target metric was reached."
+    stopped = "A callback asked to stop."
+    nonfinite = (
+        "An iterate became NaN or infinite; the solution holds the last finite one. Reduce the step sizes (the "
+        "lower step and the Neumann or adjoint step below 1/L first), or check the losses there."
+    )
+    not_convex = (
+        "The adjoint's solver found that the lower level's curvature is not positive everywhere; the solution holds "
+        "the point before. Add a regularizer to the lower loss, or take more lower steps."
+    )
+    interrupted = "Interrupted; the solution holds the last finished chunk. Continue with solve(problem, solver, it)."
+
+
+_NAMES = ("successful", "target_reached", "stopped", "nonfinite", "not_convex", "interrupted")
+
+
+def name_of(result: RESULTS) -> str:
+    """The name under which `RESULTS` has it."""
+    return next(name for name in _NAMES if getattr(RESULTS, name) == result)
+
+
+FAILURES = (RESULTS.nonfinite, RESULTS.not_convex)
+
+
+# Of `solve(..., diagnose_every=n)`
+DIAGNOSED = ("lower residual", "adjoint residual", "least curvature", "largest curvature")
+
+# The history's own columns; a metric takes another name
+RESERVED = ("step", "seconds", *Tally.KINDS, *DIAGNOSED)
+
+
+def numbers(values: Any) -> dict[str, float]:
+    """What `metrics` gave, if it is numbers under names that are free."""
+    if not isinstance(values, dict):
+        raise TypeError(f"metrics: returned {type(values).__name__}; return a dict of names and numbers")
+    for name, value in values.items():
+        if name in RESERVED:
+            raise ValueError(f"metrics: {name!r} is a column of the history already; give the metric another name")
+        if np.ndim(value) or np.asarray(value).dtype.kind not in "biufV":
+            raise TypeError(f"metrics: {name!r} is {value!r}; return a number")
+    return {name: float(value) for name, value in values.items()}
+
+
+class SolveError(RuntimeError):
+    """A run that could not go on. `.solution` is what it had reached."""
+
+    def __init__(self, message: str, solution: "Solution"):
+        super().__init__(message)
+        self.solution = solution
+
+
+class History:
+    """A table with a row for the start and one for each chunk.
+
+    Columns: `step`, `seconds` (of stepping alone: no compilation, metrics or callbacks), the oracle counts
+    `F`, `G`, `H`, `J` in samples, those of `diagnose_every` and the metrics. `history["step"]` is a column.
+
+    Example:
+        >>> from bilevel.run._solution import History
+        >>> history = History([{"step": 0, "loss": 2.0}, {"step": 10, "loss": 1.0}])
+        >>> history["loss"].tolist()
+        [2.0, 1.0]
+    """
+
+    def __init__(self, rows: Sequence[dict[str, Any]] = ()):
+        self.rows = list(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, column: str) -> np.ndarray:
+        return np.array([row[column] for row in self.rows])
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.rows[0]) if self.rows else []
+
+    def to_pandas(self) -> Any:
+        """The table as a `pandas.DataFrame`."""
+        import pandas
+
+        return pandas.DataFrame(self.rows)
+
+    def __repr__(self) -> str:
+        return f"History({len(self)} rows: {', '.join(self.columns)})"
+
+
+class Solution(eqx.Module):
+    """What `solve` returns.
+
+    - `x`, `y`: the last iterates, like the starts.
+    - `result`: one of `RESULTS`; `RESULTS[solution.result]` is its advice.
+    - `history`: see `History`.
+    - `stats`: `steps`, `compile_seconds`, `run_seconds`, and the oracle counts `F`, `G`, `H`, `J` in samples.
+    - `state`, `key`: what `solve(problem, solver, solution, steps=…)` needs to go on.
+    """
+
+    x: PyTree
+    y: PyTree
+    result: RESULTS
+    history: History
+    state: Any
+    stats: dict[str, Any]
+    key: PRNGKeyArray

@@ -1,0 +1,172 @@
+"""Many settings and seeds of a solver at once."""
+
+import itertools
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from bilevel import _checks as checks
+from bilevel.problem import Problem
+from bilevel.run._ensemble import Ensemble, is_array
+from bilevel.run._solution import History, numbers
+from bilevel.solvers._base import AbstractSolver
+
+
+@dataclass
+class SweptRun:
+    """One setting with one seed. `result` is a name of `RESULTS`; x and y of a run that diverged are not finite."""
+
+    setting: dict[str, Any]
+    seed: int
+    result: str
+    history: History
+    x: Any
+    y: Any
+
+
+@dataclass
+class Sweep:
+    """What `sweep` returns: `runs`, and the seconds of all together."""
+
+    runs: list[SweptRun]
+    compile_seconds: float
+    run_seconds: float
+
+    @property
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each run: its setting, seed and result, and the last row of its history."""
+        return [
+            {
+                **run.setting,
+                "seed": run.seed,
+                "result": run.result,
+                **(run.history.rows[-1] if run.history.rows else {}),
+            }
+            for run in self.runs
+        ]
+
+    def to_pandas(self) -> Any:
+        """`table` as a `pandas.DataFrame`."""
+        import pandas
+
+        return pandas.DataFrame(self.table)
+
+    def best(self, metric: str, *, largest: bool) -> dict[str, Any]:
+        """The setting with the largest, or least, mean of the metric over its seeds. A setting with a run that did not
+        reach its end is out.
+
+        **Raises** `ValueError` for an unknown metric, and where no setting is left.
+        """
+        settings: list[dict[str, Any]] = []
+        for run in self.runs:
+            if run.setting not in settings:
+                settings.append(run.setting)
+        means = []
+        for setting in settings:
+            runs = [run for run in self.runs if run.setting == setting]
+            if all(run.result == "successful" for run in runs):
+                checks.one_of("metric", metric, runs[0].history.columns)
+                value = statistics.fmean(run.history.rows[-1][metric] for run in runs)
+                if np.isfinite(value):
+                    means.append((value, setting))
+        if not means:
+            raise ValueError(f"metric: no setting has a finite {metric!r} at the end of all its runs; see `table`")
+        return (max if largest else min)(means, key=lambda pair: pair[0])[1]
+
+
+def sweep(
+    make_solver: Callable[..., AbstractSolver],
+    grid: Mapping[str, Iterable[Any]] | Iterable[Mapping[str, Any]],
+    problem: Problem,
+    x: Any,
+    y: Any = None,
+    *,
+    steps: int,
+    seeds: int | Iterable[int] = 1,
+    key: PRNGKeyArray,
+    every: int | None = None,
+    metrics: Callable[[Any, Any], dict[str, Any]] | None = None,
+    devices: Sequence[Any] | None = None,
+) -> Sweep:
+    """Run a solver at many settings and seeds, all at once in one compiled program.
+
+    The run of seed s is, to rounding, `solve(problem, make_solver(**setting), x, y, key=jax.random.fold_in(key, s))`.
+    Settings that change shapes or the length of loops (inner steps, orders) have a program each; numbers share one.
+
+    **Arguments**
+
+    - `make_solver`: a solver's class, or any function that makes a solver of a setting.
+    - `grid`: the values of each argument, of which all combinations are taken, or a list of settings.
+    - `seeds`: their number, or the seeds.
+    - `every`: steps between two rows of the history and between two looks at `metrics(x, y)`; default: the end alone.
+    - `devices`: each has an equal share of the runs; default: all local ones. On a CPU,
+      `jax.config.update("jax_num_cpu_devices", n)`, before anything else of JAX, makes n of them: one a core runs the
+      cores side by side, where `vmap` alone keeps to one.
+
+    **Returns** a `Sweep`. A run that diverges is recorded as such, and the others go on.
+
+    **Raises** `ValueError` or `TypeError`, naming the argument, for bad input.
+
+    Example:
+        >>> import bilevel as bl, jax
+        >>> problem = bl.Problem(
+        ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),
+        ...     lower=bl.Level(lambda x, y, _: 0.5 * (y - 3.0 * x) ** 2),
+        ... )
+        >>> def make(upper_step):
+        ...     return bl.SOBA(upper_step=upper_step, lower_step=0.5, adjoint_step=0.5)
+        >>> found = bl.sweep(
+        ...     make, {"upper_step": [0.001, 0.01, 1e9]}, problem, 1.0, 0.0, steps=100, key=jax.random.key(0),
+        ...     metrics=lambda x, y: {"distance": abs(x - 1 / 3)},
+        ... )
+        >>> [row["result"] for row in found.table]
+        ['successful', 'successful', 'nonfinite']
+        >>> found.best("distance", largest=False)
+        {'upper_step': 0.01}
+    """
+    every = steps if every is None else every
+    for name, value in (("steps", steps), ("every", every)):
+        checks.count(name, value)
+    settings, seeds = _settings(grid), list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not seeds:
+        raise ValueError("seeds: got none; pass at least 1")
+    if y is None and problem.start is not None:
+        y = problem.start(checks.tree("x", x))
+    key = checks.key("key", key)
+    solvers = [make_solver(**setting) for setting in settings]
+    if not all(isinstance(solver, AbstractSolver) for solver in solvers):
+        raise TypeError("make_solver: it returned something else than a solver; return e.g. bl.SOBA(...)")
+    programs: dict[Any, list[int]] = {}  # the settings of each compiled program
+    for i, solver in enumerate(solvers):
+        arrays, alike = eqx.partition(solver, is_array)
+        shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(arrays))
+        leaves, structure = jax.tree.flatten(alike)
+        programs.setdefault((structure, tuple(leaves), shapes), []).append(i)
+    found: dict[tuple[int, int], SweptRun] = {}
+    compiling = running = 0.0
+    for chosen in programs.values():
+        cells = [(i, seed) for i in chosen for seed in seeds]
+        keys = [jax.random.fold_in(key, seed) for _, seed in cells]
+        ensemble = Ensemble([solvers[i] for i, _ in cells], problem, x, y, keys, devices)
+        runs = ensemble.run(steps, every, lambda _, x, y: {} if metrics is None else numbers(metrics(x, y)))
+        compiling, running = compiling + ensemble.compile_seconds, running + ensemble.run_seconds
+        for (i, seed), run in zip(cells, runs, strict=True):
+            found[i, seed] = SweptRun(settings[i], seed, run.result, History(run.rows), *run.point)
+    return Sweep([found[i, seed] for i in range(len(settings)) for seed in seeds], compiling, running)
+
+
+def _settings(grid: Any) -> list[dict[str, Any]]:
+    """One dictionary a setting."""
+    if isinstance(grid, Mapping):
+        settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    else:
+        settings = [dict(setting) for setting in grid]
+    if not settings:
+        raise ValueError("grid: got no setting; pass e.g. {'upper_step': [0.1, 1.0]}")
+    return settings

@@ -1,6 +1,0 @@
-"""Tables in files: which of their labels are doubtful."""
-
-from bilevel.tables.clean import Cleaned, clean_table
-from bilevel.tables.kinds import parse as parse_kinds
-
-__all__ = ["Cleaned", "clean_table", "parse_kinds"]

@@ -1,0 +1,81 @@
+"""What a task is."""
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, PyTree
+
+from bilevel.problem import Problem
+from bilevel.sampling import Blocks, Rows
+
+SOURCES = {"rows": Rows, "blocks": Blocks}
+SPLITS = ("test", "validation")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """A problem with starts and a way to measure; it knows no solver.
+
+    - `problem`, and the starts `x` and `y`.
+    - `metrics(x, y) -> {name: number}`: what `solve` evaluates after each chunk.
+    - `score`: the name of the main metric; higher is better.
+    - `data`: what else a comparison needs, such as the rows of reference methods.
+
+    Tasks that differ in their seed alone share their compiled programs.
+
+    Example:
+        >>> import bilevel as bl, jax
+        >>> from bilevel import tasks
+        >>> task = tasks.quadratic()
+        >>> solver = bl.AIDBiO(upper_step=0.5, lower_step=0.1, inner_steps=10)
+        >>> solution = bl.solve(
+        ...     task.problem, solver, task.x, task.y, steps=50, key=jax.random.key(0), metrics=task.metrics
+        ... )
+        >>> bool(solution.history[task.score][-1] > 3)
+        True
+    """
+
+    name: str
+    problem: Problem
+    x: PyTree
+    y: PyTree
+    metrics: Callable[[Any, Any], dict[str, float]]
+    score: str
+    data: Any = None
+
+
+def dividing(size: int, rows: int) -> int:
+    """The largest divisor of `rows` that is at most `size`: a batch size that `bl.Blocks` takes."""
+    return max(divisor for divisor in range(1, min(size, rows) + 1) if rows % divisor == 0)
+
+
+def generator(seed: Any) -> np.random.Generator:
+    """NumPy's generator of a seed, which must be given: a task is the same whenever it is built."""
+    try:
+        return np.random.default_rng(operator.index(seed))
+    except (TypeError, ValueError):
+        raise ValueError(f"seed: got {seed!r}; pass an integer, zero or more") from None
+
+
+def by_group(
+    groups: Int[np.ndarray, " n"], sizes: Mapping[str, int], rng: np.random.Generator
+) -> dict[str, Int[np.ndarray, " size"]]:
+    """Disjoint random parts of the rows, of these sizes, no two with rows of one group.
+
+    What the last group of a part has too much is left out.
+    """
+    rank = rng.permutation(groups.max() + 1)[groups]
+    order = np.argsort(rank, kind="stable")
+    parts, start = {}, 0
+    for name, size in sizes.items():
+        if start + size > len(order):
+            raise ValueError(
+                f"{name}: got {size}, but of {len(order)} rows {len(order) - start} are left beside the others "
+                f"({', '.join(f'{other} {n}' for other, n in sizes.items() if other != name)}); pass fewer of them"
+            )
+        parts[name] = rng.permutation(order[start : start + size])
+        start = int(np.searchsorted(rank[order], rank[order[start + size - 1]], side="right"))
+    return parts

@@ -1,0 +1,284 @@
+"""Hyper-cleaning: weights for training rows, learned from a few rows whose labels can be trusted."""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, PyTree, Scalar, Shaped
+
+from bilevel import _checks as checks
+from bilevel import datasets
+from bilevel.datasets import words
+from bilevel.problem import Level, Problem
+from bilevel.tasks._base import SOURCES, SPLITS, Task, dividing, generator
+from bilevel.tasks._cleaning_rows import NOISES, CleaningData, Sizes, draw, whole_batches
+from bilevel.tasks.networks import ConvNet, TextRNN
+
+# The settings of each model, with their defaults.
+MODELS: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "cnn": {"filters": 8, "layers": 4, "normalize": True, "pool": 1},
+    "rnn": {"vocabulary": 1000, "length": 20, "embedding": 24, "hidden": 24, "layers": 2, "vectors": None},
+}
+_MEASURED_ROWS = 5000  # of the training rows, by `lower loss`
+_CHUNK = 250  # rows of a metric at a time: those of a convolutional network take much memory
+
+
+def logits(y: PyTree[Array], features: Shaped[Array, "n d"]) -> Float[Array, "n classes"]:
+    """The model y. The linear one has a row of weights a class: on a CPU its gradient takes half the time of a column
+    a class."""
+    if isinstance(y, ConvNet):
+        return y(features.reshape(len(features), y.size, y.size, y.channels))
+    return y(features) if isinstance(y, TextRNN) else features @ y["weights"].T + y["bias"][None, :]
+
+
+def _cross_entropies(y: PyTree[Array], batch: Any) -> Float[Array, " n"]:
+    return optax.softmax_cross_entropy_with_integer_labels(logits(y, batch["features"]), batch["labels"])
+
+
+def trusted_loss(x: Any, y: PyTree[Array], batch: Any) -> Float[Scalar, ""]:
+    """Mean cross-entropy."""
+    return jnp.mean(_cross_entropies(y, batch))
+
+
+class WeightedLoss(eqx.Module):
+    """Mean of σ(x_i) · CE_i, plus `regularization` · ‖y‖²; x holds the entries of the batch's rows."""
+
+    regularization: Float[Array, ""]
+
+    def __call__(self, x: Float[Array, " n"], y: PyTree[Array], batch: Any) -> Float[Scalar, ""]:
+        return self.of(x, y, _cross_entropies(y, batch))
+
+    def of(self, x: Float[Array, " n"], y: PyTree[Array], losses: Float[Array, " n"]) -> Float[Scalar, ""]:
+        penalty = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(y))
+        return jnp.mean(jax.nn.sigmoid(x) * losses) + self.regularization * penalty
+
+
+def cleaning(
+    dataset: str = "digits",
+    corruption: float = 0.6,
+    trusted: int = 100,
+    model: str = "linear",
+    *,
+    seed: int = 0,
+    test_fraction: float = 0.3,
+    batch_size: int | None = 64,
+    regularization: float = 1e-3,
+    train: int | None = None,
+    split: str = "test",
+    source: str = "rows",
+    noise: str = "redrawn",
+    test: int | None = None,
+    start_weight: float = 0.0,
+    model_settings: Mapping[str, Any] | None = None,
+) -> Task:
+    """Hyper-cleaning: which of the training labels are wrong?
+
+        upper:  f(x, y) = mean over trusted rows of CE_j(y)
+        lower:  g(x, y) = mean over training rows of σ(x_i) · CE_i(y) + c ‖y‖²
+
+    CE is the cross-entropy of a model with parameters y, x has one entry per training row (`per_row`), ‖y‖² is over
+    all parameters. Pixels are scaled to [0, 1] and nothing more. Of `model`:
+
+    - `"linear"`, on images: y = {"weights": (classes, d), "bias": (classes,)}, at first zero. g is strongly convex,
+      with μ = 2c.
+    - `"cnn"`, on images: a whole `bilevel.tasks.networks.ConvNet`; `"rnn"`, on texts: a whole
+      `bilevel.tasks.networks.TextRNN`, word vectors included.
+      **g is then not strongly convex in y**, as in the papers that use these networks: c = 0 leaves
+      flat directions and negative curvature, and any small c the latter; the theorems of this package's methods say
+      nothing. `bl.diagnose` reports "not strongly convex", with what it measured. y starts at the networks' own
+      start, drawn from `seed`. A convolutional network that normalizes uses the statistics of the batch it is given,
+      in the metrics of up to 250 rows.
+
+    Rows are split at random into test, trusted and training rows; of texts, the rows of one group in one part. Then
+    each training label is, with probability `corruption`, made another. All of this is drawn once, from `seed`.
+
+    **Arguments**
+
+    - `dataset`: one of `bilevel.datasets.NAMES` or, for `"rnn"`, of `bilevel.datasets.TEXT_NAMES`.
+    - `corruption`: a probability. `noise`: `"redrawn"`, a label becomes one of all classes, by chance perhaps the same;
+      `"flipped"`, one of the others (of two classes: the other).
+    - `trusted`: the number of trusted rows. `train`: use so many training rows; default all that remain.
+    - `test_fraction`: the share of the rows that are kept for the test. `test`: measure on so many of them; default
+      all.
+    - `batch_size`: of both levels, the upper one's at most `trusted`; `None`: full batches.
+    - `regularization`: c ≥ 0. `start_weight`: the start of each x_i; the default, zero, gives all rows the weight ½.
+    - `split`: `"validation"` is for tuning. The test rows are dropped, and the same share of the rest takes
+      their place, in the metrics too: nothing then depends on a test row.
+    - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`: then the training rows beyond the
+      largest multiple of the batch size are left out (no other row or label changes), and the upper level's
+      batch size is the largest divisor of `trusted` that is at most `batch_size`.
+    - `model_settings`: a dictionary. Of `"cnn"`: `filters` (8; the papers have 32 or 64), `layers` (4), `normalize`
+      (True), and `pool` (1; 2 averages 2×2 pixels of the images first). Of `"rnn"`: `vocabulary` (1000 tokens: padding,
+      unknown and the most frequent words of the training rows; the gradient is dense in them), `length` of a row in
+      tokens (20), `embedding` (24), `hidden` (24), `layers` (2), and `vectors`, a file in GloVe's text format where the
+      word vectors start.
+
+    **Sums.** Some papers sum over rows where both levels average here. A sum over b rows plus c ‖y‖² is b times their
+    mean plus (c/b) ‖y‖². So where a paper's lower oracles sum b rows and its upper ones b', take its c divided by b,
+    its lower, adjoint and Neumann steps times b, and its upper step times b': the hypergradient is linear in f, and
+    multiplying g by a number does not change it. (An upper rule that is free of scale, such as Adam or BO-REP's
+    normalized step, stays.) b is the batch where the batch is summed, so that nothing changes for one sample a step;
+    it is the number of all rows where the oracle estimates the sum over all of them.
+
+    **The papers' splits**: with MNIST, `train=20_000, trusted=5_000, test_fraction=1/7` leaves 10,000 test rows; with
+    Fashion-MNIST `train=50_000, trusted=10_000, test_fraction=1/7`. The published test rows are not kept apart.
+
+    **Returns** a `Task` with a `CleaningData` as its `data`. Metrics: `test accuracy`, the score; `test loss`, the mean
+    cross-entropy of the test rows; `upper loss` on all trusted rows; `lower loss` on the training rows, the first 5,000
+    at most; `AUROC` of −x for finding the wrong labels (NaN where none is wrong, or all are).
+
+    **Raises** `ValueError` or `TypeError`, naming the argument, for unknown names and numbers out of range;
+    `DatasetError` where the data set is not at hand.
+
+    Example:
+        >>> from bilevel import tasks
+        >>> task = tasks.cleaning("digits", corruption=0.6, trusted=100)
+        >>> task.x.shape, task.y["weights"].shape
+        ((1158,), (10, 64))
+        >>> round(task.metrics(task.x, task.y)["upper loss"], 3)  # ln 10: it knows nothing yet
+        2.303
+        >>> task = tasks.cleaning("made-up", model="rnn", noise="flipped", model_settings={"hidden": 16})
+        >>> task.y.head.weight.shape
+        (2, 16)
+
+    Reference: the data hyper-cleaning experiments of Ji, Yang & Liang (ICML 2021), whose released code also
+    regularizes weights and bias; Khanduri et al. (NeurIPS 2021), sums; Li, Gu & Huang (AAAI 2022), the convolutional
+    network, c = 0; Hao, Gong & Liu (ICLR 2024), the recurrent one; after Franceschi et al. (ICML 2017).
+    """
+    _check_dataset(dataset, model)
+    for name, value, known in (("split", split, SPLITS), ("source", source, SOURCES), ("noise", noise, NOISES)):
+        checks.one_of(name, value, known)
+    checks.fraction("corruption", corruption)
+    if batch_size is not None:
+        checks.count("batch_size", batch_size)
+    checks.nonnegative("regularization", regularization)
+    checks.number("start_weight", start_weight)
+    sizes, given = Sizes(train, trusted, test, test_fraction), _settings(model, model_settings)
+    rng = generator(seed)
+    loaded = datasets.load_text(dataset) if model == "rnn" else datasets.load(dataset)
+    form = {name: given[name] for name in ("pool", "vocabulary", "length") if name in given}
+    data = draw(loaded, sizes, corruption, noise, split, rng, **form)
+    rows, upper_size = SOURCES[source], None if batch_size is None else min(batch_size, trusted)
+    if source == "blocks" and batch_size is not None:
+        data, upper_size = whole_batches(data, batch_size), dividing(batch_size, trusted)
+    upper = Level(
+        trusted_loss,
+        data=rows({"features": data.trusted_features, "labels": data.trusted_labels}),
+        batch_size=upper_size,
+    )
+    lower = Level(
+        WeightedLoss(jnp.asarray(regularization, jnp.float32)),
+        data=rows({"features": data.features, "labels": data.noisy_labels}),
+        batch_size=batch_size,
+        per_row=True,
+    )
+    return Task(
+        name="cleaning",
+        problem=Problem(upper, lower),
+        x=jnp.full(len(data.features), start_weight, jnp.float32),
+        y=_start(model, data, given, rng),
+        metrics=functools.partial(_metrics, data, lower.loss),
+        score="test accuracy",
+        data=data,
+    )
+
+
+def _check_dataset(dataset: str, model: str) -> None:
+    checks.one_of("model", model, MODELS)
+    checks.one_of("dataset", dataset, (*datasets.NAMES, *datasets.TEXT_NAMES))
+    is_text = dataset in datasets.TEXT_NAMES
+    if is_text != (model == "rnn"):
+        wanted = "model='rnn'" if is_text else "'linear' or 'cnn', or a data set of texts"
+        raise ValueError(f"model: got {model!r} for {dataset!r}; it needs {wanted}")
+
+
+def _settings(model: str, changes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The model's settings, checked as far as the model itself does not."""
+    if changes is not None and not isinstance(changes, Mapping):
+        raise TypeError(f"model_settings: got {changes!r}; pass a dictionary")
+    known = MODELS[model]
+    if changes and not known:
+        raise ValueError(f"model_settings: got {dict(changes)}, but the {model} model has none; leave them out")
+    for name in changes or {}:
+        checks.one_of("model_settings", name, known)
+    settings = {**known, **(changes or {})}
+    for name in ("filters", "pool", "embedding", "hidden", "layers"):
+        if name in settings:
+            checks.count(f"model_settings[{name!r}]", settings[name])
+    return settings
+
+
+def _start(model: str, data: CleaningData, settings: Mapping[str, Any], rng: np.random.Generator) -> PyTree[Array]:
+    """The model's parameters where solvers start."""
+    width, classes = data.features.shape[1], data.classes
+    if model == "linear":
+        dtype = data.features.dtype
+        return {"weights": jnp.zeros((classes, width), dtype), "bias": jnp.zeros(classes, dtype)}
+    key, layers = jax.random.key(rng.integers(2**31)), settings["layers"]
+    if model == "cnn":
+        normalize = settings["normalize"]
+        return ConvNet(
+            1, settings["filters"], math.isqrt(width), layers=layers, outputs=classes, normalize=normalize, key=key
+        )
+    size, embedding, vectors = settings["vocabulary"], settings["embedding"], None
+    if settings["vectors"] is not None:
+        read = words.read_vectors(settings["vectors"], data.vocabulary or {})
+        vectors = jnp.zeros((size, read.shape[1])).at[: len(read)].set(read)  # the training rows may hold fewer words
+    return TextRNN(size, embedding, settings["hidden"], layers=layers, outputs=classes, vectors=vectors, key=key)
+
+
+def _per_row(y: PyTree[Array], rows: Any) -> tuple[Float[Array, " n"], Bool[Array, " n"]]:
+    """The cross-entropy of each row, and whether the guess is right; a network sees chunks of nearly equal size."""
+
+    def measure(rows: Any) -> tuple[Array, Array]:
+        scores = logits(y, rows["features"])
+        losses = optax.softmax_cross_entropy_with_integer_labels(scores, rows["labels"])
+        return losses, jnp.argmax(scores, axis=-1) == rows["labels"]
+
+    n = len(rows["labels"])
+    chunks = 1 if isinstance(y, dict) else math.ceil(n / _CHUNK)
+    size, longer = divmod(n, chunks)
+    parts, start = [], 0
+    for count, length in ((longer, size + 1), (chunks - longer, size)):
+        if count:
+            stop = start + count * length
+            part = jax.tree.map(lambda a, i=start, j=stop, n=count: a[i:j].reshape(n, -1, *a.shape[1:]), rows)
+            parts.append(jax.tree.map(jnp.ravel, jax.lax.map(measure, part)))
+            start = stop
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+@jax.jit
+def _evaluate(
+    x: Float[Array, " n"], y: PyTree[Array], lower_loss: WeightedLoss, train: Any, trusted: Any, test: Any
+) -> tuple[Float[Array, ""], ...]:
+    """At module level, its data arguments: all seeds share one program."""
+    losses, right = _per_row(y, test)
+    lower = lower_loss.of(x, y, _per_row(y, train)[0])
+    return jnp.mean(right), jnp.mean(losses), jnp.mean(_per_row(y, trusted)[0]), lower
+
+
+def _metrics(data: CleaningData, lower_loss: Any, x: Float[Array, " train"], y: PyTree[Array]) -> dict[str, float]:
+    found = _evaluate(
+        x[:_MEASURED_ROWS],
+        y,
+        lower_loss,
+        {"features": data.features[:_MEASURED_ROWS], "labels": data.noisy_labels[:_MEASURED_ROWS]},
+        {"features": data.trusted_features, "labels": data.trusted_labels},
+        {"features": data.test_features, "labels": data.test_labels},
+    )
+    measured = dict(zip(("test accuracy", "test loss", "upper loss", "lower loss"), map(float, found), strict=True))
+    return measured | {"AUROC": _auroc(data.wrong, -np.asarray(x))}
+
+
+def _auroc(positive: Bool[np.ndarray, " n"], score: Float[np.ndarray, " n"]) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(positive, score)) if 0 < positive.sum() < len(positive) else math.nan

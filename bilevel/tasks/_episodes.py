@@ -1,0 +1,172 @@
+"""Few-shot episodes: how tasks are drawn from the images of many classes, what is learned in each, and the losses."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar, UInt8
+
+from bilevel.problem import Level, Problem
+
+
+class Head(eqx.Module):
+    """A linear head a task, y_i, on the features of a body that all tasks share.
+
+    x = {"body": network without outputs} or, with a start that is learned, {"body": …, "head": {"weights", "bias"}};
+    y_i = {"weights": (ways, width), "bias": (ways,)} starts at x["head"], or at zero.
+    """
+
+    ways: int = eqx.field(static=True)
+
+    def start(self, x: PyTree[Array]) -> PyTree[Array]:
+        """Where y_i starts."""
+        if "head" in x:
+            return x["head"]
+        dtype = jnp.result_type(*jax.tree.leaves(x))
+        return {"weights": jnp.zeros((self.ways, x["body"].width), dtype), "bias": jnp.zeros(self.ways, dtype)}
+
+    def inputs(self, x: PyTree[Array], images: Float[Array, "n h w c"]) -> Float[Array, "n width"]:
+        """What y_i acts on: all that x does, so a lower loop at a fixed x needs it once."""
+        return x["body"](images)
+
+    def logits(self, y: PyTree[Array], inputs: Float[Array, "n width"]) -> Float[Array, "n ways"]:
+        """What y_i says of them."""
+        return inputs @ y["weights"].T + y["bias"][None, :]
+
+
+class Network(eqx.Module):
+    """A whole network a task: x is a network and y_i starts as a copy of it."""
+
+    def start(self, x: PyTree[Array]) -> PyTree[Array]:
+        """Where y_i starts."""
+        return x
+
+    def inputs(self, x: PyTree[Array], images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        """What y_i acts on: the images themselves."""
+        return images
+
+    def logits(self, y: Callable[[Array], Array], inputs: Float[Array, "n h w c"]) -> Float[Array, "n ways"]:
+        """What y_i says of them."""
+        return y(inputs)
+
+
+Learner = Head | Network
+
+
+class Copies(eqx.Module):
+    """x ↦ y: each task's own copy of the learner's start, on a leading axis."""
+
+    learner: Learner
+    tasks: int = eqx.field(static=True)
+
+    def __call__(self, x: PyTree[Array]) -> PyTree[Array]:
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (self.tasks, *leaf.shape)), self.learner.start(x))
+
+
+class SupportLoss(eqx.Module):
+    """Sum over tasks of g_i = mean cross-entropy on the task's support images + `regularization` · ‖y_i‖².
+
+    It is `given(inputs(x, batch), y, batch)`: x acts through the inputs alone.
+    """
+
+    learner: Learner
+    regularization: Float[Array, ""]
+
+    def inputs(self, x: PyTree[Array], batch: dict[str, Array]) -> Float[Array, "tasks n ..."]:
+        """What the y_i act on."""
+        return jax.vmap(self.learner.inputs, in_axes=(None, 0))(x, batch["images"])
+
+    def given(
+        self, inputs: Float[Array, "tasks n ..."], y: PyTree[Array], batch: dict[str, Array]
+    ) -> Float[Scalar, ""]:
+        """The loss, from what the y_i act on."""
+        return jnp.sum(jax.vmap(self.of_task)(inputs, y, batch["labels"]))
+
+    def of_task(self, inputs: Float[Array, "n ..."], y: PyTree[Array], labels: Int[Array, " n"]) -> Float[Scalar, ""]:
+        """g_i, from what y_i acts on."""
+        penalty = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(y))
+        return cross_entropy(self.learner.logits(y, inputs), labels) + self.regularization * penalty
+
+    def __call__(self, x: PyTree[Array], y: PyTree[Array], batch: dict[str, Array]) -> Float[Scalar, ""]:
+        return self.given(self.inputs(x, batch), y, batch)
+
+
+class QueryLoss(eqx.Module):
+    """Mean over tasks of the mean cross-entropy on the task's query images."""
+
+    learner: Learner
+
+    def __call__(self, x: PyTree[Array], y: PyTree[Array], batch: dict[str, Array]) -> Float[Scalar, ""]:
+        inputs = jax.vmap(self.learner.inputs, in_axes=(None, 0))(x, batch["images"])
+        return jnp.mean(jax.vmap(cross_entropy)(jax.vmap(self.learner.logits)(y, inputs), batch["labels"]))
+
+
+def cross_entropy(logits: Float[Array, "n ways"], labels: Int[Array, " n"]) -> Float[Scalar, ""]:
+    """Mean cross-entropy."""
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+
+class Episodes(eqx.Module):
+    """N-way K-shot tasks drawn from the images of many classes: the `redraw` of a few-shot problem.
+
+    A task is `ways` different classes, and of each `shots` support and `queries` query images, all different; the
+    labels 0, …, ways − 1 are given in the order in which the classes were drawn. The images stay on the device, one
+    byte a value, and only drawn ones are converted to floats in [0, 1].
+
+    **Arguments**
+
+    - `images`: of `classes` classes, `per_class` each. `learner`: a `Head` or a `Network`.
+    - `regularization`: of the lower loss. `tasks`: how many `episodes(key)` draws.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from bilevel.tasks._episodes import Episodes, Network
+        >>> images = jnp.zeros((9, 7, 8, 8, 1), jnp.uint8)
+        >>> episodes = Episodes(images, Network(), jnp.zeros(()), ways=5, shots=1, queries=3, tasks=4)
+        >>> problem = episodes(jax.random.key(0))
+        >>> problem.lower.data.arrays["images"].shape, problem.upper.data.arrays["labels"].shape
+        ((4, 5, 8, 8, 1), (4, 15))
+    """
+
+    images: UInt8[Array, "classes per_class h w c"]
+    learner: Learner
+    regularization: Float[Array, ""]
+    ways: int = eqx.field(static=True)
+    shots: int = eqx.field(static=True)
+    queries: int = eqx.field(static=True)
+    tasks: int = eqx.field(static=True)
+
+    def draw(self, key: PRNGKeyArray) -> tuple[dict[str, Array], dict[str, Array]]:
+        """The support and the query rows of one task: {"images": (n, h, w, c), "labels": (n,)} each."""
+        classes, per_class, *shape = self.images.shape
+        class_key, image_key = jax.random.split(key)
+        chosen = _distinct(class_key, classes, self.ways)
+        image_keys = jax.random.split(image_key, self.ways)
+        images = jax.vmap(lambda key: _distinct(key, per_class, self.shots + self.queries))(image_keys)
+        drawn = self.images[chosen[:, None], images].astype(jnp.float32) / 255
+
+        def rows(images: Float[Array, "ways each h w c"]) -> dict[str, Array]:
+            each = images.shape[1]
+            labels = jnp.repeat(jnp.arange(self.ways, dtype=jnp.int32), each)
+            return {"images": images.reshape(self.ways * each, *shape), "labels": labels}
+
+        return rows(drawn[:, : self.shots]), rows(drawn[:, self.shots :])
+
+    @jax.jit  # for the one draw that a task makes outside of a solver's program
+    def _draws(self, key: PRNGKeyArray) -> tuple[dict[str, Array], dict[str, Array]]:
+        return jax.vmap(self.draw)(jax.random.split(key, self.tasks))
+
+    def __call__(self, key: PRNGKeyArray) -> Problem:
+        """The ordinary problem of `tasks` fresh tasks; a row of a level's data is a task."""
+        support, query = self._draws(key)
+        return Problem(
+            upper=Level(QueryLoss(self.learner), data=query),
+            lower=Level(SupportLoss(self.learner, self.regularization), data=support),
+        )
+
+
+def _distinct(key: PRNGKeyArray, n: int, count: int) -> Int[Array, " count"]:
+    """`count` different ones of 0, …, n − 1, in random order: those with the largest of n uniform numbers."""
+    return jax.lax.top_k(jax.random.uniform(key, (n,)), count)[1]

@@ -1,0 +1,319 @@
+"""Representation: a recurrent embedding of sentences that serves a linear head a task, learned across domains."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PyTree, Scalar
+
+from bilevel import _checks as checks
+from bilevel import datasets, trees
+from bilevel.datasets import words
+from bilevel.problem import Level, Problem
+from bilevel.sampling import Rows
+from bilevel.tasks._base import SOURCES, SPLITS, Task, generator
+from bilevel.tasks._episodes import Copies, Head, Learner, Network
+from bilevel.tasks.networks import TextRNN
+
+ADAPT = ("head", "network")
+_REGULARIZATION = {"head": 0.01, "network": 0.0}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RepresentationData:
+    """The rows of the tasks, each part {"tokens": (rows, tasks, length), "labels": (rows, tasks)}.
+
+    - `support`, `query`: of the training tasks: the lower and the upper level's rows.
+    - `test_support`, `test_query`: of the test tasks, whose domains no training task has. Of a task with
+      `split="validation"` they are of other domains, and the test domains are nowhere.
+    - `task_domains`, `test_domains`: the domains of each training and test task, by name.
+    - `vocabulary`: the token of each word, from the sentences of the training domains.
+    """
+
+    support: dict[str, Array]
+    query: dict[str, Array]
+    test_support: dict[str, Array]
+    test_query: dict[str, Array]
+    task_domains: tuple[tuple[str, ...], ...]
+    test_domains: tuple[tuple[str, ...], ...]
+    vocabulary: Mapping[str, int]
+    classes: int
+
+
+class SentenceHead(Head):
+    """A `Head` on the last state of a recurrent network."""
+
+    def start(self, x: PyTree[Array]) -> PyTree[Array]:
+        if "head" in x:
+            return x["head"]
+        bias = x["body"].cells[-1].bias
+        return {"weights": jnp.zeros((self.ways, bias.size), bias.dtype), "bias": jnp.zeros(self.ways, bias.dtype)}
+
+
+def cross_entropies(learner: Learner, x: Any, y: Any, batch: Any) -> tuple[Float[Array, "n tasks"], Array]:
+    """The cross-entropy of each row of each task, and whether the guess is right. The body sees all tasks at once."""
+    n, tasks, length = batch["tokens"].shape
+    inputs = learner.inputs(x, batch["tokens"].reshape(n * tasks, length))
+    inputs = inputs.reshape(n, tasks, *inputs.shape[1:])
+    logits = jax.vmap(learner.logits, in_axes=(0, 1), out_axes=1)(y, inputs)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
+    return losses, jnp.argmax(logits, axis=-1) == batch["labels"]
+
+
+class QueryLoss(eqx.Module):
+    """Mean over tasks of the mean cross-entropy on the task's rows."""
+
+    learner: Learner
+
+    def __call__(self, x: Any, y: Any, batch: Any) -> Float[Scalar, ""]:
+        return jnp.mean(cross_entropies(self.learner, x, y, batch)[0])
+
+
+class SupportLoss(eqx.Module):
+    """Sum over tasks of the mean cross-entropy on the task's rows, plus `regularization` · ‖y‖²."""
+
+    learner: Learner
+    regularization: Float[Array, ""]
+
+    def __call__(self, x: Any, y: Any, batch: Any) -> Float[Scalar, ""]:
+        penalty = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(y))
+        losses, _ = cross_entropies(self.learner, x, y, batch)
+        return jnp.sum(jnp.mean(losses, axis=0)) + self.regularization * penalty
+
+
+def representation(
+    dataset: str = "made-up",
+    *,
+    seed: int = 0,
+    tasks: int = 8,
+    domains_per_task: int = 3,
+    held_out: int | tuple[str, ...] = 2,
+    support: int = 200,
+    query: int = 200,
+    test_tasks: int = 10,
+    test_steps: int = 20,
+    test_step: float = 0.1,
+    batch_size: int | None = 10,
+    regularization: float | None = None,
+    learned_start: bool = False,
+    adapt: str = "head",
+    split: str = "test",
+    source: str = "rows",
+    vocabulary: int = 1000,
+    length: int = 20,
+    embedding: int = 24,
+    hidden: int = 24,
+    layers: int = 2,
+) -> Task:
+    """Representation: which embedding of a sentence lets a linear head tell praise from blame, whatever the domain?
+
+        upper:  f(x, y) = mean over tasks i of the mean over query rows of CE(head y_i on the embedding x)
+        lower:  g(x, y) = sum over tasks i of ( mean over support rows of CE(head y_i on x) + c ‖y_i‖² )
+
+    x = {"body": `bilevel.tasks.networks.TextRNN`}, word vectors included;
+    y = {"weights": (tasks, classes, hidden), "bias": (tasks, classes)}, all zero at first. c > 0 makes
+    g strongly convex in y, with μ = 2c. g is a sum, so that a step of y is the step of each task on its own loss.
+
+    The tasks are a fixed pool, drawn once from `seed`: min over x of (1/m) Σ_i f_i(x, y_i*(x)), as the paper writes it,
+    is then an ordinary problem, whose y (and adjoint) single-loop methods follow from step to step. Each task has
+    `domains_per_task` random training domains, and as many rows of each (one more or less). Test tasks have held-out
+    domains, and a head adapted to them from the start by `test_steps` steps of `test_step` on their support rows.
+
+    The sentences are cut once, for all tasks, into one part for support and one for query rows (in the proportion of
+    `support` and `query`), a group (the sentences of one review) in one part: no support sentence is a query anywhere.
+    Two tasks may share sentences of one part.
+
+    **Arguments**
+
+    - `dataset`: one of `bilevel.datasets.TEXT_NAMES`. `held_out`: so many domains, the last ones, or their names.
+    - `tasks`, `test_tasks`: how many. `support`, `query`: the rows of each.
+    - `batch_size`: so many rows of **every** task, at both levels; a solver's tally counts these, and not sentences.
+      `None`: full batches.
+    - `regularization`: c ≥ 0; default 0.01 for heads, 0 for whole networks.
+    - `learned_start`: `True` makes x = {"body", "head"}, and the heads start at x["head"]: ANIL, by `bl.MAML`. Other
+      solvers leave x["head"] as it is.
+    - `adapt`: `"network"` for MAML: x is a `TextRNN` with its head and y a copy of it for each task, which grows with
+      `tasks`. The levels do not read x, which acts through the start alone: for `bl.MAML` only. g is not convex then.
+    - `split`: `"validation"` is for tuning. The held-out domains are dropped, and as many others take their place, in
+      the metrics too: nothing then depends on a sentence of a test domain.
+    - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`, which needs `support` and `query` to be
+      multiples of the batch size.
+    - `vocabulary`: so many tokens: padding, unknown, and the most frequent words of the training domains. `length`: of
+      a row in tokens, cut or padded to. `embedding`, `hidden`, `layers`: of the network. The paper's has 300 and two
+      layers of 4096 and 512, on 25 domains of which 3 are held out.
+
+    Networks start as `TextRNN` does. The paper's start, U(−1, 1) for every parameter, trains here too, but takes about
+    three times as many steps.
+
+    **Returns** a `Task` with a `RepresentationData` as its `data`. Metrics: `test accuracy`, the score, and `test loss`
+    on the query rows of the test tasks; `upper loss` and `upper accuracy` on those of the training tasks; `lower loss`.
+
+    **Raises** `ValueError` or `TypeError`, naming the argument, for unknown names and numbers out of range;
+    `DatasetError` where the data set is not at hand.
+
+    Example:
+        >>> from bilevel import tasks
+        >>> task = tasks.representation("made-up", tasks=4)
+        >>> task.x["body"].vectors.shape, task.y["weights"].shape
+        ((1000, 24), (4, 2, 24))
+        >>> task.problem.lower.data.arrays["tokens"].shape  # support rows of each task, in tokens
+        (200, 4, 20)
+
+    Reference: the meta-learning experiment of Hao, Gong & Liu (ICLR 2024), Fig. 1a, on Amazon reviews.
+    """
+    checks.one_of("dataset", dataset, datasets.TEXT_NAMES)
+    checks.one_of("split", split, SPLITS)
+    checks.one_of("source", source, SOURCES)
+    checks.one_of("adapt", adapt, ADAPT)
+    checks.flag("learned_start", learned_start)
+    counts = {"tasks": tasks, "domains_per_task": domains_per_task, "support": support, "query": query}
+    counts |= {"test_tasks": test_tasks, "test_steps": test_steps, "vocabulary": vocabulary, "length": length}
+    for name, value in counts.items():
+        checks.count(name, value)
+    checks.positive("test_step", test_step)
+    if learned_start and adapt == "network":
+        raise ValueError("learned_start: a whole network's start is x already; leave it out with adapt='network'")
+    regularization = _REGULARIZATION[adapt] if regularization is None else regularization
+    checks.nonnegative("regularization", regularization)
+    rng = generator(seed)
+    data = _draw(
+        datasets.load_text(dataset),
+        {"train": tasks, "test": test_tasks},
+        {"support": support, "query": query},
+        domains_per_task,
+        held_out,
+        split,
+        (vocabulary, length),
+        rng,
+    )
+    whole = TextRNN(
+        vocabulary, embedding, hidden, layers=layers, outputs=data.classes, key=jax.random.key(rng.integers(2**31))
+    )
+    learner: Learner = Network() if adapt == "network" else SentenceHead(data.classes)
+    x = whole if adapt == "network" else _body(whole, learned_start)
+    rows: type[Rows] = SOURCES[source]
+    lower_loss = SupportLoss(learner, jnp.asarray(regularization, jnp.float32))
+    start = Copies(learner, tasks)
+    return Task(
+        name="representation",
+        problem=Problem(
+            upper=Level(QueryLoss(learner), data=rows(data.query), batch_size=batch_size),
+            lower=Level(lower_loss, data=rows(data.support), batch_size=batch_size),
+            start=start,
+        ),
+        x=x,
+        y=start(x),
+        metrics=functools.partial(_metrics, data, lower_loss, test_steps, test_step),
+        score="test accuracy",
+        data=data,
+    )
+
+
+def _body(network: TextRNN, learned_start: bool) -> dict[str, PyTree[Array]]:
+    """The network without its head, and the head where its start is learned."""
+    head = network.head
+    body = eqx.tree_at(lambda network: network.head, network, None)
+    return {"body": body} | ({"head": {"weights": head.weight, "bias": head.bias}} if learned_start and head else {})
+
+
+def _draw(
+    texts: datasets.TextDataset,
+    counts: Mapping[str, int],
+    rows: Mapping[str, int],
+    domains_per_task: int,
+    held_out: int | Sequence[str],
+    split: str,
+    coding: tuple[int, int],
+    rng: np.random.Generator,
+) -> RepresentationData:
+    """`counts`: training and test tasks; `rows`: support and query rows of each; `coding`: words known, and length."""
+    domains = dict(zip(("train", "test"), _domains(texts, held_out, split), strict=True))
+    if domains_per_task > len(domains["train"]):
+        raise ValueError(
+            f"domains_per_task: got {domains_per_task}, but {len(domains['train'])} domains are left to train on; "
+            "pass at most that, or another held_out"
+        )
+    share = rows["support"] / sum(rows.values())
+    supports = (rng.random(texts.groups.max() + 1) < share)[texts.groups]  # on which side each group is
+    train_rows = np.flatnonzero(np.isin(texts.domains, domains["train"]))
+    known = words.vocabulary([texts.texts[row] for row in train_rows], coding[0])
+
+    def encoded(numbers: Int[np.ndarray, "tasks n"]) -> dict[str, Array]:
+        tokens = words.encode([texts.texts[row] for row in numbers.T.ravel()], known, coding[1])
+        tokens = tokens.reshape(*numbers.T.shape, coding[1])
+        return {"tokens": jnp.asarray(tokens), "labels": jnp.asarray(texts.labels[numbers.T])}
+
+    drawn, names = {}, {}
+    for part, those in domains.items():
+        each = min(domains_per_task, len(those))
+        chosen = [rng.choice(those, each, replace=False) for _ in range(counts[part])]
+        names[part] = tuple(tuple(texts.domain_names[domain] for domain in sorted(task)) for task in chosen)
+        for side, on_side in (("support", supports), ("query", ~supports)):
+            numbers = [_rows_of_task(texts, task, on_side, side, rows[side], rng) for task in chosen]
+            drawn[f"test_{side}" if part == "test" else side] = encoded(np.stack(numbers))
+    return RepresentationData(
+        **drawn, task_domains=names["train"], test_domains=names["test"], vocabulary=known, classes=texts.classes
+    )
+
+
+def _domains(texts: datasets.TextDataset, held_out: Any, split: str) -> tuple[list[int], list[int]]:
+    """The training and the test domains."""
+    names = list(texts.domain_names)
+    if isinstance(held_out, tuple | list):
+        for name in held_out:
+            checks.one_of("held_out", name, names)
+        last = [name for name in names if name in held_out]
+    else:
+        checks.count("held_out", held_out)
+        last = names[-held_out:]
+    rest = [name for name in names if name not in last]
+    if split == "validation":
+        last, rest = rest[-len(last) :], rest[: -len(last)]
+    if not last or not rest:
+        raise ValueError(
+            f"held_out: got {held_out!r} with split={split!r}; of {', '.join(names)} at least one domain must be held "
+            "out and one be left to train on"
+        )
+    return [names.index(name) for name in rest], [names.index(name) for name in last]
+
+
+def _rows_of_task(
+    texts: datasets.TextDataset, domains: Any, on_side: Any, side: str, size: int, rng: np.random.Generator
+) -> Int[np.ndarray, " size"]:
+    """So many rows, equally many of each domain, in random order."""
+    rows = []
+    for domain, part in zip(domains, np.array_split(np.arange(size), len(domains)), strict=True):
+        pool = np.flatnonzero((texts.domains == domain) & on_side)
+        if len(part) > len(pool):
+            raise ValueError(
+                f"{side}: got {size}, but domain {texts.domain_names[domain]!r} has {len(pool)} rows for it; pass fewer"
+            )
+        rows.append(rng.choice(pool, len(part), replace=False))
+    return rng.permutation(np.concatenate(rows))
+
+
+@jax.jit
+def _evaluate(loss: SupportLoss, data: Any, x: Any, y: Any, steps: Array, step: Array) -> tuple[Array, ...]:
+    """At module level, its data arguments: all seeds share one program."""
+    support, query, test_support, test_query = data
+
+    def descend(_: Any, y: Any) -> Any:
+        return trees.axpy(-step, jax.grad(loss, 1)(x, y, test_support), y)
+
+    adapted = jax.lax.fori_loop(0, steps, descend, Copies(loss.learner, test_query["labels"].shape[1])(x))
+    test_losses, test_right = cross_entropies(loss.learner, x, adapted, test_query)
+    losses, right = cross_entropies(loss.learner, x, y, query)
+    return jnp.mean(test_right), jnp.mean(test_losses), jnp.mean(losses), jnp.mean(right), loss(x, y, support)
+
+
+def _metrics(data: RepresentationData, loss: SupportLoss, steps: int, step: float, x: Any, y: Any) -> dict[str, float]:
+    rows = data.support, data.query, data.test_support, data.test_query
+    found = map(float, _evaluate(loss, rows, x, y, jnp.asarray(steps), jnp.asarray(step, jnp.float32)))
+    names = "test accuracy", "test loss", "upper loss", "upper accuracy", "lower loss"
+    return dict(zip(names, found, strict=True))

@@ -1,0 +1,157 @@
+"""Weight decay: one penalty for a whole recurrent network, learned from validation rows."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Scalar
+
+from bilevel import _checks as checks
+from bilevel import datasets, trees
+from bilevel.datasets import words
+from bilevel.problem import Level, Problem
+from bilevel.sampling import Rows
+from bilevel.tasks._base import SOURCES, SPLITS, Task, by_group, generator
+from bilevel.tasks.networks import TextRNN
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WeightDecayData:
+    """The rows of a weight-decay task, each part {"tokens": (n, length), "labels": (n,)}.
+
+    - `train`, `validation`: the lower and the upper level's rows. `test`: only the final metrics touch them. Of a task
+      with `split="validation"` they are further rows that are not test rows, and the test rows are nowhere.
+    - `vocabulary`: the token of each word, from the training rows.
+    """
+
+    train: dict[str, Array]
+    validation: dict[str, Array]
+    test: dict[str, Array]
+    vocabulary: Mapping[str, int]
+    classes: int
+
+
+def cross_entropy(x: Any, y: TextRNN, batch: Any) -> Float[Scalar, ""]:
+    """Mean cross-entropy of the network y."""
+    return _mean_cross_entropy(y(batch["tokens"]), batch["labels"])
+
+
+def _mean_cross_entropy(logits: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Float[Scalar, ""]:
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+
+def decayed_loss(x: Float[Array, ""], y: TextRNN, batch: Any) -> Float[Scalar, ""]:
+    """Mean cross-entropy, plus x/2 · ‖y‖² over all parameters."""
+    return cross_entropy(x, y, batch) + x / 2 * trees.dot(y, y)
+
+
+def weight_decay(
+    dataset: str = "made-up",
+    validation: int = 500,
+    *,
+    seed: int = 0,
+    train: int = 1000,
+    test: int = 500,
+    batch_size: int | None = 64,
+    split: str = "test",
+    source: str = "rows",
+    vocabulary: int = 1000,
+    length: int = 20,
+    embedding: int = 24,
+    hidden: int = 24,
+    layers: int = 2,
+) -> Task:
+    """Weight decay: how strongly to penalize the weights of a recurrent network that tells praise from blame?
+
+        upper:  f(x, y) = mean over validation rows of CE_i(y)
+        lower:  g(x, y) = mean over training rows of CE_i(y) + x/2 · ‖y‖²
+
+    y is a whole network, `bilevel.tasks.networks.TextRNN`, word vectors included; x is one number, at first zero.
+
+    **g is not strongly convex in y**, whatever x is: the network's loss is not convex, and at x = 0 nothing else is
+    there. Nor is x kept at zero or above, because the paper states no projection: it does go below in runs, and there g
+    has no minimum at all. The methods' theorems say nothing here; `diagnose` reports the negative curvature. An adjoint
+    that is iterated grows along it, so that its steps, and those of x, must be small.
+
+    Rows are drawn by `seed`, and so is the start of y. Rows of one group (the sentences of one review) are in one part.
+
+    **Arguments**
+
+    - `dataset`: one of `bilevel.datasets.TEXT_NAMES`. `train`, `validation`, `test`: the numbers of rows.
+    - `batch_size`: of both levels; `None`: full batches.
+    - `split`: `"validation"` is for tuning. The test rows are dropped, and as many others take their place, in the
+      metrics too: nothing then depends on a test row.
+    - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`, which needs `train` and `validation` to be
+      multiples of the batch size.
+    - `vocabulary`: so many tokens: padding, unknown, and the most frequent words of the training rows. `length`: of a
+      row in tokens, cut or padded to. `embedding`, `hidden`, `layers`: of the network. The paper's has 300 and two
+      layers of 4096 and 512.
+
+    **Returns** a `Task` with a `WeightDecayData` as its `data`. Metrics: `test accuracy`, the score; `test loss`, the
+    mean cross-entropy of the test rows; `upper loss` on all validation rows; `lower loss` on all training rows.
+
+    **Raises** `ValueError` or `TypeError`, naming the argument, for unknown names and numbers out of range;
+    `DatasetError` where the data set is not at hand.
+
+    Example:
+        >>> from bilevel import tasks
+        >>> task = tasks.weight_decay("made-up", train=100)
+        >>> task.x.shape, task.y.vectors.shape
+        ((), (1000, 24))
+
+    Reference: the hyperparameter experiment of Hao, Gong & Liu (ICLR 2024), Fig. 1b, on Amazon reviews: 20,000 training
+    rows, 2,000 others.
+    """
+    checks.one_of("dataset", dataset, datasets.TEXT_NAMES)
+    checks.one_of("split", split, SPLITS)
+    checks.one_of("source", source, SOURCES)
+    counts = {"validation": validation, "train": train, "test": test, "vocabulary": vocabulary, "length": length}
+    for name, value in counts.items():
+        checks.count(name, value)
+    rng = generator(seed)
+    loaded = datasets.load_text(dataset)
+    sizes = {"test": test, "validation": validation, "train": train}
+    held_back = {} if split == "test" else {"held back": test}
+    parts = by_group(loaded.groups, held_back | sizes, rng)
+    known = words.vocabulary([loaded.texts[row] for row in parts["train"]], vocabulary)
+
+    def take(name: str) -> dict[str, Array]:
+        tokens = words.encode([loaded.texts[row] for row in parts[name]], known, length)
+        return {"tokens": jnp.asarray(tokens), "labels": jnp.asarray(loaded.labels[parts[name]])}
+
+    data = WeightDecayData(vocabulary=known, classes=loaded.classes, **{name: take(name) for name in sizes})
+    rows: type[Rows] = SOURCES[source]
+    key = jax.random.key(rng.integers(2**31))
+    return Task(
+        name="weight-decay",
+        problem=Problem(
+            upper=Level(cross_entropy, data=rows(data.validation), batch_size=batch_size),
+            lower=Level(decayed_loss, data=rows(data.train), batch_size=batch_size),
+        ),
+        x=jnp.zeros(()),
+        y=TextRNN(vocabulary, embedding, hidden, layers=layers, outputs=data.classes, key=key),
+        metrics=functools.partial(_metrics, data),
+        score="test accuracy",
+        data=data,
+    )
+
+
+@jax.jit
+def _evaluate(x: Array, y: TextRNN, train: Any, validation: Any, test: Any) -> tuple[Array, ...]:
+    """At module level, its data arguments: all seeds share one program."""
+    logits = y(test["tokens"])
+    return (
+        jnp.mean(jnp.argmax(logits, axis=-1) == test["labels"]),
+        _mean_cross_entropy(logits, test["labels"]),
+        cross_entropy(x, y, validation),
+        decayed_loss(x, y, train),
+    )
+
+
+def _metrics(data: WeightDecayData, x: Array, y: TextRNN) -> dict[str, float]:
+    found = _evaluate(x, y, data.train, data.validation, data.test)
+    return dict(zip(("test accuracy", "test loss", "upper loss", "lower loss"), map(float, found), strict=True))

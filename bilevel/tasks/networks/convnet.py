@@ -1,0 +1,136 @@
+"""The convolutional network of the experiments, in the form that is fast inside a scan."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from bilevel import _checks as checks
+
+_EPSILON = 1e-5  # added to a variance
+
+
+class ConvNet(eqx.Module):
+    """Blocks of a 3×3 convolution, batch statistics, ReLU and 2×2 max pooling, then a linear layer.
+
+    Each block maps (n, s, s, c) to (n, ⌊s/2⌋, ⌊s/2⌋, filters); where s is 1 already it does not pool. All of it is
+    differentiable twice (the second derivatives of ReLU and maxima are zero), and it works under `jax.vmap` over its
+    parameters. Convolutions are patches and a matrix product: inside a loop on a CPU, XLA's own are several times
+    slower (`benchmarks/convolutions.py`).
+
+    With `normalize`, a batch's own mean and variance of each channel normalize it, always: no running averages are
+    kept, and an output depends on the other rows of its batch. The loss is then constant along each kernel's own
+    direction, so that nothing is strongly convex in the parameters without a regularizer.
+
+    **Arguments**
+
+    - `channels`, `size`: of the images, (n, size, size, channels). `filters`: channels of each block's output.
+    - `layers`: the number of blocks. `outputs`: of the linear layer; `None` leaves it out.
+    - `normalize`: batch statistics, with a trained scale and shift a channel; `False`: a trained shift alone.
+    - `key`: of the start, uniform in ± 1/√(inputs of a unit).
+
+    Attributes: `width`, the number of features before the linear layer.
+
+    **Raises** `ValueError` or `TypeError`, naming the argument, for counts below one and images of another shape.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from bilevel.tasks.networks import ConvNet
+        >>> images = jnp.ones((5, 14, 14, 1))
+        >>> ConvNet(1, 8, 14, outputs=10, key=jax.random.key(0))(images).shape
+        (5, 10)
+        >>> embedding = ConvNet(1, 8, 14, layers=2, key=jax.random.key(0))
+        >>> embedding(images).shape, embedding.width
+        ((5, 72), 72)
+
+    Reference: the 4-layer network of few-shot learning (Vinyals et al., NeurIPS 2016), which Ji, Yang & Liang (ICML
+    2021) and Li, Gu & Huang (AAAI 2022) use.
+    """
+
+    blocks: tuple["_Block", ...]
+    head: eqx.nn.Linear | None
+    channels: int = eqx.field(static=True)
+    size: int = eqx.field(static=True)
+    width: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        channels: int,
+        filters: int,
+        size: int,
+        *,
+        layers: int = 4,
+        outputs: int | None = None,
+        normalize: bool = True,
+        key: PRNGKeyArray,
+    ):
+        for name, value in (("channels", channels), ("filters", filters), ("size", size), ("layers", layers)):
+            checks.count(name, value)
+        checks.flag("normalize", normalize)
+        head_key, *keys = jax.random.split(checks.key("key", key), layers + 1)
+        inputs = [channels] + [filters] * (layers - 1)
+        self.blocks = tuple(_Block(n, filters, normalize, key) for n, key in zip(inputs, keys, strict=True))
+        side = max(size >> layers, 1)
+        self.channels, self.size, self.width = channels, size, side * side * filters
+        if outputs is not None:
+            checks.count("outputs", outputs)
+        self.head = None if outputs is None else eqx.nn.Linear(self.width, outputs, key=head_key)
+
+    def __call__(self, images: Float[Array, "n size size channels"]) -> Float[Array, "n outputs"]:
+        if images.shape[1:] != (self.size, self.size, self.channels):
+            raise ValueError(
+                f"images: got shape {images.shape}; this network takes (n, {self.size}, {self.size}, {self.channels})"
+            )
+        for block in self.blocks:
+            images = block(images)
+        features = images.reshape(len(images), -1)
+        return features if self.head is None else jax.vmap(self.head)(features)
+
+
+class _Block(eqx.Module):
+    kernel: Float[Array, "3 3 channels filters"]
+    scale: Float[Array, " filters"] | None
+    shift: Float[Array, " filters"]
+
+    def __init__(self, channels: int, filters: int, normalize: bool, key: PRNGKeyArray):
+        bound = (9 * channels) ** -0.5
+        self.kernel = jax.random.uniform(key, (3, 3, channels, filters), minval=-bound, maxval=bound)
+        self.scale = jnp.ones(filters) if normalize else None
+        self.shift = jnp.zeros(filters)
+
+    def __call__(self, images: Float[Array, "n s s channels"]) -> Float[Array, "n t t filters"]:
+        images = convolve(images, self.kernel)
+        if self.scale is not None:
+            mean = jnp.mean(images, axis=(0, 1, 2), keepdims=True)
+            variance = jnp.mean((images - mean) ** 2, axis=(0, 1, 2), keepdims=True)
+            images = (images - mean) * jax.lax.rsqrt(variance + _EPSILON) * self.scale[None, None, None, :]
+        images = jax.nn.relu(images + self.shift[None, None, None, :])
+        return max_pool(images) if images.shape[1] > 1 else images
+
+
+def convolve(
+    images: Float[Array, "n h w channels"], kernel: Float[Array, "3 3 channels filters"]
+) -> Float[Array, "n h w filters"]:
+    """A 3×3 convolution padded by one zero on each side: nine shifted views as one matrix, times the kernel."""
+    n, h, w, channels = images.shape
+    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    patches = jnp.concatenate([padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)], axis=-1)
+    product = patches.reshape(n * h * w, 9 * channels) @ kernel.reshape(9 * channels, -1)
+    return product.reshape(n, h, w, -1)
+
+
+def max_pool(images: Float[Array, "n h w channels"]) -> Float[Array, "n h//2 w//2 channels"]:
+    """The largest of each 2×2 pixels; a last odd row and column are left out."""
+    n, h, w, channels = images.shape
+    whole = images[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, channels)
+    rows = _larger(whole[:, :, 0], whole[:, :, 1])
+    return _larger(rows[:, :, :, 0], rows[:, :, :, 1])
+
+
+def _larger(a: Array, b: Array) -> Array:
+    """The first of two that are equal takes the whole gradient, as in XLA's own pooling.
+
+    That of `jnp.max` asks which pixels equal the maximum, and divides by their number: none, and then it is NaN, where
+    the compiler computes the maximum anew with other rounding.
+    """
+    return jnp.where(a >= b, a, b)

@@ -1,0 +1,109 @@
+"""The recurrent network of the experiments on text."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from bilevel import _checks as checks
+
+
+class TextRNN(eqx.Module):
+    """Word vectors, a plain recurrent network of some layers, and a linear layer on its last state.
+
+        h_t = tanh(A e_t + B h_{t-1} + b),  t = 1..length,  h_0 = 0
+
+    where e_t is the t-th word's vector, and for a further layer the state of the one below. Token 0 is padding: it
+    leaves the states as they are, so that the last state is the one after the last word (a row of padding alone has
+    h = 0).
+
+    The word vectors are trained with the rest. Their gradient is dense, (vocabulary, embedding) at every step: keep
+    the vocabulary small (a few thousand words).
+
+    **Arguments**
+
+    - `vocabulary`: the number of tokens, padding included. `embedding`: the length of a word's vector.
+    - `hidden`: of the state, of each layer. `layers`: how many. `outputs`: of the linear layer; `None` leaves it out.
+    - `vectors`: (vocabulary, embedding), where the word vectors start (see `bilevel.datasets.words.read_vectors`).
+    - `key`: of the start: standard normal word vectors, the rest uniform in ± 1/√(inputs of a unit).
+
+    **Raises** `ValueError` or `TypeError`, naming the argument, for counts below one and vectors of another shape.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from bilevel.tasks.networks import TextRNN
+        >>> model = TextRNN(100, 8, 16, outputs=2, key=jax.random.key(0))
+        >>> tokens = jnp.array([[5, 7, 0, 0], [3, 9, 2, 4]])
+        >>> model(tokens).shape
+        (2, 2)
+        >>> bool(jnp.allclose(model(tokens)[0], model(tokens[:1, :2])[0], atol=1e-6))  # padding changes nothing
+        True
+
+    Reference: the 2-layer recurrent network of Hao, Gong & Liu (ICLR 2024), section 5.
+    """
+
+    vectors: Float[Array, "vocabulary embedding"]
+    cells: tuple["_Cell", ...]
+    head: eqx.nn.Linear | None
+
+    def __init__(
+        self,
+        vocabulary: int,
+        embedding: int,
+        hidden: int,
+        *,
+        layers: int = 2,
+        outputs: int | None = None,
+        vectors: Float[Array, "vocabulary embedding"] | None = None,
+        key: PRNGKeyArray,
+    ):
+        counts = {"vocabulary": vocabulary, "embedding": embedding, "hidden": hidden, "layers": layers}
+        for name, value in counts.items():
+            checks.count(name, value)
+        vectors_key, head_key, *keys = jax.random.split(checks.key("key", key), layers + 2)
+        if vectors is None:
+            vectors = jax.random.normal(vectors_key, (vocabulary, embedding))
+        self.vectors = jnp.asarray(vectors)
+        if self.vectors.shape != (vocabulary, embedding):
+            raise ValueError(
+                f"vectors: got shape {self.vectors.shape}; it must be (vocabulary, embedding) = "
+                f"({vocabulary}, {embedding})"
+            )
+        inputs = [embedding] + [hidden] * (layers - 1)
+        self.cells = tuple(_Cell(n, hidden, key) for n, key in zip(inputs, keys, strict=True))
+        if outputs is not None:
+            checks.count("outputs", outputs)
+        self.head = None if outputs is None else eqx.nn.Linear(hidden, outputs, key=head_key)
+
+    def __call__(self, tokens: Int[Array, "n length"]) -> Float[Array, "n outputs"]:
+        words = tokens.T  # time first, as a scan takes it
+        states = self.vectors[words]
+        for cell in self.cells:
+            states = cell(states, words != 0)
+        return states[-1] if self.head is None else jax.vmap(self.head)(states[-1])
+
+
+class _Cell(eqx.Module):
+    forward: Float[Array, "inputs hidden"]
+    recurrent: Float[Array, "hidden hidden"]
+    bias: Float[Array, " hidden"]
+
+    def __init__(self, inputs: int, hidden: int, key: PRNGKeyArray):
+        keys, bound = jax.random.split(key), hidden**-0.5
+        self.forward = jax.random.uniform(keys[0], (inputs, hidden), minval=-(inputs**-0.5), maxval=inputs**-0.5)
+        self.recurrent = jax.random.uniform(keys[1], (hidden, hidden), minval=-bound, maxval=bound)
+        self.bias = jnp.zeros(hidden)
+
+    def __call__(
+        self, inputs: Float[Array, "length n inputs"], valid: Float[Array, "length n"]
+    ) -> Float[Array, "length n hidden"]:
+        """The states after each word. What the words alone say is one product, outside the scan."""
+        driven = inputs @ self.forward + self.bias[None, None, :]
+
+        def advance(h: Array, at_t: tuple[Array, Array]) -> tuple[Array, Array]:
+            driven, valid = at_t
+            h = jnp.where(valid[:, None], jnp.tanh(driven + h @ self.recurrent), h)
+            return h, h
+
+        start = jnp.zeros(driven.shape[1:], driven.dtype)
+        return jax.lax.scan(advance, start, (driven, valid))[1]

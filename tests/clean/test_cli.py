@@ -1,0 +1,261 @@
+"""`bilevel clean`, as a user meets it."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
+
+from bilevel.clean import _clean as clean
+from bilevel.clean import clean_table
+from bilevel.cli import app
+
+CLASSES = ("ash", "birch", "cedar")
+
+
+def call(*arguments):
+    return CliRunner(env={"COLUMNS": "100"}).invoke(app, ["clean", *map(str, arguments)])
+
+
+def trees(rows, seed, noise):
+    """A table of three kinds of trees, and which of its labels are wrong."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(3, size=rows)
+    given = np.where(rng.random(rows) < noise, (truth + rng.integers(1, 3, size=rows)) % 3, truth)
+    height = rng.normal(size=rows) + 3 * (truth == 1)
+    leaf = np.where(rng.random(rows) < 0.9, np.array(["round", "long", "needle"])[truth], "")
+    frame = pd.DataFrame(
+        {
+            "id": [f"{i:04d}" for i in rng.permutation(rows)],
+            "height": [f"{value:.2f}" for value in height],
+            "width": [f"{value:.2f}" for value in rng.normal(size=rows) + 3 * (truth == 2)],
+            "leaf": leaf,
+            "picture": [f"pictures/{i % 5}.png" for i in range(rows)],
+            "label": np.array(CLASSES)[given],
+        }
+    )
+    return frame, given != truth
+
+
+@pytest.fixture(scope="module")
+def cleaned(tmp_path_factory):
+    """A folder with tables, and what the command said of them."""
+    folder = tmp_path_factory.mktemp("trees")
+    frame, wrong = trees(300, 0, 0.3)
+    frame.to_csv(folder / "table.csv", index=False)
+    frame.to_parquet(folder / "table.parquet", index=False)
+    trees(60, 1, 0)[0].drop(columns=["picture", "id"]).to_csv(folder / "trusted.csv", index=False, sep=";")
+    (folder / "pictures").mkdir()
+    for i in range(4):  # the fifth is missing
+        Image.fromarray(np.full((300, 200), 60 * i, np.uint8)).save(folder / "pictures" / f"{i}.png")
+    options = ["--label", "label", "--trusted", folder / "trusted.csv", "--seed", "3"]
+    result = call(folder / "table.csv", *options, "--out", folder / "out")
+    assert result.exit_code == 0, result.output
+    return folder, wrong, result.output, options
+
+
+def test_each_row_gets_weight_rank_and_label(cleaned):
+    folder, wrong, _, _ = cleaned
+    before = (folder / "table.csv").read_text().splitlines()
+    after = (folder / "out" / "cleaned.csv").read_text().splitlines()
+    assert after[0] == before[0] + ",bilevel_weight,bilevel_rank,bilevel_label"
+    added = [new.removeprefix(old + ",").split(",") for old, new in zip(before[1:], after[1:], strict=True)]
+    weights, ranks, labels = zip(*added, strict=True)
+    weights, ranks = np.array(weights, float), np.array(ranks, int)
+    assert sorted(ranks) == list(range(1, 301))
+    assert (np.diff(weights[np.argsort(ranks)]) >= 0).all()
+    assert weights.min() >= 0 and weights.max() <= 1
+    assert roc_auc_score(wrong, -ranks) > 0.9
+    table = pd.read_csv(folder / "table.csv")
+    truth, _ = trees(300, 0, 0)
+    assert set(labels) <= set(CLASSES)
+    assert (truth["label"] == np.array(labels)).mean() > 0.9 > (truth["label"] == table["label"]).mean()
+
+
+def test_it_says_how_columns_were_taken(cleaned):
+    _, _, output, _ = cleaned
+    assert max(map(len, output.splitlines()[:-1])) <= 100  # the last has a path
+    for name, kind in {"id": "identifier", "height": "numeric", "leaf": "categorical", "picture": "image"}.items():
+        assert re.search(rf"^ *{name} +{kind} ", output, re.MULTILINE), name
+    assert re.search(r"^Reading: 300 rows, ", output, re.MULTILINE)
+    assert re.search(r"Another label is proposed for \d+ of 300 rows", output)
+    assert "cleaned.csv, report.html, summary.json, weights.png" in output
+
+
+def test_summary_and_report(cleaned):
+    folder, _, output, _ = cleaned
+    assert sorted(path.name for path in (folder / "out").iterdir()) == [
+        "cleaned.csv",
+        "report.html",
+        "summary.json",
+        "weights.png",
+    ]
+    table = pd.read_csv(folder / "out" / "cleaned.csv")
+    summary = json.loads((folder / "out" / "summary.json").read_text())
+    other = int((table["label"] != table["bilevel_label"]).sum())
+    assert f"for {other} of 300 rows" in output
+    assert (summary["rows"], summary["other_label_proposed"]) == (300, other)
+    assert summary["arguments"]["trusted_rows"] == 60 and summary["arguments"]["seed"] == 3
+    assert {c["label"]: c["given"] for c in summary["classes"]} == table["label"].value_counts().to_dict()
+    page = (folder / "out" / "report.html").read_text()
+    assert "http" not in page and 'src="/' not in page
+    body = page.partition("<tbody>")[2].partition("</tbody>")[0]
+    rows = re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)
+    assert len(rows) == 200
+    worst = table.sort_values("bilevel_rank").iloc[0]
+    for cell in (f">{worst.name + 1}<", worst["label"], worst["bilevel_label"], f"{worst['id']:04d}"):
+        assert cell in rows[0]
+    pictured = table.sort_values("bilevel_rank")["picture"][:200] != "pictures/4.png"
+    assert ["data:image/png" in row for row in rows] == pictured.tolist()
+    counts = table[table["label"] != table["bilevel_label"]].value_counts(["label", "bilevel_label"])
+    pairs = re.findall(r"<tr><td>(\w+)</td><td>(\w+)</td><td class=\"number\">(\d+)</td></tr>", page)
+    assert {(given, proposed): int(rows) for given, proposed, rows in pairs} == counts.to_dict()
+    with Image.open(folder / "out" / "weights.png") as histogram:
+        assert histogram.width > 1000
+
+
+def test_what_is_there_is_not_overwritten(cleaned):
+    folder, _, _, options = cleaned
+    before = {path: path.read_bytes() for path in (folder / "out").iterdir()}
+    result = call(folder / "table.csv", *options, "--out", folder / "out")
+    assert result.exit_code == 2
+    assert re.search(r"^Error: out: .* has 'cleaned.csv', .* already; pass another directory", result.stderr)
+    assert {path: path.read_bytes() for path in (folder / "out").iterdir()} == before
+
+
+def test_parquet_gives_the_same(cleaned, tmp_path):
+    folder, _, _, options = cleaned
+    result = call(folder / "table.parquet", *options, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    ours, theirs = pd.read_parquet(tmp_path / "cleaned.parquet"), pd.read_csv(folder / "out" / "cleaned.csv")
+    np.testing.assert_allclose(ours["bilevel_weight"], theirs["bilevel_weight"], rtol=1e-5)
+    assert ours["bilevel_rank"].tolist() == theirs["bilevel_rank"].tolist()
+    assert ours["bilevel_label"].tolist() == theirs["bilevel_label"].tolist()
+
+
+def test_without_trusted_rows_it_says_so(cleaned, tmp_path):
+    folder, wrong, _, _ = cleaned
+    result = call(folder / "table.csv", "--label", "label", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "Note: There are no trusted rows, so labels were judged by each other." in result.output
+    page = (tmp_path / "report.html").read_text()
+    assert "judged by each other. For" in " ".join(page.split()) and "<b>Note.</b> There are no trusted" in page
+    table = pd.read_csv(tmp_path / "cleaned.csv")
+    assert roc_auc_score(wrong, -table["bilevel_rank"]) > 0.85
+    other = table["label"] != table["bilevel_label"]
+    assert other[wrong].mean() > 0.8 > 0.2 > other[~wrong].mean()
+
+
+def test_trusted_rows_keep_their_labels(cleaned, tmp_path, monkeypatch):
+    folder, *_ = cleaned
+    seen = []
+
+    def weigh(features, codes, trusted, *_):
+        seen.append(trusted)
+        return np.full(len(codes), 0.5), np.arange(len(codes)), codes, []
+
+    monkeypatch.setattr(clean, "_weigh", weigh)
+    checked = pd.read_csv(folder / "trusted.csv", sep=";").sort_values("label", ascending=False)
+    checked.to_csv(tmp_path / "trusted.csv", index=False)
+    options = ["--label", "label", "--trusted", tmp_path / "trusted.csv", "--out", tmp_path / "out"]
+    assert call(folder / "table.csv", *options).exit_code == 0
+    features, codes = seen[0]
+    assert np.array(CLASSES)[codes].tolist() == checked["label"].tolist()
+    assert features.shape == (60, 6)
+
+
+def test_failing_while_writing_leaves_nothing(cleaned, tmp_path, monkeypatch):
+    folder, *_ = cleaned
+
+    def weigh(features, codes, *_):
+        return np.full(len(codes), 0.5), np.arange(len(codes)), codes, []
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(clean, "_weigh", weigh)
+    monkeypatch.setattr(clean.report, "histogram", full)
+    result = call(folder / "table.csv", "--label", "label", "--out", tmp_path / "out")
+    assert result.exit_code == 2 and "No space left" in result.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def lines(*rows):
+    return "".join(f"{row}\n" for row in rows)
+
+
+TABLE = lines("x,label", *(f"{i % 7},{'ab'[i % 2]}" for i in range(30)))
+ERRORS = {
+    "label column": (
+        TABLE,
+        "lable",
+        None,
+        [],
+        "label: no column 'lable'; did you mean 'label'? the columns are 'x', 'l",
+    ),
+    "row without label": (TABLE + "1,\n", "label", None, [], "label: row 31 has no label, where row 1 is the first"),
+    "one class": (lines("x,label", "1,a", "2,a"), "label", None, [], "label: all 2 labels are 'a'"),
+    "regression": (
+        lines("y,x", *(f"{i}.5,1" for i in range(99))),
+        "y",
+        None,
+        [],
+        "label: 99 different numbers in 99 rows",
+    ),
+    "no rows": ("x,label\n", "label", None, [], "table: the table has a header but no rows"),
+    "empty": ("", "label", None, [], "table: ", "is empty"),
+    "unequal rows": (TABLE + "1,a,b\n", "label", None, [], "table: line 32 of ", " has 3 cells, the header has 2"),
+    "encoding": (TABLE.encode() + b"1,\xfc\n", "label", None, [], "table: ", "is not UTF-8 at byte "),
+    "repeated columns": ("x,x,label\n1,2,a\n", "label", None, [], "table: ", "more than one column named 'x'"),
+    "cleaned before": ("x,bilevel_rank,label\n", "label", None, [], "table: ", "has 'bilevel_rank' already"),
+    "no features": (
+        lines("row,pic,label", *(f"{i},{i}.png,{'ab'[i % 2]}" for i in range(30))),
+        *("label", None, []),
+        "table: no column to tell the labels by: 'row (numbers the rows; ",
+    ),
+    "unseen label": (TABLE, "label", lines("x,label", "1,c", "2,a"), [], "trusted: ", "no row of the table has: 'c'; "),
+    "absent label": (TABLE, "label", lines("x,label", "1,a", "2,a"), [], "trusted: ", "has no row of 'b'; each label"),
+    "trusted columns": (
+        TABLE,
+        "label",
+        lines("z,label", "1,a"),
+        [],
+        "trusted: ",
+        "lacks columns of the table: 'x'; it",
+    ),
+    "trusted label": (TABLE, "label", lines("x,lab", "1,a"), [], "trusted: no column 'label'; did you mean 'lab'?"),
+    "trusted row": (TABLE, "label", lines("x,label", "1,", "2,a"), [], "trusted: row 1 has no label"),
+    "trusted rows": (TABLE, "label", "x,label\n", [], "trusted: the table has a header but no rows"),
+    "kind": (TABLE, "label", None, ["--kind", "x=number"], "kind of 'x': 'number' is unknown"),
+    "kind's form": (TABLE, "label", None, ["--kind", "x"], "kind: got 'x'; write COLUMN=KIND"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_are_one_line_and_name_the_argument(tmp_path, case):
+    content, label, trusted, options, start, *rest = ERRORS[case]
+    (tmp_path / "t.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    if trusted is not None:
+        (tmp_path / "c.csv").write_text(trusted)
+        options = [*options, "--trusted", tmp_path / "c.csv"]
+    result = call(tmp_path / "t.csv", "--label", label, "--out", tmp_path / "out", *options)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith(f"Error: {start}"), result.stderr
+    assert all(part in result.stderr for part in rest), result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_no_file(tmp_path):
+    result = call(tmp_path / "t.csv", "--label", "y", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: table: cannot read ") and "No such file" in result.stderr
+
+
+def test_a_seed_is_a_number(tmp_path):
+    with pytest.raises(ValueError, match="seed: got -1; it must be at least 0"):
+        clean_table(tmp_path / "t.csv", label="y", out=tmp_path, seed=-1)

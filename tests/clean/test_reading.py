@@ -1,0 +1,153 @@
+"""CSV and Parquet in chunks, and back with columns added."""
+
+import csv
+import gzip
+import io
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bilevel.clean import reading
+from bilevel.clean.kinds import Column
+from bilevel.clean.reading import Added, open_table
+
+ADDED = Added(np.array([0.25, 1.0, 1e-9]), np.array([2, 3, 1]), np.array([1, 0, 1]), ["a,b", 'say "no"'])
+
+
+def write(path, content):
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def rows(table):
+    return pd.concat(list(table.chunks())).to_numpy().tolist()
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_delimiter_is_found(tmp_path, delimiter):
+    lines = [("x", "some text", "label"), ("1", "one, two; three | four", "a"), ("2", "five: six", "b")]
+    file = io.StringIO()
+    csv.writer(file, delimiter=delimiter).writerows(lines)
+    table = open_table(write(tmp_path / "t.csv", file.getvalue().encode()), "table")
+    assert table.columns == list(lines[0])
+    assert rows(table) == [list(line) for line in lines[1:]]
+
+
+def test_chunks_are_of_limited_size_and_numbered(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "CHUNK_CELLS", 7)
+    content = "a,b\n" + "".join(f"{i},{i * i}\n" for i in range(10))
+    table = open_table(write(tmp_path / "t.csv", content.encode()), "table")
+    typed = [Column("b", "numeric", "")]
+    for chunks in (list(table.chunks()), list(table.typed_chunks(typed))):
+        assert [len(chunk) for chunk in chunks] == [3, 3, 3, 1]
+        assert [i for chunk in chunks for i in chunk.index] == list(range(10))
+    assert pd.concat(list(table.typed_chunks(typed)))["b"].tolist() == [i * i for i in range(10)]
+
+
+MESSY = (
+    b"\xef\xbb\xbf\r\n"
+    b'"id";"x, y";note;label\r\n'
+    b'007;1.10;"two\r\nlines";"a,b"\r\n'
+    b"\r\n"
+    b'008; 1e3 ;"a ""quote""";a\r\n'
+    b"  \r\n"
+    b"009;;;b"
+)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+def test_what_was_there_stays_byte_for_byte(tmp_path, name):
+    table = open_table(write(tmp_path / name, MESSY), "table")
+    assert table.columns == ["id", "x, y", "note", "label"]
+    assert rows(table) == [
+        ["007", "1.10", "two\r\nlines", "a,b"],
+        ["008", "1e3 ", 'a "quote"', "a"],
+        ["009", "", "", "b"],
+    ]
+    kept = table.write(tmp_path / "new", ADDED, {1})
+    assert kept == {1: ["008", "1e3 ", 'a "quote"', "a"]}
+    written = (tmp_path / "new").read_bytes()
+    assert (gzip.decompress(written) if name.endswith("gz") else written) == (
+        b"\xef\xbb\xbf\r\n"
+        b'"id";"x, y";note;label;bilevel_weight;bilevel_rank;bilevel_label\r\n'
+        b'007;1.10;"two\r\nlines";"a,b";0.25;2;"say ""no"""\r\n'
+        b"\r\n"
+        b'008; 1e3 ;"a ""quote""";a;1;3;a,b\r\n'
+        b"  \r\n"
+        b'009;;;b;1e-09;1;"say ""no"""'
+    )
+    assert table.suffix == name.removeprefix("t")
+
+
+def test_typed_chunks_are_the_rows_that_were_checked(tmp_path):
+    table = open_table(write(tmp_path / "t.csv", MESSY), "table")
+    columns = [Column("id", "categorical", ""), Column("x, y", "numeric", "")]
+    frame = pd.concat(list(table.typed_chunks(columns)))
+    assert frame["id"].tolist() == ["007", "008", "009"]
+    np.testing.assert_array_equal(frame["x, y"], [1.1, 1000, np.nan])
+
+
+def test_a_comma_before_the_fraction_is_kept(tmp_path):
+    table = open_table(write(tmp_path / "t.csv", b"x;l\n1,5;a\n2,5;b\n3,5;c\n"), "table")
+    table.write(tmp_path / "new.csv", Added(*list(vars(ADDED).values())[:4], decimal=","), set())
+    assert (tmp_path / "new.csv").read_text().splitlines()[1:3] == ['1,5;a;0,25;2;"say ""no"""', "2,5;b;1;3;a,b"]
+
+
+def test_parquet_keeps_types_and_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "CHUNK_CELLS", 3)  # a batch has one row
+    schema = pa.schema([("n", pa.int16()), ("d", pa.date32()), ("label", pa.int64())], metadata={"source": "a lab"})
+    whole = pa.table({"n": [3, None, 1], "d": [0, 1, 2], "label": [7, 7, 9]}, schema=schema)
+    pq.write_table(whole, tmp_path / "t.pq")
+    table = open_table(tmp_path / "t.pq", "table")
+    assert table.columns == ["n", "d", "label"]
+    assert rows(table)[1][0] is None
+    added = Added(*list(vars(ADDED).values())[:3], classes=[7, 9])
+    assert table.write(tmp_path / "new", added, {1}) == {1: ["", "1970-01-02", "7"]}
+    written = pq.read_table(tmp_path / "new")
+    assert written.select(whole.column_names).equals(whole)
+    assert written.schema.metadata[b"source"] == b"a lab"
+    assert written["bilevel_label"].to_pylist() == [9, 7, 9]
+    assert written["bilevel_weight"].to_pylist() == [0.25, 1.0, 1e-9]
+    assert written["bilevel_rank"].to_pylist() == [2, 3, 1]
+    assert written.num_columns == 6
+
+
+ERRORS = {
+    "empty": (b" \n", "table: .* is empty"),
+    "one column": (b"a\n1\n", "table: .* has a single column, 'a'"),
+    "binary": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "table: .* is not a table in CSV or Parquet"),
+    "Latin-1": ("näme,l\n1,ä\n".encode() + b"Jos\xe9,b\n", r"table: .* is not UTF-8 at byte 16, line 3 \(0xe9\)"),
+    "short row": (b'a,b\n1,"x\ny"\n\n2\n', "table: line 5 of .* has 1 cells, the header has 2"),
+    "long row": (b"a,b\n1,x\n2,y,z\n", "table: line 3 of .* has 3 cells, the header has 2"),
+    "open quote": (b'a,b\n1,x\n2,"y\n3,z\n', "table: .* cannot be read as CSV from line 3 on .*quotation mark"),
+    "repeated": (b"a,b,a\n1,2,3\n", "table: .* has more than one column named 'a'"),
+    "torn gzip": (gzip.compress(b"a,b\n" + b"1,x\n" * 999)[:-9], "table: .*end-of-stream"),
+    "torn Parquet": (b"PAR1 nothing more", "table: .* cannot be read as Parquet"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_what_is_no_table_is_named(tmp_path, case):
+    content, message = ERRORS[case]
+    path = tmp_path / "t"
+    path.write_bytes(content)
+    with pytest.raises((ValueError, OSError), match=message):
+        list(open_table(path, "table").chunks())
+
+
+def test_no_file_and_a_directory(tmp_path):
+    with pytest.raises(OSError, match=r"trusted: cannot read .*nothing.csv \(No such file"):
+        open_table(tmp_path / "nothing.csv", "trusted")
+    with pytest.raises(OSError, match=r"table: cannot read .* \(Is a directory"):
+        open_table(tmp_path, "table")
+
+
+def test_parquet_without_pyarrow(tmp_path, monkeypatch):
+    pd.DataFrame({"a": [1], "b": [2]}).to_parquet(tmp_path / "t.parquet")
+    for name in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(__import__("sys").modules, name, None)
+    with pytest.raises(ValueError, match=r"table: .* needs pyarrow; pip install 'bilevel\[parquet\]'"):
+        open_table(tmp_path / "t.parquet", "table")

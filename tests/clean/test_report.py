@@ -1,0 +1,94 @@
+"""What the report shows."""
+
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bilevel.clean import report
+from bilevel.clean._clean import Cleaned
+from bilevel.clean.csv_table import CsvTable
+from bilevel.clean.kinds import Column
+
+
+def made(weights, given, proposed, classes=("a", "b"), columns=(), notes=()):
+    weights = np.asarray(weights, float)
+    ranks = np.empty(len(weights), int)
+    ranks[np.argsort(weights, kind="stable")] = np.arange(1, len(weights) + 1)
+    out = pathlib.Path("out")
+    return Cleaned(out, {}, weights, ranks, np.array(given), np.array(proposed), classes, columns, notes)
+
+
+def test_neighbors_of_one_kind_share_a_line():
+    columns = [Column("id", "identifier", "all differ"), *(Column(f"p{i}", "numeric", f"to {i}") for i in range(5))]
+    columns += [Column(f"q{i}", "text", "3 words") for i in range(3)]
+    columns += [Column(f"r{i}", "ignored", "is empty") for i in range(1200)]
+    assert report.lines(columns) == [
+        ("id", "identifier", "all differ"),
+        ("p0 … p4 (5 columns)", "numeric", ""),
+        *((f"q{i}", "text", "3 words") for i in range(3)),
+        ("r0 … r1199 (1,200 columns)", "ignored", "is empty"),
+    ]
+
+
+def test_suspects_and_confusion():
+    cleaned = made([0.9, 0.1, 0.2, 0.3, 0.4], [0, 0, 1, 0, 1], [0, 1, 0, 1, 1])
+    assert cleaned.suspects.tolist() == [1, 2, 3]
+    assert report.confusion(cleaned) == [
+        {"given": "a", "proposed": "b", "rows": 2},
+        {"given": "b", "proposed": "a", "rows": 1},
+    ]
+    numbers = report.summary(cleaned)
+    assert (numbers["rows"], numbers["other_label_proposed"], numbers["weight_below_half"]) == (5, 3, 4)
+    assert numbers["classes"] == [{"label": "a", "given": 3, "proposed": 2}, {"label": "b", "given": 2, "proposed": 3}]
+    assert report.confusion(made([0.5], [0], [0])) == []
+
+
+@pytest.mark.parametrize(("high", "scale"), [(3, "linear"), (3000, "log")])
+def test_the_histogram_counts_all_rows(high, scale):
+    weights = np.concatenate([np.full(high, 1.0), np.arange(20) / 20])
+    other = np.arange(len(weights)) % 2
+    axes = report.histogram(made(weights, np.zeros(len(weights), int), other)).axes[0]
+    assert axes.get_yscale() == scale
+    assert sum(bar.get_height() for bar in axes.patches) == len(weights)
+    _, labels = axes.get_legend_handles_labels()
+    assert labels == [
+        f"the given label is proposed: {(other == 0).sum():,} rows",
+        f"another label is proposed: {(other == 1).sum():,} rows",
+    ]
+
+
+def test_images_are_found_beside_the_table_and_made_small(tmp_path):
+    pixels = np.random.default_rng(0).integers(256, size=(300, 600, 4)).astype(np.uint8)
+    Image.fromarray(pixels, "CMYK").save(tmp_path / "wide.jpg")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    head = b"pic,note,label\n"
+    path = tmp_path / "t.csv"
+    path.write_bytes(head)
+    columns = [Column("note", "text", ""), Column("pic", "image", "")]
+    cells = {
+        1: ["wide.jpg", "x" * 1000, "a"],
+        0: ["broken.png", "<b>", "a"],
+        2: ["none.png", "", "a"],
+        3: ["", "", "a"],
+    }
+    cleaned = made([0.2, 0.1, 0.3, 0.4], [0] * 4, [1] * 4, columns=columns)
+    names, rows = report.doubtful_rows(CsvTable(path, "table", False, head), cleaned, cells)
+    assert names == ["pic", "note"]
+    assert [row["number"] for row in rows] == [2, 1, 3, 4]
+    assert rows[0]["cells"][0]["image"].startswith("data:image/png;base64,iVBOR")
+    assert [row["cells"][0]["image"] for row in rows[1:]] == [None] * 3
+    assert len(rows[0]["cells"][1]["text"]) == 301
+    image = report._thumbnail(tmp_path / "wide.jpg")
+    assert image is not None and len(image) < 60_000
+
+
+def test_nothing_of_the_table_becomes_markup():
+    evil = "<script>alert(1)</script>"
+    cleaned = made([0.1, 0.9], [0, 1], [1, 1], classes=(evil, "b"), columns=[Column(evil, "text", evil)], notes=[evil])
+    rows = [{"number": 1, "weight": 0.1, "given": evil, "proposed": "b", "cells": [{"text": evil, "image": None}]}]
+    arguments = {"trusted": None, "trusted_rows": 0, "features": 3}
+    page = report.page(evil, cleaned, evil, arguments, ([evil], rows), b"png")
+    assert evil not in page
+    assert page.count("&lt;script&gt;alert(1)") == 11

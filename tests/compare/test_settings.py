@@ -1,0 +1,176 @@
+"""Settings: there for every solver and task, and changed only as meant."""
+
+import functools
+import inspect
+import json
+
+import equinox as eqx
+import jax
+import numpy as np
+import optax
+import pytest
+
+import bilevel as bl
+from bilevel.compare import references, settings
+from bilevel.compare._compare import run
+from bilevel.tasks import TASKS
+
+# the tasks that `compare` is for; MAML needs a start that is learned
+PAIRS = [(task, solver) for task in ("quadratic", "cleaning") for solver in bl.SOLVERS if solver != "maml"]
+NOISY = {"noise": 0.1, "rows": 1000, "batch_size": 64}
+
+
+@functools.cache
+def made_task(name, **changes):
+    return settings.make_task(name, 0, (NOISY if name == "quadratic" else {}) | changes)
+
+
+@pytest.mark.parametrize(("task", "solver"), PAIRS)
+def test_every_solver_has_settings_for_every_task(task, solver):
+    held = settings.setting(task, solver)
+    assert eqx.tree_equal(settings.settings(task, solver), bl.SOLVERS[solver](**held.arguments))
+    assert isinstance(held.steps, int)
+    assert held.steps > 0
+
+
+@pytest.mark.parametrize(("task", "solver"), PAIRS)
+def test_descriptions_are_json_and_hold_every_setting(task, solver):
+    built = settings.settings(task, solver)
+    described = json.loads(json.dumps(settings.describe(built), allow_nan=False))
+    for name, value in settings.setting(task, solver).arguments.items():
+        if name in described:
+            assert described[name] == value or isinstance(described[name], str)
+        else:  # a preset's: the steps of its adjoint
+            assert f"{value}" in described["adjoint"]
+    assert "0x" not in str(described)  # no object's address
+
+
+def test_descriptions_of_rules_schedules_and_methods():
+    solver = bl.AIDBiO(
+        upper_step=bl.Rule(optax.adam, 0.05, b1=0.8),
+        lower_step=bl.inverse_power(0.5, 0.25, offset=2.0),
+        inner_steps=3,
+        adjoint=bl.Neumann(order=4, step=0.5),
+    )
+    assert settings.describe(solver) == {
+        "upper_step": "adam(0.05, b1=0.8)",
+        "lower_step": "0.5 (t + 2)^-0.25",
+        "inner_steps": 3,
+        "adjoint": "Neumann(order=4, step=0.5, batch_sizes=None)",
+        "warm_start": True,
+        "adjoint_warm_start": True,
+    }
+
+
+@pytest.mark.parametrize(("task", "solver"), PAIRS)
+def test_a_step_with_the_settings_fits_the_task(task, solver):
+    """Traced alone: SABA finds its blocks, a preset its steps, and dense matrices their room."""
+    held = settings.setting(task, solver)
+    built, made = settings.settings(task, solver), made_task(task, **held.task)
+
+    def first_step(key):
+        state = built.init(made.problem, made.x, made.y, key=key)
+        return built.step(made.problem, state, 0, key=key)
+
+    assert jax.eval_shape(first_step, jax.random.key(0)).x.shape == made.x.shape
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", bl.SOLVERS)
+def test_every_solver_finds_the_answer_of_the_quadratic(solver):
+    """To 2.5 digits; to one where a random truncation of the Neumann series leaves noise in every step."""
+    held, noisy = settings.setting("quadratic", solver), ("sustain", "bsa", "ttsa", "alset")
+    for seed in (0, 1):
+        task = settings.make_task("quadratic", seed, held.task)
+        solution = run(task, settings.settings("quadratic", solver), seed=seed, steps=held.steps)
+        assert solution.history["correct digits"][-1] >= (1 if solver in noisy else 2.5)
+
+
+@pytest.mark.parametrize(
+    ("task", "solver", "advice"), [("cleanin", "soba", "cleaning"), ("cleaning", "sobo", "soba"), ("x", "y", "known")]
+)
+def test_unknown_names_name_the_nearest(task, solver, advice):
+    with pytest.raises(ValueError, match=advice):
+        settings.settings(task, solver)
+
+
+def test_a_missing_setting_says_so(monkeypatch):
+    monkeypatch.delitem(settings.SETTINGS["quadratic"], "soba")
+    with pytest.raises(ValueError, match=r"none for 'soba' on 'quadratic'.*SETTINGS"):
+        settings.settings("quadratic", "soba")
+
+
+def test_a_data_set_may_have_settings_of_its_own():
+    mnist = {"dataset": "mnist"}
+    assert settings.setting("cleaning", "soba", mnist) != settings.setting("cleaning", "soba")
+    assert "saba" not in settings.settings_of("cleaning", mnist)
+    with pytest.raises(ValueError, match=r"none for 'saba' on 'cleaning' with .*'dataset': 'mnist'"):
+        settings.settings("cleaning", "saba", mnist)
+
+
+def test_assignments():
+    parsed = settings.parse(["a=1", "b = 1e-2", "c=None", "d=(1, 2)", "e=fashion-mnist", "f=x=y", "g=True"])
+    assert parsed == {"a": 1, "b": 0.01, "c": None, "d": (1, 2), "e": "fashion-mnist", "f": "x=y", "g": True}
+    for wrong in ("a", "=1", ""):
+        with pytest.raises(ValueError, match="key=value"):
+            settings.parse([wrong])
+
+
+def test_changes_go_where_they_belong():
+    assert settings.divide({"mu": 0.5, "upper_step": 2}, "quadratic", "soba") == ({"upper_step": 2}, {"mu": 0.5})
+    assert settings.divide({"mu": 0.5, "adjoint_steps": 2}, "quadratic", "aid-fp")[0] == {"adjoint_steps": 2}
+    with pytest.raises(ValueError, match=r"uper_step.*upper_step"):
+        settings.divide({"uper_step": 1}, "quadratic", "soba")
+    with pytest.raises(ValueError, match="'adjoint' is unknown; did you mean"):  # the preset has no such argument
+        settings.divide({"adjoint": 1}, "quadratic", "aid-fp")
+    with pytest.raises(ValueError, match="seed"):  # the experiment's own
+        settings.divide({"seed": 1}, "quadratic", "soba")
+    with pytest.raises(ValueError, match=r"nois.*noise"):
+        settings.make_task("quadratic", 0, {"nois": 1.0})
+
+
+@pytest.mark.parametrize("solver", bl.SOLVERS)
+def test_no_solver_has_an_argument_that_a_task_has(solver):
+    """Else `--set` could not tell them apart."""
+    for task in TASKS:
+        assert not set(inspect.signature(bl.SOLVERS[solver]).parameters) & set(settings.task_arguments(task))
+
+
+def test_changes_of_a_preset_reach_what_it_builds():
+    built = settings.settings("quadratic", "aid-fp", {"adjoint_steps": 3, "lower_step": 0.25})
+    assert (built.adjoint.steps, float(built.adjoint.step(0)), float(built.lower_step.rate(0))) == (3, 0.25, 0.25)
+    assert settings.settings("quadratic", "reverse", {"truncation": 7}).truncation == 7
+
+
+def test_changes_are_made_and_compile_nothing(compiled):
+    task = settings.make_task("quadratic", 0, {"dim_x": 2})
+    solver = settings.settings("quadratic", "soba")
+
+    def run(solver):
+        return bl.solve(task.problem, solver, task.x, task.y, steps=2, key=jax.random.key(0))
+
+    before = run(solver)
+    compiled.clear()
+    changed = settings.settings("quadratic", "soba", {"upper_step": 0.5})
+    assert settings.describe(changed) == settings.describe(solver) | {"upper_step": 0.5}
+    after = run(changed)
+    assert compiled == []
+    assert not np.array_equal(after.x, before.x)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"warm_start": "no"}, "warm_start: got 'no'; pass True or False"),
+        ({"inner_steps": 2.5}, "inner_steps: got 2.5"),
+        ({"upper_step": "fast"}, "upper_step: got .*fast"),
+        ({"lower_step": -1}, "lower_step: got -1"),
+    ],
+)
+def test_wrong_values_are_named(changes, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        settings.settings("cleaning", "itd", changes)
+
+
+def test_each_reference_row_has_its_strength():
+    assert set(settings.REFERENCES["cleaning"]) == {*references.ATTAINABLE, references.CEILING}

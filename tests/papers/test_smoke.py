@@ -1,0 +1,29 @@
+"""Every entry runs at smoke scale."""
+
+import pytest
+
+from bilevel.papers._reproduce import reproduce
+from bilevel.papers.claims import UNTESTED
+from bilevel.papers.entries import ENTRIES
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """One place for all, so that curves which entries share run once."""
+    return tmp_path_factory.mktemp("smoke")
+
+
+@pytest.mark.parametrize("name", list(ENTRIES))
+def test_every_entry_runs_at_smoke_scale(name, out):
+    (outcome,) = reproduce([name], scale="smoke", out=out, resume=True)
+    assert outcome.trouble == {}
+    for curve in outcome.setup.curves:
+        runs = outcome.runs[curve.label]
+        assert [run.seed for run in runs] == list(range(outcome.setup.seeds))
+        for run in runs:
+            assert run.rows
+            if run.result == "successful" and curve.solver is not None and ENTRIES[name].kind == "solve":
+                assert run.rows[-1]["step"] == (curve.steps or outcome.setup.steps)
+    assert outcome.verdict == UNTESTED  # two seeds decide nothing
+    assert (out / name / "figure.png").stat().st_size > 5_000
+    assert ENTRIES[name].claims[0].sentence in (out / "README.md").read_text()
