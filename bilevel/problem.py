@@ -38,6 +38,7 @@ class Level(eqx.Module):
     arguments, data of unequal length, without rows or with NaN, and a batch larger than the data.
 
     Example:
+
         >>> import bilevel as bl, jax.numpy as jnp
         >>> def loss(x, y, batch):
         ...     return jnp.mean((batch["features"] @ y - batch["target"]) ** 2) + jnp.exp(x) * y @ y
@@ -128,6 +129,7 @@ class Problem(eqx.Module):
       being samples of one lower problem.
 
     Example:
+
         >>> import bilevel as bl
         >>> problem = bl.Problem(
         ...     upper=bl.Level(lambda x, y, batch: (y - 1) ** 2),
@@ -137,6 +139,7 @@ class Problem(eqx.Module):
 
     One step of descent from a start x that is learned, each time on 4 of 100 tasks, the lower loss being the sum over
     them and the upper one the mean:
+
         >>> import equinox as eqx, jax, jax.numpy as jnp
         >>> class Tasks(eqx.Module):
         ...     centers: jax.Array

@@ -75,6 +75,7 @@ class Rows(eqx.Module):
     device arrays once, here.
 
     Example:
+
         >>> import jax, numpy as np, bilevel as bl
         >>> source = bl.Rows({"features": np.eye(4), "label": np.arange(4)})
         >>> source.draw(jax.random.key(0), 2).rows["features"].shape
@@ -116,6 +117,7 @@ class Blocks(Rows):
     (a short last block would be drawn as often as the others and weigh its rows more).
 
     Example:
+
         >>> import jax, numpy as np, bilevel as bl
         >>> source = bl.Blocks(np.arange(6.0))
         >>> source.draw(jax.random.key(0), 3).rows.shape

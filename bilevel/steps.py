@@ -65,6 +65,7 @@ def inverse_power(scale: Any, power: Any, offset: Any = 1.0) -> InversePower:
     """The schedule t ↦ scale · (offset + t)^(−power), t = 0, 1, ….
 
     Example:
+
         >>> import bilevel as bl
         >>> float(bl.inverse_power(0.5, power=0.5, offset=4)(0))
         0.25
@@ -134,6 +135,7 @@ class Rule(AbstractStep):
     steps): in a stochastic step there is no value to search along. `ValueError` for a setting it does not have.
 
     Example:
+
         >>> import bilevel as bl, optax
         >>> step = bl.Rule(optax.adam, learning_rate=0.01, b1=0.8)
     """

@@ -120,14 +120,6 @@ def test_a_page_that_loads_from_elsewhere_breaks_the_build():
             hooks.on_post_page(fine + wrong, page)
 
 
-def test_docstrings_become_markdown():
-    pytest.importorskip("griffe", reason="mkdocstrings is not installed")
-    text = "At y*(x), `y*`:\n\n    y*(x) = 1\n\nExample:\n    >>> 1 * 2\n    2\n\nReference: them."
-    assert load("docstrings").as_markdown(text) == (
-        "At y\\*(x), `y*`:\n\n    y*(x) = 1\n\nExample:\n\n```pycon\n>>> 1 * 2\n2\n```\n\nReference: them."
-    )
-
-
 def load(name):
     spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)

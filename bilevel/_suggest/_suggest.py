@@ -112,6 +112,7 @@ def suggest(
     strongly convex at (x, y), a budget too small to measure anything, or where no candidate stays finite.
 
     Example:
+
         >>> import bilevel as bl, jax
         >>> from bilevel import tasks
         >>> task = tasks.quadratic()

@@ -91,6 +91,7 @@ def clean_table(
     cleaned: see `bilevel.clean.reading` and `bilevel.clean.labels`.
 
     Example:
+
         >>> import pathlib, tempfile
         >>> from bilevel.clean import clean_table
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -269,6 +269,7 @@ def settings(task_name: str, solver_name: str, changes: Mapping[str, Any] | None
     """The solver with its settings for the task, but with those of its arguments that `changes` holds.
 
     Example:
+
         >>> from bilevel.compare.settings import settings
         >>> settings("quadratic", "aid-fp", {"adjoint_steps": 3}).adjoint.steps
         3
@@ -297,6 +298,7 @@ def parse(assignments: Iterable[str]) -> dict[str, Any]:
     """`key=value` strings, the values Python literals or plain text.
 
     Example:
+
         >>> from bilevel.compare.settings import parse
         >>> parse(["inner_steps=5", "dataset=mnist"])
         {'inner_steps': 5, 'dataset': 'mnist'}
@@ -327,6 +329,7 @@ def describe(value: Any) -> Any:
     """A solver, or a part of one, in numbers and text that JSON can hold.
 
     Example:
+
         >>> import bilevel as bl
         >>> from bilevel.compare.settings import describe
         >>> describe(bl.SOBA(upper_step=0.1, lower_step=bl.inverse_power(1.0, 0.5), adjoint_step=0.2))

@@ -70,6 +70,7 @@ def load(name: str) -> Dataset:
     network, with what to put where.
 
     Example:
+
         >>> from bilevel import datasets
         >>> digits = datasets.load("digits")
         >>> digits.features.shape, digits.classes, digits.card.license
@@ -92,6 +93,7 @@ def load_text(name: str) -> TextDataset:
     what to put where.
 
     Example:
+
         >>> from bilevel import datasets
         >>> made_up = datasets.load_text("made-up")
         >>> made_up.texts[1], int(made_up.labels[1]), made_up.domain_names[made_up.domains[1]]
@@ -138,6 +140,7 @@ def card(name: str) -> Card:
     them.
 
     Example:
+
         >>> from bilevel import datasets
         >>> dict(datasets.card("newsgroups").splits)
         {'train': 11314, 'test': 7532}

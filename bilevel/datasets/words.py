@@ -22,6 +22,7 @@ def split(text: str) -> list[str]:
     emoticon such as :-) or =D, of ( ) | D P. Everything else separates words.
 
     Example:
+
         >>> from bilevel.datasets import words
         >>> words.split("Don't panic!! (It's fine :-)")
         ["don't", 'panic', '!!', "it's", 'fine', ':-)']
@@ -37,6 +38,7 @@ def vocabulary(texts: Iterable[str], size: int) -> dict[str, int]:
     **Raises** `ValueError` or `TypeError` for a size below 3.
 
     Example:
+
         >>> from bilevel.datasets import words
         >>> words.vocabulary(["a rose is a rose", "a nose"], 4)
         {'<padding>': 0, '<unknown>': 1, 'a': 2, 'rose': 3}
@@ -53,6 +55,7 @@ def encode(texts: Sequence[str], vocabulary: Mapping[str, int], length: int) -> 
     **Raises** `ValueError` or `TypeError` for a length below 1.
 
     Example:
+
         >>> from bilevel.datasets import words
         >>> words.encode(["a nose is a rose", "rose"], {"<padding>": 0, "<unknown>": 1, "a": 2, "rose": 3}, 4)
         array([[2, 1, 1, 2],
@@ -78,6 +81,7 @@ def read_vectors(
     the file holds no word of the vocabulary. `OSError` for a file that cannot be opened.
 
     Example:
+
         >>> import pathlib, tempfile
         >>> from bilevel.datasets import words
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "vectors.txt"

@@ -63,6 +63,7 @@ def diagnose(
     **Raises** `ValueError` or `TypeError`, naming the argument.
 
     Example:
+
         >>> import bilevel as bl, jax
         >>> problem = bl.Problem(
         ...     upper=bl.Level(lambda x, y, _: 0.5 * ((y - 1.0) ** 2).sum()),

@@ -83,6 +83,7 @@ def measure_constants(problem: Problem, x: PyTree, y: PyTree, *, key: PRNGKeyArr
     **Returns** a `Constants`.
 
     Example:
+
         >>> import bilevel as bl, jax
         >>> problem = bl.Problem(
         ...     upper=bl.Level(lambda x, y, _: y.sum()),

@@ -32,6 +32,7 @@ class SmoothnessRecorder:
     of at most 500 entries, else conjugate gradient to rounding.
 
     Example:
+
         >>> import bilevel as bl, jax, jax.numpy as jnp
         >>> problem = bl.Problem(  # Φ(x) = eˣ, so that L0 = 0 and L1 = 1
         ...     upper=bl.Level(lambda x, y, _: jnp.exp(y)),

@@ -117,6 +117,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     **Raises** `ValueError` or `TypeError`, naming the argument: see `fit`.
 
     Example:
+
         >>> import numpy as np
         >>> from sklearn.datasets import make_blobs
         >>> from bilevel.estimators import LabelCleaner

@@ -139,6 +139,7 @@ class PenalizedLogistic(ClassifierMixin, _Penalized):
     **Raises** `ValueError` or `TypeError`, which name the argument.
 
     Example:
+
         >>> from bilevel.estimators import PenalizedLogistic
         >>> from sklearn.datasets import load_breast_cancer
         >>> X, y = load_breast_cancer(return_X_y=True)
@@ -227,6 +228,7 @@ class PenalizedRidge(MultiOutputMixin, RegressorMixin, _Penalized):
     **Raises** `ValueError` or `TypeError`, which name the argument.
 
     Example:
+
         >>> import numpy as np
         >>> from bilevel.estimators import PenalizedRidge
         >>> rng = np.random.default_rng(0)

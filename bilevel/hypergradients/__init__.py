@@ -68,6 +68,7 @@ def hypergradient(
     nothing can be raised). In a loop of your own, `eqx.filter_jit` the loop: each call checks its arguments anew.
 
     Example:
+
         >>> import bilevel as bl, jax.numpy as jnp
         >>> problem = bl.Problem(
         ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),

@@ -27,6 +27,7 @@ class GradientDescent(Settings):
     draws a fresh batch for each step.
 
     Example:
+
         >>> import bilevel as bl, optax
         >>> inner = bl.GradientDescent(steps=500, step=bl.Rule(optax.adam, 0.01), tolerance=1e-4)
     """
@@ -82,6 +83,7 @@ def solution_map(
     warns of it.
 
     Example:
+
         >>> import bilevel as bl, jax
         >>> lower = bl.Level(lambda x, y, _: 0.5 * (y - 3.0 * x) ** 2)
         >>> y_star = bl.solution_map(lower, bl.GradientDescent(steps=50, step=0.5))

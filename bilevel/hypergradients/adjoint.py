@@ -62,6 +62,7 @@ class ConjugateGradient(AbstractAdjoint):
     Reference: Hestenes & Stiefel (1952); in AID-BiO, Ji, Yang & Liang (ICML 2021), Algorithm 1.
 
     Example:
+
         >>> import bilevel as bl
         >>> method = bl.ConjugateGradient(steps=20, tolerance=1e-6)
     """
@@ -121,6 +122,7 @@ class Neumann(AbstractAdjoint):
     Reference: Ji, Yang & Liang (ICML 2021), eq. (5) and Algorithm 3.
 
     Example:
+
         >>> import bilevel as bl
         >>> method = bl.Neumann(order=10, step=0.5)
     """
@@ -170,6 +172,7 @@ class RandomNeumann(AbstractAdjoint):
     Reference: Ghadimi & Wang (arXiv 1802.02246); SUSTAIN, Khanduri et al. (NeurIPS 2021), eq. (7).
 
     Example:
+
         >>> import bilevel as bl
         >>> method = bl.RandomNeumann(order=10, step=0.5)
     """
@@ -203,6 +206,7 @@ class FixedPoint(AbstractAdjoint):
     Reference: AID-FP, Grazzi, Franceschi, Pontil & Salzo (ICML 2020).
 
     Example:
+
         >>> import bilevel as bl
         >>> method = bl.FixedPoint(steps=100, step=0.1)
     """
@@ -235,6 +239,7 @@ class Direct(AbstractAdjoint):
     **Raises** `ValueError` when the matrix would not fit in `max_bytes` (default 2 GB).
 
     Example:
+
         >>> import bilevel as bl
         >>> method = bl.Direct()
     """

@@ -27,6 +27,7 @@ class FiniteDifference(AbstractAdjoint):
     **Arguments**: `step` (ξ), the rate of the lower step: a number or a schedule. `radius` (r): how far y is moved.
 
     Example:
+
         >>> import bilevel as bl
         >>> problem = bl.Problem(
         ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),

@@ -62,6 +62,7 @@ def general_hypergradient(
     are not finite, an unknown mode or a missing key.
 
     Example:
+
         >>> import bilevel as bl, jax.numpy as jnp
         >>> problem = bl.Problem(
         ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),

@@ -34,6 +34,7 @@ class Nystrom(AbstractAdjoint):
     Costs min(k, n) Hessian products, O(nk) memory and O(nk²) time beside them; `start` is not used.
 
     Example:
+
         >>> import bilevel as bl
         >>> method = bl.Nystrom(rank=10, damping=0.01)
 

@@ -63,6 +63,7 @@ def unrolled_hypergradient(
     dim x · dim y tangents would take more than 2 GB.
 
     Example:
+
         >>> import bilevel as bl
         >>> problem = bl.Problem(
         ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),

@@ -111,6 +111,7 @@ def estimation(
     **Raises** `ValueError` or `TypeError`, naming the argument, for sizes, a variance or a seed out of range.
 
     Example:
+
         >>> import bilevel as bl, numpy as np
         >>> from bilevel.papers._estimation import estimation
         >>> task = estimation(rows=100)

@@ -69,6 +69,7 @@ def estimator_errors(
     **Raises** `ValueError` or `TypeError`, naming the argument, for sizes out of range and a step above 1/L.
 
     Example:
+
         >>> from bilevel.papers.fsla_figure1 import estimator_errors
         >>> rows = estimator_errors([0], iterations=2, sequence_iterations=1_000, rows=100)
         >>> errors = {row["k"]: row["relative"] for row in rows if row["estimator"] == "backward" and row["a"] == 0.5}

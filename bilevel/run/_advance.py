@@ -23,6 +23,7 @@ def advance(solver: AbstractSolver, problem: Problem, state: Any, key: PRNGKeyAr
     Where the problem redraws its tasks, each step has tasks of its own, and the state at t0 = 0 is that of `bl.begin`.
 
     Example:
+
         >>> import bilevel as bl, jax
         >>> problem = bl.Problem(
         ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),
@@ -55,6 +56,7 @@ def begin(solver: AbstractSolver, problem: Problem, x: Tree, y: Tree, key: PRNGK
     Where the problem redraws its tasks it is of those of step 0, and y is `problem.start(x)` if there is a `start`.
 
     Example:
+
         >>> import bilevel as bl, jax
         >>> problem = bl.Problem(
         ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),

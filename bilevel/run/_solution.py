@@ -72,6 +72,7 @@ class History:
     `F`, `G`, `H`, `J` in samples, those of `diagnose_every` and the metrics. `history["step"]` is a column.
 
     Example:
+
         >>> from bilevel.run._solution import History
         >>> history = History([{"step": 0, "loss": 2.0}, {"step": 10, "loss": 1.0}])
         >>> history["loss"].tolist()

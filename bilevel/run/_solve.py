@@ -230,6 +230,7 @@ def solve(
     the checkpoint is torn or of another run (it is left as it is), or cannot be written.
 
     Example:
+
         >>> import bilevel as bl, jax
         >>> problem = bl.Problem(
         ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),

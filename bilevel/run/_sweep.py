@@ -114,6 +114,7 @@ def sweep(
     **Raises** `ValueError` or `TypeError`, naming the argument, for bad input.
 
     Example:
+
         >>> import bilevel as bl, jax
         >>> problem = bl.Problem(
         ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),

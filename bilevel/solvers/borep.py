@@ -31,6 +31,7 @@ class EpochSGD(eqx.Module):
     the last iterate instead of the average.
 
     Example:
+
         >>> import bilevel as bl
         >>> bl.EpochSGD.from_constants(
         ...     mu=1.0, L=2.0, sigma=0.1, initial_gap=1.0, accuracy=0.25, failure=0.1
@@ -166,6 +167,7 @@ class BOREP(AbstractSolver):
     **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
 
     Example:
+
         >>> import bilevel as bl, jax
         >>> problem = bl.Problem(
         ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),

@@ -55,6 +55,7 @@ class MAML(AbstractEstimator):
     for a problem without a `start`.
 
     Example:
+
         >>> import bilevel as bl, jax, jax.numpy as jnp
         >>> problem = bl.Problem(  # two tasks, whose minimizers are 1 and 3
         ...     upper=bl.Level(lambda x, y, centers: jnp.mean((y - centers) ** 2), data=jnp.array([1.0, 3.0])),

@@ -19,6 +19,7 @@ def reverse(upper_step: Any, lower_step: Any, inner_steps: int, truncation: int 
     **Arguments**: `upper_step` (β), `lower_step` (α), `inner_steps` (D), `truncation` (K; default D, exact).
 
     Example:
+
         >>> import bilevel as bl
         >>> solver = bl.reverse(upper_step=0.1, lower_step=0.5, inner_steps=200, truncation=3)
 
@@ -40,6 +41,7 @@ def aid_fp(upper_step: Any, lower_step: Any, inner_steps: int, adjoint_steps: in
     **Arguments**: `upper_step` (β), `lower_step` (α, a number or a schedule), `inner_steps` (D), `adjoint_steps` (K).
 
     Example:
+
         >>> import bilevel as bl
         >>> solver = bl.aid_fp(upper_step=0.1, lower_step=0.5, inner_steps=10, adjoint_steps=10)
 
@@ -66,6 +68,7 @@ def aid_cg(upper_step: Any, lower_step: Any, inner_steps: int, adjoint_steps: in
     **Arguments**: `upper_step` (β), `lower_step` (α), `inner_steps` (D), `adjoint_steps` (K).
 
     Example:
+
         >>> import bilevel as bl
         >>> solver = bl.aid_cg(upper_step=0.1, lower_step=0.5, inner_steps=10, adjoint_steps=10)
 

@@ -61,6 +61,7 @@ class SABA(AbstractSolver):
     that are not drawn by blocks.
 
     Example:
+
         >>> import bilevel as bl, jax, numpy as np
         >>> noise = np.random.default_rng(0).normal(size=100)
         >>> problem = bl.Problem(

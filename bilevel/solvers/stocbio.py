@@ -47,6 +47,7 @@ class StocBiO(AbstractEstimator):
     **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
 
     Example:
+
         >>> import bilevel as bl, jax
         >>> problem = bl.Problem(
         ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),
@@ -118,6 +119,7 @@ def neumann_batch_sizes(batch_size: int, order: int, step: float, strong_convexi
     **Arguments**: B, Q, η ≤ 1/L and μ. B ≥ 1/(Q (1 − ημ)^{Q−1}) leaves each at least one sample.
 
     Example:
+
         >>> import bilevel as bl
         >>> bl.neumann_batch_sizes(batch_size=10, order=3, step=0.5, strong_convexity=0.2)
         (30, 27, 25)

@@ -64,6 +64,7 @@ class SUSTAIN(AbstractSolver):
     **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
 
     Example:
+
         >>> import bilevel as bl, jax
         >>> problem = bl.Problem(
         ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),

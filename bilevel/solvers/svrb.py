@@ -62,6 +62,7 @@ class SVRB(AbstractSolver):
     matrices would take more than `max_bytes`.
 
     Example:
+
         >>> import bilevel as bl, jax
         >>> problem = bl.Problem(
         ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),

@@ -43,6 +43,7 @@ def get_task(name: str) -> Callable[..., Task]:
     """The function that makes a task, from its name; an unknown one is an error with the nearest names.
 
     Example:
+
         >>> from bilevel import tasks
         >>> tasks.get_task("quadratic")(dim_x=3).x.shape
         (3,)

@@ -27,6 +27,7 @@ class Task:
     Tasks that differ in their seed alone share their compiled programs.
 
     Example:
+
         >>> import bilevel as bl, jax
         >>> from bilevel import tasks
         >>> task = tasks.quadratic()

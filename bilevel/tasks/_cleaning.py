@@ -138,6 +138,7 @@ def cleaning(
     `DatasetError` where the data set is not at hand.
 
     Example:
+
         >>> from bilevel import tasks
         >>> task = tasks.cleaning("digits", corruption=0.6, trusted=100)
         >>> task.x.shape, task.y["weights"].shape

@@ -121,6 +121,7 @@ class Episodes(eqx.Module):
     - `regularization`: of the lower loss. `tasks`: how many `episodes(key)` draws.
 
     Example:
+
         >>> import jax, jax.numpy as jnp
         >>> from bilevel.tasks._episodes import Episodes, Network
         >>> images = jnp.zeros((9, 7, 8, 8, 1), jnp.uint8)

@@ -96,6 +96,7 @@ def fewshot(
     the data have too few classes or too few images of each.
 
     Example:
+
         >>> from bilevel import tasks
         >>> task = tasks.fewshot("glyphs", ways=5, shots=1, tasks=2, layers=2, test_tasks=4)
         >>> task.y["weights"].shape

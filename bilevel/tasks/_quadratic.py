@@ -129,6 +129,7 @@ def quadratic(
     **Raises** `ValueError` or `TypeError`, naming the argument, for sizes, constants or a seed out of range.
 
     Example:
+
         >>> import bilevel as bl, numpy as np
         >>> from bilevel import tasks
         >>> task = tasks.quadratic(dim_x=3, dim_y=4, mu=0.5, L=2.0)

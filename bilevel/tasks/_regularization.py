@@ -53,6 +53,7 @@ def padded(
     the share of the sum of |values| that is left out. The matrix is never made dense.
 
     Example:
+
         >>> import numpy as np, scipy.sparse
         >>> from bilevel.tasks._regularization import padded
         >>> columns, values, dropped = padded(scipy.sparse.csr_matrix(np.array([[0.0, 1, 0, 3], [0, 0, 2, 0]])), 2)
@@ -157,6 +158,7 @@ def regularization(
     **Raises** `ValueError` or `TypeError`, naming the argument, for unknown names and numbers out of range.
 
     Example:
+
         >>> from bilevel import tasks
         >>> task = tasks.regularization("digits", validation=300)
         >>> task.x.shape, task.y.shape

@@ -158,6 +158,7 @@ def representation(
     `DatasetError` where the data set is not at hand.
 
     Example:
+
         >>> from bilevel import tasks
         >>> task = tasks.representation("made-up", tasks=4)
         >>> task.x["body"].vectors.shape, task.y["weights"].shape

@@ -98,6 +98,7 @@ def weight_decay(
     `DatasetError` where the data set is not at hand.
 
     Example:
+
         >>> from bilevel import tasks
         >>> task = tasks.weight_decay("made-up", train=100)
         >>> task.x.shape, task.y.vectors.shape

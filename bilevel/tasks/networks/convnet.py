@@ -34,6 +34,7 @@ class ConvNet(eqx.Module):
     **Raises** `ValueError` or `TypeError`, naming the argument, for counts below one and images of another shape.
 
     Example:
+
         >>> import jax, jax.numpy as jnp
         >>> from bilevel.tasks.networks import ConvNet
         >>> images = jnp.ones((5, 14, 14, 1))

@@ -30,6 +30,7 @@ class TextRNN(eqx.Module):
     **Raises** `ValueError` or `TypeError`, naming the argument, for counts below one and vectors of another shape.
 
     Example:
+
         >>> import jax, jax.numpy as jnp
         >>> from bilevel.tasks.networks import TextRNN
         >>> model = TextRNN(100, 8, 16, outputs=2, key=jax.random.key(0))
