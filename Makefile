@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # the quick ones; without --solvers, all
 DEMO := itd,aid,stocbio,sustain,fsla,borep,soba,saba,masoba,amigo,f2sa
 
-.PHONY: demo test test-slow lint docs clean
+.PHONY: demo test test-slow lint docs tables clean
 
 demo: $(VENV)/.demo
 	$(BIN)/bilevel compare cleaning --solvers $(DEMO) --out runs/demo
@@ -25,6 +25,9 @@ lint: $(VENV)/.lint
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir runs/site
+
+tables: $(VENV)/.test
+	$(BIN)/python docs/build_tables.py
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("bilevel needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'

@@ -62,7 +62,7 @@ def step(oracle, level, carry, key):
     x, y, v = carry
     batch = level.draw(key)
     if oracle == "G":
-        return x, trees.axpy(-1e-3, oracles.lower_gradient(level, x, y, batch), y), v
+        return x, trees.axpy(-1e-3, oracles.gradient_y(level, x, y, batch), y), v
     G, H, J = oracles.lower_products(level, x, y, v, batch)
     return trees.axpy(1e-3, J, x), trees.axpy(-1e-3, G, y), trees.axpy(-1e-3, H, v)
 

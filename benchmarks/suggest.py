@@ -95,7 +95,7 @@ SOLVERS = [name for name in bl.SOLVERS if name not in ("reverse", "aid-fp", "aid
 @eqx.filter_jit
 def solved_loss(problem: bl.Problem, x: Any, y: Any) -> Any:
     """Φ(x) by accelerated gradient descent with restarts, from y, the step by power iteration on H."""
-    level, batch = problem.lower, problem.lower.everything()
+    level, batch = problem.lower, problem.lower.all_rows()
 
     def power(_: Any, carry: Any) -> Any:
         u, _ = carry
@@ -108,7 +108,7 @@ def solved_loss(problem: bl.Problem, x: Any, y: Any) -> Any:
 
     def step(_: Any, carry: Any) -> Any:
         y, z, k = carry
-        G = oracles.lower_gradient(level, x, z, batch)
+        G = oracles.gradient_y(level, x, z, batch)
         new = trees.axpy(-1 / L, G, z)
         k = jnp.where(trees.dot(G, trees.sub(new, y)) > 0, 0.0, k + 1)
         return new, trees.axpy(k / (k + 3), trees.sub(new, y), new), k

@@ -52,7 +52,7 @@ def main():
     iterate = sum(leaf.nbytes for leaf in y.values())
     print(f"{'D':>5}  {'mode':<17}{'MB':>8}{'iterates':>10}{'ms':>9}  relative difference from plain reverse mode")
     for steps in map(int, options.steps.split(",")):
-        settings = {name: dict(steps=steps, truncation=None, mode=m, checkpoints=c) for name, (m, c) in MODES.items()}
+        settings = {name: dict(steps=steps, truncation=None, mode=m, rematerialize=c) for name, (m, c) in MODES.items()}
         programs = {name: _unrolled.lower(*arguments, **setting).compile() for name, setting in settings.items()}
         times, h = {name: [] for name in MODES}, {}
         for _ in range(options.runs + 1):  # the first warms up

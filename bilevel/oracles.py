@@ -1,4 +1,4 @@
-"""Every derivative of a level's loss, at one point on one batch, and the count of them.
+"""Every derivative of a level's loss, at one point on one batch.
 
 In the notation of the solvers: `F_x, F_y` are the gradients of f, `G_y` that of g, `H[v] = ∇²_yy g · v` and
 `J[v] = ∇_x∇_y g · v`, which lives in the space of x. One forward-over-reverse pass gives G_y, H[v] and
@@ -14,12 +14,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int, PyTree, Scalar
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
 
 from bilevel import trees
-from bilevel.problem import Level, is_factored, per_row_flags
+from bilevel.problem import Factored, Level, per_row_flags
 from bilevel.sampling import Batch
 from bilevel.trees import SparseRows
 
@@ -31,14 +30,14 @@ def loss(level: Level, x: Tree, y: Tree, batch: Batch) -> Float[Scalar, ""]:
     return level.loss(_rows_of_x(level, x, batch), y, batch.rows)
 
 
-def lower_gradient(level: Level, x: Tree, y: Tree, batch: Batch) -> Tree:
-    """G_y."""
-    return gradient_y(level, x, y, batch)
-
-
 def gradient_y(level: Level, x: Tree, y: Tree, batch: Batch) -> Tree:
     """The gradient of the level's loss in y."""
     return jax.grad(level.loss, argnums=1)(_rows_of_x(level, x, batch), y, batch.rows)
+
+
+def loss_and_gradient_y(level: Level, x: Tree, y: Tree, batch: Batch) -> tuple[Float[Scalar, ""], Tree]:
+    """The level's mean loss over the batch, and its gradient in y."""
+    return jax.value_and_grad(level.loss, argnums=1)(_rows_of_x(level, x, batch), y, batch.rows)
 
 
 def gradient_x(level: Level, x: Tree, y: Tree, batch: Batch) -> Tree:
@@ -81,18 +80,46 @@ def transposed_cross_product(level: Level, x: Tree, y: Tree, u: Tree, batch: Bat
     return jax.jvp(lambda x: gradient_y(level, x, y, batch), (x,), (u,))[1]
 
 
-def at_fixed_x(level: Level, x: Tree) -> tuple[Level, Tree, Callable[[Tree], Tree]]:
+def hoist_features(level: Level, x: Tree) -> tuple[Level, Tree, Callable[[Tree], Tree]]:
     """The level for a loop on y at this x: (level, z, pull), to be differentiated at z in place of x.
 
-    Of a loss that x enters through some features alone (see `bl.Level`), z are the features of all rows, computed here
-    once, and `pull` takes a vector in their space, such as J[v], to the space of x. Else z is x.
+    Of a `bl.Factored` loss on all rows, z are the features of all rows, computed here once, and `pull` takes a vector
+    in their space, such as J[v], to the space of x. Else z is x.
     """
-    loss: Any = level.loss
-    if level.batch_size is not None or not is_factored(loss):
+    loss = level.loss
+    if level.batch_size is not None or not isinstance(loss, Factored):
         return level, x, lambda h: h
-    rows = level.everything().rows
+    rows = level.all_rows().rows
     z, pull = jax.vjp(lambda x: loss.inputs(x, rows), x)
     return eqx.tree_at(lambda level: level.loss, level, loss.given), z, lambda h: pull(h)[0]
+
+
+class HessianOperator(eqx.Module):
+    """H = ∇²_yy g at a point: v ↦ H[v] on `batch`, on a fresh batch, or as a matrix.
+
+    `size` is what a product costs, in samples.
+    """
+
+    level: Level
+    x: Tree
+    y: Tree
+    batch: Batch
+
+    @property
+    def size(self) -> int:
+        return self.batch.size
+
+    def __call__(self, v: Tree) -> Tree:
+        """H[v] on `batch`."""
+        return hessian_product(self.level, self.x, self.y, v, self.batch)
+
+    def fresh(self, v: Tree, *, key: PRNGKeyArray, size: int | None = None) -> Tree:
+        """H[v] on a batch of its own, of the level's size or of `size`."""
+        return hessian_product(self.level, self.x, self.y, v, self.level.draw(key, size))
+
+    def dense(self) -> tuple[Float[Array, "y y"], Callable[[Array], Tree]]:
+        """The matrix over the raveled y, and the function that unravels a vector of that length."""
+        return dense_hessian(self.level, self.x, self.y, self.batch)
 
 
 def dense_hessian(level: Level, x: Tree, y: Tree, batch: Batch) -> tuple[Float[Array, "y y"], Callable[[Array], Tree]]:
@@ -149,50 +176,3 @@ def _used_leaves(level: Level, x_batch: Tree, y: Tree, batch: Batch) -> list[boo
     jaxpr = jax.make_jaxpr(lambda x: level.loss(x, y, batch.rows))(x_batch).jaxpr
     read = {id(variable) for equation in jaxpr.eqns for variable in equation.invars} | {id(v) for v in jaxpr.outvars}
     return [id(variable) in read for variable in jaxpr.invars]
-
-
-class Tally(eqx.Module):
-    """Oracle calls so far, in samples: F-gradients, G-gradients, H-products and J-products.
-
-    A solver's state carries one, and the driver moves it into Python integers after every chunk. Within a
-    chunk a count may exceed what 32 bits hold (10⁷ rows, hundreds of inner steps), so it is kept as three
-    digits in base 2¹⁵.
-    """
-
-    digits: Int[Array, "4 3"]
-
-    KINDS = ("F", "G", "H", "J")
-
-    @staticmethod
-    def zero() -> "Tally":
-        return Tally(jnp.zeros((4, 3), jnp.uint32))
-
-    def add(self, *, F: Any = 0, G: Any = 0, H: Any = 0, J: Any = 0) -> "Tally":
-        """Add samples: each an integer, or `(calls, samples a call)` where the calls may be traced."""
-        added = jnp.stack([_digits(*(n if isinstance(n, tuple) else (1, n))) for n in (F, G, H, J)])
-        return Tally(_carry(self.digits + added))
-
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(_carry(self.digits + other.digits))
-
-    def to_dict(self) -> dict[str, int]:
-        digits = np.asarray(self.digits).astype(object)
-        return {kind: int(d[0] + (d[1] << 15) + (d[2] << 30)) for kind, d in zip(self.KINDS, digits, strict=True)}
-
-
-def _digits(calls: Any, samples: int) -> Int[Array, "3"]:
-    """calls · samples in base 2¹⁵, `calls` below 2³¹ and the product below 2⁶⁰."""
-    if isinstance(calls, int):
-        n = calls * samples
-        return jnp.array([n & 0x7FFF, (n >> 15) & 0x7FFF, n >> 30], jnp.uint32)
-    a = jnp.asarray(calls).astype(jnp.uint32)
-    a0, a1, a2 = a & 0x7FFF, (a >> 15) & 0x7FFF, a >> 30
-    b0, b1, b2 = (np.uint32(digit) for digit in (samples & 0x7FFF, (samples >> 15) & 0x7FFF, samples >> 30))
-    high = a0 * b2 + a1 * b1 + a2 * b0 + ((a1 * b2 + a2 * b1) << 15) + ((a2 * b2) << 30)
-    return _carry(jnp.stack([a0 * b0, a0 * b1 + a1 * b0, high]))
-
-
-def _carry(digits: Int[Array, "... 3"]) -> Int[Array, "... 3"]:
-    low, middle, high = digits[..., 0], digits[..., 1], digits[..., 2]
-    middle = middle + (low >> 15)
-    return jnp.stack([low & 0x7FFF, middle & 0x7FFF, high + (middle >> 15)], axis=-1)

@@ -103,6 +103,10 @@ class Rows(eqx.Module):
     def take(self, indices: Int[Array, "..."], size: int) -> PyTree[Array]:
         return jax.tree.map(lambda array: take_rows(array, indices, size), self.arrays)
 
+    def all_rows(self) -> Batch:
+        """All rows, in order."""
+        return Batch(self.arrays, None, self.length)
+
     def draw(self, key: PRNGKeyArray, size: int) -> Batch:
         self.check(size)
         indices = self.sample(key, size)
@@ -137,3 +141,20 @@ class Blocks(Rows):
 
     def sample(self, key: PRNGKeyArray, size: int) -> Int[Array, ""]:
         return size * jax.random.randint(key, (), 0, self.length // size, dtype=jnp.int32)
+
+
+class Subset(Rows):
+    """Some rows of another source, as its own data: those at `indices`."""
+
+    indices: Int[Array, " rows"]
+
+    def __init__(self, source: Rows, indices: Int[Array, " rows"]):
+        self.arrays = source.take(indices, len(indices))
+        self.indices = indices
+
+    def all_rows(self) -> Batch:
+        return Batch(self.arrays, self.indices, len(self.indices))
+
+    def draw(self, key: PRNGKeyArray, size: int) -> Batch:
+        among = self.sample(key, size)
+        return Batch(self.take(among, size), self.indices[among], size)

@@ -7,7 +7,7 @@ import abc
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -78,9 +78,14 @@ def as_schedule(value: Any) -> Callable[[Any], Any]:
     return value if callable(value) else Constant(value)
 
 
-def as_weight(value: Any) -> Callable[[Any], Any]:
-    """A number in [0, 1] or a function of t, as a schedule."""
-    return as_schedule(value)
+class From(AbstractSchedule):
+    """`first` at t = 0, and then another schedule."""
+
+    first: float = eqx.field(static=True)
+    then: Callable[[Any], Any]
+
+    def __call__(self, t: Any) -> Float[Array, ""]:
+        return jnp.where(t == 0, self.first, self.then(t))
 
 
 class AbstractStep(eqx.Module):
@@ -95,6 +100,12 @@ class AbstractStep(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, z: Tree, direction: Tree, state: Tree, t: Any) -> tuple[Tree, Tree]: ...
+
+
+if TYPE_CHECKING:
+    Step = Any  # a number, a schedule or a rule goes in, and an `AbstractStep` comes out
+else:
+    Step = AbstractStep
 
 
 class GradientStep(AbstractStep):
@@ -193,7 +204,7 @@ def as_step(value: Any) -> AbstractStep:
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Raise unless a loop's length is an integer of at least `least`, or a function of t that gives a traced one."""
+    """Raise unless a loop's length is an integer of at least `least`, or a callable of t returning a traced integer."""
     if not callable(value):
         checks.count(name, value, least)
         return
@@ -218,10 +229,12 @@ def count_at(value: Any, t: Any, least: int = 0) -> Any:
 
 
 def check_setting(name: str, value: Any, check: Callable[[str, Any], None]) -> None:
-    """Raise unless what a step, schedule or weight holds is a number that passes the check, or a function."""
+    """Validate the number inside a step, schedule or weight; a function of t is evaluated at t = 0."""
     wanted = "a number, a function of t or, where a step is meant, bl.Rule(optax.adam, 0.01)"
     if isinstance(value, GradientStep):
         value = value.rate
+    if isinstance(value, From):
+        value = value.then
     if isinstance(value, Constant):
         checks.number(name, value.value, wanted)
         check(name, value.value)
@@ -240,13 +253,100 @@ def check_setting(name: str, value: Any, check: Callable[[str, Any], None]) -> N
             raise ValueError(f"{name}: the function of t gave {first} at t = 0; it must be finite, zero or more")
 
 
+# --- the fields of a solver, an adjoint method or a lower method ---
+
+
 class Settings(eqx.Module):
-    """A frozen module of hyperparameters, whose steps, schedules and weights are checked by name."""
+    """A frozen module of hyperparameters, made of the fields below, which check them by name."""
 
     def __check_init__(self):
         for field in dataclasses.fields(self):
-            converter, value = field.metadata.get("converter"), getattr(self, field.name)
-            if converter in (as_schedule, as_weight) and isinstance(value, AbstractStep):
-                raise TypeError(f"{field.name}: got a step rule; pass a number or a function of t")
-            if converter in (as_step, as_schedule, as_weight):
-                check_setting(field.name, value, checks.fraction if converter is as_weight else checks.positive)
+            if "check" in field.metadata:
+                field.metadata["check"](field.name, getattr(self, field.name))
+        self.check_together()
+
+    def check_together(self) -> None:
+        """Raise where settings, each of which is fine, do not fit each other."""
+
+
+def _field(check: Callable[[str, Any], None], **options: Any) -> Any:
+    return eqx.field(metadata={"check": check}, **options)
+
+
+def step(**options: Any) -> Any:
+    """A step size: a number above zero, a schedule of t or a step rule. The value is an `AbstractStep`."""
+
+    def check(name: str, value: Any) -> None:
+        check_setting(name, value, checks.positive)
+
+    return _field(check, converter=as_step, **options)
+
+
+def schedule(**options: Any) -> Any:
+    """A number above zero or a function of t. The value is a function of t."""
+
+    def check(name: str, value: Any) -> None:
+        _check_no_rule(name, value)
+        check_setting(name, value, checks.positive)
+
+    return _field(check, converter=as_schedule, **options)
+
+
+def weight(first: float | None = None, **options: Any) -> Any:
+    """A number in [0, 1] or a function of t, the weight of a fresh sample; at t = 0 it is `first`, if that is given."""
+
+    def convert(value: Any) -> Callable[[Any], Any]:
+        if isinstance(value, From) or first is None:
+            return as_schedule(value)
+        return From(first, as_schedule(value))
+
+    def check(name: str, value: Any) -> None:
+        _check_no_rule(name, value.then if isinstance(value, From) else value)
+        check_setting(name, value, checks.fraction)
+
+    return _field(check, converter=convert, **options)
+
+
+def count(least: int = 1, *, of_t: bool = False, optional: bool = False, **options: Any) -> Any:
+    """A static integer of at least `least`: a loop's length or a size. With `of_t`, a function of t may stand there,
+    which gives a traced one; with `optional`, None."""
+
+    def check(name: str, value: Any) -> None:
+        if not (optional and value is None):
+            check_count(name, value, least) if of_t else checks.count(name, value, least)
+
+    return _field(check, converter=checks.integers, static=True, **options)
+
+
+def number(check: Callable[[str, Any], None] = checks.positive, *, optional: bool = False, **options: Any) -> Any:
+    """A number that passes a check of `_checks`, as an array leaf; with `optional`, None may stand there."""
+
+    def convert(value: Any) -> Any:
+        return None if value is None else as_leaf(value)
+
+    def check_number(name: str, value: Any) -> None:
+        if not (optional and value is None):
+            checks.number(name, value)
+            check(name, value)
+
+    return _field(check_number, converter=convert, **options)
+
+
+def flag(**options: Any) -> Any:
+    """True or False, static."""
+    return _field(checks.flag, static=True, **options)
+
+
+def part(kind: type, example: str, *, optional: bool = False, **options: Any) -> Any:
+    """A module of a kind, such as an adjoint method; `example` is one, for the error."""
+
+    def check(name: str, value: Any) -> None:
+        if not (isinstance(value, kind) or (optional and value is None)):
+            raise TypeError(f"{name}: got {value!r}; pass e.g. {example}")
+
+    return _field(check, **options)
+
+
+def _check_no_rule(name: str, value: Any) -> None:
+    if isinstance(value, AbstractStep):
+        raise TypeError(f"{name}: got a step rule; pass a number or a function of t")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import bilevel as bl
-from bilevel.problem import prepare
+from bilevel._prepare import prepare
 
 KEY = jax.random.key(0)
 ROWS = np.arange(12.0, dtype=np.float32)
@@ -310,8 +310,8 @@ GOOD = {
     bl.MRBO.from_paper: {
         "delta": 0.1,
         "offset": 2.0,
-        "gamma": 1.0,
-        "lambda_": 1.0,
+        "c_upper": 1.0,
+        "c_lower": 1.0,
         "c_1": 1.0,
         "c_2": 1.0,
         "neumann_order": 2,
@@ -363,7 +363,6 @@ BAD = {
     "damping": POSITIVE,
     "hessian_batch_sizes": [0, (3,), (3, 0), (3, 2.5)],
     "batch_sizes": [0, (3,), (3, 0), (3, 2.5)],
-    "option": [0, 3, "1"],
     "adjoint": [None, "cg"],
     "solver": [None, "itd", bl.SOBA(0.1, 0.1, 0.1)],
     "initial": [5, "plain"],

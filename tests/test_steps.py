@@ -118,8 +118,8 @@ def test_a_grid_of_rates_equals_the_loop(kind):
     @jax.jit
     def run(rate):
         solver = SOLVERS[kind](rate)
-        state = solver.init(PROBLEM, jnp.ones(2), jnp.zeros(2), key=key)
-        return bl.advance(solver, PROBLEM, state, key, 0, 4).x
+        state, _ = bl.initial_state(solver, PROBLEM, jnp.ones(2), jnp.zeros(2), key)
+        return bl.advance(solver, PROBLEM, state, key, 0, 4)[0].x
 
     loop = jnp.stack([run(rate) for rate in rates])
     np.testing.assert_allclose(jax.vmap(run)(rates), loop, rtol=2e-6)

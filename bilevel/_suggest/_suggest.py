@@ -1,47 +1,26 @@
 """Settings for a solver, from measured constants and a short trial."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
 from bilevel import _checks as checks
-from bilevel import oracles, trees
-from bilevel._suggest._theory import LOOSENING, NORMALIZED, THEORY, Choice, Facts, horizon_power
-from bilevel.diagnostics.constants import Constants, measure, on_all_rows
+from bilevel._prepare import prepare
+from bilevel._suggest._trial import Trial, try_steps
+from bilevel.diagnostics.constants import DRAWS, Constants, measure, on_all_rows
 from bilevel.diagnostics.lanczos import Hessian, lanczos
-from bilevel.hypergradients._implicit import implicit
-from bilevel.hypergradients.adjoint import ConjugateGradient
-from bilevel.oracles import Tally
-from bilevel.problem import Level, Problem, prepare
+from bilevel.problem import Episodes, Problem
 from bilevel.solvers._base import AbstractSolver
+from bilevel.solvers._theory import Choice, Facts
 from bilevel.solvers.registry import SOLVERS, get_solver
 from bilevel.solvers.stocbio import StocBiO
 
 Tree = PyTree[Any]
 
 DEFAULT_BUDGET = 20_000  # in batches of the lower level
-TRIAL = 0.2  # of the budget, at most
-WARM_UP = 0.2  # of the trial: x held, until y and v have settled
-FACTOR = 4.0  # between two candidates
-KEPT = (20, 4, 2)  # candidates in each round of successive halving; the rounds cost the same
-_HELD = 1e-30  # a step that leaves x where it is
-_CG_STEPS = 20
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A candidate: its upper step, how many steps it was run for, and the upper loss after them, as step 3 of `suggest`
-    has it; infinite where the iterates were not finite."""
-
-    upper_step: float
-    steps: int
-    loss: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,55 +107,59 @@ def suggest(
     Reference: the theorems are named in the reasons; for successive halving, Jamieson & Talwalkar, "Non-stochastic Best
     Arm Identification and Hyperparameter Optimization", AISTATS 2016.
     """
-    name, make = _solver(solver)
+    make = _maker(solver)
     checks.key("key", key)
     if budget is not None:
         checks.count("budget", budget)
-    problem, x, y, _ = prepare(problem, x, y)
+    if isinstance(problem, Episodes):
+        raise TypeError(
+            "problem: got Episodes, but candidates are judged on all rows of one problem; pass what episodes.draw(key) "
+            "gives, and check the settings on the episodes"
+        )
+    prepared = prepare(problem, x, y)
+    problem, x, y = prepared.problem, prepared.x, prepared.y
     budget = DEFAULT_BUDGET * problem.lower.size if budget is None else budget
     constants_key, trial_key = jax.random.split(key)
-    facts, spent = _facts(problem, x, y, name, budget, key=constants_key)
+    constants, facts, spent = _facts(problem, x, y, make.scaling, budget, key=constants_key)
     if spent > budget / 2:
         raise ValueError(f"budget: got {budget}, of which the measurements took {spent}; pass {4 * spent} or more")
-    choices = THEORY[name](facts)
+    choices = make.suggested(facts)
 
     def build(upper_step: float) -> AbstractSolver:
         settings = {setting: choice.value for setting, choice in choices.items()}
         return make(upper_step=upper_step, **settings)
 
-    found = _try(problem, x, y, build, budget - spent, name in NORMALIZED, key=trial_key)
+    found = try_steps(problem, x, y, build, budget - spent, make.normalized, key=trial_key)
     steps = max(1, int((budget - spent - found.samples) / found.per_step))
-    power = horizon_power(name, facts)
+    power = make.power if facts.batch < facts.rows else 0.0  # without noise the theory's step is constant
     scale = min(1.0, found.winner.steps / steps) ** power
     choices["upper_step"] = Choice(scale * found.winner.upper_step, found.reason(steps, power))
     return Suggestion(
         solver=make(**{setting: choice.value for setting, choice in choices.items()}),
         steps=steps,
-        constants=facts.constants,
+        constants=constants,
         reasons=tuple((setting, choice.value, choice.reason) for setting, choice in choices.items()),
         trials=tuple(found.trials),
         samples={"constants": spent, "trial": found.samples},
     )
 
 
-def _solver(solver: Any) -> tuple[str, Callable[..., AbstractSolver]]:
-    """The name and what makes it."""
-    make: Any
-    if isinstance(solver, str):
-        make = get_solver(solver)
-    elif callable(solver) and not isinstance(solver, AbstractSolver):
-        make = solver
-    else:
+def _maker(solver: Any) -> Any:
+    """The class, or the preset, of a solver that has a theory."""
+    made: Any = get_solver(solver) if isinstance(solver, str) else solver
+    if isinstance(made, AbstractSolver) or not callable(made):
         raise TypeError(f"solver: got {solver!r}; pass a class such as bl.StocBiO, or a name such as 'stocbio'")
-    name = next((name for name, known in SOLVERS.items() if known is make), None)
-    if name not in THEORY:
-        called = getattr(make, "__name__", make)
-        raise ValueError(f"solver: no theorem is known here for {called}; known are {', '.join(THEORY)}")
-    return name, make
+    suggested = getattr(made, "suggested", None)
+    if suggested is None or getattr(suggested, "__func__", None) is AbstractSolver.suggested.__func__:
+        name = getattr(made, "__name__", made)
+        raise ValueError(f"solver: no theory is known here for {name}; known are {', '.join(SOLVERS)}")
+    return made
 
 
-def _facts(problem: Problem, x: Tree, y: Tree, name: str, budget: int, *, key: PRNGKeyArray) -> tuple[Facts, int]:
-    """The constants, and how many samples they took."""
+def _facts(
+    problem: Problem, x: Tree, y: Tree, scaling: float, budget: int, *, key: PRNGKeyArray
+) -> tuple[Constants, Facts, int]:
+    """The constants, what theories start from, and how many samples it took."""
     constants_key, rows_key, upper_key = jax.random.split(key, 3)
     constants = measure(problem, x, y, key=constants_key)
     if not constants.mu > constants.rounding:
@@ -185,151 +168,22 @@ def _facts(problem: Problem, x: Tree, y: Tree, name: str, budget: int, *, key: P
             "it strongly convex; add a regularizer to the lower loss, e.g. 1e-3 times the squared norm of y"
         )
     upper = on_all_rows(problem, rows_key).upper
-    smoothness = lanczos(Hessian(upper, x, y, upper.everything()), key=upper_key, largest_only=True)
-    noise = sum(size for pairs in constants.noise_measured.values() for size, _ in pairs) * 64
+    smoothness = lanczos(Hessian.at(upper, x, y), key=upper_key, largest_only=True)
+    noise = sum(size for pairs in constants.noise_measured.values() for size, _ in pairs) * DRAWS
     spent = constants.hessian_products * constants.lower_rows + smoothness.products * upper.length + noise
     lower = problem.lower
     facts = Facts(
-        constants=constants,
+        mu=constants.mu,
+        L=constants.L,
+        kappa=max(1.0, constants.kappa),
         upper_smoothness=abs(smoothness.largest),
         dim_y=sum(leaf.size for leaf in jax.tree.leaves(y)),
         batch=lower.size,
         rows=lower.length,
         passes=budget / lower.size,
-        loosening=LOOSENING[name],
+        scaling=scaling,
     )
-    return facts, spent
-
-
-# --- the trial of the upper step ---
-
-
-@dataclass
-class _Candidate:
-    upper_step: float
-    state: Any
-    steps: int = 0
-    loss: float = math.inf
-
-
-@dataclass
-class _Found:
-    """The trial's winner, all candidates, the samples spent, and those of a step."""
-
-    winner: Trial
-    trials: list[Trial]
-    samples: int
-    per_step: float
-
-    def reason(self, steps: int, power: float) -> str:
-        least, most, n = self.trials[0].upper_step, self.trials[-1].upper_step, self.winner.steps
-        text = f"trial of {len(self.trials)} steps, {least:.2g} to {most:.2g}: {self.winner.upper_step:.3g} did best"
-        return text + (f" in {n} steps, times ({n}/{steps})^{power:.2g} for a run of {steps}" if power else "")
-
-
-def _try(
-    problem: Problem,
-    x: Tree,
-    y: Tree,
-    build: Callable[[float], AbstractSolver],
-    budget: float,
-    normalized: bool,
-    *,
-    key: PRNGKeyArray,
-) -> _Found:
-    run_key, rows_key, h_key = jax.random.split(key, 3)
-    whole = on_all_rows(problem, rows_key)
-    state, t0 = _warm_up(problem, x, y, build(_HELD), WARM_UP * TRIAL * budget, key=run_key)
-    per_step = samples(state.tally) / t0
-    loss, norm, v = _survey(whole, x, state.y, h_key)
-    spent = samples(state.tally) + (_CG_STEPS + 2) * whole.lower.length + 2 * whole.upper.length
-
-    candidates = [_Candidate(step, state) for step in _bracket(float(loss), float(norm), budget / per_step, normalized)]
-    share = max(0.0, TRIAL * budget - spent) / len(KEPT)
-    alive = candidates
-    for kept in KEPT:
-        for candidate in sorted(alive, key=lambda candidate: candidate.loss)[:kept]:
-            before = samples(candidate.state.tally)
-            solver, t = build(candidate.upper_step), t0 + candidate.steps
-            candidate.state, t = _run(solver, problem, candidate.state, run_key, t, share / len(alive))
-            candidate.steps = int(t) - t0
-            at = candidate.state.x, candidate.state.y
-            value = float(_settled_loss(whole, *at, v))
-            candidate.loss = value if math.isfinite(value) and bool(trees.all_finite(at)) else math.inf
-            spent += samples(candidate.state.tally) - before + whole.upper.length + whole.lower.length
-        alive = [candidate for candidate in candidates if candidate.loss < math.inf]
-        if not alive:
-            raise ValueError("solver: no upper step of the trial stayed finite; start nearer, or rescale the losses")
-    winner = min(alive, key=lambda candidate: (-candidate.steps, candidate.loss))  # of those that ran longest
-    trials = [Trial(candidate.upper_step, candidate.steps, candidate.loss) for candidate in candidates]
-    return _Found(trials[candidates.index(winner)], trials, int(spent), per_step)
-
-
-def _warm_up(
-    problem: Problem, x: Tree, y: Tree, held: AbstractSolver, allowance: float, *, key: PRNGKeyArray
-) -> tuple[Any, int]:
-    """The state once y and v have settled, and the steps that it took."""
-    start = _start(held, problem, x, y, key)
-    state, steps = _run(held, problem, start, key, 0, allowance)
-    if not bool(trees.all_finite((state.x, state.y))):
-        raise ValueError("solver: diverged with the theorem's lower step even though x was held; start y nearer")
-    return state, int(steps)
-
-
-def _bracket(loss: float, norm: float, steps: float, normalized: bool) -> list[float]:
-    """Candidates from f/(K‖h‖²) to f/‖h‖² (‖h‖ where the direction is normalized), ascending."""
-    if not (norm > 0 and math.isfinite(norm) and math.isfinite(loss)):
-        raise ValueError(f"problem: the hypergradient's norm at the start is {norm}; start where it is not zero")
-    leap = max(abs(loss), 1e-3) / (norm if normalized else norm**2)
-    count = math.ceil(math.log(max(steps, FACTOR), FACTOR))
-    return [leap * FACTOR ** (k - count) for k in range(count + 1)]
-
-
-def samples(tally: Tally) -> float:
-    """All that a tally counts."""
-    return float(_samples(tally))
-
-
-def _samples(tally: Tally) -> Float[Array, "..."]:
-    return jnp.sum(tally.digits * jnp.array([1.0, 2.0**15, 2.0**30])[None, :])
-
-
-@eqx.filter_jit
-def _start(solver: AbstractSolver, problem: Problem, x: Tree, y: Tree, key: PRNGKeyArray) -> Any:
-    return solver.init(problem, x, y, key=key)
-
-
-@eqx.filter_jit
-def _run(solver: Any, problem: Problem, state: Any, key: PRNGKeyArray, t: Any, allowance: Any) -> tuple[Any, Any]:
-    """At least one step, and on until so many samples more are spent; and the iteration that it came to."""
-    stop = _samples(state.tally) + allowance
-
-    def body(carry: tuple[Any, Any]) -> tuple[Any, Any]:
-        state, t = carry
-        return solver.step(problem, state, t, key=jax.random.fold_in(key, t)), t + 1
-
-    return jax.lax.while_loop(
-        lambda carry: _samples(carry[0].tally) < stop, body, body((state, jnp.asarray(t, jnp.int32)))
-    )
-
-
-@eqx.filter_jit
-def _survey(whole: Problem, x: Tree, y: Tree, key: PRNGKeyArray) -> tuple[Array, Array, Tree]:
-    """f, the norm of the hypergradient, and the adjoint, on all rows."""
-    sample = implicit(whole, x, y, ConjugateGradient(steps=_CG_STEPS), key=key)
-    return _upper_loss(whole.upper, x, y), trees.norm(trees.dense(sample.h, x)), sample.adjoint.v
-
-
-@eqx.filter_jit
-def _settled_loss(whole: Problem, x: Tree, y: Tree, v: Tree) -> Array:
-    """f(x, y) − ⟨v, G_y(x, y)⟩, to first order f(x, y*(x)): what y still lags behind x does not count."""
-    G_y = oracles.lower_gradient(whole.lower, x, y, whole.lower.everything())
-    return _upper_loss(whole.upper, x, y) - trees.dot(v, G_y)
-
-
-@eqx.filter_jit
-def _upper_loss(level: Level, x: Tree, y: Tree) -> Array:
-    return level.loss(x, y, level.everything().rows)
+    return constants, facts, spent
 
 
 def _short(value: Any) -> str:

@@ -11,12 +11,12 @@ from bilevel._suggest._suggest import Suggestion, suggest
 from bilevel.compare import records, settings
 from bilevel.compare.records import Comparison, Run
 from bilevel.compare.references import references
-from bilevel.compare.settings import Setting
 from bilevel.compare.store import Store
 from bilevel.run._ensemble import Ensemble
+from bilevel.run._loop import Record, loop
 from bilevel.run._solution import RESERVED, RESULTS, Solution
 from bilevel.run._solve import solve
-from bilevel.solvers._base import AbstractSolver
+from bilevel.solvers._base import AbstractSolver, Tuned
 from bilevel.solvers.registry import SOLVERS
 
 ROWS = 20  # history rows of a run, if not said otherwise
@@ -46,7 +46,7 @@ def run(
 
     Never raises `SolveError`: the solution's result says how it ended.
     """
-    callbacks = () if on_chunk is None else (lambda solution: on_chunk(solution) and None,)
+    callbacks = () if on_chunk is None else (on_chunk,)
     options: dict[str, Any] = {"metrics": task.metrics, "callbacks": callbacks, "progress": progress, "throw": False}
     if seconds is not None:
         return _run_for(task, solver, seconds, key=run_key(seed), **options)
@@ -65,10 +65,14 @@ def together(
     """
     problems, x, y = zip(*((task.problem, task.x, task.y) for task in tasks), strict=True)
     ensemble = Ensemble([solver] * len(seeds), problems, x, y, [run_key(seed) for seed in seeds])
-    runs = ensemble.run(steps, math.ceil(steps / rows), lambda i, x, y: tasks[i].metrics(x, y))
-    return [
-        Run(label, seed, run.result, run.message, run.rows, run.stats) for seed, run in zip(seeds, runs, strict=True)
-    ]
+    of = dict(zip(ensemble.records, tasks, strict=True))
+
+    def measured(record: Record) -> dict[str, float]:
+        solution = record.solution
+        return of[record].metrics(solution.x, solution.y)
+
+    loop(ensemble, steps, math.ceil(steps / rows), measured)
+    return [Run.of(label, seed, record.solution) for seed, record in zip(seeds, ensemble.records, strict=True)]
 
 
 def _run_for(task: Any, solver: AbstractSolver, seconds: float, *, key: jax.Array, **options: Any) -> Solution:
@@ -190,7 +194,7 @@ def _suggest(
     return found
 
 
-def _asked(setting: Setting, changes: dict[str, Any]) -> dict[str, Any]:
+def _asked(setting: Tuned, changes: dict[str, Any]) -> dict[str, Any]:
     """What the solver's own settings ask of the task, as the user left it."""
     return {name: changes.get(name, value) for name, value in setting.task.items()}
 

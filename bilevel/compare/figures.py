@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from bilevel._cost import KINDS
 from bilevel.compare.records import Comparison, Run
-from bilevel.oracles import Tally
 
 # Okabe & Ito's palette for the color-blind, without its yellow; markers tell the colors apart once more, and dashes
 # one round of the colors from the next
@@ -24,7 +24,7 @@ Position = Callable[[dict[str, Any]], float]
 
 
 def _calls(row: dict[str, Any]) -> float:
-    return sum(row[kind] for kind in Tally.KINDS)
+    return sum(row[kind] for kind in KINDS)
 
 
 def _seconds(row: dict[str, Any]) -> float:

@@ -8,17 +8,17 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from bilevel._cost import KINDS
 from bilevel._output.pages import render
 from bilevel.compare import settings
 from bilevel.compare.figures import COLORS, Position, mean_curve, needs_log, plotted, score_range
 from bilevel.compare.records import RULE, Comparison, environment, spread
 from bilevel.compare.tables import cost_table, notes, results_table
-from bilevel.oracles import Tally
 
 AXES: dict[str, Position] = {
     "steps": lambda row: row["step"],
     "seconds of stepping, without compilation": lambda row: row["seconds"],
-    "oracle calls, in samples": lambda row: sum(row[kind] for kind in Tally.KINDS),
+    "oracle calls, in samples": lambda row: sum(row[kind] for kind in KINDS),
     "gradients of the upper loss, in samples": lambda row: row["F"],
     "gradients of the lower loss, in samples": lambda row: row["G"],
     "products with the lower Hessian, in samples": lambda row: row["H"],

@@ -16,9 +16,9 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from bilevel._cost import KINDS
 from bilevel._suggest._suggest import Suggestion
 from bilevel.compare.references import ATTAINABLE, CEILING
-from bilevel.oracles import Tally
 from bilevel.run._solution import RESERVED, RESULTS, Solution, name_of
 
 LEAST_MARGIN = 2.0  # standard errors above the best attainable reference
@@ -115,7 +115,7 @@ def statistics(comparison: Comparison, solver: str) -> dict[str, Any]:
         "runs": len(runs),
         "metrics": {name: spread(run.rows[-1][name] for run in runs) for name in comparison.metrics},
         "steps": _mean(run.stats["steps"] for run in runs),
-        "oracles": {kind: _mean(run.stats[kind] for run in runs) for kind in Tally.KINDS},
+        "oracles": {kind: _mean(run.stats[kind] for run in runs) for kind in KINDS},
         # one program serves all seeds: only the first run that needs it compiles
         "compile_seconds": max((run.stats["compile_seconds"] for run in runs), default=math.nan),
         "run_seconds": _mean(run.stats["run_seconds"] for run in runs),

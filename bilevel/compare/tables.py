@@ -10,10 +10,10 @@ from rich import box
 from rich.table import Table
 
 from bilevel import datasets
+from bilevel._cost import KINDS
 from bilevel.compare.records import Comparison, Run, spread, statistics
 from bilevel.compare.references import CEILING
 from bilevel.datasets import Card
-from bilevel.oracles import Tally
 
 _IN_THE_FILES_ALONE = ("test loss", "lower loss")  # a line has 100 columns
 
@@ -83,12 +83,12 @@ def cost_table(comparison: Comparison) -> Table:
     """Oracle calls and time."""
     rows = {name: statistics(comparison, name) for name in comparison.solvers}
     target = next((row["target"] for row in rows.values()), None)
-    columns = ["solver", "steps", *Tally.KINDS, "compile s", "run s"]
+    columns = ["solver", "steps", *KINDS, "compile s", "run s"]
     if target is not None:
         columns.append(f"s to {comparison.score} {target['value']:.3f}")
     table = plain_table("Cost of a run: oracle calls in samples, seconds", *columns)
     for name, row in rows.items():
-        cells = [large(row["steps"]), *(large(row["oracles"][kind]) for kind in Tally.KINDS)]
+        cells = [large(row["steps"]), *(large(row["oracles"][kind]) for kind in KINDS)]
         cells += [number(row["compile_seconds"], 1), number(row["run_seconds"], 2)]
         table.add_row(name, *cells, *([_reached(row["target"])] if target is not None else []))
     return table
@@ -125,8 +125,8 @@ def run_table(run: Run, task: str) -> Table:
     table = plain_table(f"{run.solver} on {task}, seed {run.seed}", "", "start", "end")
     first, last = run.rows[0], run.rows[-1]
     for name in last:
-        show = large if name in ("step", *Tally.KINDS) else number
-        label = {"seconds": "run seconds"}.get(name, f"{name} (samples)" if name in Tally.KINDS else name)
+        show = large if name in ("step", *KINDS) else number
+        label = {"seconds": "run seconds"}.get(name, f"{name} (samples)" if name in KINDS else name)
         table.add_row(label, show(first[name]), show(last[name]))
     table.add_row("compile seconds", "", number(run.stats["compile_seconds"], 2))
     return table

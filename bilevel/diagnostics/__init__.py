@@ -12,13 +12,14 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
+from bilevel._prepare import prepare
 from bilevel.diagnostics import reference
 from bilevel.diagnostics.constants import Constants, at_least_single, measure, on_all_rows
 from bilevel.diagnostics.estimates import estimates
 from bilevel.diagnostics.findings import Finding, terms
 from bilevel.diagnostics.report import Report
 from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient, Direct, Neumann, RandomNeumann
-from bilevel.problem import Problem, per_row_flags, prepare, tasks_of
+from bilevel.problem import Episodes, Problem, drawn_once, per_row_flags
 
 __all__ = ["Finding", "Report", "diagnose"]
 
@@ -28,7 +29,7 @@ _DIRECTIONS = 8
 
 
 def diagnose(
-    problem: Problem,
+    problem: Problem | Episodes,
     x: PyTree,
     y: PyTree,
     *,
@@ -82,8 +83,9 @@ def diagnose(
         raise TypeError(f"method: got {method!r}; pass e.g. bl.ConjugateGradient(steps=20)")
     checks.count("draws", draws, least=2)
     checks.key("key", key)
-    problem, x, y, _ = prepare(problem, x, y)
-    problem, key = tasks_of(problem, key)
+    prepared = prepare(problem, x, y)
+    problem, key = drawn_once(prepared.problem, key)
+    x, y = prepared.x, prepared.y
     dtype = str(jnp.result_type(*jax.tree.leaves(y)))
     x, y = at_least_single((x, y))
     rows_key, constants_key, other_key, directions_key, draws_key = jax.random.split(key, 5)
@@ -227,7 +229,7 @@ def _dependence(whole: Problem, x: Tree, y: Tree, key: PRNGKeyArray) -> tuple[Ar
     """Whether Jᵀ u is not zero for a random u, and F_y, at y or at a random point near it."""
     u_key, y_key = jax.random.split(key)
     other = trees.add(y, _normal_like(y, y_key))
-    u, lower, upper = _normal_like(x, u_key), whole.lower.everything(), whole.upper.everything()
+    u, lower, upper = _normal_like(x, u_key), whole.lower.all_rows(), whole.upper.all_rows()
 
     def nonzero(y: Tree) -> tuple[Array, Array]:
         JTu = oracles.transposed_cross_product(whole.lower, x, y, u, lower)

@@ -12,16 +12,17 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
+from bilevel._prepare import prepare
 from bilevel.diagnostics.lanczos import CrossGram, Hessian, lanczos
-from bilevel.problem import Level, Problem, prepare
-from bilevel.sampling import Batch
+from bilevel.problem import Episodes, Level, Problem, drawn_once
+from bilevel.sampling import Batch, Subset
 
 Tree = PyTree[Any]
 
 MOST_ROWS = 50_000  # above it, "all rows" is a random subsample of so many
 ORACLES = ("F_x", "F_y", "G_y")
 _SIZES = (1, 16)  # and the batch size
-_DRAWS = 64
+DRAWS = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,7 +72,7 @@ class Constants:
         return self.sigma[oracle] / math.sqrt(batch)
 
 
-def measure_constants(problem: Problem, x: PyTree, y: PyTree, *, key: PRNGKeyArray) -> Constants:
+def measure_constants(problem: Problem | Episodes, x: PyTree, y: PyTree, *, key: PRNGKeyArray) -> Constants:
     """Measure μ, L and κ of the lower level, ‖J‖, the gradients' norms and their noise at (x, y).
 
     From products alone: Lanczos on H and on J Jᵀ, on all rows of the data (a random 50,000 of larger ones), and 64
@@ -96,18 +97,19 @@ def measure_constants(problem: Problem, x: PyTree, y: PyTree, *, key: PRNGKeyArr
     Reference: for Lanczos, Golub & Van Loan, Matrix Computations (4th ed.), chapter 10.
     """
     checks.key("key", key)
-    problem, x, y, _ = prepare(problem, x, y)
-    return measure(problem, *at_least_single((x, y)), key=key)
+    prepared = prepare(problem, x, y)
+    drawn, key = drawn_once(prepared.problem, key)
+    return measure(drawn, *at_least_single((prepared.x, prepared.y)), key=key)
 
 
 def measure(problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> Constants:
     """`measure_constants` of a prepared problem."""
     rows_key, H_key, J_key, F_key, G_key = jax.random.split(key, 5)
     whole = on_all_rows(problem, rows_key)
-    lower = whole.lower.everything()
-    H = lanczos(Hessian(whole.lower, x, y, lower), key=H_key)
+    lower = whole.lower.all_rows()
+    H = lanczos(Hessian.at(whole.lower, x, y), key=H_key)
     gram = lanczos(CrossGram(whole.lower, x, y, lower), key=J_key, largest_only=True)
-    F, G = _upper_gradients(whole.upper, x, y, whole.upper.everything()), _lower_gradient(whole.lower, x, y, lower)
+    F, G = _upper_gradients(whole.upper, x, y, whole.upper.all_rows()), _lower_gradient(whole.lower, x, y, lower)
     noise = _noise(_upper_gradients, problem.upper, x, y, F, F_key) + _noise(
         _lower_gradient, problem.lower, x, y, G, G_key
     )
@@ -139,34 +141,17 @@ def at_least_single(tree: Tree) -> Tree:
     return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
 
 
-class FixedLevel(Level):
-    """A level whose every draw is one and the same batch."""
-
-    batch: Batch
-
-    def __init__(self, level: Level, batch: Batch):
-        self.loss, self.data, self.batch_size, self.per_row = level.loss, None, None, level.per_row
-        self.batch = batch
-
-    @property
-    def length(self) -> int:
-        return self.batch.size
-
-    def everything(self) -> Batch:
-        return self.batch
-
-
 def on_all_rows(problem: Problem, key: PRNGKeyArray, most: int = MOST_ROWS) -> Problem:
     """The deterministic problem of all rows, or of `most` random rows of a level that has more."""
 
-    def fixed(level: Level, key: PRNGKeyArray) -> FixedLevel:
+    def whole(level: Level, key: PRNGKeyArray) -> Level:
         if level.data is None or level.length <= most:
-            return FixedLevel(level, level.everything())
+            return level.with_batch_size(None)
         indices = jnp.sort(jax.random.choice(key, level.length, (most,), replace=False)).astype(jnp.int32)
-        return FixedLevel(level, Batch(level.data.take(indices, most), indices, most))
+        return Level(level.loss, Subset(level.data, indices), None, level.per_row)
 
     upper_key, lower_key = jax.random.split(key)
-    return Problem(fixed(problem.upper, upper_key), fixed(problem.lower, lower_key), project=problem.project)
+    return Problem(whole(problem.upper, upper_key), whole(problem.lower, lower_key), project=problem.project)
 
 
 @eqx.filter_jit
@@ -177,7 +162,7 @@ def _upper_gradients(level: Level, x: Tree, y: Tree, batch: Batch) -> tuple[Tree
 
 @eqx.filter_jit
 def _lower_gradient(level: Level, x: Tree, y: Tree, batch: Batch) -> tuple[Tree]:
-    return (oracles.lower_gradient(level, x, y, batch),)
+    return (oracles.gradient_y(level, x, y, batch),)
 
 
 def _noise(
@@ -216,7 +201,7 @@ def _mean_squares(
     def squares(i: Any) -> Array:
         return jnp.stack([square(jax.random.fold_in(key, i), size) for size in sizes])
 
-    return jnp.mean(jax.lax.map(squares, jnp.arange(_DRAWS)), axis=0)
+    return jnp.mean(jax.lax.map(squares, jnp.arange(DRAWS)), axis=0)
 
 
 def _sigma(pairs: list[tuple[int, float]]) -> float:

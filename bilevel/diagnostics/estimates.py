@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from bilevel import oracles, trees
 from bilevel.diagnostics.findings import terms
-from bilevel.hypergradients._implicit import implicit
 from bilevel.hypergradients.adjoint import AbstractAdjoint, RandomNeumann
 from bilevel.hypergradients.nystrom import Nystrom
 from bilevel.problem import Problem
@@ -62,8 +61,8 @@ def _moments(
 @eqx.filter_jit
 def _random_neumann_variance(whole: Problem, x: Tree, y: Tree, eta: Any, K: Any) -> Float[Array, ""]:
     """E‖h − E h‖² of h = F_x − K η J (I − ηH)ᵏ F_y, k uniform on {0, …, K − 1}: a few draws may miss the few large."""
-    lower = whole.lower.everything()
-    r = oracles.gradient_y(whole.upper, x, y, whole.upper.everything())
+    lower = whole.lower.all_rows()
+    r = oracles.gradient_y(whole.upper, x, y, whole.upper.all_rows())
 
     def body(_: Any, carry: Any) -> Any:
         r, total, squares = carry
@@ -86,7 +85,7 @@ def _draw(
     """‖h_i − truth‖² of each draw, and the norm of the mean of h_i − truth."""
 
     def body(total: Tree, key: PRNGKeyArray) -> tuple[Tree, Array]:
-        h = trees.dense(implicit(problem, x, y, method, key=key).h, x)
+        h = trees.dense(method.hypergradient(problem, x, y, key=key).h, x)
         deviation = trees.sub(h, truth)
         return trees.add(total, deviation), trees.dot(deviation, deviation)
 

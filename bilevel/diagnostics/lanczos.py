@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from bilevel import oracles, trees
+from bilevel.oracles import HessianOperator
 from bilevel.problem import Level
 from bilevel.sampling import Batch
 
@@ -26,18 +27,20 @@ _MOST_BYTES = 250_000_000  # of the basis
 class Hessian(eqx.Module):
     """u ↦ H u over the raveled y."""
 
-    level: Level
-    x: Tree
-    y: Tree
-    batch: Batch
+    operator: HessianOperator
+
+    @staticmethod
+    def at(level: Level, x: Tree, y: Tree) -> "Hessian":
+        """On all rows."""
+        return Hessian(HessianOperator(level, x, y, level.all_rows()))
 
     def __call__(self, u: Vector) -> Vector:
-        _, unravel = ravel_pytree(self.y)
-        return ravel_pytree(oracles.hessian_product(self.level, self.x, self.y, unravel(u), self.batch))[0]
+        _, unravel = ravel_pytree(self.operator.y)
+        return ravel_pytree(self.operator(unravel(u)))[0]
 
     @property
     def like(self) -> Tree:
-        return self.y
+        return self.operator.y
 
 
 class CrossGram(eqx.Module):

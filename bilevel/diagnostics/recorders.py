@@ -1,4 +1,4 @@
-"""The cheap part of a diagnosis, along a run: residuals, and a rough curvature of the lower level."""
+"""Recorders of `solve`: columns of the history that watch a run."""
 
 import math
 import warnings
@@ -8,50 +8,84 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PyTree, Scalar
 
+from bilevel import _checks as checks
 from bilevel import oracles, trees
+from bilevel._prepare import prepare
 from bilevel.diagnostics.constants import at_least_single, on_all_rows
 from bilevel.diagnostics.lanczos import Hessian, lanczos
 from bilevel.problem import Level, Problem
-from bilevel.run._solution import DIAGNOSED
+from bilevel.run._solution import Solution
 
 Tree = PyTree[Any]
 
+_COLUMNS = ("lower residual", "adjoint residual", "least curvature", "largest curvature")
 _LANCZOS_STEPS = 10
 _GROWTH = 10.0
 
 
 class DiagnosisWarning(UserWarning):
-    """Something that `solve(..., diagnose_every=n)` noticed; `bl.diagnose` at that point says more."""
+    """Something that `Watch` noticed; `bl.diagnose` at that point says more."""
 
 
 class Watch:
-    """Columns for the history at every `every` steps, and a warning the first time that each thing is wrong.
+    """A recorder of residuals and of a rough curvature of the lower level: `solve(..., recorders=[Watch(problem)])`.
 
     - `lower residual`: ‖G_y(x, y)‖.
-    - `adjoint residual`: ‖H v − F_y‖ / ‖F_y‖ of a solver that keeps an adjoint, `v` or `z`; else NaN.
+    - `adjoint residual`: ‖H v − F_y‖ / ‖F_y‖ of a solver that keeps an adjoint v; else NaN.
     - `least curvature`, `largest curvature` of the lower level: Ritz values of 10 Lanczos steps, so that the least is
       an overestimate and a negative one is certain.
 
-    All on all rows, or a random 50,000 of a larger level, the same ones throughout.
+    All on all rows, or a random 50,000 of a larger level, the same ones throughout. The run is the same, and its clock
+    does not hold the time of this. A `DiagnosisWarning` says, once by name, when a curvature is negative or the lower
+    residual exceeds ten times what it was at first.
+
+    **Arguments**: `problem`, that of the run. `every`: the steps between two looks; rows between
+    them hold NaN. Default: each row.
+
+    **Raises** `ValueError` for `Episodes`, which have other tasks in each step: use `bl.diagnose`, which draws once.
+
+    Example:
+
+        >>> import bilevel as bl, jax
+        >>> problem = bl.Problem(
+        ...     upper=bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2),
+        ...     lower=bl.Level(lambda x, y, _: 0.5 * (y - 3.0 * x) ** 2),
+        ... )
+        >>> solver = bl.SOBA(upper_step=0.01, lower_step=0.5, adjoint_step=0.5)
+        >>> solution = bl.solve(
+        ...     problem, solver, 1.0, 0.0, steps=50, every=25, key=jax.random.key(0), recorders=[bl.Watch(problem)]
+        ... )
+        >>> [round(float(residual), 1) for residual in solution.history["lower residual"]]
+        [3.0, 0.1, 0.1]
     """
 
-    def __init__(self, problem: Problem, every: int):
+    def __init__(self, problem: Problem, *, every: int = 1):
+        if not isinstance(problem, Problem):
+            raise ValueError(
+                f"problem: got {type(problem).__name__}, whose tasks are others in each step; use bl.diagnose, which "
+                "draws once"
+            )
+        checks.count("every", every)
         self.every = every
-        self._problem = on_all_rows(problem, jax.random.key(0))
+        self._problem = problem
+        self._whole: Problem | None = None
         self._residuals: list[float] = []
         self._warned: set[str] = set()
 
-    def __call__(self, step: int, state: Any) -> dict[str, float]:
-        if step % self.every:
-            return dict.fromkeys(DIAGNOSED, math.nan)
-        upper, lower = self._problem.upper, self._problem.lower
-        x, y, v = at_least_single((state.x, state.y, _adjoint(state)))
+    def __call__(self, solution: Solution) -> dict[str, float]:
+        rows = solution.history.rows
+        step, before = rows[-1]["step"], rows[-2]["step"] if len(rows) > 1 else -1
+        if step // self.every == before // self.every:
+            return dict.fromkeys(_COLUMNS, math.nan)
+        if self._whole is None:
+            self._whole = on_all_rows(prepare(self._problem, solution.x, solution.y).problem, jax.random.key(0))
+        upper, lower, state = self._whole.upper, self._whole.lower, solution.state
+        x, y, v = at_least_single((state.x, state.y, getattr(state, "v", None)))
         residual = float(_lower_residual(lower, x, y))
         adjoint = math.nan if v is None else float(_adjoint_residual(upper, lower, x, y, v))
-        hessian = Hessian(lower, x, y, lower.everything())
-        curvature = lanczos(hessian, key=jax.random.key(0), most=_LANCZOS_STEPS)
+        curvature = lanczos(Hessian.at(lower, x, y), key=jax.random.key(0), most=_LANCZOS_STEPS)
         self._warn(step, residual, curvature.least, curvature.rounding)
-        return dict(zip(DIAGNOSED, (residual, adjoint, curvature.least, curvature.largest), strict=True))
+        return dict(zip(_COLUMNS, (residual, adjoint, curvature.least, curvature.largest), strict=True))
 
     def _warn(self, step: int, residual: float, least: float, rounding: float) -> None:
         if least < -rounding:
@@ -72,25 +106,16 @@ class Watch:
     def _once(self, name: str, text: str) -> None:
         if name not in self._warned:
             self._warned.add(name)
-            warnings.warn(f"{name}: {text} (bl.diagnose says more)", DiagnosisWarning, stacklevel=6)
-
-
-def _adjoint(state: Any) -> Tree | None:
-    """The state's `v` or `z`, if it is shaped like y."""
-    for name in ("v", "z"):
-        found = getattr(state, name, None)
-        if found is not None and eqx.tree_equal(*(jax.eval_shape(lambda tree: tree, t) for t in (found, state.y))):
-            return found
-    return None
+            warnings.warn(f"{name}: {text} (bl.diagnose says more)", DiagnosisWarning, stacklevel=8)
 
 
 @eqx.filter_jit
 def _lower_residual(level: Level, x: Tree, y: Tree) -> Float[Scalar, ""]:
-    return trees.norm(oracles.lower_gradient(level, x, y, level.everything()))
+    return trees.norm(oracles.gradient_y(level, x, y, level.all_rows()))
 
 
 @eqx.filter_jit
 def _adjoint_residual(upper: Level, lower: Level, x: Tree, y: Tree, v: Tree) -> Float[Array, ""]:
-    F_y = oracles.gradient_y(upper, x, y, upper.everything())
-    Hv = oracles.hessian_product(lower, x, y, v, lower.everything())
+    F_y = oracles.gradient_y(upper, x, y, upper.all_rows())
+    Hv = oracles.hessian_product(lower, x, y, v, lower.all_rows())
     return trees.norm(trees.sub(Hv, F_y)) / trees.norm(F_y)

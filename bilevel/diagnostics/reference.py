@@ -6,18 +6,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Scalar
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
 
 from bilevel import oracles, trees
 from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient, Direct
+from bilevel.hypergradients.lower import LowerSolution, Newton
+from bilevel.oracles import HessianOperator
 from bilevel.problem import Level, Problem
 
 Tree = PyTree[Any]
 
 _MOST_DIM = 500  # of y, for the direct solve
 _MOST_CG_STEPS = 5000
-_NEWTON_STEPS = 50
-_HALVINGS = 20
 
 
 def accurate_solver(y: Tree) -> AbstractAdjoint:
@@ -43,13 +43,14 @@ class Hypergradient(eqx.Module):
 @eqx.filter_jit
 def hypergradient_at(problem: Problem, x: Tree, y: Tree, method: AbstractAdjoint, key: PRNGKeyArray) -> Hypergradient:
     """On all rows, v by `method` from zero."""
-    upper, lower = problem.upper.everything(), problem.lower.everything()
+    upper, lower = problem.upper.all_rows(), problem.lower.all_rows()
+    found = method.hypergradient(problem, x, y, trees.zeros_like(y), key=key)
+    h, v = trees.dense(found.h, x), found.adjoint.v
     F_x, F_y = oracles.upper_gradients(problem.upper, x, y, upper)
-    v = method(problem.lower, x, y, F_y, trees.zeros_like(F_y), batch=lower, key=key).v
-    F_x, Jv = (trees.dense(part, x) for part in (F_x, method.cross_product(problem.lower, x, y, v, lower)))
     G_y, Hv, _ = oracles.lower_products(problem.lower, x, y, v, lower)
-    scale, residual = trees.norm(F_x) + trees.norm(Jv), _ratio(trees.sub(Hv, F_y), F_y)
-    return Hypergradient(trees.sub(F_x, Jv), v, scale, residual, trees.norm(G_y))
+    F_x = trees.dense(F_x, x)
+    scale = trees.norm(F_x) + trees.norm(trees.sub(F_x, h))  # F_x − h = J[v]
+    return Hypergradient(h, v, scale, _ratio(trees.sub(Hv, F_y), F_y), trees.norm(G_y))
 
 
 def _ratio(a: Tree, b: Tree) -> Float[Scalar, ""]:
@@ -60,67 +61,18 @@ def _ratio(a: Tree, b: Tree) -> Float[Scalar, ""]:
 @eqx.filter_jit
 def newton_step(level: Level, x: Tree, y: Tree, solver: AbstractAdjoint) -> Tree:
     """H⁻¹ G_y: to first order y − y*(x)."""
-    return _newton_step(level, x, y, oracles.lower_gradient(level, x, y, level.everything()), solver)
-
-
-def _newton_step(level: Level, x: Tree, y: Tree, G_y: Tree, solver: AbstractAdjoint) -> Tree:
-    key = jax.random.key(0)  # a linear solve draws nothing
-    return solver(level, x, y, G_y, trees.zeros_like(y), batch=level.everything(), key=key).v
-
-
-class LowerSolution(eqx.Module):
-    """y*(x), and whether Newton's method got there: its last correction is small beside y."""
-
-    y: Tree
-    converged: Bool[Array, ""]
+    rows, key = level.all_rows(), jax.random.key(0)  # a linear solve draws nothing
+    return solver.solve(HessianOperator(level, x, y, rows), oracles.gradient_y(level, x, y, rows), None, key=key).v
 
 
 @eqx.filter_jit
 def lower_solution(level: Level, x: Tree, y: Tree, solver: AbstractAdjoint) -> LowerSolution:
-    """Newton's method from y, its steps halved until ‖G_y‖ falls and g does not rise, but for rounding.
-
-    It ends where rounding lets ‖G_y‖ fall no more: g alone would end it earlier, and ‖G_y‖ alone is deceived where g is
-    nearly linear.
-    """
-
-    def gradient(y: Tree) -> Tree:
-        return oracles.lower_gradient(level, x, y, level.everything())
-
-    def value(y: Tree) -> Array:
-        return oracles.loss(level, x, y, level.everything())
-
-    def going_on(carry: Any) -> Bool[Array, ""]:
-        i, _, _, size, falls = carry
-        return (i < _NEWTON_STEPS) & falls & (size > 0)
-
-    def step(carry: Any) -> Any:
-        i, y, G_y, size, _ = carry
-        delta = _newton_step(level, x, y, G_y, solver)
-        g = value(y)
-        highest = g + 10 * jnp.finfo(g.dtype).eps * jnp.abs(g)
-
-        def too_long(trial: Any) -> Bool[Array, ""]:
-            k, length, new = trial
-            falls = (trees.norm(gradient(new)) <= (1 - length / 4) * size) & (value(new) <= highest)
-            return (k < _HALVINGS) & ~falls
-
-        def halve(trial: Any) -> Any:
-            k, length, _ = trial
-            return k + 1, length / 2, trees.axpy(-length / 2, delta, y)
-
-        start = (0, jnp.ones_like(size), trees.sub(y, delta))
-        k, _, new = jax.lax.while_loop(too_long, halve, start)
-        falls = k < _HALVINGS
-        y = trees.where(falls, new, y)
-        G_y = gradient(y)
-        return i + 1, y, G_y, trees.norm(G_y), falls
-
-    G_y = gradient(y)
-    _, end, G_y, _, _ = jax.lax.while_loop(going_on, step, (0, y, G_y, trees.norm(G_y), jnp.array(True)))
-    last = trees.norm(_newton_step(level, x, end, G_y, solver))
-    size = trees.norm(end) + trees.norm(trees.sub(y, end))
+    """y*(x) by Newton's method from y, to rounding; `converged` where its last correction is small beside y."""
+    found = Newton(linear=solver).solve(level, x, y, key=jax.random.key(0))
+    last = trees.norm(newton_step(level, x, found.y, solver))
+    size = trees.norm(found.y) + trees.norm(trees.sub(y, found.y))
     epsilon = jnp.finfo(ravel_pytree(y)[0].dtype).eps
-    return LowerSolution(end, last <= jnp.sqrt(epsilon) * size)
+    return LowerSolution(found.y, found.cost, last <= jnp.sqrt(epsilon) * size)
 
 
 @eqx.filter_jit
@@ -137,7 +89,7 @@ def difference_quotients(
     def phi(flat: Array) -> Array:
         x = unravel(flat)
         solved = lower_solution(problem.lower, x, y, solver)
-        return oracles.loss(problem.upper, x, solved.y, problem.upper.everything())
+        return oracles.loss(problem.upper, x, solved.y, problem.upper.all_rows())
 
     def quotient(d: Array) -> Array:
         epsilon = length / jnp.linalg.norm(d)

@@ -1,5 +1,6 @@
 """The (L0, L1) smoothness of Φ along a run."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -7,10 +8,11 @@ import numpy as np
 from jaxtyping import Float
 
 from bilevel import trees
+from bilevel._prepare import prepare
 from bilevel.diagnostics.constants import on_all_rows
 from bilevel.diagnostics.reference import accurate_solver, hypergradient_at, lower_solution
 from bilevel.hypergradients.adjoint import AbstractAdjoint
-from bilevel.problem import Problem, prepare
+from bilevel.problem import Problem
 from bilevel.run._solution import Solution
 
 if TYPE_CHECKING:
@@ -18,15 +20,16 @@ if TYPE_CHECKING:
 
 
 class SmoothnessRecorder:
-    """A callback of `solve` that estimates the (L0, L1) constants of Φ along the trajectory.
+    """A recorder of `solve` that estimates the (L0, L1) constants of Φ along the trajectory.
 
     Φ is (L0, L1)-smooth when ‖∇Φ(x) − ∇Φ(x')‖ ≤ (L0 + L1 ‖∇Φ(x)‖) ‖x − x'‖ for x' near x. At the end of each chunk
 
         ratio = ‖h_k − h_{k−1}‖ / ‖x_k − x_{k−1}‖   against   norm = (‖h_k‖ + ‖h_{k−1}‖) / 2
 
-    are recorded, h = ∇Φ(x_k) on all rows, at y*(x_k) by Newton's method from the run's y (whose own lag behind x would
-    count as roughness). `fit()` draws L0 + L1 · norm through them by least squares, neither constant below zero.
-    Choose `every` small, for x' near x. Chunks where Newton's method does not reach y* are left out.
+    are recorded, as the columns `smoothness` and `gradient norm`, h = ∇Φ(x_k) on all rows, at y*(x_k) by Newton's
+    method from the run's y (whose own lag behind x would count as roughness). `fit()` draws L0 + L1 · norm through them
+    by least squares, neither constant below zero. Choose `every` small, for x' near x. Where Newton's method does not
+    reach y*, and in the first row, they are NaN.
 
     **Arguments**: `problem`, that of the run; `method`, how linear systems with H are solved: default `Direct` for a y
     of at most 500 entries, else conjugate gradient to rounding.
@@ -40,7 +43,7 @@ class SmoothnessRecorder:
         ... )
         >>> recorder = bl.SmoothnessRecorder(problem)
         >>> solver = bl.AIDBiO(upper_step=0.05, lower_step=1.0, inner_steps=1)
-        >>> _ = bl.solve(problem, solver, 2.0, 2.0, steps=30, every=1, key=jax.random.key(0), callbacks=[recorder])
+        >>> _ = bl.solve(problem, solver, 2.0, 2.0, steps=30, every=1, key=jax.random.key(0), recorders=[recorder])
         >>> L0, L1 = recorder.fit()
         >>> round(L0, 1), round(L1, 1)
         (0.0, 1.0)
@@ -59,28 +62,33 @@ class SmoothnessRecorder:
         self.norms: list[float] = []
         self._last: Any = None
 
-    def __call__(self, solution: Solution) -> None:
-        problem, x, y, _ = prepare(self.problem, solution.x, solution.y)
-        whole = on_all_rows(problem, jax.random.key(0))
+    def __call__(self, solution: Solution) -> dict[str, float]:
+        prepared = prepare(self.problem, solution.x, solution.y)
+        x, y = prepared.x, prepared.y
+        whole = on_all_rows(prepared.problem, jax.random.key(0))
+        ratio = norm = math.nan
         method = accurate_solver(y) if self.method is None else self.method
         lower = lower_solution(whole.lower, x, y, method)
         if not bool(lower.converged):
             self._last = None
-            return
+            return {"smoothness": ratio, "gradient norm": norm}
         h = hypergradient_at(whole, x, lower.y, method, jax.random.key(0)).h
         if self._last is not None:
             x_old, h_old = self._last
             moved = float(trees.norm(trees.sub(x, x_old)))
             if moved > 0:
-                self.ratios.append(float(trees.norm(trees.sub(h, h_old))) / moved)
-                self.norms.append(float(trees.norm(h) + trees.norm(h_old)) / 2)
+                ratio = float(trees.norm(trees.sub(h, h_old))) / moved
+                norm = float(trees.norm(h) + trees.norm(h_old)) / 2
+                self.ratios.append(ratio)
+                self.norms.append(norm)
         self._last = x, h
+        return {"smoothness": ratio, "gradient norm": norm}
 
     def fit(self) -> tuple[float, float]:
         """(L0, L1), neither below zero."""
         if len(self.ratios) < 2:
             raise ValueError(
-                f"SmoothnessRecorder: it has {len(self.ratios)} ratios; pass it in callbacks of a run of three chunks "
+                f"SmoothnessRecorder: it has {len(self.ratios)} ratios; pass it in recorders of a run of three chunks "
                 "or more, whose lower level is strongly convex"
             )
         norms, ratios = np.array(self.norms), np.array(self.ratios)

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree, Scalar
 
 from bilevel import oracles, trees
-from bilevel.hypergradients._implicit import implicit
+from bilevel._cost import Total
 from bilevel.hypergradients.adjoint import ConjugateGradient
-from bilevel.problem import Level, Problem
+from bilevel.hypergradients.lower import Newton
+from bilevel.problem import Problem
 from bilevel.steps import AbstractStep
 
 FREEDOM = 3.0  # degrees of freedom of the prior: features that clearly matter may leave the others far behind
@@ -188,7 +189,7 @@ class HeldOutLoss(eqx.Module):
 
 class State(eqx.Module):
     """x, y, the adjoint v and the state of x's rule; what was found at the x before: the objective f, the mean
-    held-out loss; and the best x so far with its f. `calls`: of the gradients of f and g, of H and of J."""
+    held-out loss; the best x so far with its f; and the cost."""
 
     x: Float[Array, " p"]
     y: PyTree[Array]
@@ -197,7 +198,7 @@ class State(eqx.Module):
     objective: Float[Array, ""]
     held_out: Float[Array, ""]
     best: tuple[Float[Array, ""], Float[Array, " p"]]
-    calls: Int[Array, "4"]
+    cost: Total
 
 
 class Tuner(eqx.Module):
@@ -216,44 +217,14 @@ class Tuner(eqx.Module):
     def linear(self) -> ConjugateGradient:
         return ConjugateGradient(self.products, self.precision)
 
+    @property
+    def lower(self) -> Newton:
+        return Newton(self.newton_steps, self.linear, self.tolerance, halvings=10)
+
     def begin(self, problem: Problem, x: Float[Array, " p"], y: PyTree[Array]) -> State:
         unknown = jnp.full((), jnp.inf, x.dtype)
         rule = self.rule.init(x)
-        return State(x, y, trees.zeros_like(y), rule, unknown, unknown, (unknown, x), jnp.zeros(4, jnp.int32))
-
-
-def newton(level: Level, x: PyTree[Array], y: PyTree[Array], tuner: Tuner) -> tuple[PyTree[Array], Array, Array]:
-    """y*(x) from y, the numbers of gradients and of Hessian products. Steps are halved until g goes down."""
-    everything = level.everything()
-
-    def value(y: PyTree[Array]) -> Float[Scalar, ""]:
-        return oracles.loss(level, x, y, everything)
-
-    def step(carry: Any) -> Any:
-        i, products, y, _ = carry
-        old, G_y = value(y), oracles.lower_gradient(level, x, y, everything)
-        found = tuner.linear(level, x, y, G_y, None, batch=everything, key=jax.random.key(0))
-        decrement = trees.dot(G_y, found.v)
-        slack = 10 * jnp.finfo(old.dtype).eps * jnp.abs(old)
-
-        def too_long(trial: Any) -> Any:
-            length, new = trial
-            return ~(new <= old + slack - 1e-4 * length * decrement) & (length > 1e-3)
-
-        def halve(trial: Any) -> Any:
-            length = trial[0] / 2
-            return length, value(trees.axpy(-length, found.v, y))
-
-        length, _ = jax.lax.while_loop(too_long, halve, (jnp.full_like(old, 2), jnp.full_like(old, jnp.inf)))
-        return i + 1, products + found.products[0], trees.axpy(-length, found.v, y), decrement
-
-    def going_on(carry: Any) -> Any:
-        i, _, _, decrement = carry
-        return (i < tuner.newton_steps) & ~(decrement <= tuner.tolerance)
-
-    zero = jnp.zeros((), jnp.int32)
-    steps, products, y, _ = jax.lax.while_loop(going_on, step, (zero, zero, y, jnp.full((), jnp.inf, x.dtype)))
-    return y, steps, products
+        return State(x, y, trees.zeros_like(y), rule, unknown, unknown, (unknown, x), Total.zero())
 
 
 @eqx.filter_jit
@@ -263,17 +234,17 @@ def advance(problem: Problem, tuner: Tuner, state: State, t: Int[Array, ""], mov
     One program serves the search for the start, the tuning and the final fit, all data being arguments.
     """
     x, upper = state.x, problem.upper
-    y, gradients, products = newton(problem.lower, x, state.y, tuner)
-    objective, loss = oracles.loss(upper, x, y, upper.everything()), upper.loss
+    below = tuner.lower.solve(problem.lower, x, state.y, key=jax.random.key(0))
+    y = below.y
+    objective, loss = oracles.loss(upper, x, y, upper.all_rows()), upper.loss
     held_out = loss.mean(x, y) if isinstance(loss, HeldOutLoss) else objective
     best = trees.where(objective < state.best[0], (objective, x), state.best)
-    calls = state.calls + jnp.stack([0 * gradients, gradients, products, 0 * gradients])
-    state = State(x, y, state.v, state.rule, objective, held_out, best, calls)
+    cost = state.cost + below.cost
+    state = State(x, y, state.v, state.rule, objective, held_out, best, cost)
 
     def move(state: State) -> State:
-        sample = implicit(problem, x, y, tuner.linear, state.v, key=jax.random.key(0))
-        new, rule = tuner.rule(x, trees.dense(sample.h, x), state.rule, t)
-        calls = state.calls + jnp.stack([1, 0, sample.adjoint.products[0], 1])
-        return State(new, y, sample.adjoint.v, rule, objective, held_out, best, calls)
+        found = tuner.linear.hypergradient(problem, x, y, state.v, key=jax.random.key(0))
+        new, rule = tuner.rule(x, trees.dense(found.h, x), state.rule, t)
+        return State(new, y, found.adjoint.v, rule, objective, held_out, best, state.cost + found.cost)
 
     return jax.lax.cond(moves, move, lambda state: state, state)

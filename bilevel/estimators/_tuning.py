@@ -27,7 +27,6 @@ from bilevel.estimators._penalties import (
     Tuner,
     advance,
 )
-from bilevel.oracles import Tally
 from bilevel.problem import Level, Problem
 from bilevel.steps import Rule
 
@@ -151,8 +150,7 @@ def _descend(problem: Problem, tuner: Tuner, state: State, steps: int) -> tuple[
     for t in range(steps + 1):
         state = advance(problem, tuner, state, jnp.asarray(t), jnp.asarray(t < steps))
         losses = {"held-out loss": float(state.held_out), "objective": float(state.objective)}
-        calls = dict(zip(Tally.KINDS, np.asarray(state.calls).tolist(), strict=True))
-        rows.append({"step": t, "seconds": time.perf_counter() - clock} | calls | losses)
+        rows.append({"step": t, "seconds": time.perf_counter() - clock} | state.cost.to_dict() | losses)
     return eqx.tree_at(lambda state: state.x, state, state.best[1]), rows
 
 

@@ -7,8 +7,8 @@ from jax.core import Tracer
 from jaxtyping import PRNGKeyArray, PyTree
 
 from bilevel import trees
-from bilevel.hypergradients._implicit import implicit
-from bilevel.hypergradients._solution_map import GradientDescent, solution_map
+from bilevel._prepare import prepare
+from bilevel.hypergradients._solution_map import solution_map
 from bilevel.hypergradients.adjoint import (
     AbstractAdjoint,
     Adjoint,
@@ -20,9 +20,10 @@ from bilevel.hypergradients.adjoint import (
 )
 from bilevel.hypergradients.finite_difference import FiniteDifference
 from bilevel.hypergradients.general import general_hypergradient
+from bilevel.hypergradients.lower import GradientDescent, Newton
 from bilevel.hypergradients.nystrom import Nystrom
 from bilevel.hypergradients.unrolled import key_if_random, unrolled_hypergradient
-from bilevel.problem import Problem, prepare, tasks_of
+from bilevel.problem import Episodes, Problem, drawn_once
 
 __all__ = [
     "AbstractAdjoint",
@@ -33,6 +34,7 @@ __all__ = [
     "FixedPoint",
     "GradientDescent",
     "Neumann",
+    "Newton",
     "Nystrom",
     "RandomNeumann",
     "general_hypergradient",
@@ -43,7 +45,7 @@ __all__ = [
 
 
 def hypergradient(
-    problem: Problem,
+    problem: Problem | Episodes,
     x: PyTree,
     y: PyTree,
     *,
@@ -59,7 +61,7 @@ def hypergradient(
 
     - `x`, `y`: where it is taken. y is best a minimizer of g(x, ·).
     - `method`: how H v = F_y is solved; default `ConjugateGradient(steps=20)`.
-    - `key`: needed when a level has a `batch_size`, the method is random or the problem redraws its tasks. f and g
+    - `key`: needed when a level has a `batch_size`, the method is random or the problem is `Episodes`. f and g
       are then those of independent batches; a level with `batch_size=None` uses all of its rows.
 
     **Returns** a pytree like x.
@@ -82,19 +84,19 @@ def hypergradient(
     method = ConjugateGradient(steps=20) if method is None else method
     if not isinstance(method, AbstractAdjoint):
         raise TypeError(f"method: got {method!r}; pass e.g. bl.ConjugateGradient(steps=20)")
-    problem, x, y, restore = prepare(problem, x, y)
-    key = key_if_random(problem, key, needed=isinstance(method, RandomNeumann))
-    problem, key = tasks_of(problem, key)
-    h, convex = _hypergradient(problem, x, y, method, key)
+    prepared = prepare(problem, x, y)
+    key = key_if_random(prepared.problem, key, needed=isinstance(method, RandomNeumann))
+    drawn, key = drawn_once(prepared.problem, key)
+    h, convex = _hypergradient(drawn, prepared.x, prepared.y, method, key)
     if not isinstance(convex, Tracer) and not convex:
         raise ValueError(
             "method: it found that the lower level's curvature is not positive in every direction; "
             "add a regularizer to the lower loss, or check that y is near its minimizer"
         )
-    return restore(h, y)[0]
+    return prepared.restore_x(h)
 
 
 @eqx.filter_jit
 def _hypergradient(problem: Problem, x: PyTree, y: PyTree, method: AbstractAdjoint, key: PRNGKeyArray) -> Any:
-    sample = implicit(problem, x, y, method, key=key)
-    return trees.dense(sample.h, x), sample.adjoint.convex
+    found = method.hypergradient(problem, x, y, key=key)
+    return trees.dense(found.h, x), found.adjoint.convex

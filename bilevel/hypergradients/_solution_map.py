@@ -7,56 +7,21 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
+from bilevel._prepare import prepare
 from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient, RandomNeumann
-from bilevel.problem import Level, Problem, prepare
-from bilevel.steps import AbstractStep, Settings, as_leaf, as_step
+from bilevel.hypergradients.lower import AbstractLower
+from bilevel.oracles import HessianOperator
+from bilevel.problem import Level, Problem
 
 Tree = PyTree[Any]
 
 
-class GradientDescent(Settings):
-    """At most `steps` steps y ← y − α G_y(x, y): the `inner` of a `solution_map`.
-
-    Stops after the first step whose gradient has ‖G_y‖ ≤ `tolerance`; by default it takes all steps.
-
-    **Arguments**: `step` (α), a number, a schedule (of the inner iteration) or a `Rule`. A level with a `batch_size`
-    draws a fresh batch for each step.
-
-    Example:
-
-        >>> import bilevel as bl, optax
-        >>> inner = bl.GradientDescent(steps=500, step=bl.Rule(optax.adam, 0.01), tolerance=1e-4)
-    """
-
-    steps: int = eqx.field(static=True)
-    step: AbstractStep = eqx.field(converter=as_step)
-    tolerance: Any = eqx.field(default=0.0, converter=as_leaf)
-
-    def __check_init__(self):
-        checks.count("steps", self.steps)
-        checks.nonnegative("tolerance", self.tolerance)
-
-    def __call__(self, level: Level, x: Tree, y: Tree, *, key: PRNGKeyArray) -> Tree:
-        def going_on(carry: Any) -> Bool[Array, ""]:
-            i, _, _, norm = carry
-            return (i < self.steps) & ~(norm <= jnp.asarray(self.tolerance).astype(norm.dtype))
-
-        def body(carry: Any) -> Any:
-            i, y, rule, _ = carry
-            G_y = oracles.lower_gradient(level, x, y, level.draw(jax.random.fold_in(key, i)))
-            y, rule = self.step(y, G_y, rule, i)
-            return i + 1, y, rule, trees.norm(G_y)
-
-        dtype = jnp.result_type(*jax.tree.leaves(y))
-        return jax.lax.while_loop(going_on, body, (0, y, self.step.init(y), jnp.array(jnp.inf, dtype)))[1]
-
-
 def solution_map(
-    lower: Level, inner: GradientDescent | Callable[[Any, Any], Any], adjoint: AbstractAdjoint | None = None
+    lower: Level, inner: AbstractLower | Callable[[Any, Any], Any], adjoint: AbstractAdjoint | None = None
 ) -> Callable[..., Any]:
     """The function `y_star(x, y0, *, key=None)`: y*(x) = argmin over y of g(x, y), as `inner` finds it from y0.
 
@@ -71,7 +36,8 @@ def solution_map(
 
     - `lower`: the level of g. Its loss may close over traced arrays. With a `batch_size`, `y_star` needs a `key`, and
       the derivative is that on one batch.
-    - `inner`: `bl.GradientDescent(steps, step)`, or any JAX function `(x, y0) -> y`, such as a closed form.
+    - `inner`: `bl.GradientDescent(steps, step)`, `bl.Newton()`, or any JAX function `(x, y0) -> y`, such as a closed
+      form.
     - `adjoint`: how systems in H are solved, from zero; default `ConjugateGradient(steps=20)`.
 
     **Returns** `y_star`, whose value is shaped like y0. It checks its arguments and traces `inner` with each call, so
@@ -95,7 +61,7 @@ def solution_map(
     adjoint = ConjugateGradient(steps=20) if adjoint is None else adjoint
     if not isinstance(lower, Level):
         raise TypeError(f"lower: got {type(lower).__name__}; pass bl.Level(loss, data=..., batch_size=...)")
-    if isinstance(inner, type) or not callable(inner):
+    if isinstance(inner, type) or not (isinstance(inner, AbstractLower) or callable(inner)):
         raise TypeError(
             f"inner: got {inner!r}; pass bl.GradientDescent(steps=..., step=...) or a function (x, y0) -> y"
         )
@@ -104,27 +70,29 @@ def solution_map(
     problem = Problem(upper=Level(_zero), lower=lower)
 
     def y_star(x: Any, y0: Any, *, key: PRNGKeyArray | None = None) -> Any:
-        arrays, x, y0, restore = prepare(problem, x, checks.tree("y0", y0))
+        prepared = prepare(problem, x, checks.tree("y0", y0))
+        level, x, y0 = prepared.problem.lower, prepared.x, prepared.y
         random = lower.batch_size is not None or isinstance(adjoint, RandomNeumann)
         checked = jax.random.key(0) if key is None and not random else checks.key("key", key)
         inner_key, batch_key, adjoint_key = jax.random.split(checked, 3)
-        batch = arrays.lower.draw(batch_key)
+        batch = level.draw(batch_key)
 
         def run(y0: Tree) -> Tree:
-            if isinstance(inner, GradientDescent):
-                return inner(arrays.lower, x, y0, key=inner_key)
-            return _like(y0, eqx.filter(inner(*restore(x, y0)), eqx.is_inexact_array))
+            if isinstance(inner, AbstractLower):
+                return inner.solve(level, x, y0, key=inner_key).y
+            y = inner(prepared.restore_x(x), prepared.restore_y(y0))
+            return _like(y0, eqx.filter(y, eqx.is_inexact_array))
 
         def gradient(y: Tree) -> Tree:
-            return oracles.lower_gradient(arrays.lower, x, y, batch)
+            return oracles.gradient_y(level, x, y, batch)
 
         def solve(y: Tree, b: Tree) -> Tree:
-            found = adjoint(arrays.lower, x, y, b, trees.zeros_like(b), batch=batch, key=adjoint_key)
+            found = adjoint.solve(HessianOperator(level, x, y, batch), b, trees.zeros_like(b), key=adjoint_key)
             return jax.tree.map(lambda leaf: jnp.where(found.convex, leaf, jnp.nan), found.v)
 
         # what they close over becomes arguments of `_root`, so that it can be differentiated and outlive its trace
         convert = eqx.filter_closure_convert
-        return restore(x, _root(y0, convert(run, y0), convert(gradient, y0), convert(solve, y0, y0)))[1]
+        return prepared.restore_y(_root(y0, convert(run, y0), convert(gradient, y0), convert(solve, y0, y0)))
 
     return y_star
 

@@ -1,13 +1,9 @@
-"""Solvers of the adjoint system H v = b, where H = ∇²_yy g and b = F_y, from products with H alone.
-
-Each is a module of settings, called as `method(level, x, y, rhs, start, batch=batch, key=key)`, and gives an
-`Adjoint`; a `start` of None is zero. Methods that need one and the same H throughout take it on `batch`; the Neumann
-series draw a fresh batch for each factor, from `key`. A step that is a schedule sees `t`.
-"""
+"""Solvers of the adjoint system H v = b, where H = ∇²_yy g and b = F_y, from products with H alone, and the
+hypergradient F_x − J[v] that each gives."""
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -17,9 +13,10 @@ from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
-from bilevel.problem import Level
-from bilevel.sampling import Batch
-from bilevel.steps import Settings, as_leaf, as_schedule, check_count, count_at
+from bilevel._cost import Cost
+from bilevel.oracles import HessianOperator
+from bilevel.problem import Problem
+from bilevel.steps import Settings, count, count_at, number, schedule
 
 Tree = PyTree[Any]
 
@@ -27,7 +24,7 @@ Tree = PyTree[Any]
 class Adjoint(eqx.Module):
     """An approximate solution of H v = b.
 
-    `products` counts the H-products in samples, as `Tally.add` takes it; `convex` is False when a direction
+    `products` counts the H-products in samples, as `Cost` takes it; `convex` is False when a direction
     of curvature that is not positive was met, where v means nothing.
     """
 
@@ -36,25 +33,45 @@ class Adjoint(eqx.Module):
     convex: Bool[Array, ""] | bool = True
 
 
+class Implicit(eqx.Module):
+    """A hypergradient h, the adjoint behind it, and what both cost."""
+
+    h: Tree
+    adjoint: Adjoint
+    cost: Cost
+
+
 class AbstractAdjoint(Settings):
     """A method for H v = b."""
 
+    random: ClassVar[bool] = False  # whether it draws from its key even where every level is deterministic
+
     @abc.abstractmethod
-    def __call__(
-        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
-    ) -> Adjoint: ...
+    def solve(self, H: HessianOperator, b: Tree, v0: Tree | None, *, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
+        """v from `v0` (None: zero).
 
-    def cross_product(self, level: Level, x: Tree, y: Tree, v: Tree, batch: Batch) -> Tree:
-        """J[v], by which v enters the hypergradient."""
-        return oracles.cross_product(level, x, y, v, batch)
+        Methods that need one and the same H throughout take it on the operator's batch; the Neumann series draw a fresh
+        batch for each factor, from `key`. A step that is a schedule sees `t`.
+        """
 
-    def cross_cost(self, size: int) -> dict[str, int]:
-        """What that costs on a batch of `size`, as `Tally.add` takes it."""
-        return {"J": size}
+    def hypergradient(
+        self, problem: Problem, x: Tree, y: Tree, v0: Tree | None = None, t: Any = 0, *, key: PRNGKeyArray
+    ) -> Implicit:
+        """h = F_x(x, y; ξ) − J(x, y; ζ_0)[v], where H(x, y) v = F_y(x, y; ξ) is solved from `v0`.
+
+        ξ and ζ_0 are independent batches, and ζ_0 is the operator's. The leaves of h may be `SparseRows`.
+        """
+        upper_key, lower_key, adjoint_key = jax.random.split(key, 3)
+        xi, zeta_0 = problem.upper.draw(upper_key), problem.lower.draw(lower_key)
+        F_x, F_y = oracles.upper_gradients(problem.upper, x, y, xi)
+        lower, z, pull = oracles.hoist_features(problem.lower, x)
+        adjoint = self.solve(HessianOperator(lower, z, y, zeta_0), F_y, v0, key=adjoint_key, t=t)
+        Jv = pull(oracles.cross_product(lower, z, y, adjoint.v, zeta_0))
+        return Implicit(trees.sub(F_x, Jv), adjoint, Cost(F=xi.size, H=adjoint.products, J=zeta_0.size))
 
 
 class ConjugateGradient(AbstractAdjoint):
-    """At most `steps` conjugate-gradient steps from `start`, all on one batch.
+    """At most `steps` conjugate-gradient steps from `v0`, all on one batch.
 
     Stops when ‖b − H v‖ ≤ `tolerance` · ‖b‖ (never below the rounding of the dtype) or ≤ `absolute_tolerance`, and
     where pᵀH p ≤ 0 for a direction p: the lower level is then not strongly convex, and `Adjoint.convex` says so.
@@ -67,26 +84,16 @@ class ConjugateGradient(AbstractAdjoint):
         >>> method = bl.ConjugateGradient(steps=20, tolerance=1e-6)
     """
 
-    steps: int = eqx.field(static=True)
-    tolerance: Any = eqx.field(default=0.0, converter=as_leaf)
-    absolute_tolerance: Any = eqx.field(default=0.0, converter=as_leaf)
+    steps: int = count()
+    tolerance: Any = number(checks.fraction, default=0.0)
+    absolute_tolerance: Any = number(checks.nonnegative, default=0.0)
 
-    def __check_init__(self):
-        checks.count("steps", self.steps)
-        checks.fraction("tolerance", self.tolerance)
-        checks.nonnegative("absolute_tolerance", self.absolute_tolerance)
-
-    def __call__(
-        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
-    ) -> Adjoint:
-        def hessian(u: Tree) -> Tree:
-            return oracles.hessian_product(level, x, y, u, batch)
-
-        # for the correction of `start`, in units of the largest entry of its residual: a small one's squares underflow
-        residual = rhs if start is None else trees.sub(rhs, hessian(start))
+    def solve(self, H: HessianOperator, b: Tree, v0: Tree | None, *, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
+        # for the correction of `v0`, in units of the largest entry of its residual: a small one's squares underflow
+        residual = b if v0 is None else trees.sub(b, H(v0))
         size = trees.largest(residual)
         size = jnp.where(size > 0, size, 1)
-        residual, scaled = trees.divide(residual, size), trees.divide(rhs, size)
+        residual, scaled = trees.divide(residual, size), trees.divide(b, size)
         rr, bb = trees.dot(residual, residual), trees.dot(scaled, scaled)
         relative = jnp.maximum(jnp.asarray(self.tolerance).astype(bb.dtype), jnp.finfo(bb.dtype).eps)
         least = jnp.maximum(relative**2 * bb, (jnp.asarray(self.absolute_tolerance).astype(bb.dtype) / size) ** 2)
@@ -97,7 +104,7 @@ class ConjugateGradient(AbstractAdjoint):
 
         def step(carry: Any) -> Any:
             i, v, r, p, rr, _ = carry
-            Hp = hessian(p)
+            Hp = H(p)
             curvature = trees.dot(p, Hp)
             convex = ~(curvature <= 0)
             length = jnp.where(convex, rr / curvature, 0.0)
@@ -105,11 +112,11 @@ class ConjugateGradient(AbstractAdjoint):
             new = trees.dot(r, r)
             return i + 1, v, r, trees.axpy(new / rr, p, r), new, convex
 
-        carry = (0, trees.zeros_like(rhs), residual, residual, rr, jnp.array(True))
+        carry = (0, trees.zeros_like(b), residual, residual, rr, jnp.array(True))
         i, v, _, _, _, convex = jax.lax.while_loop(going_on, step, carry)
-        if start is None:
-            return Adjoint(trees.scale(size, v), (i, batch.size), convex)
-        return Adjoint(trees.axpy(size, v, start), (i + 1, batch.size), convex)
+        if v0 is None:
+            return Adjoint(trees.scale(size, v), (i, H.size), convex)
+        return Adjoint(trees.axpy(size, v, v0), (i + 1, H.size), convex)
 
 
 class Neumann(AbstractAdjoint):
@@ -127,37 +134,33 @@ class Neumann(AbstractAdjoint):
         >>> method = bl.Neumann(order=10, step=0.5)
     """
 
-    order: int = eqx.field(static=True)
-    step: Any = eqx.field(converter=as_schedule)
+    order: int = count(least=0)
+    step: Any = schedule()
     batch_sizes: int | tuple[int, ...] | None = eqx.field(default=None, static=True, converter=checks.integers)
 
-    def __check_init__(self):
-        checks.count("order", self.order, least=0)
+    def check_together(self) -> None:
         sizes = self.batch_sizes
         if isinstance(sizes, tuple) and len(sizes) != self.order:
             raise ValueError(f"batch_sizes: got {len(sizes)} sizes for {self.order} factors")
         for size in sizes if isinstance(sizes, tuple) else () if sizes is None else (sizes,):
             checks.count("batch_sizes", size)
 
-    def __call__(
-        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
-    ) -> Adjoint:
+    def solve(self, H: HessianOperator, b: Tree, v0: Tree | None, *, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
         eta = self.step(t)
 
         def factor(i: Any, carry: tuple[Tree, Tree], size: int | None = None) -> tuple[Tree, Tree]:
             r, total = carry
-            fresh = level.draw(jax.random.fold_in(key, i), size)
-            r = trees.axpy(-eta, oracles.hessian_product(level, x, y, r, fresh), r)
+            r = trees.axpy(-eta, H.fresh(r, key=jax.random.fold_in(key, i), size=size), r)
             return r, trees.add(total, r)
 
-        carry, sizes = (rhs, rhs), self.batch_sizes if level.batch_size else None
+        carry, sizes = (b, b), self.batch_sizes if H.level.batch_size else None
         if isinstance(sizes, tuple):
             for i, size in enumerate(sizes):  # shapes differ, so the loop is unrolled
                 carry = factor(i, carry, size)
             products = sum(sizes)
         else:
             carry = jax.lax.fori_loop(0, self.order, lambda i, carry: factor(i, carry, sizes), carry)
-            products = self.order * (sizes or level.size)
+            products = self.order * (sizes or H.level.size)
         return Adjoint(trees.scale(eta, carry[1]), products)
 
 
@@ -177,29 +180,24 @@ class RandomNeumann(AbstractAdjoint):
         >>> method = bl.RandomNeumann(order=10, step=0.5)
     """
 
-    order: int | Callable[[Any], Any] = eqx.field(static=True)
-    step: Any = eqx.field(converter=as_schedule)
+    order: int | Callable[[Any], Any] = count(of_t=True)
+    step: Any = schedule()
+    random = True
 
-    def __check_init__(self):
-        check_count("order", self.order)
-
-    def __call__(
-        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
-    ) -> Adjoint:
+    def solve(self, H: HessianOperator, b: Tree, v0: Tree | None, *, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
         eta, order = self.step(t), count_at(self.order, t, least=1)
         length_key, factor_key = jax.random.split(key)
         k = jax.random.randint(length_key, (), 0, order)
 
         def factor(i: Any, r: Tree) -> Tree:
-            fresh = level.draw(jax.random.fold_in(factor_key, i))
-            return trees.axpy(-eta, oracles.hessian_product(level, x, y, r, fresh), r)
+            return trees.axpy(-eta, H.fresh(r, key=jax.random.fold_in(factor_key, i)), r)
 
-        r = jax.lax.fori_loop(0, k, factor, rhs)
-        return Adjoint(trees.scale(order * eta, r), (k, level.size))
+        r = jax.lax.fori_loop(0, k, factor, b)
+        return Adjoint(trees.scale(order * eta, r), (k, H.level.size))
 
 
 class FixedPoint(AbstractAdjoint):
-    """`steps` steps of v ← v − η (H v − b) from `start`, all on one batch: Richardson's iteration.
+    """`steps` steps of v ← v − η (H v − b) from `v0`, all on one batch: Richardson's iteration.
 
     From zero this is η Σ_{i<steps} (I − ηH)^i b. `step` is η ≤ 1/L.
 
@@ -211,23 +209,17 @@ class FixedPoint(AbstractAdjoint):
         >>> method = bl.FixedPoint(steps=100, step=0.1)
     """
 
-    steps: int = eqx.field(static=True)
-    step: Any = eqx.field(converter=as_schedule)
+    steps: int = count()
+    step: Any = schedule()
 
-    def __check_init__(self):
-        checks.count("steps", self.steps)
-
-    def __call__(
-        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
-    ) -> Adjoint:
+    def solve(self, H: HessianOperator, b: Tree, v0: Tree | None, *, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
         eta = self.step(t)
 
         def step(_: Any, v: Tree) -> Tree:
-            Hv = oracles.hessian_product(level, x, y, v, batch)
-            return trees.axpy(-eta, trees.sub(Hv, rhs), v)
+            return trees.axpy(-eta, trees.sub(H(v), b), v)
 
-        start = trees.zeros_like(rhs) if start is None else start
-        return Adjoint(jax.lax.fori_loop(0, self.steps, step, start), self.steps * batch.size)
+        v0 = trees.zeros_like(b) if v0 is None else v0
+        return Adjoint(jax.lax.fori_loop(0, self.steps, step, v0), self.steps * H.size)
 
 
 class Direct(AbstractAdjoint):
@@ -244,24 +236,17 @@ class Direct(AbstractAdjoint):
         >>> method = bl.Direct()
     """
 
-    max_bytes: int = eqx.field(default=2 * 10**9, static=True)
+    max_bytes: int = count(default=2 * 10**9)
 
-    def __check_init__(self):
-        checks.number("max_bytes", self.max_bytes)
-        checks.positive("max_bytes", self.max_bytes)
-
-    def __call__(
-        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
-    ) -> Adjoint:
-        dim = sum(leaf.size for leaf in jax.tree.leaves(y))
-        needed = dim**2 * jnp.result_type(*jax.tree.leaves(y)).itemsize
+    def solve(self, H: HessianOperator, b: Tree, v0: Tree | None, *, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
+        flat, _ = ravel_pytree(b)
+        dim, needed = flat.size, flat.size**2 * jnp.result_type(*jax.tree.leaves(H.y)).itemsize
         if needed > self.max_bytes:
             raise ValueError(
                 f"Direct: y has {dim} entries, so its Hessian takes {needed / 1e9:.1f} GB; "
                 "use bl.ConjugateGradient, or raise max_bytes"
             )
-        matrix, unravel = oracles.dense_hessian(level, x, y, batch)
-        flat, _ = ravel_pytree(rhs)
+        matrix, unravel = H.dense()
         factor = jnp.linalg.cholesky(matrix)
         v = jax.scipy.linalg.cho_solve((factor, True), flat)
-        return Adjoint(unravel(v), dim * batch.size, ~jnp.isnan(factor[-1, -1]) | jnp.isnan(matrix).any())
+        return Adjoint(unravel(v), dim * H.size, ~jnp.isnan(factor[-1, -1]) | jnp.isnan(matrix).any())

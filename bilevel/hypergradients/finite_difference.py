@@ -2,16 +2,17 @@
 
 from typing import Any
 
-import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import _checks as checks
 from bilevel import oracles, trees
-from bilevel.hypergradients.adjoint import AbstractAdjoint, Adjoint
-from bilevel.problem import Level
+from bilevel._cost import Cost
+from bilevel.hypergradients.adjoint import AbstractAdjoint, Adjoint, Implicit
+from bilevel.oracles import HessianOperator
+from bilevel.problem import Level, Problem
 from bilevel.sampling import Batch
-from bilevel.steps import as_leaf, as_schedule
+from bilevel.steps import number, schedule
 
 Tree = PyTree[Any]
 
@@ -45,19 +46,23 @@ class FiniteDifference(AbstractAdjoint):
     up to O(ξ²), and equal to it where J does not depend on y.
     """
 
-    step: Any = eqx.field(converter=as_schedule)
-    radius: Any = eqx.field(default=0.01, converter=as_leaf)
+    step: Any = schedule()
+    radius: Any = number(default=0.01)
 
-    def __check_init__(self):
-        checks.number("radius", self.radius)
-        checks.positive("radius", self.radius)
+    def solve(self, H: HessianOperator, b: Tree, v0: Tree | None, *, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
+        return Adjoint(trees.scale(self.step(t), b), 0)
 
-    def __call__(
-        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
-    ) -> Adjoint:
-        return Adjoint(trees.scale(self.step(t), rhs), 0)
+    def hypergradient(
+        self, problem: Problem, x: Tree, y: Tree, v0: Tree | None = None, t: Any = 0, *, key: PRNGKeyArray
+    ) -> Implicit:
+        upper_key, lower_key, _ = jax.random.split(key, 3)
+        xi, zeta_0 = problem.upper.draw(upper_key), problem.lower.draw(lower_key)
+        F_x, F_y = oracles.upper_gradients(problem.upper, x, y, xi)
+        v = trees.scale(self.step(t), F_y)
+        Jv = self.difference(problem.lower, x, y, v, zeta_0)
+        return Implicit(trees.sub(F_x, Jv), Adjoint(v, 0), Cost(F=xi.size, G=2 * zeta_0.size))
 
-    def cross_product(self, level: Level, x: Tree, y: Tree, v: Tree, batch: Batch) -> Tree:
+    def difference(self, level: Level, x: Tree, y: Tree, v: Tree, batch: Batch) -> Tree:
         """J[v] by the difference along the unit vector v/‖v‖: two G-gradients."""
         size = trees.largest(v)
         direction = trees.divide(v, jnp.where(size > 0, size, 1))  # the squares of a tiny v would underflow
@@ -67,6 +72,3 @@ class FiniteDifference(AbstractAdjoint):
         ahead = oracles.gradient_x(level, x, trees.add(y, shift), batch)
         behind = oracles.gradient_x(level, x, trees.sub(y, shift), batch)
         return trees.scale(size * norm / (2 * self.radius), trees.sub(ahead, behind))
-
-    def cross_cost(self, size: int) -> dict[str, int]:
-        return {"G": 2 * size}

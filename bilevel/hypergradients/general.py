@@ -10,8 +10,9 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
+from bilevel._prepare import prepare
 from bilevel.hypergradients.unrolled import key_if_random
-from bilevel.problem import Problem, prepare
+from bilevel.problem import Problem
 
 Tree = PyTree[Any]
 
@@ -85,11 +86,12 @@ def general_hypergradient(
     arrays = eqx.filter(ys, eqx.is_inexact_array)
     _check_axis(arrays, len(betas))
     y = jax.tree.map(lambda leaf: leaf[0] if eqx.is_inexact_array(leaf) else leaf, ys)
-    problem, x, y, restore = prepare(problem, x, y)
+    prepared = prepare(problem, x, y)
+    x, y = prepared.x, prepared.y
     if p is not None:
         p = _as_p(p, y, None if mode == "backward" else len(betas))
-    key = key_if_random(problem, key)
-    return restore(_general(problem, x, arrays, betas, mode, p, key), y)[0]
+    key = key_if_random(prepared.problem, key)
+    return prepared.restore_x(_general(prepared.problem, x, arrays, betas, mode, p, key))
 
 
 @eqx.filter_jit

@@ -2,18 +2,14 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import _checks as checks
-from bilevel import oracles
 from bilevel.hypergradients.adjoint import AbstractAdjoint, Adjoint
-from bilevel.problem import Level
-from bilevel.sampling import Batch
-from bilevel.steps import as_leaf
+from bilevel.oracles import HessianOperator
+from bilevel.steps import count, number
 
 Tree = PyTree[Any]
 
@@ -31,7 +27,7 @@ class Nystrom(AbstractAdjoint):
     **Arguments**: `rank` (k), `damping` (ρ > 0). The key chooses Ω; `hypergradient` without one always takes the same.
 
     A negative curvature within ρ counts as zero. Where ΩᵀHΩ + ρI is not positive, `Adjoint.convex` is False.
-    Costs min(k, n) Hessian products, O(nk) memory and O(nk²) time beside them; `start` is not used.
+    Costs min(k, n) Hessian products, O(nk) memory and O(nk²) time beside them; `v0` is not used.
 
     Example:
 
@@ -46,24 +42,17 @@ class Nystrom(AbstractAdjoint):
     not carry for a small ρ.
     """
 
-    rank: int = eqx.field(static=True)
-    damping: Any = eqx.field(converter=as_leaf)
+    rank: int = count()
+    damping: Any = number()
+    random = True
 
-    def __check_init__(self):
-        checks.count("rank", self.rank)
-        checks.number("damping", self.damping)
-        checks.positive("damping", self.damping)
-
-    def __call__(
-        self, level: Level, x: Tree, y: Tree, rhs: Tree, start: Tree, *, batch: Batch, key: PRNGKeyArray, t: Any = 0
-    ) -> Adjoint:
-        flat, unravel = ravel_pytree(rhs)
+    def solve(self, H: HessianOperator, b: Tree, v0: Tree | None, *, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
+        flat, unravel = ravel_pytree(b)
         b = flat.astype(jnp.promote_types(flat.dtype, jnp.float32))  # there is no factorization in half precision
         k, rho = min(self.rank, b.size), jnp.asarray(self.damping).astype(b.dtype)
 
         def hessian(u: Any) -> Any:
-            product = oracles.hessian_product(level, x, y, unravel(u.astype(flat.dtype)), batch)
-            return ravel_pytree(product)[0].astype(b.dtype)
+            return ravel_pytree(H(unravel(u.astype(flat.dtype))))[0].astype(b.dtype)
 
         omega, _ = jnp.linalg.qr(jax.random.normal(key, (b.size, k), b.dtype))
         C = jax.lax.map(hessian, omega.T).T  # one by one: networks run faster so on a CPU, in the memory of one product
@@ -76,4 +65,4 @@ class Nystrom(AbstractAdjoint):
         outside = b - U @ inside
         outside = outside - U @ (U.T @ outside)  # once more: what is left of U is rounding, divided by ρ
         v = U @ (inside / (sigma**2 + rho)) + outside / rho
-        return Adjoint(unravel(v.astype(flat.dtype)), k * batch.size, ~(w[0] + rho <= 0))
+        return Adjoint(unravel(v.astype(flat.dtype)), k * H.size, ~(w[0] + rho <= 0))

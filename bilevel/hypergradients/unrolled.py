@@ -15,7 +15,8 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
-from bilevel.problem import Level, Problem, prepare, tasks_of
+from bilevel._prepare import prepare
+from bilevel.problem import Episodes, Level, Problem, drawn_once
 from bilevel.sampling import Batch
 from bilevel.steps import AbstractStep, GradientStep, Rule, as_step, check_setting
 
@@ -25,7 +26,7 @@ _MAX_TANGENT_BYTES = 2 * 10**9
 
 
 def unrolled_hypergradient(
-    problem: Problem,
+    problem: Problem | Episodes,
     x: PyTree,
     y: PyTree,
     *,
@@ -33,7 +34,7 @@ def unrolled_hypergradient(
     lower_step: Any,
     truncation: int | None = None,
     mode: str = "reverse",
-    checkpoints: bool = False,
+    rematerialize: bool = False,
     key: PRNGKeyArray | None = None,
 ) -> PyTree:
     """The derivative of x ↦ f(x, y^D(x)), y^D being D = `steps` lower steps from y, with y held constant.
@@ -46,20 +47,20 @@ def unrolled_hypergradient(
     | | iterates in memory | D G-gradients, and |
     |---|---|---|
     | `mode="reverse"` | K | K H- and J-products |
-    | `mode="reverse", checkpoints=True` | about 2√K | the same, and at most K G-gradients more |
+    | `mode="reverse", rematerialize=True` | about 2√K | the same, and at most K G-gradients more |
     | `mode="forward"` | dim x | K · dim x tangents of the step: for few hyperparameters |
 
     **Arguments**
 
     - `lower_step`: a number, a schedule (at t = 0) or a `Rule`, which must have a derivative at a zero gradient
       (Adam needs `eps_root`).
-    - `checkpoints`: store one iterate in ⌈√K⌉ and recompute those between when the reverse pass needs them.
-    - `key`: needed when a level has a `batch_size`, each step then draws, or the problem redraws its tasks.
+    - `rematerialize`: store one iterate in ⌈√K⌉ and recompute those between when the reverse pass needs them.
+    - `key`: needed when a level has a `batch_size`, each step then draws, or the problem is `Episodes`.
 
     **Returns** a pytree like x.
 
     **Raises** `ValueError` or `TypeError`, naming the argument: a truncation above `steps`, a rule without a
-    derivative at a zero gradient, a missing key, checkpoints in forward mode, and a forward mode whose
+    derivative at a zero gradient, a missing key, rematerialization in forward mode, and a forward mode whose
     dim x · dim y tangents would take more than 2 GB.
 
     Example:
@@ -73,7 +74,7 @@ def unrolled_hypergradient(
         6.0
 
     Reference: Franceschi et al. (ICML 2017), Algorithms 1 (Reverse-HG) and 2 (Forward-HG); ITD-BiO, Ji, Yang & Liang
-    (ICML 2021). Checkpoints: Chen, Xu, Zhang & Guestrin (arXiv 1604.06174).
+    (ICML 2021). Rematerialization: Chen, Xu, Zhang & Guestrin (arXiv 1604.06174).
     """
     checks.count("steps", steps)
     if truncation is not None:
@@ -81,24 +82,25 @@ def unrolled_hypergradient(
         if truncation > steps:
             raise ValueError(f"truncation: got {truncation} for {steps} steps; pass at most steps, or None for all")
     checks.one_of("mode", mode, ("reverse", "forward"))
-    checks.flag("checkpoints", checkpoints)
-    if checkpoints and mode == "forward":
-        raise ValueError("checkpoints: forward mode stores no iterates; leave them out, or pass mode='reverse'")
+    checks.flag("rematerialize", rematerialize)
+    if rematerialize and mode == "forward":
+        raise ValueError("rematerialize: forward mode stores no iterates; leave it out, or pass mode='reverse'")
     rule = as_step(lower_step)
     check_setting("lower_step", rule, checks.positive)
     check_differentiable(rule)
-    problem, x, y, restore = prepare(problem, x, y)
+    prepared = prepare(problem, x, y)
+    x, y = prepared.x, prepared.y
     if mode == "forward":
         _check_tangents(x, y, rule)
-    problem, key = tasks_of(problem, key_if_random(problem, key))
-    h = _unrolled(problem, x, y, rule, key, steps=steps, truncation=truncation, mode=mode, checkpoints=checkpoints)
-    return restore(h, y)[0]
+    drawn, key = drawn_once(prepared.problem, key_if_random(prepared.problem, key))
+    h = _unrolled(drawn, x, y, rule, key, steps=steps, truncation=truncation, mode=mode, rematerialize=rematerialize)
+    return prepared.restore_x(h)
 
 
-def key_if_random(problem: Problem, key: PRNGKeyArray | None, needed: bool = False) -> PRNGKeyArray:
+def key_if_random(problem: Problem | Episodes, key: PRNGKeyArray | None, needed: bool = False) -> PRNGKeyArray:
     """The key, checked; one that nothing draws from where none is needed."""
-    sizes = (problem.upper.batch_size, problem.lower.batch_size)
-    if key is None and not needed and problem.redraw is None and sizes == (None, None):
+    draws = isinstance(problem, Episodes) or (problem.upper.batch_size, problem.lower.batch_size) != (None, None)
+    if key is None and not needed and not draws:
         return jax.random.key(0)
     return checks.key("key", key)
 
@@ -114,11 +116,11 @@ def _unrolled(
     steps: int,
     truncation: int | None,
     mode: str,
-    checkpoints: bool,
+    rematerialize: bool,
 ) -> Tree:
     upper_key, lower_key = jax.random.split(key)
     batch = problem.upper.draw(upper_key)
-    way = unroll_forward if mode == "forward" else functools.partial(unroll, checkpoints=checkpoints)
+    way = unroll_forward if mode == "forward" else functools.partial(unroll, rematerialize=rematerialize)
     return way(problem, x, y, batch, steps=steps, lower_step=rule, truncation=truncation, key=lower_key).h
 
 
@@ -140,7 +142,7 @@ def unroll(
     steps: int,
     lower_step: AbstractStep,
     truncation: int | None = None,
-    checkpoints: bool = False,
+    rematerialize: bool = False,
     t: Any = 0,
     key: PRNGKeyArray,
 ) -> Unrolled:
@@ -149,15 +151,15 @@ def unroll(
     y^t = y^{t−1} − α G_y(x, y^{t−1}),   t = 1..D
     p = F_y(x, y^D);   h = F_x(x, y^D);   for t = D−1, …, D−K:  h ← h − α J(x, y^t)[p],  p ← p − α H(x, y^t)[p]
 
-    With `checkpoints` the K steps are cut into segments of ⌈√K⌉, of which only the starts are stored.
+    With `rematerialize` the K steps are cut into segments of ⌈√K⌉, of which only the starts are stored.
     """
     kept = steps if truncation is None else truncation
-    lower, z, pull = oracles.at_fixed_x(problem.lower, x)
+    lower, z, pull = oracles.hoist_features(problem.lower, x)
 
     def forward(carry: tuple[Tree, Tree], i: Any) -> tuple[tuple[Tree, Tree], Any]:
         y, state = carry
         batch = lower.draw(jax.random.fold_in(key, i))
-        new = lower_step(y, oracles.lower_gradient(lower, z, y, batch), state, t)
+        new = lower_step(y, oracles.gradient_y(lower, z, y, batch), state, t)
         return new, (y, state, batch.indices)
 
     def skip(carry: tuple[Tree, Tree], segment: Any) -> tuple[tuple[Tree, Tree], Any]:
@@ -169,7 +171,7 @@ def unroll(
 
     carry = (y, lower_step.init(y))
     carry = jax.lax.fori_loop(0, steps - kept, lambda i, carry: forward(carry, i)[0], carry)
-    segments, last = _segments(steps - kept, steps, checkpoints)
+    segments, last = _segments(steps - kept, steps, rematerialize)
     carry, starts = jax.lax.scan(skip, carry, segments) if len(segments) else (carry, None)
     (y, _), path = jax.lax.scan(forward, carry, last)
     F_x, p = oracles.upper_gradients(problem.upper, x, y, upper_batch)
@@ -189,10 +191,10 @@ def unroll(
     return Unrolled(h, y, p if isinstance(lower_step, GradientStep) else p[0])
 
 
-def _segments(first: int, end: int, checkpoints: bool) -> tuple[np.ndarray, np.ndarray]:
+def _segments(first: int, end: int, rematerialize: bool) -> tuple[np.ndarray, np.ndarray]:
     """The steps first..end−1 as segments of ⌈√K⌉ to recompute, one a row, and the 1..⌈√K⌉ last ones, to store."""
     count = end - first
-    length = math.isqrt(count - 1) + 1 if checkpoints else count
+    length = math.isqrt(count - 1) + 1 if rematerialize else count
     rows = (count - 1) // length
     steps = np.arange(first, end, dtype=np.int32)
     return steps[: rows * length].reshape(rows, length), steps[rows * length :]
@@ -211,7 +213,7 @@ def _plain_back(lower: Level, x: Tree, alpha: Any) -> Callable[..., Any]:
 
 
 def _rule_back(lower: Level, x: Tree, lower_step: AbstractStep, t: Any) -> Callable[..., Any]:
-    """The same through a rule: p is the cotangent of (y, the rule's own state), whose counters carry none."""
+    """The same through a rule: p is the cotangent of (y, the rule's own state); integer counters have no cotangent."""
 
     def back(carry: tuple[Tree, Tree], at: Any) -> tuple[tuple[Tree, Tree], None]:
         h, p = carry
@@ -229,7 +231,7 @@ def _step(lower: Level, lower_step: AbstractStep, counters: Tree, batch: Batch, 
     """One lower step as a function of all that has a derivative: (x, y, the rule's moments)."""
 
     def step(x: Tree, y: Tree, moving: Tree) -> tuple[tuple[Tree, Tree], Tree]:
-        gradient = oracles.lower_gradient(lower, x, y, batch)
+        gradient = oracles.gradient_y(lower, x, y, batch)
         y, state = lower_step(y, gradient, eqx.combine(moving, counters), t)
         moving, new_counters = eqx.partition(state, eqx.is_inexact_array)
         return (y, moving), new_counters
@@ -291,7 +293,7 @@ def _check_tangents(x: Tree, y: Tree, rule: AbstractStep) -> None:
     if needed > _MAX_TANGENT_BYTES:
         raise ValueError(
             f"mode: x has {dim_x} entries and y {dim_y}, so the tangents of forward mode take {needed / 1e9:.1f} GB; "
-            "it is meant for few hyperparameters: pass mode='reverse', with checkpoints=True if the steps are many"
+            "it is meant for few hyperparameters: pass mode='reverse', with rematerialize=True if the steps are many"
         )
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from bilevel._cost import KINDS
 from bilevel.compare.records import Run
-from bilevel.oracles import Tally
 
 LEAST_SEEDS = 5
 LEVEL = 0.95
@@ -28,7 +28,7 @@ def position(row: Mapping[str, Any], axis: str) -> float:
     - `gradients`: gradients of f and g; `calls`: these and the products with H and J; both in samples.
     """
     if axis == "calls":
-        return float(sum(row[kind] for kind in Tally.KINDS))
+        return float(sum(row[kind] for kind in KINDS))
     if axis == "gradients":
         return float(row["F"] + row["G"])
     return float(row[axis])

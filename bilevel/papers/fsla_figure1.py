@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from bilevel import _checks as checks
 from bilevel.hypergradients import ConjugateGradient, general_hypergradient, hypergradient
-from bilevel.oracles import lower_gradient
+from bilevel.oracles import gradient_y
 from bilevel.papers._estimation import EstimationTask, estimation
 from bilevel.problem import Problem
 from bilevel.solvers.fsla import FSLA
@@ -139,10 +139,10 @@ def _squares(estimates: Any, answer: np.ndarray) -> Float[np.ndarray, " K"]:
 @eqx.filter_jit
 def _gradient_descent(problem: Problem, x: Array, y: Array, step: Any, last: int) -> Float[Array, "K dim_y"]:
     """y_0, …, y_K."""
-    batch = problem.lower.everything()
+    batch = problem.lower.all_rows()
 
     def move(y: Array, _: None) -> tuple[Array, Array]:
-        return y - step * lower_gradient(problem.lower, x, y, batch), y
+        return y - step * gradient_y(problem.lower, x, y, batch), y
 
     y, ys = jax.lax.scan(move, y, length=last)
     return jnp.append(ys, y[None], axis=0)
@@ -182,7 +182,7 @@ def _iterates(solver: FSLA, problem: Problem, x: Array, y: Array, last: int) -> 
     key = jax.random.key(0)  # nothing draws from it
 
     def step(state: Any, t: Any) -> tuple[Any, tuple[Array, Array]]:
-        state = solver.step(problem, state, t, key=key)
+        state, _ = solver.step(problem, state, t, key=key)
         return state, (state.x, state.d)
 
-    return jax.lax.scan(step, solver.init(problem, x, y, key=key), jnp.arange(last))[1]
+    return jax.lax.scan(step, solver.init(problem, x, y, key=key)[0], jnp.arange(last))[1]

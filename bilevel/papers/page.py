@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
+from bilevel._cost import KINDS
 from bilevel.compare.records import Run, spread
 from bilevel.compare.tables import large, number, plain_table, with_error
-from bilevel.oracles import Tally
 from bilevel.papers.claims import RULE, Check, Finding, at_end, overall
 from bilevel.papers.entry import Entry, Setup
 from bilevel.run._solution import RESERVED
@@ -52,7 +52,7 @@ def ends(outcome: Outcome) -> list[dict[str, Any]]:
         for metric in metrics_of(outcome):
             end = spread(at_end(run, metric) for run in runs if metric in run.rows[-1])
             row |= {metric: end["mean"], f"{metric} s.e.": end["standard_error"]}
-        for name in ("steps", "run_seconds", *Tally.KINDS):
+        for name in ("steps", "run_seconds", *KINDS):
             row[name] = spread(run.stats.get(name, math.nan) for run in runs)["mean"]
         row |= {f"{metric} (paper)": value for metric, value in curve.paper.items()}
         row["broken"] = sum(run.result not in ("successful", "target_reached") for run in runs)

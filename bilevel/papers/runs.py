@@ -64,11 +64,10 @@ def _smoothness(setup: Setup, curve: Curve, _: pathlib.Path | None) -> list[Run]
         steps = curve.steps or setup.steps
         solution: Solution = solve(
             task.problem, curve.solver, task.x, task.y,
-            steps=steps, every=every, key=compare.run_key(seed), callbacks=[recorder], progress=False, throw=False,
+            steps=steps, every=every, key=compare.run_key(seed), recorders=[recorder], progress=False, throw=False,
         )  # fmt: skip
         run = Run.of(curve.label, seed, solution)
-        pairs = zip(recorder.norms, recorder.ratios, strict=True)
-        run.rows = [{"step": i, "gradient norm": norm, "smoothness": ratio} for i, (norm, ratio) in enumerate(pairs)]
+        run.rows = [row for row in run.rows if math.isfinite(row["smoothness"])]
         runs.append(run)
     return runs
 

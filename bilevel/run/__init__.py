@@ -1,0 +1,1 @@
+"""Running a solver: one run on the host, many in one program, the steps as a pure function."""

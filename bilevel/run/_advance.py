@@ -7,20 +7,25 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from bilevel import trees
-from bilevel.problem import Problem
-from bilevel.solvers._base import AbstractSolver, start_of
+from bilevel._cost import Total
+from bilevel.problem import Episodes, Problem, start_of
+from bilevel.solvers._base import AbstractSolver
+from bilevel.solvers.registry import on_episodes
 
 Tree = PyTree[Any]
 
 
-def advance(solver: AbstractSolver, problem: Problem, state: Any, key: PRNGKeyArray, t0: Any, n: Any) -> Any:
-    """`n` steps from iteration `t0`, the key of step t being `fold_in(key, t)`: pure.
+def advance(
+    solver: AbstractSolver, problem: Problem | Episodes, state: Any, key: PRNGKeyArray, t0: Any, n: Any
+) -> tuple[Any, Total]:
+    """The state after `n` steps from iteration `t0`, the key of step t being `fold_in(key, t)`, and what they cost:
+    pure.
 
     `t0` and `n` may be traced, so that one compiled program serves every chunk. The trajectory depends
     neither on how the steps are cut into chunks nor on an interruption. x and y hold arrays alone. Under a
     `jit` of your own, pass `problem` as an argument (of `eqx.filter_jit`): closed over, its data are compiled in.
 
-    Where the problem redraws its tasks, each step has tasks of its own, and the state at t0 = 0 is that of `bl.begin`.
+    On `Episodes` each step has tasks of its own, and the state at t0 = 0 is that of `bl.initial_state`.
 
     Example:
 
@@ -30,30 +35,44 @@ def advance(solver: AbstractSolver, problem: Problem, state: Any, key: PRNGKeyAr
         ...     lower=bl.Level(lambda x, y, _: 0.5 * (y - 3.0 * x) ** 2),
         ... )
         >>> solver, key = bl.SOBA(upper_step=0.01, lower_step=0.5, adjoint_step=0.5), jax.random.key(0)
-        >>> state = solver.init(problem, jax.numpy.ones(()), jax.numpy.zeros(()), key=key)
-        >>> round(float(bl.advance(solver, problem, state, key, 0, 500).x), 3)
-        0.333
+        >>> state, _ = bl.initial_state(solver, problem, jax.numpy.ones(()), jax.numpy.zeros(()), key)
+        >>> state, cost = bl.advance(solver, problem, state, key, 0, 500)
+        >>> round(float(state.x), 3), cost.to_dict()
+        (0.333, {'F': 500, 'G': 500, 'H': 500, 'J': 500})
     """
+    check_episodes(solver, problem)
 
-    if problem.restarts:
-        solver = solver.on_fresh_tasks()
+    def on_problem(t: Any, carry: tuple[Any, Total]) -> tuple[Any, Total]:
+        assert isinstance(problem, Problem)
+        state, cost = carry
+        state, spent = solver.step(problem, state, t, key=jax.random.fold_in(key, t))
+        return state, cost + spent
 
-    def body(t: Any, state: Any) -> Any:
-        if problem.redraw is None:
-            return solver.step(problem, state, t, key=jax.random.fold_in(key, t))
+    def on_tasks(t: Any, carry: tuple[Any, Total]) -> tuple[Any, Total]:
+        assert isinstance(problem, Episodes)
+        state, cost = carry
         tasks_key, restart_key, step_key = _keys_with_tasks(key, t)
-        tasks, old = problem.resample(tasks_key), state
-        if problem.restarts:  # but at t = 0, where `begin` has been with the same tasks
-            state = jax.lax.cond(t > 0, lambda: solver.restart(tasks, old, key=restart_key), lambda: old)
-        return solver.step(tasks, state, t, key=step_key)
+        tasks = problem.draw(tasks_key)
+        if tasks.start is not None:  # but at t = 0, where `initial_state` has been with the same tasks
 
-    return jax.lax.fori_loop(t0, t0 + n, body, state)
+            def fresh() -> tuple[Any, Total]:
+                new, spent = solver.restart(tasks, state, start_of(tasks, state.x), key=restart_key)
+                return new, cost + spent
+
+            state, cost = jax.lax.cond(t > 0, fresh, lambda: (state, cost))
+        state, spent = solver.step(tasks, state, t, key=step_key)
+        return state, cost + spent
+
+    body = on_tasks if isinstance(problem, Episodes) else on_problem
+    return jax.lax.fori_loop(t0, t0 + n, body, (state, Total.zero()))
 
 
-def begin(solver: AbstractSolver, problem: Problem, x: Tree, y: Tree, key: PRNGKeyArray) -> Any:
-    """The state before the first step of a run with this key, as `solve` has it: for use with `advance`.
+def initial_state(
+    solver: AbstractSolver, problem: Problem | Episodes, x: Tree, y: Tree, key: PRNGKeyArray
+) -> tuple[Any, Total]:
+    """The state before the first step of a run with this key, as `solve` has it, and what it cost: for `advance`.
 
-    Where the problem redraws its tasks it is of those of step 0, and y is `problem.start(x)` if there is a `start`.
+    On `Episodes` it is of the tasks of step 0, and y is `start(x)` if there is a `start`.
 
     Example:
 
@@ -63,20 +82,35 @@ def begin(solver: AbstractSolver, problem: Problem, x: Tree, y: Tree, key: PRNGK
         ...     lower=bl.Level(lambda x, y, _: 0.5 * (y - 3.0 * x) ** 2),
         ... )
         >>> solver, key = bl.SOBA(upper_step=0.01, lower_step=0.5, adjoint_step=0.5), jax.random.key(0)
-        >>> float(bl.begin(solver, problem, jax.numpy.ones(()), jax.numpy.zeros(()), key).x)
+        >>> state, _ = bl.initial_state(solver, problem, jax.numpy.ones(()), jax.numpy.zeros(()), key)
+        >>> float(state.x)
         1.0
     """
+    check_episodes(solver, problem)
     init_key = jax.random.fold_in(key, 2**31)  # no step has this number
-    if problem.restarts:
-        y = start_of(problem, x)
-    if problem.redraw is not None:
-        problem = problem.resample(_keys_with_tasks(key, 0)[0])
-    return solver.init(problem, x, y, key=init_key)
+    if isinstance(problem, Episodes):
+        problem = problem.draw(_keys_with_tasks(key, 0)[0])
+        if problem.start is not None:
+            y = start_of(problem, x)
+    state, cost = solver.init(problem, x, y, key=init_key)
+    return state, Total.zero() + cost
 
 
 def _keys_with_tasks(key: PRNGKeyArray, t: Any) -> PRNGKeyArray:
     """The keys of step t for drawing the tasks, for starting anew on them, and for the step."""
     return jax.random.split(jax.random.fold_in(key, t), 3)
+
+
+def check_episodes(solver: AbstractSolver, problem: Problem | Episodes) -> None:
+    """Raise where a solver is no method on the episodes."""
+    if isinstance(problem, Episodes) and problem.start is not None and not solver.on_episodes:
+        name = type(solver).__name__
+        raise ValueError(
+            f"solver: {name} moves x by a y or an adjoint of earlier steps, but with a start these episodes begin both "
+            f"anew in each step, so that x would not move along a hypergradient; take {', '.join(on_episodes())} or "
+            "RecursiveMomentum of one of these. If the tasks are samples of one lower problem, or y holds exchangeable "
+            "slots for them, pass bl.Episodes(redraw) without a start, and y to solve"
+        )
 
 
 def status(solver: AbstractSolver, state: Any) -> tuple[Bool[Array, ""], Bool[Array, ""]]:

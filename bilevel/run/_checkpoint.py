@@ -1,4 +1,4 @@
-"""Runs that survive: what `solve(..., checkpoint=DIR)` keeps in its directory, and how it finds its way back."""
+"""Checkpoints: what `solve(..., checkpoint=DIR)` saves in its directory, and how it resumes from there."""
 
 import hashlib
 import importlib.util
@@ -18,13 +18,13 @@ _OVERHEAD = 10  # the time between two checkpoints, in times of what one takes
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be gone on from: torn, or of another run. It is left as it was."""
+    """Cannot resume: the checkpoint is corrupt or belongs to another run. It is not modified."""
 
 
 class Checkpoint:
-    """A directory with the last two checkpoints of one run, written by orbax: each whole, or not there.
+    """A directory with the last two checkpoints of one run, written by orbax: each is complete, or not there.
 
-    `about` says which run it is, name by name; a run that differs in any of it cannot go on from there.
+    `about` says which run it is, name by name; a run that differs in any of it cannot resume from there.
     """
 
     def __init__(self, directory: Any, about: dict[str, Any]):
@@ -62,8 +62,9 @@ class Checkpoint:
         for name, value in about.items():
             if found.get(name) != value:
                 raise CheckpointError(
-                    f"checkpoint: {self.directory} is of another run: its {name} was {_short(found.get(name))}, now it "
-                    f"is {_short(value)}; pass another directory, or the arguments it was made with"
+                    f"checkpoint: {self.directory} belongs to another run: its {name} was "
+                    f"{_short(found.get(name))}, now it is {_short(value)}; pass another directory, or the arguments "
+                    "it was made with"
                 )
 
     def load(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
@@ -80,8 +81,8 @@ class Checkpoint:
                 raise ValueError("its arrays have other shapes")
         except Exception as error:  # orbax has no error of its own for what it cannot read
             raise CheckpointError(
-                f"checkpoint: {self.directory / str(self._saved)} is torn and cannot be read "
-                f"({type(error).__name__}: {_short(error)}); delete that folder, to go on from the checkpoint before "
+                f"checkpoint: {self.directory / str(self._saved)} is corrupt and cannot be read "
+                f"({type(error).__name__}: {_short(error)}); delete that folder, to resume from the checkpoint before "
                 "it if there is one"
             ) from error
         restored = iter(found)

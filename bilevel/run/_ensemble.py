@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import equinox as eqx
@@ -12,10 +11,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
-from bilevel.oracles import Tally
-from bilevel.problem import Problem, prepare
-from bilevel.run._advance import advance, begin, status
-from bilevel.run._solution import RESULTS, name_of
+from bilevel._cost import Total
+from bilevel._prepare import prepare
+from bilevel.problem import Episodes, Problem
+from bilevel.run._advance import advance, check_episodes, initial_state, status
+from bilevel.run._loop import AbstractRuns, Record
+from bilevel.run._solution import RESULTS, Solution
 from bilevel.solvers._base import AbstractSolver
 
 Tree = PyTree[Any]
@@ -24,7 +25,7 @@ _RUNS, _SAME = PartitionSpec("runs"), PartitionSpec()
 
 def _begin(each: Any, same: Any, t0: Any, n: Any) -> Any:
     solver, problem, x, y, key = eqx.combine(each, same)
-    return begin(solver, problem, x, y, key)
+    return initial_state(solver, problem, x, y, key)
 
 
 def _advance(each: Any, same: Any, t0: Any, n: Any) -> Any:
@@ -32,10 +33,9 @@ def _advance(each: Any, same: Any, t0: Any, n: Any) -> Any:
     return advance(solver, problem, state, key, t0, n)
 
 
-def _sound(each: Any, same: Any, t0: Any, n: Any) -> Bool[Array, ""]:
+def _status(each: Any, same: Any, t0: Any, n: Any) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
     (solver, _, _), state = eqx.combine(each[0], same), each[1]
-    finite, convex = status(solver, state)
-    return finite & convex
+    return status(solver, state)
 
 
 @eqx.filter_jit
@@ -47,116 +47,97 @@ def _spread(function: Callable[..., Any], mesh: Mesh, each: Any, same: Any, t0: 
         return jax.vmap(lambda one: function(one, eqx.combine(arrays, static), t0, n))(each)
 
     specs = (_RUNS, _SAME, _SAME, _SAME)
-    # the loops of the devices end apart from each other, so nothing in them is the same on all by proof
+    # while-loops run for different lengths per device, so replication cannot be verified
     return jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=_RUNS, check_vma=False)(each, arrays, t0, n)
 
 
-@dataclass
-class EnsembleRun:
-    """One run of an ensemble: how it ended, its history, its counts, and its last x and y."""
-
-    result: str = "successful"
-    message: str = ""
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    stats: dict[str, Any] = field(default_factory=dict)
-    point: tuple[Any, Any] = (None, None)
-
-
-class Ensemble:
+class Ensemble(AbstractRuns):
     """Runs of one solver, whose numbers may differ, in one compiled program. What all have in common is kept once.
 
-    `problem`: one for all runs, or a list with one a run, alike but for their arrays; `x`, `y` accordingly.
+    `problem`: one for all runs, or a list with one per run, alike but for their arrays; `x`, `y` accordingly. The
+    seconds of a run are those of all, divided by their number. A run that is no longer sound has no further rows, and
+    its x and y are not finite; the others go on.
     """
 
     def __init__(
         self,
         solvers: Sequence[AbstractSolver],
-        problem: Problem | Sequence[Problem],
+        problem: Problem | Episodes | Sequence[Problem | Episodes],
         x: Any,
         y: Any,
         keys: Sequence[PRNGKeyArray],
         devices: Sequence[Any] | None = None,
     ):
         devices = list(jax.local_devices() if devices is None else devices)[: len(keys)]
-        self.runs, self._mesh = len(keys), Mesh(np.array(devices), ("runs",))
+        self._mesh = Mesh(np.array(devices), ("runs",))
         pad = -len(keys) % len(devices)  # the last run again, on devices that would have less to do
-        many = not isinstance(problem, Problem)
+        many = not isinstance(problem, Problem | Episodes)
         parts = [prepare(*part) for part in (zip(problem, x, y, strict=True) if many else [(problem, x, y)])]
-        self._restores = [part[3] for part in parts]
+        for part in parts:
+            check_episodes(solvers[0], part.problem)
+        points = [(part.problem, part.x, part.y) for part in parts]
         solver, solver_alike = _stacked([*solvers, *[solvers[-1]] * pad])
-        key = jnp.stack([*keys, *[keys[-1]] * pad])
+        self._keys = jnp.stack([*keys, *[keys[-1]] * pad])
         if many:
-            points, points_alike = _stacked([*(part[:3] for part in parts), *[parts[-1][:3]] * pad])
+            own, alike = _stacked([*points, *[points[-1]] * pad])
         else:  # kept once, on each device
-            points, points_alike = (None, None, None), parts[0][:3]
-        each = (solver, *points, key)
-        same = (solver_alike, *points_alike, None)
-        each = jax.device_put(each, NamedSharding(self._mesh, _RUNS))
-        arrays, static = eqx.partition(same, eqx.is_array)
+            own, alike = (None, None, None), points[0]
+        each = jax.device_put((solver, *own, self._keys), NamedSharding(self._mesh, _RUNS))
+        arrays, static = eqx.partition((solver_alike, *alike, None), eqx.is_array)
         same = eqx.combine(jax.device_put(arrays, NamedSharding(self._mesh, _SAME)), static)
-        self._start, self._each, self._same = (each, same), (each[0], each[1], each[4]), (same[0], same[1], None)
-        self.state: Any = None
-        self.step, self.compile_seconds, self.run_seconds = 0, 0.0, 0.0
-        self.counts: list[dict[str, int]] = [dict.fromkeys(Tally.KINDS, 0) for _ in keys]
+        self._each, self._same = (each[0], each[1], each[4]), (same[0], same[1], None)
+        self._parts, self._step = parts, 0
+        self.records = [Record(self, i) for i in range(len(keys))]
+
+        clock = time.perf_counter()
+        self._states, cost = self._call(_begin, each, same)
+        self._call(_advance, (self._each, self._states), self._same)
+        self._check()
+        compile_seconds = time.perf_counter() - clock
+        self._count(cost)
+        for record in self.records:
+            record.stats["compile_seconds"] = compile_seconds
+
+    @property
+    def step(self) -> int:
+        return self._step
 
     def _call(self, function: Any, each: Any, same: Any, n: int = 0) -> Any:
-        numbers = (jnp.asarray(self.step, jnp.int32), jnp.asarray(n, jnp.int32))
+        numbers = (jnp.asarray(self._step, jnp.int32), jnp.asarray(n, jnp.int32))
         return jax.block_until_ready(_spread(function, self._mesh, each, same, *numbers))
-
-    def start(self) -> None:
-        """The solvers' starts, and the program compiled."""
-        clock = time.perf_counter()
-        self.state = self._call(_begin, *self._start)
-        self._call(_advance, (self._each, self.state), self._same)
-        self.sound()
-        self.compile_seconds = time.perf_counter() - clock
-        self._take_tallies()
 
     def advance(self, n: int) -> None:
         clock = time.perf_counter()
-        self.state = self._call(_advance, (self._each, self.state), self._same, n)
-        self.run_seconds += time.perf_counter() - clock
-        self.step += n
-        self._take_tallies()
+        self._states, cost = self._call(_advance, (self._each, self._states), self._same, n)
+        seconds = (time.perf_counter() - clock) / len(self.records)
+        self._step += n
+        for record in self.records:
+            record.stats["run_seconds"] += seconds
+            if record.sound:
+                record.stats["steps"] = self._step
+        self._count(cost)
+        self._check()
 
-    def sound(self) -> Bool[np.ndarray, " runs"]:
-        """Which runs have finite numbers and, as far as they have seen, a convex lower level."""
-        return np.asarray(self._call(_sound, (self._each, self.state), self._same))[: self.runs]
+    def _count(self, cost: Total) -> None:
+        digits = np.asarray(cost.digits)
+        for i, record in enumerate(self.records):
+            if record.sound:
+                record.count(Total(digits[i]).to_dict())
 
-    def _take_tallies(self) -> None:
-        digits = np.asarray(self.state.tally.digits)
-        for i, count in enumerate(self.counts):
-            for kind, n in Tally(digits[i]).to_dict().items():
-                count[kind] += n
-        self.state = eqx.tree_at(lambda s: s.tally.digits, self.state, jnp.zeros_like(self.state.tally.digits))
+    def _check(self) -> None:
+        finite, convex = self._call(_status, (self._each, self._states), self._same)
+        for i, record in enumerate(self.records):
+            if record.sound and not (finite[i] and convex[i]):
+                record.sound = False
+                record.result = RESULTS.nonfinite if convex[i] else RESULTS.not_convex
 
-    def point(self, i: int) -> tuple[Any, Any]:
-        """x and y of a run, like the starts."""
-        restore = self._restores[i if len(self._restores) > 1 else 0]
-        return restore(*jax.tree.map(lambda leaf: leaf[i], (self.state.x, self.state.y)))
+    def state(self, i: int) -> Any:
+        return jax.tree.map(lambda leaf: leaf[i], self._states)
 
-    def run(self, steps: int, every: int, metrics: Callable[[int, Any, Any], dict[str, float]]) -> list[EnsembleRun]:
-        """All steps, with `metrics(i, x, y)` of each run after every so many. `seconds` is the time of all, divided by
-        their number. A run that is no longer sound has no further rows; the others go on."""
-        runs = [EnsembleRun() for _ in range(self.runs)]
-        self.start()
-        while True:
-            sound = self.sound()
-            for i, run in enumerate(runs):
-                if run.result != "successful":
-                    continue
-                run.point = self.point(i)
-                if sound[i]:
-                    row = {"step": self.step, "seconds": self.run_seconds / self.runs, **self.counts[i]}
-                    run.rows.append(row | metrics(i, *run.point))
-                else:
-                    run.result = name_of(RESULTS.nonfinite)
-                    run.message = f"not finite, or not convex, by step {self.step}"
-                run.stats = {"steps": run.rows[-1]["step"] if run.rows else 0, "compile_seconds": self.compile_seconds}
-                run.stats |= {"run_seconds": self.run_seconds / self.runs} | self.counts[i]
-            if self.step == steps or not any(run.result == "successful" for run in runs):
-                return runs
-            self.advance(min(every, steps - self.step))
+    def solution(self, i: int, record: Record) -> Solution:
+        part, state = self._parts[i if len(self._parts) > 1 else 0], self.state(i)
+        x, y = part.restore_x(state.x), part.restore_y(state.y)
+        return Solution(x, y, record.result, record.history, state, dict(record.stats), self._keys[i])
 
 
 def _stacked(trees: Sequence[Tree]) -> tuple[Tree, Tree]:

@@ -1,13 +1,13 @@
 """What a run gives back: the iterates, how it ended, and its history."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel.oracles import Tally
+from bilevel._cost import KINDS
 
 
 class RESULTS(eqx.Enumeration):
@@ -37,23 +37,19 @@ def name_of(result: RESULTS) -> str:
 
 FAILURES = (RESULTS.nonfinite, RESULTS.not_convex)
 
-
-# Of `solve(..., diagnose_every=n)`
-DIAGNOSED = ("lower residual", "adjoint residual", "least curvature", "largest curvature")
-
 # The history's own columns; a metric takes another name
-RESERVED = ("step", "seconds", *Tally.KINDS, *DIAGNOSED)
+RESERVED = ("step", "seconds", *KINDS)
 
 
-def numbers(values: Any) -> dict[str, float]:
-    """What `metrics` gave, if it is numbers under names that are free."""
+def numbers(values: Any, of: str = "metrics", taken: Collection[str] = RESERVED) -> dict[str, float]:
+    """What `metrics` or a recorder gave, if it is numbers under names that are free."""
     if not isinstance(values, dict):
-        raise TypeError(f"metrics: returned {type(values).__name__}; return a dict of names and numbers")
+        raise TypeError(f"{of}: returned {type(values).__name__}; return a dict of names and numbers")
     for name, value in values.items():
-        if name in RESERVED:
-            raise ValueError(f"metrics: {name!r} is a column of the history already; give the metric another name")
+        if name in taken:
+            raise ValueError(f"{of}: {name!r} is a column of the history already; give it another name")
         if np.ndim(value) or np.asarray(value).dtype.kind not in "biufV":
-            raise TypeError(f"metrics: {name!r} is {value!r}; return a number")
+            raise TypeError(f"{of}: {name!r} is {value!r}; return a number")
     return {name: float(value) for name, value in values.items()}
 
 
@@ -69,12 +65,12 @@ class History:
     """A table with a row for the start and one for each chunk.
 
     Columns: `step`, `seconds` (of stepping alone: no compilation, metrics or callbacks), the oracle counts
-    `F`, `G`, `H`, `J` in samples, those of `diagnose_every` and the metrics. `history["step"]` is a column.
+    `F`, `G`, `H`, `J` in samples, those of the recorders and the metrics. `history["step"]` is a column.
 
     Example:
 
-        >>> from bilevel.run._solution import History
-        >>> history = History([{"step": 0, "loss": 2.0}, {"step": 10, "loss": 1.0}])
+        >>> import bilevel as bl
+        >>> history = bl.History([{"step": 0, "loss": 2.0}, {"step": 10, "loss": 1.0}])
         >>> history["loss"].tolist()
         [2.0, 1.0]
     """

@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from bilevel import _checks as checks
-from bilevel.problem import Problem
+from bilevel.problem import Episodes, Problem
 from bilevel.run._ensemble import Ensemble, is_array
-from bilevel.run._solution import History, numbers
+from bilevel.run._loop import Record, loop
+from bilevel.run._solution import History, name_of, numbers
 from bilevel.solvers._base import AbstractSolver
 
 
@@ -83,7 +84,7 @@ class Sweep:
 def sweep(
     make_solver: Callable[..., AbstractSolver],
     grid: Mapping[str, Iterable[Any]] | Iterable[Mapping[str, Any]],
-    problem: Problem,
+    problem: Problem | Episodes,
     x: Any,
     y: Any = None,
     *,
@@ -137,8 +138,6 @@ def sweep(
     settings, seeds = _settings(grid), list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not seeds:
         raise ValueError("seeds: got none; pass at least 1")
-    if y is None and problem.start is not None:
-        y = problem.start(checks.tree("x", x))
     key = checks.key("key", key)
     solvers = [make_solver(**setting) for setting in settings]
     if not all(isinstance(solver, AbstractSolver) for solver in solvers):
@@ -150,15 +149,23 @@ def sweep(
         leaves, structure = jax.tree.flatten(alike)
         programs.setdefault((structure, tuple(leaves), shapes), []).append(i)
     found: dict[tuple[int, int], SweptRun] = {}
+
+    def measured(record: Record) -> dict[str, float]:
+        solution = record.solution
+        return {} if metrics is None else numbers(metrics(solution.x, solution.y))
+
     compiling = running = 0.0
     for chosen in programs.values():
         cells = [(i, seed) for i in chosen for seed in seeds]
         keys = [jax.random.fold_in(key, seed) for _, seed in cells]
         ensemble = Ensemble([solvers[i] for i, _ in cells], problem, x, y, keys, devices)
-        runs = ensemble.run(steps, every, lambda _, x, y: {} if metrics is None else numbers(metrics(x, y)))
-        compiling, running = compiling + ensemble.compile_seconds, running + ensemble.run_seconds
-        for (i, seed), run in zip(cells, runs, strict=True):
-            found[i, seed] = SweptRun(settings[i], seed, run.result, History(run.rows), *run.point)
+        loop(ensemble, steps, every, measured)
+        stats = ensemble.records[0].stats
+        compiling += stats["compile_seconds"]
+        running += stats["run_seconds"] * len(cells)
+        for (i, seed), record in zip(cells, ensemble.records, strict=True):
+            last = record.solution
+            found[i, seed] = SweptRun(settings[i], seed, name_of(record.result), last.history, last.x, last.y)
     return Sweep([found[i, seed] for i in range(len(settings)) for seed in seeds], compiling, running)
 
 

@@ -20,26 +20,32 @@ def moving_average(average: Tree, sample: Tree, weight: Any) -> Tree:
     return trees.add(trees.scale(1 - weight, average), trees.scale(weight, sample))
 
 
-def storm(estimate: Tree, old: Tree, new: Tree, weight: Any) -> Tree:
-    """Recursive momentum: new + (1 − η)(estimate − old), η = `weight` of the fresh sample.
-
-    `old` and `new` are the gradient of one and the same sample at the previous and the present point. η is clipped
-    to [0, 1].
-
-    Reference: STORM, Cutkosky & Orabona (NeurIPS 2019).
-    """
-    return trees.add(trees.scale(1 - jnp.clip(weight, 0, 1), trees.sub(estimate, old)), new)
-
-
-def from_plain(weight: Callable[[Any], Any], t: Any) -> Any:
-    """η_t, with η_0 = 1: the first estimate is the plain sample."""
-    return jnp.where(t == 0, 1.0, weight(t))
-
-
 def at_both(sample: Callable[..., Tree], new: tuple[Tree, ...], old: tuple[Tree, ...]) -> tuple[Tree, Tree]:
     """`sample` at two points in one batched pass, so that both see the same draws: (at new, at old)."""
     both = jax.vmap(sample)(*jax.tree.map(lambda a, b: jnp.stack([a, b]), new, old))
     return jax.tree.map(lambda leaf: leaf[0], both), jax.tree.map(lambda leaf: leaf[1], both)
+
+
+def storm(
+    estimate: Tree,
+    sample: Callable[..., Tree],
+    new: tuple[Tree, ...],
+    old: tuple[Tree, ...],
+    weight: Any,
+    *,
+    has_aux: bool = False,
+) -> Any:
+    """Recursive momentum: sample(new) + (1 − η)(estimate − sample(old)), both on the same draws.
+
+    η is the `weight` of the fresh sample, clipped to [0, 1]: 1 is the plain sample, 0 is SPIDER. With `has_aux`,
+    `sample` returns (its value, aux) and `storm` (the estimate, (aux at new, aux at old)).
+
+    Reference: STORM, Cutkosky & Orabona (NeurIPS 2019); SPIDER, Fang, Li, Lin & Zhang (NeurIPS 2018).
+    """
+    at_new, at_old = at_both(sample, new, old)
+    value_new, value_old = (at_new[0], at_old[0]) if has_aux else (at_new, at_old)
+    updated = trees.add(trees.scale(1 - jnp.clip(weight, 0, 1), trees.sub(estimate, value_old)), value_new)
+    return (updated, (at_new[1], at_old[1])) if has_aux else updated
 
 
 class SAGATable(eqx.Module):

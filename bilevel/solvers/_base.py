@@ -1,112 +1,121 @@
-"""What a solver is, and the lower loop that the double-loop ones share."""
+"""What a solver is."""
 
 import abc
 import dataclasses
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
-from bilevel import oracles
-from bilevel.problem import Level, Problem
-from bilevel.steps import AbstractStep, Settings
+from bilevel._cost import Cost
+from bilevel.problem import Problem
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Settings
 
 Tree = PyTree[Any]
+State = Any  # an Equinox module of the solver's own, with x and y
 
 
-# of a state's field that belongs to x, and so goes on where fresh tasks start all the rest anew
-OF_X = {"belongs to": "x"}
+@dataclasses.dataclass(frozen=True)
+class About:
+    """A solver's name on the command line, its row in the tables, and the details that no source at hand settles."""
+
+    name: str
+    lower: str
+    adjoint: str
+    direction: str
+    source: str
+    unverified: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """A solver's settings on a task, and for how many steps: about the same computing for each solver.
+
+    `task` holds what the solver needs of the task, unless the user has it otherwise.
+    """
+
+    steps: int
+    settings: dict[str, Any]
+    task: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class AbstractSolver(Settings):
     """An algorithm: its hyperparameters, a start and a step.
 
-    Every state is an Equinox module with at least `x`, `y` and `tally`. Its fields that belong to x are declared
-    `eqx.field(metadata=OF_X)`; a tuple `rules` of step-rule states begins with that of x.
+    A state is an Equinox module with at least `x` and `y`. The states of step rules are `x_rule`, `y_rule` and
+    `v_rule`; the adjoint, if it is kept, is `v`, shaped like y.
+
+    A setting that is out of range is a `ValueError` or `TypeError` that names it.
+
+    Class variables:
+
+    - `of_x`: the fields of the state that belong to x, and so are kept when new tasks are drawn (`bl.Episodes` with a
+      `start`), while all else begins anew. None, the default, for a solver whose direction leans on a y or an adjoint
+      of earlier steps: it is no method on such episodes, and is refused there.
+    - `about`, `tuned`: its row in the tables, and its settings on tasks.
+    - `scaling`, `power`, `normalized`, of use to `suggested`: see there.
     """
 
-    @abc.abstractmethod
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> Any:
-        """The state before the first step. Oracles that it calls count."""
+    of_x: ClassVar[tuple[str, ...] | None] = None
+    about: ClassVar[About | None] = None
+    tuned: ClassVar[dict[str, Tuned]] = {}
+    scaling: ClassVar[float] = 1.0
+    power: ClassVar[float] = 0.0
+    normalized: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def step(self, problem: Problem, state: Any, t: Any, *, key: PRNGKeyArray) -> Any:
-        """The state after iteration t = 0, 1, …: a pure function, its structure and dtypes fixed."""
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[State, Cost]:
+        """The state before the first step, and what it cost."""
 
-    def restart(self, problem: Problem, state: Any, *, key: PRNGKeyArray) -> Any:
-        """The state for fresh tasks: `init` at `problem.start(x)`, but for what belongs to x. What it costs counts.
+    @abc.abstractmethod
+    def step(self, problem: Problem, state: State, t: Any, *, key: PRNGKeyArray) -> tuple[State, Cost]:
+        """The state after iteration t = 0, 1, …, and what the step cost.
 
-        A previous lower point `y_old` is where the fresh tasks would have begun at `x_old`.
+        A pure function, its structure and dtypes fixed. `t` comes from the driver and is never batched.
         """
-        fresh = self.init(problem, state.x, start_of(problem, state.x), key=key)
-        values = {}
-        for field in dataclasses.fields(fresh):
-            old, new = getattr(state, field.name), getattr(fresh, field.name)
-            if field.metadata.keys() >= OF_X.keys():
-                new = old
-            elif field.name == "rules":
-                new = (old[0], *new[1:])
-            elif field.name == "y_old":
-                new = start_of(problem, state.x_old)
-            elif field.name == "tally":
-                new = old + new
-            values[field.name] = new
-        return type(fresh)(**values)
 
-    def on_fresh_tasks(self) -> Self:
-        """The solver for a problem whose every step has fresh tasks: averages over past lower levels are off."""
-        return self
+    @property
+    def on_episodes(self) -> bool:
+        """Whether it is a method where each step has fresh tasks and y begins anew."""
+        return self.of_x is not None
 
-    def is_convex(self, state: Any) -> Bool[Array, ""] | bool:
+    def restart(self, problem: Problem, state: State, y: Tree, *, key: PRNGKeyArray) -> tuple[State, Cost]:
+        """The state for fresh tasks: `init` at (x, `y`), but for the fields of x."""
+        assert self.of_x is not None
+        fresh, cost = self.init(problem, state.x, y, key=key)
+        kept = {name: getattr(state, name) for name in self.of_x}
+        return dataclasses.replace(fresh, **kept), cost
+
+    def is_convex(self, state: State) -> Bool[Array, ""] | bool:
         """False once the solver has met a lower level that is visibly not convex."""
-        return True
+        return getattr(state, "convex", True)
+
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        """The theory's settings but for the upper step, from measured constants, where there is a theory.
+
+        - `scaling` multiplies the theory's lower step, and with it the adjoint's. `benchmarks/suggest.py` measures it.
+        - `power`: over a run of K steps the theory's upper step is proportional to K^−power.
+        - `normalized`: the upper direction has length one.
+        """
+        raise NotImplementedError(f"no theory is known here for {cls.__name__}")
 
 
-class AbstractEstimator(AbstractSolver):
-    """A solver that moves x along an estimate of the hypergradient at x: x_{k+1} = x_k − β_k h(x_k).
+class AbstractHypergradientSolver(AbstractSolver):
+    """A solver that moves x along an estimate of the hypergradient at x: x_{k+1} = x_k − β_k h(x_k)."""
 
-    Its state has the state of x's step rule as `rule`.
-    """
-
-    upper_step: eqx.AbstractVar[AbstractStep]
+    upper_step: eqx.AbstractVar[Any]
 
     @abc.abstractmethod
-    def estimate(self, problem: Problem, state: Any, t: Any, *, key: PRNGKeyArray) -> tuple[Tree, Any]:
-        """h at the state's x, and the state with all but x and its rule gone on: what the listing says of a step."""
+    def hypergradient(self, problem: Problem, state: State, t: Any, *, key: PRNGKeyArray) -> tuple[Tree, State, Cost]:
+        """h at the state's x, the state after the step except for x and its rule, and what both cost."""
 
-    def step(self, problem: Problem, state: Any, t: Any, *, key: PRNGKeyArray) -> Any:
-        h, state = self.estimate(problem, state, t, key=key)
-        return self.move(problem, state, h, t)
+    def step(self, problem: Problem, state: State, t: Any, *, key: PRNGKeyArray) -> tuple[State, Cost]:
+        h, state, cost = self.hypergradient(problem, state, t, key=key)
+        return self.step_x(problem, state, h, t), cost
 
-    def move(self, problem: Problem, state: Any, direction: Tree, t: Any) -> Any:
-        """The state with x a step of its rule on, along the direction."""
-        x, rule = self.upper_step(state.x, direction, state.rule, t)
-        return eqx.tree_at(lambda state: (state.x, state.rule), state, (problem.project(x), rule))
-
-
-def start_of(problem: Problem, x: Tree) -> Tree:
-    """Where y begins with fresh tasks, in arrays whose dtype is settled."""
-    if problem.start is None:
-        raise ValueError("start: the problem has none; pass bl.Problem(..., start=lambda x: y)")
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(jnp.result_type(leaf)), problem.start(x))
-
-
-def descend(
-    level: Level, x: Tree, y: Tree, lower_step: AbstractStep, steps: Any, t: Any = None, *, key: PRNGKeyArray
-) -> Tree:
-    """`steps` steps y ← y − α G_y(x, y), each on a fresh batch; the count may be traced.
-
-    A rule with a state (Adam) starts anew with each call; a schedule sees the outer iteration t, or without one the
-    inner iteration.
-    """
-
-    level, x, _ = oracles.at_fixed_x(level, x)
-
-    def body(i: Any, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
-        y, rule = carry
-        batch = level.draw(jax.random.fold_in(key, i))
-        return lower_step(y, oracles.lower_gradient(level, x, y, batch), rule, i if t is None else t)
-
-    return jax.lax.fori_loop(0, steps, body, (y, lower_step.init(y)))[0]
+    def step_x(self, problem: Problem, state: State, direction: Tree, t: Any) -> State:
+        """Moves x one step along `direction`."""
+        x, x_rule = self.upper_step(state.x, direction, state.x_rule, t)
+        return dataclasses.replace(state, x=problem.project(x), x_rule=x_rule)

@@ -2,41 +2,60 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+Tree = PyTree[Any]
 
-def matrix_dtype(x: PyTree[Any], y: PyTree[Any]) -> Any:
+
+def matrix_dtype(x: Tree, y: Tree) -> Any:
     """The widest of x and y, and at least single: there is no factorization in half precision."""
     return jnp.result_type(jnp.float32, *jax.tree.leaves((x, y)))
 
 
-def check_memory(name: str, x: PyTree[Any], y: PyTree[Any], max_bytes: int) -> tuple[int, int]:
-    """(dim x, dim y), or an error where the matrices of a step would take more than `max_bytes`."""
+def zero_matrices(name: str, x: Tree, y: Tree, max_bytes: int) -> tuple[Float[Array, "x y"], Float[Array, "y y"]]:
+    """Estimates of ∇²_xy g and ∇²_yy g; an error where the matrices of a step would take more than `max_bytes`."""
     p, q = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (x, y))
-    needed = 3 * (p + q) * q * matrix_dtype(x, y).itemsize
+    dtype = matrix_dtype(x, y)
+    needed = 3 * (p + q) * q * dtype.itemsize
     if needed > max_bytes:
         raise ValueError(
             f"{name}: x has {p} and y {q} entries, so the matrices of a step (the estimates and two samples) take "
             f"{needed / 1e9:.1f} GB and O((dim y)³) time; use a solver that needs products alone, such as bl.SOBA, or "
             "raise max_bytes"
         )
-    return p, q
+    return jnp.zeros((p, q), dtype), jnp.zeros((q, q), dtype)
 
 
-def clipped_eigh(
-    matrix: Float[Array, "q q"], least: Any
-) -> tuple[Float[Array, " q"], Float[Array, "q q"], Float[Array, "q q"]]:
-    """The nearest symmetric matrix with eigenvalues of at least `least`: its values, vectors and itself."""
-    values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
-    values = jnp.maximum(values, jnp.asarray(least).astype(values.dtype))
-    return values, vectors, (vectors * values[None]) @ vectors.T
+class Spectral(eqx.Module):
+    """A positive symmetric matrix over the raveled y, by its eigenvalues and eigenvectors."""
+
+    values: Float[Array, " q"]
+    vectors: Float[Array, "q q"]
+
+    @staticmethod
+    def nearest(matrix: Float[Array, "q q"], least: Any) -> "Spectral":
+        """The nearest symmetric matrix with eigenvalues of at least `least`."""
+        values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
+        return Spectral(jnp.maximum(values, jnp.asarray(least).astype(values.dtype)), vectors)
+
+    @property
+    def matrix(self) -> Float[Array, "q q"]:
+        return (self.vectors * self.values[None]) @ self.vectors.T
+
+    def solve(self, b: Tree) -> Tree:
+        """The v, like b, whose product with the matrix is b."""
+        flat, unravel = ravel_pytree(b)
+        return unravel((self.vectors @ ((self.vectors.T @ flat) / self.values)).astype(flat.dtype))
 
 
-def solve_eigh(values: Float[Array, " q"], vectors: Float[Array, "q q"], rhs: Float[Array, " q"]) -> Float[Array, " q"]:
-    """The solution of a system whose matrix has these eigenvalues and vectors."""
-    return vectors @ ((vectors.T @ rhs) / values)
+def times(matrix: Float[Array, "p q"], v: Tree, like: Tree) -> Tree:
+    """The product with a raveled v, shaped like `like`."""
+    flat, unravel = ravel_pytree(like)
+    return unravel((matrix @ ravel_pytree(v)[0]).astype(flat.dtype))
 
 
 def clipped_svd(matrix: Float[Array, "p q"], most: Any) -> Float[Array, "p q"]:

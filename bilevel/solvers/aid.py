@@ -8,32 +8,32 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
-from bilevel import _checks as checks
 from bilevel import trees
-from bilevel.hypergradients._implicit import implicit
+from bilevel._cost import Cost
 from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient
-from bilevel.oracles import Tally
+from bilevel.hypergradients.lower import descend
 from bilevel.problem import Problem
-from bilevel.solvers._base import OF_X, AbstractEstimator, descend
-from bilevel.steps import AbstractStep, as_step, check_count, count_at
+from bilevel.solvers import _theory as theory
+from bilevel.solvers._base import About, AbstractHypergradientSolver, Tuned
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Step, count, count_at, flag, part, step
 
 Tree = PyTree[Any]
 
 
 class AIDState(eqx.Module):
-    """x, y, the adjoint v and where each loop starts if not at the last y (both shaped like y), the state of x's
-    step rule, and whether every solve found H positive."""
+    """x, y, the adjoint v (shaped like y), where each lower loop begins if not at the last y (shaped like y), the state
+    of x's step rule, and whether every solve found H positive."""
 
-    x: Tree = eqx.field(metadata=OF_X)
+    x: Tree
     y: Tree
     v: Tree
-    start: Tree | None
-    rule: Tree = eqx.field(metadata=OF_X)
-    convex: Bool[Array, ""] = eqx.field(metadata=OF_X)
-    tally: Tally
+    y0: Tree | None
+    x_rule: Tree
+    convex: Bool[Array, ""]
 
 
-class AIDBiO(AbstractEstimator):
+class AIDBiO(AbstractHypergradientSolver):
     """Bilevel optimizer by approximate implicit differentiation.
 
         y⁰ = y_{k−1}^D;   y^t = y^{t−1} − α G_y(x_k, y^{t−1}),   t = 1..D
@@ -43,15 +43,11 @@ class AIDBiO(AbstractEstimator):
     **Arguments**
 
     - `upper_step` (β), `lower_step` (α): a number, a schedule of k or a `Rule`.
-    - `inner_steps` (D): an integer, or a function of k, traced (AID-BiO-increasing:
-      `lambda k: jnp.ceil((k + 1) ** 0.25).astype(int)`).
+    - `inner_steps` (D): an integer, or a function of k, traced (AID-BiO-increasing, whose schedule the paper does not
+      print: `BA`'s, `lambda k: jnp.ceil((k + 1) ** 0.25 / 2).astype(int)`).
     - `adjoint`: how the system is solved; default 10 conjugate-gradient steps.
     - `warm_start`: `False` starts each loop at the y that `solve` was given.
     - `adjoint_warm_start`: `False` starts each solve at zero.
-
-    Where conjugate gradient meets a curvature that is not positive, `solve` stops and says so.
-
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
 
     Example:
 
@@ -68,41 +64,59 @@ class AIDBiO(AbstractEstimator):
     Reference: Ji, Yang & Liang, "Bilevel Optimization: Convergence Analysis and Enhanced Design", ICML 2021,
     Algorithm 1 (AID-BiO).
 
-    Differences from the paper: x may be projected; conjugate gradient stops early once its residual is rounding;
+    Differences from the paper: x may be projected; `solve` stops where conjugate gradient meets a curvature that is not
+    positive; N does not grow with k; conjugate gradient stops early once its residual is rounding;
     a lower level with a `batch_size` draws a fresh batch for each inner step, and one for the whole solve and J.
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    inner_steps: int | Callable[[Any], Any] = eqx.field(static=True)
-    adjoint: AbstractAdjoint = ConjugateGradient(steps=10)
-    warm_start: bool = eqx.field(default=True, static=True)
-    adjoint_warm_start: bool = eqx.field(default=True, static=True)
+    upper_step: Step = step()
+    lower_step: Step = step()
+    inner_steps: int | Callable[[Any], Any] = count(of_t=True)
+    adjoint: AbstractAdjoint = part(
+        AbstractAdjoint, "bl.ConjugateGradient(steps=10)", default=ConjugateGradient(steps=10)
+    )
+    warm_start: bool = flag(default=True)
+    adjoint_warm_start: bool = flag(default=True)
 
-    def __check_init__(self):
-        checks.flag("warm_start", self.warm_start)
-        checks.flag("adjoint_warm_start", self.adjoint_warm_start)
-        check_count("inner_steps", self.inner_steps)
-        if not isinstance(self.adjoint, AbstractAdjoint):
-            raise TypeError(f"adjoint: got {self.adjoint!r}; pass e.g. bl.ConjugateGradient(steps=10)")
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[AIDState, Cost]:
+        v, y0 = trees.zeros_like(y), None if self.warm_start else y
+        return AIDState(x, y, v, y0, self.upper_step.init(x), jnp.array(True)), Cost()
 
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> AIDState:
-        start = None if self.warm_start else y
-        rule = self.upper_step.init(x)
-        return AIDState(x, y, trees.zeros_like(y), start, rule, jnp.array(True), Tally.zero())
-
-    def estimate(self, problem: Problem, state: AIDState, t: Any, *, key: PRNGKeyArray) -> tuple[Tree, AIDState]:
+    def hypergradient(
+        self, problem: Problem, state: AIDState, t: Any, *, key: PRNGKeyArray
+    ) -> tuple[Tree, AIDState, Cost]:
         loop_key, adjoint_key = jax.random.split(key)
-        y = state.y if self.warm_start else state.start
+        y = state.y if self.warm_start else state.y0
         v = state.v if self.adjoint_warm_start else None
 
-        inner_steps = count_at(self.inner_steps, t)
-        y = descend(problem.lower, state.x, y, self.lower_step, inner_steps, t, key=loop_key)
-        sample = implicit(problem, state.x, y, self.adjoint, v, t, key=adjoint_key)
+        D = count_at(self.inner_steps, t)
+        y = descend(problem.lower, state.x, y, self.lower_step, D, t, key=loop_key)
+        found = self.adjoint.hypergradient(problem, state.x, y, v, t, key=adjoint_key)
 
-        tally = state.tally.add(G=(inner_steps, problem.lower.size)).add(**sample.cost)
-        convex = state.convex & sample.adjoint.convex
-        return sample.h, AIDState(state.x, y, sample.adjoint.v, state.start, state.rule, convex, tally)
+        convex = state.convex & found.adjoint.convex
+        state = AIDState(state.x, y, found.adjoint.v, state.y0, state.x_rule, convex)
+        return found.h, state, Cost(G=(D, problem.lower.size)) + found.cost
 
-    def is_convex(self, state: AIDState) -> Bool[Array, ""]:
-        return state.convex
+    of_x = ("x", "x_rule")
+    about = About(
+        name="aid",
+        lower="D gradient steps",
+        adjoint="conjugate gradient (or any other)",
+        direction="plain",
+        source="Ji, Yang & Liang, ICML 2021, Alg. 1",
+    )
+    tuned = {
+        "cleaning": Tuned(800, dict(upper_step=10.0, lower_step=0.1, inner_steps=10)),
+        "quadratic": Tuned(400, dict(upper_step=0.3, lower_step=0.1, inner_steps=10)),
+        "cleaning mnist": Tuned(1000, dict(upper_step=1000.0, lower_step=0.01, inner_steps=10)),
+    }
+
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Ji et al. 2021, Thm 1"
+        N = theory.cg_steps(facts, source, "√κ")
+        return {
+            "lower_step": theory.lower_step(facts, source),
+            "inner_steps": theory.inner_steps(facts, source),
+            "adjoint": Choice(ConjugateGradient(steps=N.value), N.reason),
+        }

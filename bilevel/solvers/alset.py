@@ -6,13 +6,14 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import _checks as checks
-from bilevel.hypergradients._implicit import implicit
+from bilevel._cost import Cost
 from bilevel.hypergradients.adjoint import RandomNeumann
-from bilevel.oracles import Tally
+from bilevel.hypergradients.lower import descend
 from bilevel.problem import Problem
-from bilevel.solvers._base import OF_X, AbstractSolver, descend
-from bilevel.steps import AbstractStep, as_schedule, as_step
+from bilevel.solvers import _theory as theory
+from bilevel.solvers._base import About, AbstractSolver, Tuned
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Step, count, inverse_power, schedule, step
 
 Tree = PyTree[Any]
 
@@ -20,10 +21,9 @@ Tree = PyTree[Any]
 class ALSETState(eqx.Module):
     """x, y, and the state of x's step rule."""
 
-    x: Tree = eqx.field(metadata=OF_X)
+    x: Tree
     y: Tree
-    rule: Tree = eqx.field(metadata=OF_X)
-    tally: Tally
+    x_rule: Tree
 
 
 class ALSET(AbstractSolver):
@@ -41,8 +41,6 @@ class ALSET(AbstractSolver):
       proportional to K^{−1/2} over a run of K steps, β to 1/T besides.
     - `inner_steps` (T): 1 suffices for the rate. A lower `Rule` starts anew in each loop.
     - `neumann_order` (N, of order log K), `neumann_step` (1/L).
-
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
 
     Example:
 
@@ -63,26 +61,58 @@ class ALSET(AbstractSolver):
     identity term of the series. x may be projected.
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    inner_steps: int = eqx.field(static=True)
-    neumann_order: int = eqx.field(static=True)
-    neumann_step: Any = eqx.field(converter=as_schedule)
+    upper_step: Step = step()
+    lower_step: Step = step()
+    inner_steps: int = count()
+    neumann_order: int = count()
+    neumann_step: Any = schedule()
 
-    def __check_init__(self):
-        checks.count("inner_steps", self.inner_steps)
-        checks.count("neumann_order", self.neumann_order)
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[ALSETState, Cost]:
+        return ALSETState(x, y, self.upper_step.init(x)), Cost()
 
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> ALSETState:
-        return ALSETState(x, y, self.upper_step.init(x), Tally.zero())
-
-    def step(self, problem: Problem, state: ALSETState, t: Any, *, key: PRNGKeyArray) -> ALSETState:
+    def step(self, problem: Problem, state: ALSETState, t: Any, *, key: PRNGKeyArray) -> tuple[ALSETState, Cost]:
         loop_key, sample_key = jax.random.split(key)
         y = descend(problem.lower, state.x, state.y, self.lower_step, self.inner_steps, t, key=loop_key)
 
         method = RandomNeumann(self.neumann_order, self.neumann_step)
-        sample = implicit(problem, state.x, y, method, t=t, key=sample_key)
-        x, rule = self.upper_step(state.x, sample.h, state.rule, t)
+        found = method.hypergradient(problem, state.x, y, t=t, key=sample_key)
+        x, x_rule = self.upper_step(state.x, found.h, state.x_rule, t)
 
-        tally = state.tally.add(G=self.inner_steps * problem.lower.size).add(**sample.cost)
-        return ALSETState(problem.project(x), y, rule, tally)
+        cost = Cost(G=self.inner_steps * problem.lower.size) + found.cost
+        return ALSETState(problem.project(x), y, x_rule), cost
+
+    of_x = ("x", "x_rule")
+    about = About(
+        name="alset",
+        lower="T SGD steps",
+        adjoint="one random Neumann term",
+        direction="plain",
+        source="Chen, Sun & Yin, NeurIPS 2021, Alg. 1",
+    )
+    tuned = {
+        "cleaning": Tuned(
+            1500, dict(upper_step=3.0, lower_step=0.3, inner_steps=3, neumann_order=50, neumann_step=2.0)
+        ),
+        "quadratic": Tuned(
+            8000,
+            dict(
+                upper_step=inverse_power(4.0, 1.0, 400.0),
+                lower_step=0.1,
+                inner_steps=1,
+                neumann_order=50,
+                neumann_step=0.1,
+            ),
+        ),
+    }
+    scaling = 0.25
+    power = 1 / 2
+
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Chen et al. 2021, Alg. 1"
+        return {
+            "lower_step": theory.lower_step(facts, source),
+            "inner_steps": Choice(1, f"{source}: 1 suffices for the rate"),
+            "neumann_order": theory.neumann_order(facts, source),
+            "neumann_step": theory.neumann_step(facts, source),
+        }

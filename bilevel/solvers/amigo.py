@@ -6,12 +6,14 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import _checks as checks
 from bilevel import oracles, trees
-from bilevel.oracles import Tally
+from bilevel._cost import Cost
+from bilevel.hypergradients.lower import descend
 from bilevel.problem import Problem
-from bilevel.solvers._base import OF_X, AbstractSolver, descend
-from bilevel.steps import AbstractStep, as_step
+from bilevel.solvers import _theory as theory
+from bilevel.solvers._base import About, AbstractSolver, Tuned
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Step, count, step
 
 Tree = PyTree[Any]
 
@@ -19,11 +21,10 @@ Tree = PyTree[Any]
 class AmIGOState(eqx.Module):
     """x, y, the adjoint v (shaped like y), and the state of x's step rule."""
 
-    x: Tree = eqx.field(metadata=OF_X)
+    x: Tree
     y: Tree
     v: Tree
-    rule: Tree = eqx.field(metadata=OF_X)
-    tally: Tally
+    x_rule: Tree
 
 
 class AmIGO(AbstractSolver):
@@ -41,8 +42,6 @@ class AmIGO(AbstractSolver):
     - `upper_step` (γ), `lower_step` (α), `adjoint_step` (β): a number, a schedule of k or a `Rule`; α, β ≤ 1/L. The
       rules of the two loops start anew in each.
     - `inner_steps` (T), `adjoint_steps` (N): of order κ, constant in k.
-
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
 
     Example:
 
@@ -65,20 +64,16 @@ class AmIGO(AbstractSolver):
     `batch_size`.
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    adjoint_step: AbstractStep = eqx.field(converter=as_step)
-    inner_steps: int = eqx.field(static=True)
-    adjoint_steps: int = eqx.field(static=True)
+    upper_step: Step = step()
+    lower_step: Step = step()
+    adjoint_step: Step = step()
+    inner_steps: int = count()
+    adjoint_steps: int = count()
 
-    def __check_init__(self):
-        checks.count("inner_steps", self.inner_steps)
-        checks.count("adjoint_steps", self.adjoint_steps)
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[AmIGOState, Cost]:
+        return AmIGOState(x, y, trees.zeros_like(y), self.upper_step.init(x)), Cost()
 
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> AmIGOState:
-        return AmIGOState(x, y, trees.zeros_like(y), self.upper_step.init(x), Tally.zero())
-
-    def step(self, problem: Problem, state: AmIGOState, t: Any, *, key: PRNGKeyArray) -> AmIGOState:
+    def step(self, problem: Problem, state: AmIGOState, t: Any, *, key: PRNGKeyArray) -> tuple[AmIGOState, Cost]:
         x, upper, lower = state.x, problem.upper, problem.lower
         y_key, f_key, v_key, J_key = jax.random.split(key, 4)
 
@@ -87,16 +82,40 @@ class AmIGO(AbstractSolver):
         F_x, F_y = oracles.upper_gradients(upper, x, y, D_f)
 
         def towards_adjoint(n: Any, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
-            v, rule = carry
+            v, v_rule = carry
             D_n = lower.draw(jax.random.fold_in(v_key, n))
             Hv = oracles.hessian_product(lower, x, y, v, D_n)
-            return self.adjoint_step(v, trees.sub(Hv, F_y), rule, t)
+            return self.adjoint_step(v, trees.sub(Hv, F_y), v_rule, t)
 
         v, _ = jax.lax.fori_loop(0, self.adjoint_steps, towards_adjoint, (state.v, self.adjoint_step.init(state.v)))
         D_J = lower.draw(J_key)
         Jv = oracles.cross_product(lower, x, y, v, D_J)
-        x, rule = self.upper_step(x, trees.sub(F_x, Jv), state.rule, t)
+        x, x_rule = self.upper_step(x, trees.sub(F_x, Jv), state.x_rule, t)
 
         b = D_J.size
-        tally = state.tally.add(F=D_f.size, G=self.inner_steps * b, H=self.adjoint_steps * b, J=b)
-        return AmIGOState(problem.project(x), y, v, rule, tally)
+        cost = Cost(F=D_f.size, G=self.inner_steps * b, H=self.adjoint_steps * b, J=b)
+        return AmIGOState(problem.project(x), y, v, x_rule), cost
+
+    of_x = ("x", "x_rule")
+    about = About(
+        name="amigo",
+        lower="T SGD steps",
+        adjoint="N SGD steps",
+        direction="plain",
+        source="Arbel & Mairal, ICLR 2022, Alg. 1–3",
+    )
+    tuned = {
+        "cleaning": Tuned(
+            1000, dict(upper_step=30.0, lower_step=0.1, adjoint_step=0.1, inner_steps=10, adjoint_steps=10)
+        ),
+        "quadratic": Tuned(
+            400, dict(upper_step=0.3, lower_step=0.1, adjoint_step=0.1, inner_steps=10, adjoint_steps=10)
+        ),
+    }
+
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Arbel & Mairal 2022, Alg. 1"
+        step = theory.lower_step(facts, source)
+        steps = theory.inner_steps(facts, source)
+        return {"lower_step": step, "adjoint_step": step, "inner_steps": steps, "adjoint_steps": steps}

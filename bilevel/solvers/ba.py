@@ -1,5 +1,6 @@
 """BA and BSA: the first methods with a rate, a lower loop from a fixed start and an adjoint at its end."""
 
+import abc
 from collections.abc import Callable
 from typing import Any
 
@@ -8,27 +9,57 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
-from bilevel import _checks as checks
-from bilevel.hypergradients._implicit import implicit
-from bilevel.hypergradients.adjoint import AbstractAdjoint, Direct, RandomNeumann
-from bilevel.oracles import Tally
+from bilevel._cost import Cost
+from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient, Direct, RandomNeumann
+from bilevel.hypergradients.lower import descend
 from bilevel.problem import Problem
-from bilevel.solvers._base import OF_X, AbstractSolver, descend
-from bilevel.steps import AbstractStep, as_schedule, as_step, check_count, count_at
+from bilevel.solvers import _theory as theory
+from bilevel.solvers._base import About, AbstractSolver, Tuned
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Step, count, count_at, flag, inverse_power, part, schedule, step
 
 Tree = PyTree[Any]
 
 
-class BAState(eqx.Module):
-    """x, y, where each lower loop starts if not at the last y (shaped like y), the state of x's step rule, and
-    whether every solve found H positive."""
+class ColdState(eqx.Module):
+    """x, y, where each lower loop begins if not at the last y (shaped like y), the state of x's step rule, and whether
+    every solve found H positive."""
 
-    x: Tree = eqx.field(metadata=OF_X)
+    x: Tree
     y: Tree
-    start: Tree | None
-    rule: Tree = eqx.field(metadata=OF_X)
-    convex: Bool[Array, ""] = eqx.field(metadata=OF_X)
-    tally: Tally
+    y0: Tree | None
+    x_rule: Tree
+    convex: Bool[Array, ""]
+
+
+class _Cold(AbstractSolver):
+    """Lower steps from a fixed start, and then a step of x along the hypergradient by an adjoint method."""
+
+    upper_step: eqx.AbstractVar[Any]
+    lower_step: eqx.AbstractVar[Any]
+    inner_steps: eqx.AbstractVar[Any]
+    warm_start: eqx.AbstractVar[bool]
+
+    of_x = ("x", "x_rule")
+
+    @abc.abstractmethod
+    def _method(self) -> AbstractAdjoint: ...
+
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[ColdState, Cost]:
+        y0 = None if self.warm_start else y
+        return ColdState(x, y, y0, self.upper_step.init(x), jnp.array(True)), Cost()
+
+    def step(self, problem: Problem, state: ColdState, t: Any, *, key: PRNGKeyArray) -> tuple[ColdState, Cost]:
+        loop_key, sample_key = jax.random.split(key)
+        y0 = state.y if self.warm_start else state.y0
+
+        t_k = count_at(self.inner_steps, t)
+        y = descend(problem.lower, state.x, y0, self.lower_step, t_k, key=loop_key)
+        found = self._method().hypergradient(problem, state.x, y, t=t, key=sample_key)
+        x, x_rule = self.upper_step(state.x, found.h, state.x_rule, t)
+
+        state = ColdState(problem.project(x), y, state.y0, x_rule, state.convex & found.adjoint.convex)
+        return state, Cost(G=(t_k, problem.lower.size)) + found.cost
 
 
 def _quarter_power(k: Any) -> Any:
@@ -36,7 +67,7 @@ def _quarter_power(k: Any) -> Any:
     return jnp.ceil((k + 1) ** 0.25 / 2).astype(int)
 
 
-class BA(AbstractSolver):
+class BA(_Cold):
     """Bilevel approximation method.
 
         y⁰ = y_0;   y^{t+1} = y^t − β_t G_y(x_k, y^t),   t = 0..t_k − 1;   ȳ = y^{t_k}
@@ -47,13 +78,13 @@ class BA(AbstractSolver):
 
     - `upper_step` (α): a number, a schedule of k or a `Rule`. `lower_step` (β_t): the same, a schedule of the
       inner iteration t. Theory: α ≤ 1/L_Φ, β = 2/(L + μ).
-    - `inner_steps` (t_k): an integer or a function of k, traced; default ⌈(k+1)^{1/4}/2⌉, for a nonconvex Φ.
+    - `inner_steps` (t_k): an integer or a function of k, traced; default ⌈(k+1)^{1/4}/2⌉, of the
+      order that the theory has for a nonconvex Φ (its constant is unverified).
     - `adjoint`: how the system is solved; default `Direct()`, exact.
     - `warm_start`: `True` starts each loop at the last ȳ, as the experiments of later papers do; `False`, the
       listing, at the y_0 that `solve` was given.
 
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range; `ValueError`
-    from `Direct` where y is too large for a dense matrix.
+    **Raises** `ValueError` from `Direct` where y is too large for a dense matrix.
 
     Example:
 
@@ -70,40 +101,51 @@ class BA(AbstractSolver):
     Reference: Ghadimi & Wang, "Approximation Methods for Bilevel Programming", arXiv 1802.02246, Algorithm 1.
 
     Differences from the paper: a level with a `batch_size` draws a fresh batch for each inner step, and one for H and
-    J; `warm_start` and another `adjoint` may be asked for. y_0 is read as fixed, its listing giving it no index, and
-    the constant ½ in t_k is from memory of the paper.
+    J; `warm_start` and another `adjoint` may be asked for. Unverified: y_0 is read as fixed, and t_k has the paper's
+    order (k + 1)^{1/4} with a constant ½ that was not checked against it.
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    inner_steps: int | Callable[[Any], Any] = eqx.field(default=_quarter_power, static=True)
-    adjoint: AbstractAdjoint = Direct()
-    warm_start: bool = eqx.field(default=False, static=True)
+    upper_step: Step = step()
+    lower_step: Step = step()
+    inner_steps: int | Callable[[Any], Any] = count(of_t=True, default=_quarter_power)
+    adjoint: AbstractAdjoint = part(AbstractAdjoint, "bl.Direct()", default=Direct())
+    warm_start: bool = flag(default=False)
 
-    def __check_init__(self):
-        checks.flag("warm_start", self.warm_start)
-        check_count("inner_steps", self.inner_steps)
-        if not isinstance(self.adjoint, AbstractAdjoint):
-            raise TypeError(f"adjoint: got {self.adjoint!r}; pass e.g. bl.Direct()")
+    def _method(self) -> AbstractAdjoint:
+        return self.adjoint
 
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> BAState:
-        start = None if self.warm_start else y
-        return BAState(x, y, start, self.upper_step.init(x), jnp.array(True), Tally.zero())
+    about = About(
+        name="ba",
+        lower="t_k gradient steps, cold",
+        adjoint="exact solve",
+        direction="plain",
+        source="Ghadimi & Wang, 2018, Alg. 1",
+        unverified="the constant in t_k, and that y_0 is fixed",
+    )
+    tuned = {
+        # BA and BSA from the last y, and BA's system by a few steps, as the experiments of later papers have it:
+        # a dense system takes 650 products a step
+        "cleaning": Tuned(
+            1000, dict(upper_step=3.0, lower_step=0.1, adjoint=ConjugateGradient(steps=10), warm_start=True)
+        ),
+        "quadratic": Tuned(400, dict(upper_step=0.3, lower_step=2 / 11, inner_steps=50)),
+    }
+    scaling = 0.5
 
-    def step(self, problem: Problem, state: BAState, t: Any, *, key: PRNGKeyArray) -> BAState:
-        loop_key, sample_key = jax.random.split(key)
-        start = state.y if self.warm_start else state.start
-
-        inner_steps = count_at(self.inner_steps, t)
-        y = descend(problem.lower, state.x, start, self.lower_step, inner_steps, key=loop_key)
-        sample = implicit(problem, state.x, y, self.adjoint, t=t, key=sample_key)
-        x, rule = self.upper_step(state.x, sample.h, state.rule, t)
-
-        tally = state.tally.add(G=(inner_steps, problem.lower.size)).add(**sample.cost)
-        return BAState(problem.project(x), y, state.start, rule, state.convex & sample.adjoint.convex, tally)
-
-    def is_convex(self, state: BAState) -> Bool[Array, ""]:
-        return state.convex
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Ghadimi & Wang 2018, Alg. 1"
+        if facts.dim_y <= theory.MOST["dense y"]:
+            adjoint = Choice(Direct(), f"{source}: the exact inverse")
+        else:
+            N = theory.cg_steps(facts, source, "√κ log κ")
+            reason = f"the exact inverse of {facts.dim_y} unknowns costs too much: CG, {N.reason}"
+            adjoint = Choice(ConjugateGradient(steps=N.value), reason)
+        return {
+            "lower_step": theory.lower_step(facts, source, "2/(L+μ)"),
+            "adjoint": adjoint,
+            "warm_start": Choice(True, "as later papers run it"),
+        }
 
 
 def _square_root(k: Any) -> Any:
@@ -111,17 +153,7 @@ def _square_root(k: Any) -> Any:
     return jnp.ceil((k + 1) ** 0.5).astype(int)
 
 
-class BSAState(eqx.Module):
-    """x, y, where each lower loop starts if not at the last y (shaped like y), and the state of x's step rule."""
-
-    x: Tree = eqx.field(metadata=OF_X)
-    y: Tree
-    start: Tree | None
-    rule: Tree = eqx.field(metadata=OF_X)
-    tally: Tally
-
-
-class BSA(AbstractSolver):
+class BSA(_Cold):
     """Bilevel stochastic approximation method.
 
         y⁰ = y_0;   y^{t+1} = y^t − β_t G_y(x_k, y^t; ζ_t),   t = 0..t_k − 1;   ȳ = y^{t_k}
@@ -140,8 +172,6 @@ class BSA(AbstractSolver):
     - `inner_steps` (t_k): an integer or a function of k, traced; default ⌈√(k+1)⌉.
     - `warm_start`: `True` starts each loop at the last ȳ; `False`, the listing, at the y_0 that `solve` was given.
 
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
-
     Example:
 
         >>> import bilevel as bl, jax
@@ -157,34 +187,48 @@ class BSA(AbstractSolver):
     Reference: Ghadimi & Wang, "Approximation Methods for Bilevel Programming", arXiv 1802.02246; its inverse (HIA)
     is Algorithm 3 there.
 
-    Differences from the paper: `warm_start` may be asked for; y_0 is read as fixed; the constants of t_k and b_k are
-    choices (the paper's orders are √(k+1) and κ log(k+1)).
+    Differences from the paper: `warm_start` may be asked for; the constants of t_k and b_k are choices (the paper's
+    orders are √(k+1) and κ log(k+1)); y_0 is read as fixed (unverified).
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    neumann_order: int | Callable[[Any], Any] = eqx.field(static=True)
-    neumann_step: Any = eqx.field(converter=as_schedule)
-    inner_steps: int | Callable[[Any], Any] = eqx.field(default=_square_root, static=True)
-    warm_start: bool = eqx.field(default=False, static=True)
+    upper_step: Step = step()
+    lower_step: Step = step()
+    neumann_order: int | Callable[[Any], Any] = count(of_t=True)
+    neumann_step: Any = schedule()
+    inner_steps: int | Callable[[Any], Any] = count(of_t=True, default=_square_root)
+    warm_start: bool = flag(default=False)
 
-    def __check_init__(self):
-        checks.flag("warm_start", self.warm_start)
-        check_count("inner_steps", self.inner_steps)
-        check_count("neumann_order", self.neumann_order)
+    def _method(self) -> AbstractAdjoint:
+        return RandomNeumann(self.neumann_order, self.neumann_step)
 
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> BSAState:
-        return BSAState(x, y, None if self.warm_start else y, self.upper_step.init(x), Tally.zero())
+    about = About(
+        name="bsa",
+        lower="t_k SGD steps, cold",
+        adjoint="one random Neumann term",
+        direction="plain",
+        source="Ghadimi & Wang, 2018",
+        unverified="the constants of t_k and b_k, and that y_0 is fixed",
+    )
+    tuned = {
+        "cleaning": Tuned(
+            1000, dict(upper_step=10.0, lower_step=0.1, neumann_order=50, neumann_step=2.0, warm_start=True)
+        ),
+        # a random truncation leaves noise in every step: 1/k steps
+        "quadratic": Tuned(
+            4000, dict(upper_step=inverse_power(4.0, 1.0, 400.0), lower_step=0.1, neumann_order=50, neumann_step=0.1)
+        ),
+    }
+    scaling = 0.25
+    power = 1 / 2
 
-    def step(self, problem: Problem, state: BSAState, t: Any, *, key: PRNGKeyArray) -> BSAState:
-        loop_key, sample_key = jax.random.split(key)
-        start = state.y if self.warm_start else state.start
-
-        inner_steps = count_at(self.inner_steps, t)
-        y = descend(problem.lower, state.x, start, self.lower_step, inner_steps, key=loop_key)
-        method = RandomNeumann(self.neumann_order, self.neumann_step)
-        sample = implicit(problem, state.x, y, method, t=t, key=sample_key)
-        x, rule = self.upper_step(state.x, sample.h, state.rule, t)
-
-        tally = state.tally.add(G=(inner_steps, problem.lower.size)).add(**sample.cost)
-        return BSAState(problem.project(x), y, state.start, rule, tally)
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Ghadimi & Wang 2018, BSA"
+        first = facts.scaling / facts.L
+        step = inverse_power(1 / facts.mu, 1.0, offset=max(2.0, facts.kappa / facts.scaling))
+        return {
+            "lower_step": Choice(step, f"{source}: 1/(μ(t + 2)), but at most {first:.3g} = 1/L, scaled"),
+            "neumann_order": theory.neumann_order(facts, source),
+            "neumann_step": theory.neumann_step(facts, source),
+            "warm_start": Choice(True, "as later papers run it"),
+        }

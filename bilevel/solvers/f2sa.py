@@ -9,10 +9,12 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
-from bilevel.oracles import Tally
+from bilevel._cost import Cost
 from bilevel.problem import Problem
-from bilevel.solvers._base import OF_X, AbstractSolver
-from bilevel.steps import AbstractStep, as_schedule, as_step, inverse_power
+from bilevel.solvers import _theory as theory
+from bilevel.solvers._base import About, AbstractSolver, Tuned
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Step, count, inverse_power, schedule, step
 
 Tree = PyTree[Any]
 
@@ -24,11 +26,10 @@ class F2SAState(eqx.Module):
     """x; y, which minimizes g (the paper's z); `penalized`, which minimizes f + λg (its y; both shaped like y); and the
     state of x's step rule."""
 
-    x: Tree = eqx.field(metadata=OF_X)
+    x: Tree
     y: Tree
     penalized: Tree
-    rule: Tree = eqx.field(metadata=OF_X)
-    tally: Tally
+    x_rule: Tree
 
 
 class F2SA(AbstractSolver):
@@ -51,8 +52,6 @@ class F2SA(AbstractSolver):
 
     `Solution.y` is the paper's z, the estimate of y*(x).
 
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
-
     Example:
 
         >>> import bilevel as bl, jax
@@ -71,14 +70,11 @@ class F2SA(AbstractSolver):
     Differences from the paper: λ_k is a schedule of its own instead of the sum of increments δ_k; x may be projected.
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    penalized_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    multiplier: Any = eqx.field(converter=as_schedule)
-    inner_steps: int = eqx.field(default=1, static=True)
-
-    def __check_init__(self):
-        checks.count("inner_steps", self.inner_steps)
+    upper_step: Step = step()
+    penalized_step: Step = step()
+    lower_step: Step = step()
+    multiplier: Any = schedule()
+    inner_steps: int = count(default=1)
 
     @classmethod
     def from_paper(
@@ -108,10 +104,10 @@ class F2SA(AbstractSolver):
             inner_steps=inner_steps,
         )
 
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> F2SAState:
-        return F2SAState(x, y, y, self.upper_step.init(x), Tally.zero())
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[F2SAState, Cost]:
+        return F2SAState(x, y, y, self.upper_step.init(x)), Cost()
 
-    def step(self, problem: Problem, state: F2SAState, t: Any, *, key: PRNGKeyArray) -> F2SAState:
+    def step(self, problem: Problem, state: F2SAState, t: Any, *, key: PRNGKeyArray) -> tuple[F2SAState, Cost]:
         x, upper, lower = state.x, problem.upper, problem.lower
         loop_key, x_key, y_key, z_key = jax.random.split(key, 4)
         lam = jnp.asarray(self.multiplier(t))
@@ -119,22 +115,51 @@ class F2SA(AbstractSolver):
         def inner(i: Any, carry: Any) -> Any:
             z, z_rule, y, y_rule = carry
             keys = jax.random.split(jax.random.fold_in(loop_key, i), 3)
-            G_z = oracles.lower_gradient(lower, x, z, lower.draw(keys[0]))
+            G_z = oracles.gradient_y(lower, x, z, lower.draw(keys[0]))
             z, z_rule = self.lower_step(z, G_z, z_rule, t)
             F_y = oracles.gradient_y(upper, x, y, upper.draw(keys[1]))
-            G_y = oracles.lower_gradient(lower, x, y, lower.draw(keys[2]))
+            G_y = oracles.gradient_y(lower, x, y, lower.draw(keys[2]))
             y, y_rule = self.penalized_step(y, trees.axpy(lam, G_y, F_y), y_rule, t)
             return z, z_rule, y, y_rule
 
-        start = (state.y, self.lower_step.init(state.y), state.penalized, self.penalized_step.init(state.y))
-        z, _, y, _ = jax.lax.fori_loop(0, self.inner_steps, inner, start)
+        carry = (state.y, self.lower_step.init(state.y), state.penalized, self.penalized_step.init(state.y))
+        z, _, y, _ = jax.lax.fori_loop(0, self.inner_steps, inner, carry)
 
         F_x = oracles.gradient_x(upper, x, y, upper.draw(x_key))
         G_x_y = oracles.gradient_x(lower, x, y, lower.draw(y_key))
         G_x_z = oracles.gradient_x(lower, x, z, lower.draw(z_key))
         direction = trees.axpy(lam, trees.sub(G_x_y, G_x_z), F_x)
-        x, rule = self.upper_step(x, direction, state.rule, t)
+        x, x_rule = self.upper_step(x, direction, state.x_rule, t)
 
-        calls = self.inner_steps
-        tally = state.tally.add(F=(calls + 1) * upper.size, G=2 * (calls + 1) * lower.size)
-        return F2SAState(problem.project(x), z, y, rule, tally)
+        calls = self.inner_steps + 1
+        return F2SAState(problem.project(x), z, y, x_rule), Cost(F=calls * upper.size, G=2 * calls * lower.size)
+
+    of_x = ("x", "x_rule")
+    about = About(
+        name="f2sa",
+        lower="T SGD steps, twice",
+        adjoint="none: a growing penalty",
+        direction="first-order",
+        source="Kwon et al., ICML 2023, Alg. 1",
+    )
+    tuned = {
+        "cleaning": Tuned(
+            1000, dict(upper_step=30.0, penalized_step=0.1, lower_step=0.1, multiplier=0.3, inner_steps=10)
+        ),
+        "quadratic": Tuned(
+            4000, dict(upper_step=0.03, penalized_step=1e-4, lower_step=0.1, multiplier=1000.0, inner_steps=10)
+        ),
+    }
+    power = 1 / 2
+
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Kwon et al. 2023, Alg. 1"
+        multiplier = max(1.0, 2 * facts.upper_smoothness / facts.mu)
+        y_step = facts.scaling / (facts.upper_smoothness + multiplier * facts.L)
+        return {
+            "lower_step": theory.lower_step(facts, source),
+            "multiplier": Choice(multiplier, f"{source}: λ_0 ≥ 2 L_f/μ, L_f = {facts.upper_smoothness:.3g}"),
+            "penalized_step": Choice(y_step, f"{source}: 1/(L_f + λ L), times {facts.scaling:g}"),
+            "inner_steps": theory.inner_steps(facts, source),
+        }

@@ -8,12 +8,14 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
-from bilevel.oracles import Tally
+from bilevel._cost import Cost
 from bilevel.problem import Problem
 from bilevel.sampling import Batch
-from bilevel.solvers._averages import at_both, storm
-from bilevel.solvers._base import OF_X, AbstractSolver
-from bilevel.steps import AbstractStep, as_step, as_weight, inverse_power
+from bilevel.solvers import _theory as theory
+from bilevel.solvers._averages import storm
+from bilevel.solvers._base import About, AbstractSolver, Tuned
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Step, inverse_power, step, weight
 
 Tree = PyTree[Any]
 
@@ -21,12 +23,13 @@ Tree = PyTree[Any]
 class FSLAState(eqx.Module):
     """x, y, the adjoint v (shaped like y), the direction d (like x), and the state of each step rule."""
 
-    x: Tree = eqx.field(metadata=OF_X)
+    x: Tree
     y: Tree
     v: Tree
-    d: Tree = eqx.field(metadata=OF_X)
-    rules: tuple[Tree, Tree, Tree]
-    tally: Tally
+    d: Tree
+    x_rule: Tree
+    y_rule: Tree
+    v_rule: Tree
 
 
 class FSLA(AbstractSolver):
@@ -49,8 +52,6 @@ class FSLA(AbstractSolver):
 
     d spans all of x: a step on a per-row variable costs O(rows).
 
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
-
     Example:
 
         >>> import bilevel as bl, jax
@@ -70,10 +71,10 @@ class FSLA(AbstractSolver):
     the listing has it (eq. (10) of the text has the new one); weights are clipped to 1; x may be projected.
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    adjoint_step: AbstractStep = eqx.field(converter=as_step)
-    storm_weight: Any = eqx.field(converter=as_weight)
+    upper_step: Step = step()
+    lower_step: Step = step()
+    adjoint_step: Step = step()
+    storm_weight: Any = weight()
 
     @classmethod
     def from_paper(cls, delta: float, c_tau: float, c_beta: float, c_eta: float) -> "FSLA":
@@ -87,43 +88,56 @@ class FSLA(AbstractSolver):
             raise ValueError(f"c_eta: delta · c_eta is {delta * c_eta:g}; it must be at most 1, the first weight")
         return cls(*(inverse_power(delta * c, 0.5) for c in (1.0, c_tau, c_beta, c_eta)))
 
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> FSLAState:
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[FSLAState, Cost]:
         upper_key, lower_key = jax.random.split(key)
         xi4, xi5 = problem.upper.draw(upper_key), problem.lower.draw(lower_key)
         v = trees.zeros_like(y)
         d = trees.dense(_gradient(problem, x, y, v, xi4, xi5), x)
-        rules = (self.upper_step.init(x), self.lower_step.init(y), self.adjoint_step.init(y))
-        return FSLAState(x, y, v, d, rules, Tally.zero().add(F=xi4.size, J=xi5.size))
+        rules = self.upper_step.init(x), self.lower_step.init(y), self.adjoint_step.init(v)
+        return FSLAState(x, y, v, d, *rules), Cost(F=xi4.size, J=xi5.size)
 
-    def restart(self, problem: Problem, state: FSLAState, *, key: PRNGKeyArray) -> FSLAState:
-        fresh = super().restart(problem, state, key=key)
-        return eqx.tree_at(lambda fresh: fresh.tally, fresh, state.tally)  # d goes on, so that no d_0 is computed
-
-    def step(self, problem: Problem, state: FSLAState, t: Any, *, key: PRNGKeyArray) -> FSLAState:
+    def step(self, problem: Problem, state: FSLAState, t: Any, *, key: PRNGKeyArray) -> tuple[FSLAState, Cost]:
         old = x, y, v = state.x, state.y, state.v
-        x_rule, y_rule, v_rule = state.rules
         upper, lower = problem.upper, problem.lower
         keys = jax.random.split(key, 5)
         xi1, xi3, xi5 = (lower.draw(k) for k in keys[:3])
         xi2, xi4 = (upper.draw(k) for k in keys[3:])
 
-        x, x_rule = self.upper_step(x, state.d, x_rule, t)
+        x, x_rule = self.upper_step(x, state.d, state.x_rule, t)
         x = problem.project(x)
-        G_y = oracles.lower_gradient(lower, x, y, xi1)
+        G_y = oracles.gradient_y(lower, x, y, xi1)
         F_y = oracles.gradient_y(upper, x, y, xi2)
         Hv = oracles.hessian_product(lower, x, y, v, xi3)
-        y, y_rule = self.lower_step(y, G_y, y_rule, t)
-        v, v_rule = self.adjoint_step(v, trees.sub(Hv, F_y), v_rule, t)
+        y, y_rule = self.lower_step(y, G_y, state.y_rule, t)
+        v, v_rule = self.adjoint_step(v, trees.sub(Hv, F_y), state.v_rule, t)
 
         def gradient(x: Tree, y: Tree, v: Tree) -> Tree:
             return _gradient(problem, x, y, v, xi4, xi5)
 
-        gradient_new, gradient_old = at_both(gradient, (x, y, v), old)
-        d = storm(state.d, gradient_old, gradient_new, self.storm_weight(t))
+        d = storm(state.d, gradient, (x, y, v), old, self.storm_weight(t))
 
         f, g = xi2.size, xi1.size
-        tally = state.tally.add(F=3 * f, G=g, H=g, J=2 * g)
-        return FSLAState(x, y, v, d, (x_rule, y_rule, v_rule), tally)
+        return FSLAState(x, y, v, d, x_rule, y_rule, v_rule), Cost(F=3 * f, G=g, H=g, J=2 * g)
+
+    about = About(
+        name="fsla",
+        lower="one SGD step",
+        adjoint="one SGD step",
+        direction="recursive momentum",
+        source="Li, Gu & Huang, AAAI 2022, Alg. 1",
+    )
+    tuned = {
+        "cleaning": Tuned(4000, dict(upper_step=1.0, lower_step=0.1, adjoint_step=0.3, storm_weight=0.3)),
+        "quadratic": Tuned(4000, dict(upper_step=0.03, lower_step=0.1, adjoint_step=0.1, storm_weight=0.1)),
+        "cleaning mnist": Tuned(5000, dict(upper_step=100.0, lower_step=0.03, adjoint_step=0.03, storm_weight=0.3)),
+    }
+    power = 1 / 2
+
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Li et al. 2022, Thm 5"
+        step = theory.lower_step(facts, source)
+        return {"lower_step": step, "adjoint_step": step, "storm_weight": theory.power_weight(facts, source, "1/2")}
 
 
 def _gradient(problem: Problem, x: Tree, y: Tree, v: Tree, xi4: Batch, xi5: Batch) -> Tree:

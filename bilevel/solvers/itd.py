@@ -6,27 +6,27 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import _checks as checks
+from bilevel._cost import Cost
 from bilevel.hypergradients.unrolled import check_differentiable, unroll
-from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers._base import OF_X, AbstractEstimator
-from bilevel.steps import AbstractStep, as_step
+from bilevel.solvers import _theory as theory
+from bilevel.solvers._base import About, AbstractHypergradientSolver, Tuned
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Step, count, flag, step
 
 Tree = PyTree[Any]
 
 
 class ITDState(eqx.Module):
-    """x, y, where each lower loop starts if not at the last y (shaped like y), and the state of x's step rule."""
+    """x, y, where each lower loop begins if not at the last y (shaped like y), and the state of x's step rule."""
 
-    x: Tree = eqx.field(metadata=OF_X)
+    x: Tree
     y: Tree
-    start: Tree | None
-    rule: Tree = eqx.field(metadata=OF_X)
-    tally: Tally
+    y0: Tree | None
+    x_rule: Tree
 
 
-class ITDBiO(AbstractEstimator):
+class ITDBiO(AbstractHypergradientSolver):
     """Bilevel optimizer by iterative differentiation.
 
         y⁰ = y_{k−1}^D;   y^t = y^{t−1} − α G_y(x_k, y^{t−1}),   t = 1..D
@@ -44,8 +44,6 @@ class ITDBiO(AbstractEstimator):
       (deterBiO with its own starts).
 
     h spans all of x: a step on a per-row variable costs O(rows).
-
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
 
     Example:
 
@@ -66,38 +64,54 @@ class ITDBiO(AbstractEstimator):
     a lower level with a `batch_size` draws a fresh batch for each inner step, and the reverse pass sees the same ones.
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    inner_steps: int = eqx.field(static=True)
-    truncation: int | None = eqx.field(default=None, static=True)
-    warm_start: bool = eqx.field(default=True, static=True)
+    upper_step: Step = step()
+    lower_step: Step = step()
+    inner_steps: int = count()
+    truncation: int | None = count(optional=True, default=None)
+    warm_start: bool = flag(default=True)
 
-    def __check_init__(self):
-        checks.flag("warm_start", self.warm_start)
-        checks.count("inner_steps", self.inner_steps)
-        if self.truncation is not None:
-            checks.count("truncation", self.truncation)
-            if self.truncation > self.inner_steps:
-                raise ValueError(
-                    f"truncation: got {self.truncation} for {self.inner_steps} inner steps; pass at most that"
-                )
+    def check_together(self) -> None:
+        if self.truncation is not None and self.truncation > self.inner_steps:
+            raise ValueError(f"truncation: got {self.truncation} for {self.inner_steps} inner steps; pass at most that")
         check_differentiable(self.lower_step)
 
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> ITDState:
-        start = None if self.warm_start else y
-        return ITDState(x, y, start, self.upper_step.init(x), Tally.zero())
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[ITDState, Cost]:
+        return ITDState(x, y, None if self.warm_start else y, self.upper_step.init(x)), Cost()
 
-    def estimate(self, problem: Problem, state: ITDState, t: Any, *, key: PRNGKeyArray) -> tuple[Tree, ITDState]:
+    def hypergradient(
+        self, problem: Problem, state: ITDState, t: Any, *, key: PRNGKeyArray
+    ) -> tuple[Tree, ITDState, Cost]:
         lower_key, upper_key = jax.random.split(key)
-        upper_batch = problem.upper.draw(upper_key)
-        start = state.y if self.warm_start else state.start
+        batch = problem.upper.draw(upper_key)
+        y0 = state.y if self.warm_start else state.y0
 
-        steps, kept = self.inner_steps, self.truncation
-        unrolled = unroll(
-            problem, state.x, start, upper_batch,
-            steps=steps, lower_step=self.lower_step, truncation=kept, t=t, key=lower_key,
-        )  # fmt: skip
+        D, K = self.inner_steps, self.truncation or self.inner_steps
+        path = unroll(
+            problem, state.x, y0, batch, steps=D, truncation=K, lower_step=self.lower_step, t=t, key=lower_key
+        )
+        b = problem.lower.size
+        state = ITDState(state.x, path.y, state.y0, state.x_rule)
+        return path.h, state, Cost(F=batch.size, G=D * b, H=K * b, J=K * b)
 
-        b, kept = problem.lower.size, steps if kept is None else kept
-        tally = state.tally.add(F=upper_batch.size, G=steps * b, H=kept * b, J=kept * b)
-        return unrolled.h, ITDState(state.x, unrolled.y, state.start, state.rule, tally)
+    of_x = ("x", "x_rule")
+    about = About(
+        name="itd",
+        lower="D gradient steps",
+        adjoint="back-propagation through them",
+        direction="plain",
+        source="Ji, Yang & Liang, ICML 2021, Alg. 1",
+    )
+    tuned = {
+        "cleaning": Tuned(300, dict(upper_step=100.0, lower_step=1.0, inner_steps=100)),
+        "quadratic": Tuned(400, dict(upper_step=0.3, lower_step=0.1, inner_steps=100)),
+        "cleaning mnist": Tuned(300, dict(upper_step=1000.0, lower_step=0.03, inner_steps=30)),
+    }
+    scaling = 1.5
+
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Ji et al. 2021, Thm 2"
+        return {
+            "lower_step": theory.lower_step(facts, source),
+            "inner_steps": theory.capped(facts, "unrolled steps", "κ log κ", source, products=3),
+        }

@@ -6,13 +6,14 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import _checks as checks
 from bilevel import trees
+from bilevel._cost import Cost
 from bilevel.hypergradients.unrolled import check_differentiable, unroll
-from bilevel.oracles import Tally
-from bilevel.problem import Problem
-from bilevel.solvers._base import OF_X, AbstractEstimator, start_of
-from bilevel.steps import AbstractStep, as_step
+from bilevel.problem import Episode, Problem, start_of
+from bilevel.solvers import _theory as theory
+from bilevel.solvers._base import About, AbstractHypergradientSolver
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Step, count, step
 
 Tree = PyTree[Any]
 
@@ -20,13 +21,12 @@ Tree = PyTree[Any]
 class MAMLState(eqx.Module):
     """x, the end y of the last lower loop, and the state of x's step rule."""
 
-    x: Tree = eqx.field(metadata=OF_X)
+    x: Tree
     y: Tree
-    rule: Tree = eqx.field(metadata=OF_X)
-    tally: Tally
+    x_rule: Tree
 
 
-class MAML(AbstractEstimator):
+class MAML(AbstractHypergradientSolver):
     """Model-agnostic meta-learning.
 
         y⁰ = start(x_k);   y^t = y^{t−1} − α G_y(x_k, y^{t−1}),   t = 1..D
@@ -34,9 +34,9 @@ class MAML(AbstractEstimator):
         h ← h − α J(x_k, y^t)[p];   p ← p − α H(x_k, y^t)[p],   t = D − 1, …, 0
         x_{k+1} = x_k − β (h + start'(x_k)ᵀ p)
 
-    which is the derivative of x ↦ f(x, y^D(x)), the start included. `start` is the problem's, and a few-shot problem
-    has new tasks in each step by its `redraw`. Two algorithms are two forms of problem, for m tasks, task i with a
-    support loss ℓ_i and a query loss q_i, and a lower loss that is the sum of the ℓ_i, so that each takes steps of α:
+    which is the derivative of x ↦ f(x, y^D(x)), the start included. `start` is that of the
+    `bl.Episodes`, which have new tasks in each step. Two algorithms are two forms of problem, for m tasks, task i with
+    a support loss ℓ_i and a query loss q_i, and a lower loss that is the sum of the ℓ_i, so that each takes steps of α:
 
     - MAML: x is all weights, `start(x)` m copies of them, y the adapted weights of each task;
       g(x, y) = Σ_i ℓ_i(y_i) and f(x, y) = (1/m) Σ_i q_i(y_i), neither of which reads x.
@@ -51,8 +51,7 @@ class MAML(AbstractEstimator):
 
     h spans all of x: a step on a per-row variable costs O(rows).
 
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range; `ValueError`
-    for a problem without a `start`.
+    **Raises** `ValueError` for a problem without a `start`.
 
     Example:
 
@@ -60,10 +59,10 @@ class MAML(AbstractEstimator):
         >>> problem = bl.Problem(  # two tasks, whose minimizers are 1 and 3
         ...     upper=bl.Level(lambda x, y, centers: jnp.mean((y - centers) ** 2), data=jnp.array([1.0, 3.0])),
         ...     lower=bl.Level(lambda x, y, centers: 0.5 * jnp.sum((y - centers) ** 2), data=jnp.array([1.0, 3.0])),
-        ...     start=lambda x: jnp.stack([x, x]),
         ... )
+        >>> episodes = bl.Episodes(lambda key: problem, start=lambda x: jnp.stack([x, x]))  # always these two
         >>> solver = bl.MAML(upper_step=0.5, lower_step=0.5, inner_steps=2)
-        >>> solution = bl.solve(problem, solver, 0.0, steps=200, key=jax.random.key(0))
+        >>> solution = bl.solve(episodes, solver, 0.0, steps=200, key=jax.random.key(0))
         >>> round(float(solution.x), 3), [round(float(y), 2) for y in solution.y]
         (2.0, [1.25, 2.75])
 
@@ -75,28 +74,47 @@ class MAML(AbstractEstimator):
     has a sum; a lower level with a `batch_size` draws a fresh batch for each inner step; x may be projected.
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    inner_steps: int = eqx.field(static=True)
+    upper_step: Step = step()
+    lower_step: Step = step()
+    inner_steps: int = count()
 
-    def __check_init__(self):
-        checks.count("inner_steps", self.inner_steps)
+    def check_together(self) -> None:
         check_differentiable(self.lower_step)
 
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> MAMLState:
-        start_of(problem, x)  # raises where there is none
-        return MAMLState(x, y, self.upper_step.init(x), Tally.zero())
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[MAMLState, Cost]:
+        if not isinstance(problem, Episode) or problem.start is None:
+            raise ValueError("problem: MAML learns where y begins; pass bl.Episodes(redraw, start=lambda x: y)")
+        return MAMLState(x, y, self.upper_step.init(x)), Cost()
 
-    def estimate(self, problem: Problem, state: MAMLState, t: Any, *, key: PRNGKeyArray) -> tuple[Tree, MAMLState]:
+    def hypergradient(
+        self, problem: Problem, state: MAMLState, t: Any, *, key: PRNGKeyArray
+    ) -> tuple[Tree, MAMLState, Cost]:
         lower_key, upper_key = jax.random.split(key)
-        upper_batch = problem.upper.draw(upper_key)
-        start, pull = jax.vjp(lambda x: start_of(problem, x), state.x)
+        batch = problem.upper.draw(upper_key)
+        y0, pull = jax.vjp(lambda x: start_of(problem, x), state.x)
 
-        unrolled = unroll(
-            problem, state.x, start, upper_batch, steps=self.inner_steps, lower_step=self.lower_step, t=t, key=lower_key
-        )
-        (through_start,) = pull(unrolled.p)
+        D = self.inner_steps
+        path = unroll(problem, state.x, y0, batch, steps=D, lower_step=self.lower_step, t=t, key=lower_key)
+        (through_start,) = pull(path.p)
 
-        loop = self.inner_steps * problem.lower.size
-        tally = state.tally.add(F=upper_batch.size, G=loop, H=loop, J=loop)
-        return trees.add(unrolled.h, through_start), MAMLState(state.x, unrolled.y, state.rule, tally)
+        b = D * problem.lower.size
+        state = MAMLState(state.x, path.y, state.x_rule)
+        return trees.add(path.h, through_start), state, Cost(F=batch.size, G=b, H=b, J=b)
+
+    of_x = ("x", "x_rule")
+    about = About(
+        name="maml",
+        lower="D gradient steps from a learned start",
+        adjoint="back-propagation, through the start too",
+        direction="plain",
+        source="Finn et al., ICML 2017, Alg. 2; ANIL, Raghu et al., ICLR 2020",
+    )
+    scaling = 1.5
+
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Ji et al. 2021, Thm 2"
+        return {
+            "lower_step": theory.lower_step(facts, source),
+            "inner_steps": theory.capped(facts, "unrolled steps", "κ log κ", source, products=3),
+        }

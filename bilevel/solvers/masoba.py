@@ -7,11 +7,13 @@ import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from bilevel import oracles, trees
-from bilevel.oracles import Tally
+from bilevel._cost import Cost
 from bilevel.problem import Problem
+from bilevel.solvers import _theory as theory
 from bilevel.solvers._averages import moving_average
-from bilevel.solvers._base import OF_X, AbstractSolver
-from bilevel.steps import AbstractStep, as_step, as_weight
+from bilevel.solvers._base import About, AbstractSolver, Tuned
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Step, step, weight
 
 Tree = PyTree[Any]
 
@@ -19,12 +21,13 @@ Tree = PyTree[Any]
 class MASOBAState(eqx.Module):
     """x, y, the adjoint v (shaped like y), the average h of directions (like x), and the state of each step rule."""
 
-    x: Tree = eqx.field(metadata=OF_X)
+    x: Tree
     y: Tree
     v: Tree
-    h: Tree = eqx.field(metadata=OF_X)
-    rules: tuple[Tree, Tree, Tree]
-    tally: Tally
+    h: Tree
+    x_rule: Tree
+    y_rule: Tree
+    v_rule: Tree
 
 
 class MASOBA(AbstractSolver):
@@ -47,8 +50,6 @@ class MASOBA(AbstractSolver):
 
     h spans all of x: a step on a per-row variable costs O(rows).
 
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
-
     Example:
 
         >>> import bilevel as bl, jax
@@ -64,33 +65,57 @@ class MASOBA(AbstractSolver):
     Reference: Chen, Xiao & Balasubramanian, "Optimal Algorithms for Stochastic Bilevel Optimization under Relaxed
     Smoothness Conditions", JMLR 25, 2024 (arXiv 2306.12067), Algorithm 1.
 
-    Differences from the paper: G_y, H and J share one sample and F_x, F_y another, which the listing leaves open; h_0,
-    free there, is 0; θ is clipped to 1; x may be projected.
+    Differences from the paper: G_y, H and J share one sample and F_x, F_y another, which is
+    unverified against the listing, as is h_0 = 0; θ is clipped to 1; x may be projected.
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    adjoint_step: AbstractStep = eqx.field(converter=as_step)
-    average_weight: Any = eqx.field(converter=as_weight)
+    upper_step: Step = step()
+    lower_step: Step = step()
+    adjoint_step: Step = step()
+    average_weight: Any = weight()
 
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> MASOBAState:
-        rules = (self.upper_step.init(x), self.lower_step.init(y), self.adjoint_step.init(y))
-        return MASOBAState(x, y, trees.zeros_like(y), trees.zeros_like(x), rules, Tally.zero())
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[MASOBAState, Cost]:
+        v, h = trees.zeros_like(y), trees.zeros_like(x)
+        rules = self.upper_step.init(x), self.lower_step.init(y), self.adjoint_step.init(v)
+        return MASOBAState(x, y, v, h, *rules), Cost()
 
-    def step(self, problem: Problem, state: MASOBAState, t: Any, *, key: PRNGKeyArray) -> MASOBAState:
+    def step(self, problem: Problem, state: MASOBAState, t: Any, *, key: PRNGKeyArray) -> tuple[MASOBAState, Cost]:
         x, y, v = state.x, state.y, state.v
-        x_rule, y_rule, v_rule = state.rules
         lower_key, upper_key = jax.random.split(key)
         i, j = problem.lower.draw(lower_key), problem.upper.draw(upper_key)
 
         G_y, Hv, Jv = oracles.lower_products(problem.lower, x, y, v, i)
         F_x, F_y = oracles.upper_gradients(problem.upper, x, y, j)
 
-        x, x_rule = self.upper_step(x, state.h, x_rule, t)
-        y, y_rule = self.lower_step(y, G_y, y_rule, t)
-        v, v_rule = self.adjoint_step(v, trees.sub(Hv, F_y), v_rule, t)
+        x, x_rule = self.upper_step(x, state.h, state.x_rule, t)
+        y, y_rule = self.lower_step(y, G_y, state.y_rule, t)
+        v, v_rule = self.adjoint_step(v, trees.sub(Hv, F_y), state.v_rule, t)
         h = moving_average(state.h, trees.sub(F_x, Jv), self.average_weight(t))
 
-        b = i.size
-        tally = state.tally.add(F=j.size, G=b, H=b, J=b)
-        return MASOBAState(problem.project(x), y, v, h, (x_rule, y_rule, v_rule), tally)
+        state = MASOBAState(problem.project(x), y, v, h, x_rule, y_rule, v_rule)
+        return state, Cost(F=j.size, G=i.size, H=i.size, J=i.size)
+
+    about = About(
+        name="masoba",
+        lower="one SGD step",
+        adjoint="one SGD step",
+        direction="moving average",
+        source="Chen, Xiao & Balasubramanian, JMLR 2024, Alg. 1",
+        unverified="which samples the oracles share, and h_0",
+    )
+    tuned = {
+        "cleaning": Tuned(8000, dict(upper_step=1.0, lower_step=0.1, adjoint_step=0.03, average_weight=0.1)),
+        "quadratic": Tuned(4000, dict(upper_step=0.03, lower_step=0.1, adjoint_step=0.1, average_weight=0.1)),
+    }
+    power = 1 / 2
+
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Chen et al. 2024, Alg. 1"
+        step = theory.lower_step(facts, source)
+        weight = theory.power_weight(facts, source, "1/2")
+        return {
+            "lower_step": step,
+            "adjoint_step": Choice(step.value, f"{source}: as the lower"),
+            "average_weight": weight,
+        }

@@ -1,6 +1,5 @@
 """MRBO: recursive momentum at both levels, with a Neumann series of fixed length and mini-batches."""
 
-import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -9,13 +8,14 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
-from bilevel.hypergradients._implicit import implicit
+from bilevel._cost import Cost
 from bilevel.hypergradients.adjoint import Neumann
-from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers._averages import at_both, from_plain, storm
-from bilevel.solvers._base import OF_X, AbstractSolver
-from bilevel.steps import AbstractStep, as_schedule, as_step, as_weight, inverse_power
+from bilevel.solvers import _theory as theory
+from bilevel.solvers._averages import storm
+from bilevel.solvers._base import About, AbstractSolver, Tuned
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Step, count, inverse_power, schedule, step, weight
 
 Tree = PyTree[Any]
 
@@ -23,14 +23,14 @@ Tree = PyTree[Any]
 class MRBOState(eqx.Module):
     """The present and the previous point, the directions d (like x) and s (like y), and the state of each step rule."""
 
-    x: Tree = eqx.field(metadata=OF_X)
+    x: Tree
     y: Tree
-    x_old: Tree = eqx.field(metadata=OF_X)
+    x_old: Tree
     y_old: Tree
-    d: Tree = eqx.field(metadata=OF_X)
+    d: Tree
     s: Tree
-    rules: tuple[Tree, Tree]
-    tally: Tally
+    x_rule: Tree
+    y_rule: Tree
 
 
 class MRBO(AbstractSolver):
@@ -55,8 +55,6 @@ class MRBO(AbstractSolver):
 
     The directions span all of x: a step on a per-row variable costs O(rows).
 
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
-
     Example:
 
         >>> import bilevel as bl, jax
@@ -79,15 +77,12 @@ class MRBO(AbstractSolver):
     `batch_size`.
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    neumann_order: int = eqx.field(static=True)
-    neumann_step: Any = eqx.field(converter=as_schedule)
-    upper_storm_weight: Any = eqx.field(converter=as_weight)
-    lower_storm_weight: Any = eqx.field(converter=as_weight)
-
-    def __check_init__(self):
-        checks.count("neumann_order", self.neumann_order, least=0)
+    upper_step: Step = step()
+    lower_step: Step = step()
+    neumann_order: int = count(least=0)
+    neumann_step: Any = schedule()
+    upper_storm_weight: Any = weight(first=1.0)
+    lower_storm_weight: Any = weight(first=1.0)
 
     @classmethod
     def from_paper(
@@ -95,54 +90,94 @@ class MRBO(AbstractSolver):
         *,
         delta: float,
         offset: float,
-        gamma: float,
-        lambda_: float,
+        c_upper: float,
+        c_lower: float,
         c_1: float,
         c_2: float,
         neumann_order: int,
         neumann_step: float,
     ) -> "MRBO":
-        """The listing's schedules: η_k = δ/(m+k)^{1/3}; α_{k+1} = c_1 η_k², β_{k+1} = c_2 η_k²; `offset` is m > 1."""
-        for name, value in (("delta", delta), ("gamma", gamma), ("lambda_", lambda_), ("c_1", c_1), ("c_2", c_2)):
+        """The listing's schedules: η_k = δ/(m+k)^{1/3}; α_{k+1} = c_1 η_k², β_{k+1} = c_2 η_k²; `offset` is m > 1,
+        `c_upper` and `c_lower` are γ and λ."""
+        for name, value in (("delta", delta), ("c_upper", c_upper), ("c_lower", c_lower), ("c_1", c_1), ("c_2", c_2)):
             checks.positive(name, value)
         checks.above("offset", offset, 1)
         return cls(
-            upper_step=inverse_power(gamma * delta, 1 / 3, offset),
-            lower_step=inverse_power(lambda_ * delta, 1 / 3, offset),
+            upper_step=inverse_power(c_upper * delta, 1 / 3, offset),
+            lower_step=inverse_power(c_lower * delta, 1 / 3, offset),
             neumann_order=neumann_order,
             neumann_step=neumann_step,
             upper_storm_weight=inverse_power(c_1 * delta**2, 2 / 3, offset - 1),
             lower_storm_weight=inverse_power(c_2 * delta**2, 2 / 3, offset - 1),
         )
 
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> MRBOState:
-        rules = (self.upper_step.init(x), self.lower_step.init(y))
-        return MRBOState(x, y, x, y, trees.zeros_like(x), trees.zeros_like(y), rules, Tally.zero())
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[MRBOState, Cost]:
+        d, s = trees.zeros_like(x), trees.zeros_like(y)
+        return MRBOState(x, y, x, y, d, s, self.upper_step.init(x), self.lower_step.init(y)), Cost()
 
-    def on_fresh_tasks(self) -> "MRBO":
-        """s has nothing to go on from: the plain sample."""
-        return dataclasses.replace(self, lower_storm_weight=1.0)
-
-    def step(self, problem: Problem, state: MRBOState, t: Any, *, key: PRNGKeyArray) -> MRBOState:
+    def step(self, problem: Problem, state: MRBOState, t: Any, *, key: PRNGKeyArray) -> tuple[MRBOState, Cost]:
         new, old = (state.x, state.y), (state.x_old, state.y_old)
         lower_key, sample_key = jax.random.split(key)
         B_y = problem.lower.draw(lower_key)
 
-        def gradient(x: Tree, y: Tree) -> Tree:
-            return oracles.lower_gradient(problem.lower, x, y, B_y)
+        def h(x: Tree, y: Tree) -> Tree:
+            method = Neumann(self.neumann_order, self.neumann_step)
+            return method.hypergradient(problem, x, y, t=t, key=sample_key).h
 
-        def sample(x: Tree, y: Tree) -> Tree:
-            return implicit(problem, x, y, Neumann(self.neumann_order, self.neumann_step), t=t, key=sample_key).h
+        def G(x: Tree, y: Tree) -> Tree:
+            return oracles.gradient_y(problem.lower, x, y, B_y)
 
-        h_new, h_old = at_both(sample, new, old)
-        d = storm(state.d, h_old, h_new, from_plain(self.upper_storm_weight, t))
-        G_new, G_old = at_both(gradient, new, old)
-        s = storm(state.s, G_old, G_new, from_plain(self.lower_storm_weight, t))
-
-        x_rule, y_rule = state.rules
-        x, x_rule = self.upper_step(state.x, d, x_rule, t)
-        y, y_rule = self.lower_step(state.y, s, y_rule, t)
+        d = storm(state.d, h, new, old, self.upper_storm_weight(t))
+        s = storm(state.s, G, new, old, self.lower_storm_weight(t))
+        x, x_rule = self.upper_step(state.x, d, state.x_rule, t)
+        y, y_rule = self.lower_step(state.y, s, state.y_rule, t)
 
         f, g = problem.upper.size, problem.lower.size
-        tally = state.tally.add(F=2 * f, G=2 * g, H=2 * self.neumann_order * g, J=2 * g)
-        return MRBOState(problem.project(x), y, *new, d, s, (x_rule, y_rule), tally)
+        state = MRBOState(problem.project(x), y, *new, d, s, x_rule, y_rule)
+        return state, 2 * Cost(F=f, G=g, H=self.neumann_order * g, J=g)
+
+    about = About(
+        name="mrbo",
+        lower="recursive momentum",
+        adjoint="Neumann series",
+        direction="recursive momentum",
+        source="Yang, Ji & Liang, NeurIPS 2021, Alg. 1",
+    )
+    tuned = {
+        "cleaning": Tuned(
+            1000,
+            dict(
+                upper_step=30.0,
+                lower_step=0.3,
+                neumann_order=50,
+                neumann_step=2.0,
+                upper_storm_weight=0.3,
+                lower_storm_weight=0.3,
+            ),
+        ),
+        "quadratic": Tuned(
+            4000,
+            dict(
+                upper_step=0.03,
+                lower_step=0.1,
+                neumann_order=100,
+                neumann_step=0.1,
+                upper_storm_weight=0.1,
+                lower_storm_weight=0.1,
+            ),
+        ),
+    }
+    scaling = 0.5
+    power = 1 / 3
+
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Yang et al. 2021, Alg. 1"
+        weight = theory.power_weight(facts, source, "2/3")
+        return {
+            "lower_step": theory.lower_step(facts, source),
+            "neumann_order": theory.neumann_order(facts, source, products=2),
+            "neumann_step": theory.neumann_step(facts, source),
+            "upper_storm_weight": weight,
+            "lower_storm_weight": weight,
+        }

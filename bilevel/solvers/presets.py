@@ -1,14 +1,83 @@
 """Known methods that are settings of the solvers here: reverse mode, AID-FP and AID-CG."""
 
-from typing import Any
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec
 
 from bilevel import _checks as checks
 from bilevel.hypergradients.adjoint import ConjugateGradient, FixedPoint
+from bilevel.solvers import _theory as theory
+from bilevel.solvers._base import About, AbstractSolver, Tuned
+from bilevel.solvers._theory import Choice, Facts
 from bilevel.solvers.aid import AIDBiO
 from bilevel.solvers.itd import ITDBiO
 from bilevel.steps import GradientStep, as_step, check_setting
 
+P = ParamSpec("P")
 
+
+@dataclasses.dataclass(eq=False)
+class Preset(Generic[P]):
+    """A function that makes a solver with some settings fixed, and what else must know of it: see `AbstractSolver`."""
+
+    make: Callable[P, AbstractSolver]
+    solver: type[AbstractSolver]
+    about: About
+    suggested: Callable[[Facts], dict[str, Choice]]
+    tuned: dict[str, Tuned]
+    scaling: float = 1.0
+    power: float = 0.0
+    normalized: bool = False
+    __name__: str = ""
+
+    def __post_init__(self):
+        functools.update_wrapper(self, self.make)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AbstractSolver:
+        return self.make(*args, **kwargs)
+
+
+def preset(**known: Any) -> Callable[[Callable[P, AbstractSolver]], Preset[P]]:
+    """A decorator that makes a `Preset` of a function."""
+    return lambda make: Preset(make, **known)
+
+
+def _aid_fp_theory(facts: Facts) -> dict[str, Choice]:
+    source = "Grazzi et al. 2020, AID-FP"
+    return {
+        "lower_step": theory.lower_step(facts, source),
+        "inner_steps": theory.inner_steps(facts, source, "κ log κ"),
+        "adjoint_steps": theory.neumann_order(facts, source),
+    }
+
+
+def _aid_cg_theory(facts: Facts) -> dict[str, Choice]:
+    source = "Grazzi et al. 2020, AID-CG"
+    return {
+        "lower_step": theory.lower_step(facts, source),
+        "inner_steps": theory.inner_steps(facts, source, "κ log κ"),
+        "adjoint_steps": theory.cg_steps(facts, source, "√κ log κ"),
+    }
+
+
+@preset(
+    about=About(
+        name="reverse",
+        lower="D gradient steps",
+        adjoint="back-propagation, truncated or whole",
+        direction="plain",
+        source="Franceschi et al., ICML 2017, Alg. 1",
+    ),
+    solver=ITDBiO,
+    suggested=ITDBiO.suggested,
+    tuned={
+        # whole, it is ITD by another name: other steps than there
+        "cleaning": Tuned(300, dict(upper_step=300.0, lower_step=0.3, inner_steps=100)),
+        "quadratic": Tuned(400, dict(upper_step=0.3, lower_step=0.1, inner_steps=100)),
+    },
+    scaling=1.5,
+)
 def reverse(upper_step: Any, lower_step: Any, inner_steps: int, truncation: int | None = None) -> ITDBiO:
     """Reverse-HG: D gradient steps from the last y, back-propagated through the last K of them.
 
@@ -26,11 +95,26 @@ def reverse(upper_step: Any, lower_step: Any, inner_steps: int, truncation: int 
     Reference: Franceschi, Donini, Frasconi & Pontil, "Forward and Reverse Gradient-Based Hyperparameter
     Optimization", ICML 2017 (arXiv 1703.01785), Algorithm 1 (Reverse-HG).
 
-    Differences from the paper: those of `ITDBiO`.
+    Differences from the paper: y is warm started, as later experiments do; those of `ITDBiO`.
     """
     return ITDBiO(upper_step, lower_step, inner_steps, truncation)
 
 
+@preset(
+    about=About(
+        name="aid-fp",
+        lower="D gradient steps",
+        adjoint="fixed point",
+        direction="plain",
+        source="Grazzi et al., ICML 2020",
+    ),
+    solver=AIDBiO,
+    suggested=_aid_fp_theory,
+    tuned={
+        "cleaning": Tuned(1000, dict(upper_step=10.0, lower_step=1.0, inner_steps=10, adjoint_steps=50)),
+        "quadratic": Tuned(400, dict(upper_step=0.3, lower_step=0.1, inner_steps=10, adjoint_steps=100)),
+    },
+)
 def aid_fp(upper_step: Any, lower_step: Any, inner_steps: int, adjoint_steps: int) -> AIDBiO:
     """AID-FP: D gradient steps from the last y, then K fixed-point steps on the adjoint from zero.
 
@@ -60,6 +144,21 @@ def aid_fp(upper_step: Any, lower_step: Any, inner_steps: int, adjoint_steps: in
     return AIDBiO(upper_step, step, inner_steps, FixedPoint(adjoint_steps, step.rate), adjoint_warm_start=False)
 
 
+@preset(
+    about=About(
+        name="aid-cg",
+        lower="D gradient steps",
+        adjoint="conjugate gradient",
+        direction="plain",
+        source="Grazzi et al., ICML 2020",
+    ),
+    solver=AIDBiO,
+    suggested=_aid_cg_theory,
+    tuned={
+        "cleaning": Tuned(800, dict(upper_step=3.0, lower_step=0.1, inner_steps=10, adjoint_steps=10)),
+        "quadratic": Tuned(400, dict(upper_step=0.3, lower_step=0.1, inner_steps=10, adjoint_steps=10)),
+    },
+)
 def aid_cg(upper_step: Any, lower_step: Any, inner_steps: int, adjoint_steps: int) -> AIDBiO:
     """AID-CG: D gradient steps from the last y, then K conjugate-gradient steps on the adjoint from zero.
 

@@ -1,16 +1,17 @@
 """Recursive momentum on x around a solver that estimates hypergradients."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from bilevel import trees
-from bilevel.oracles import Tally
+from bilevel._cost import Cost
 from bilevel.problem import Problem
-from bilevel.solvers._averages import at_both, from_plain, storm
-from bilevel.solvers._base import OF_X, AbstractEstimator, AbstractSolver
-from bilevel.steps import as_weight
+from bilevel.solvers._averages import storm
+from bilevel.solvers._base import AbstractHypergradientSolver, AbstractSolver
+from bilevel.steps import part, weight
 
 Tree = PyTree[Any]
 
@@ -19,8 +20,8 @@ class RecursiveMomentumState(eqx.Module):
     """The state of the solver inside, the previous x, and the direction d (like x)."""
 
     inside: Any
-    x_old: Tree = eqx.field(metadata=OF_X)
-    d: Tree = eqx.field(metadata=OF_X)
+    x_old: Tree
+    d: Tree
 
     @property
     def x(self) -> Tree:
@@ -33,10 +34,6 @@ class RecursiveMomentumState(eqx.Module):
     @property
     def v(self) -> Tree | None:
         return getattr(self.inside, "v", None)
-
-    @property
-    def tally(self) -> Tally:
-        return self.inside.tally
 
 
 class RecursiveMomentum(AbstractSolver):
@@ -58,8 +55,6 @@ class RecursiveMomentum(AbstractSolver):
 
     d spans all of x: a step on a per-row variable costs O(rows).
 
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
-
     Example:
 
         >>> import bilevel as bl, jax
@@ -80,35 +75,37 @@ class RecursiveMomentum(AbstractSolver):
     they differ by x alone; x may be projected.
     """
 
-    solver: AbstractEstimator
-    storm_weight: Any = eqx.field(converter=as_weight)
+    solver: AbstractHypergradientSolver = part(
+        AbstractHypergradientSolver,
+        "one that estimates a hypergradient in each step: bl.ITDBiO, bl.AIDBiO, bl.StocBiO or bl.MAML",
+    )
+    storm_weight: Any = weight(first=1.0)
 
-    def __check_init__(self):
-        if not isinstance(self.solver, AbstractEstimator):
-            raise TypeError(
-                f"solver: got {self.solver!r}; pass one that estimates a hypergradient in each step: bl.ITDBiO, "
-                "bl.AIDBiO, bl.StocBiO or bl.MAML"
-            )
-
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> RecursiveMomentumState:
-        return RecursiveMomentumState(self.solver.init(problem, x, y, key=key), x, trees.zeros_like(x))
-
-    def restart(self, problem: Problem, state: RecursiveMomentumState, *, key: PRNGKeyArray) -> RecursiveMomentumState:
-        return RecursiveMomentumState(self.solver.restart(problem, state.inside, key=key), state.x_old, state.d)
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[RecursiveMomentumState, Cost]:
+        inside, cost = self.solver.init(problem, x, y, key=key)
+        return RecursiveMomentumState(inside, x, trees.zeros_like(x)), cost
 
     def step(
         self, problem: Problem, state: RecursiveMomentumState, t: Any, *, key: PRNGKeyArray
-    ) -> RecursiveMomentumState:
-        def estimate(x: Tree) -> tuple[Tree, Any]:
-            at_x = eqx.tree_at(lambda inside: (inside.x, inside.tally), state.inside, (x, Tally.zero()))
-            return self.solver.estimate(problem, at_x, t, key=key)
+    ) -> tuple[RecursiveMomentumState, Cost]:
+        def h(x: Tree) -> tuple[Tree, tuple[Any, Cost]]:
+            at_x = dataclasses.replace(state.inside, x=x)
+            h, inside, cost = self.solver.hypergradient(problem, at_x, t, key=key)
+            return h, (inside, cost)
 
-        (h_new, inside), (h_old, other) = at_both(estimate, (state.x,), (state.x_old,))
-        d = storm(state.d, h_old, h_new, from_plain(self.storm_weight, t))
+        weight = self.storm_weight(t)
+        d, ((inside, cost), (_, other)) = storm(state.d, h, (state.x,), (state.x_old,), weight, has_aux=True)
+        return RecursiveMomentumState(self.solver.step_x(problem, inside, d, t), state.x, d), cost + other
 
-        tally = state.tally + inside.tally + other.tally
-        inside = eqx.tree_at(lambda inside: inside.tally, inside, tally)
-        return RecursiveMomentumState(self.solver.move(problem, inside, d, t), state.x, d)
+    @property
+    def on_episodes(self) -> bool:
+        return self.solver.on_episodes
+
+    def restart(
+        self, problem: Problem, state: RecursiveMomentumState, y: Tree, *, key: PRNGKeyArray
+    ) -> tuple[RecursiveMomentumState, Cost]:
+        inside, cost = self.solver.restart(problem, state.inside, y, key=key)
+        return dataclasses.replace(state, inside=inside), cost
 
     def is_convex(self, state: RecursiveMomentumState) -> Bool[Array, ""] | bool:
         return self.solver.is_convex(state.inside)

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import _checks as checks
 from bilevel import oracles, trees
-from bilevel.oracles import Tally
+from bilevel._cost import Cost
 from bilevel.problem import Level, Problem
 from bilevel.sampling import Batch, Blocks
+from bilevel.solvers import _theory as theory
 from bilevel.solvers._averages import SAGATable
-from bilevel.solvers._base import OF_X, AbstractSolver
-from bilevel.steps import AbstractStep, as_step
+from bilevel.solvers._base import About, AbstractSolver, Tuned
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Step, flag, step
 
 Tree = PyTree[Any]
 
@@ -24,13 +25,14 @@ class SABAState(eqx.Module):
     """x, y, the adjoint v (shaped like y), the tables of (G_y, H[v], J[v]) and of (F_x, F_y) over the blocks, and the
     state of each step rule."""
 
-    x: Tree = eqx.field(metadata=OF_X)
+    x: Tree
     y: Tree
     v: Tree
     lower_table: SAGATable
     upper_table: SAGATable
-    rules: tuple[Tree, Tree, Tree]
-    tally: Tally
+    x_rule: Tree
+    y_rule: Tree
+    v_rule: Tree
 
 
 class SABA(AbstractSolver):
@@ -57,8 +59,7 @@ class SABA(AbstractSolver):
     blocks · (dim y + dim x) above, where a per-row leaf of x counts once and not once a block; a step writes one entry
     of each. The means span all of x: a step on a per-row variable costs O(rows).
 
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range, and for data
-    that are not drawn by blocks.
+    **Raises** `ValueError` for data that are not drawn by blocks.
 
     Example:
 
@@ -83,15 +84,12 @@ class SABA(AbstractSolver):
     x may be projected; the entries are of blocks of rows, not of single rows.
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    adjoint_step: AbstractStep = eqx.field(converter=as_step)
-    full_pass: bool = eqx.field(default=True, static=True)
+    upper_step: Step = step()
+    lower_step: Step = step()
+    adjoint_step: Step = step()
+    full_pass: bool = flag(default=True)
 
-    def __check_init__(self):
-        checks.flag("full_pass", self.full_pass)
-
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> SABAState:
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[SABAState, Cost]:
         lower, upper = problem.lower, problem.upper
         _check_blocks("lower", lower)
         _check_blocks("upper", upper)
@@ -99,29 +97,28 @@ class SABA(AbstractSolver):
 
         def lower_sample(batch: Batch) -> Tree:
             products = jax.eval_shape(lambda: oracles.lower_products(lower, x, y, v, batch)[1:])
-            return oracles.lower_gradient(lower, x, y, batch), *trees.zeros_like(products)  # H[0] = J[0] = 0
+            return oracles.gradient_y(lower, x, y, batch), *trees.zeros_like(products)  # H[0] = J[0] = 0
 
         tables = (
             self._fill(lower, lower_sample),
             self._fill(upper, lambda batch: oracles.upper_gradients(upper, x, y, batch)),
         )
-        n, m = (lower.length, upper.length) if self.full_pass else (0, 0)
-        rules = (self.upper_step.init(x), self.lower_step.init(y), self.adjoint_step.init(y))
-        return SABAState(x, y, v, *tables, rules, Tally.zero().add(F=m, G=n))
+        rules = self.upper_step.init(x), self.lower_step.init(y), self.adjoint_step.init(v)
+        cost = Cost(F=upper.length, G=lower.length) if self.full_pass else Cost()
+        return SABAState(x, y, v, *tables, *rules), cost
 
     def _fill(self, level: Level, sample: Callable[[Batch], Tree]) -> SAGATable:
         """The table of all blocks, by a pass over them, or of zeros."""
 
         def fill() -> Tree:
             if level.batch_size is None:
-                return jax.tree.map(lambda leaf: leaf[None], sample(level.everything()))
+                return jax.tree.map(lambda leaf: leaf[None], sample(level.all_rows()))
             return jax.lax.map(lambda start: sample(level.take(start)), jnp.arange(0, level.length, level.size))
 
         return SAGATable.of(fill() if self.full_pass else trees.zeros_like(jax.eval_shape(fill)))
 
-    def step(self, problem: Problem, state: SABAState, t: Any, *, key: PRNGKeyArray) -> SABAState:
+    def step(self, problem: Problem, state: SABAState, t: Any, *, key: PRNGKeyArray) -> tuple[SABAState, Cost]:
         x, y, v = state.x, state.y, state.v
-        x_rule, y_rule, v_rule = state.rules
         lower_key, upper_key = jax.random.split(key)
         i, j = problem.lower.draw(lower_key), problem.upper.draw(upper_key)
 
@@ -130,12 +127,30 @@ class SABA(AbstractSolver):
         gradients = oracles.upper_gradients(problem.upper, x, y, j)
         (F_x, F_y), upper_table = state.upper_table.replace(_block(j), gradients)
 
-        x, x_rule = self.upper_step(x, trees.sub(F_x, Jv), x_rule, t)
-        y, y_rule = self.lower_step(y, G_y, y_rule, t)
-        v, v_rule = self.adjoint_step(v, trees.sub(Hv, F_y), v_rule, t)
+        x, x_rule = self.upper_step(x, trees.sub(F_x, Jv), state.x_rule, t)
+        y, y_rule = self.lower_step(y, G_y, state.y_rule, t)
+        v, v_rule = self.adjoint_step(v, trees.sub(Hv, F_y), state.v_rule, t)
 
-        tally = state.tally.add(F=j.size, G=i.size, H=i.size, J=i.size)
-        return SABAState(problem.project(x), y, v, lower_table, upper_table, (x_rule, y_rule, v_rule), tally)
+        state = SABAState(problem.project(x), y, v, lower_table, upper_table, x_rule, y_rule, v_rule)
+        return state, Cost(F=j.size, G=i.size, H=i.size, J=i.size)
+
+    about = About(
+        name="saba",
+        lower="one SAGA step",
+        adjoint="one SAGA step",
+        direction="SAGA",
+        source="Dagréou et al., NeurIPS 2022, Alg. 1",
+    )
+    tuned = {
+        "cleaning": Tuned(8000, dict(upper_step=3.0, lower_step=0.3, adjoint_step=0.1), task={"source": "blocks"}),
+        "quadratic": Tuned(4000, dict(upper_step=0.03, lower_step=0.1, adjoint_step=0.1), task={"source": "blocks"}),
+    }
+
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Dagréou et al. 2022, Alg. 1"
+        step = theory.lower_step(facts, source)
+        return {"lower_step": step, "adjoint_step": Choice(step.value, f"{source}: the lower step")}
 
 
 def _check_blocks(name: str, level: Level) -> None:

@@ -7,10 +7,12 @@ import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from bilevel import oracles, trees
-from bilevel.oracles import Tally
+from bilevel._cost import Cost
 from bilevel.problem import Problem
-from bilevel.solvers._base import OF_X, AbstractSolver
-from bilevel.steps import AbstractStep, as_step
+from bilevel.solvers import _theory as theory
+from bilevel.solvers._base import About, AbstractSolver, Tuned
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Step, step
 
 Tree = PyTree[Any]
 
@@ -18,11 +20,12 @@ Tree = PyTree[Any]
 class SOBAState(eqx.Module):
     """x, y, the adjoint v (shaped like y), and the state of each one's step rule."""
 
-    x: Tree = eqx.field(metadata=OF_X)
+    x: Tree
     y: Tree
     v: Tree
-    rules: tuple[Tree, Tree, Tree]
-    tally: Tally
+    x_rule: Tree
+    y_rule: Tree
+    v_rule: Tree
 
 
 class SOBA(AbstractSolver):
@@ -40,8 +43,6 @@ class SOBA(AbstractSolver):
 
     - `upper_step` (γ), `lower_step` (ρ), `adjoint_step`: a number, a schedule or a `Rule`. Theory: γ and ρ
       proportional to t^(−1/2).
-
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
 
     Example:
 
@@ -62,28 +63,46 @@ class SOBA(AbstractSolver):
     x may be projected.
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    adjoint_step: AbstractStep = eqx.field(converter=as_step)
+    upper_step: Step = step()
+    lower_step: Step = step()
+    adjoint_step: Step = step()
 
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> SOBAState:
-        rules = (self.upper_step.init(x), self.lower_step.init(y), self.adjoint_step.init(y))
-        return SOBAState(x, y, trees.zeros_like(y), rules, Tally.zero())
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[SOBAState, Cost]:
+        v = trees.zeros_like(y)
+        rules = self.upper_step.init(x), self.lower_step.init(y), self.adjoint_step.init(v)
+        return SOBAState(x, y, v, *rules), Cost()
 
-    def step(self, problem: Problem, state: SOBAState, t: Any, *, key: PRNGKeyArray) -> SOBAState:
+    def step(self, problem: Problem, state: SOBAState, t: Any, *, key: PRNGKeyArray) -> tuple[SOBAState, Cost]:
         x, y, v = state.x, state.y, state.v
-        x_rule, y_rule, v_rule = state.rules
         lower_key, upper_key = jax.random.split(key)
-        lower_batch = problem.lower.draw(lower_key)
-        upper_batch = problem.upper.draw(upper_key)
+        i, j = problem.lower.draw(lower_key), problem.upper.draw(upper_key)
 
-        G_y, Hv, Jv = oracles.lower_products(problem.lower, x, y, v, lower_batch)
-        F_x, F_y = oracles.upper_gradients(problem.upper, x, y, upper_batch)
+        G_y, Hv, Jv = oracles.lower_products(problem.lower, x, y, v, i)
+        F_x, F_y = oracles.upper_gradients(problem.upper, x, y, j)
 
-        x, x_rule = self.upper_step(x, trees.sub(F_x, Jv), x_rule, t)
-        y, y_rule = self.lower_step(y, G_y, y_rule, t)
-        v, v_rule = self.adjoint_step(v, trees.sub(Hv, F_y), v_rule, t)
+        x, x_rule = self.upper_step(x, trees.sub(F_x, Jv), state.x_rule, t)
+        y, y_rule = self.lower_step(y, G_y, state.y_rule, t)
+        v, v_rule = self.adjoint_step(v, trees.sub(Hv, F_y), state.v_rule, t)
 
-        b = lower_batch.size
-        tally = state.tally.add(F=upper_batch.size, G=b, H=b, J=b)
-        return SOBAState(problem.project(x), y, v, (x_rule, y_rule, v_rule), tally)
+        state = SOBAState(problem.project(x), y, v, x_rule, y_rule, v_rule)
+        return state, Cost(F=j.size, G=i.size, H=i.size, J=i.size)
+
+    about = About(
+        name="soba",
+        lower="one SGD step",
+        adjoint="one SGD step",
+        direction="plain",
+        source="Dagréou et al., NeurIPS 2022, Alg. 1",
+    )
+    tuned = {
+        "cleaning": Tuned(8000, dict(upper_step=1.0, lower_step=0.1, adjoint_step=0.03)),
+        "quadratic": Tuned(4000, dict(upper_step=0.03, lower_step=0.1, adjoint_step=0.1)),
+        "cleaning mnist": Tuned(10000, dict(upper_step=100.0, lower_step=0.03, adjoint_step=0.03)),
+    }
+    power = 1 / 2
+
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Dagréou et al. 2022, Alg. 1"
+        step = theory.lower_step(facts, source)
+        return {"lower_step": step, "adjoint_step": Choice(step.value, f"{source}: the lower step")}

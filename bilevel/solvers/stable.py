@@ -1,22 +1,20 @@
 """STABLE: recursive momentum on the second derivatives, and a lower step that follows the move of x."""
 
-import dataclasses
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from bilevel import _checks as checks
 from bilevel import oracles, trees
-from bilevel.oracles import Tally
+from bilevel._cost import Cost
 from bilevel.problem import Problem
-from bilevel.solvers._averages import at_both, from_plain, storm
-from bilevel.solvers._base import OF_X, AbstractSolver
-from bilevel.solvers._matrices import check_memory, clipped_eigh, clipped_svd, matrix_dtype, solve_eigh
-from bilevel.steps import AbstractStep, as_leaf, as_step, as_weight
+from bilevel.solvers import _theory as theory
+from bilevel.solvers._averages import storm
+from bilevel.solvers._base import About, AbstractSolver, Tuned
+from bilevel.solvers._matrices import Spectral, clipped_svd, times, zero_matrices
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Step, count, number, step, weight
 
 Tree = PyTree[Any]
 
@@ -25,14 +23,14 @@ class STABLEState(eqx.Module):
     """The present and the previous point, the estimates of ∇²_xy g and ∇²_yy g over the raveled x and y, and the
     state of each step rule."""
 
-    x: Tree = eqx.field(metadata=OF_X)
+    x: Tree
     y: Tree
-    x_old: Tree = eqx.field(metadata=OF_X)
+    x_old: Tree
     y_old: Tree
     Hxy: Float[Array, "x y"]
     Hyy: Float[Array, "y y"]
-    rules: tuple[Tree, Tree]
-    tally: Tally
+    x_rule: Tree
+    y_rule: Tree
 
 
 class STABLE(AbstractSolver):
@@ -56,8 +54,7 @@ class STABLE(AbstractSolver):
     - `max_bytes`: the matrices are dense, of dim y · (dim x + dim y) entries, and a step takes O((dim y)³) time:
       for small problems only.
 
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range, and where the
-    matrices would take more than `max_bytes`.
+    **Raises** `ValueError` where the matrices would take more than `max_bytes`.
 
     Example:
 
@@ -75,61 +72,65 @@ class STABLE(AbstractSolver):
     (arXiv 2102.04671), Algorithm 1.
 
     Differences from the paper: G_y shares φ with the matrices, and the projected estimates are the ones kept, both of
-    which the listing leaves open; weights are clipped to 1.
+    which are unverified against the listing; weights are clipped to 1.
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    storm_weight: Any = eqx.field(converter=as_weight)
-    strong_convexity: Any = eqx.field(converter=as_leaf)
-    cross_bound: Any = eqx.field(default=None, converter=lambda bound: None if bound is None else as_leaf(bound))
-    max_bytes: int = eqx.field(default=2 * 10**9, static=True)
+    upper_step: Step = step()
+    lower_step: Step = step()
+    storm_weight: Any = weight(first=1.0)
+    strong_convexity: Any = number()
+    cross_bound: Any = number(optional=True, default=None)
+    max_bytes: int = count(default=2 * 10**9)
 
-    def __check_init__(self):
-        checks.number("strong_convexity", self.strong_convexity)
-        checks.positive("strong_convexity", self.strong_convexity)
-        if self.cross_bound is not None:
-            checks.number("cross_bound", self.cross_bound)
-            checks.positive("cross_bound", self.cross_bound)
-        checks.number("max_bytes", self.max_bytes)
-        checks.positive("max_bytes", self.max_bytes)
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[STABLEState, Cost]:
+        Hxy, Hyy = zero_matrices("STABLE", x, y, self.max_bytes)
+        return STABLEState(x, y, x, y, Hxy, Hyy, self.upper_step.init(x), self.lower_step.init(y)), Cost()
 
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> STABLEState:
-        p, q = check_memory("STABLE", x, y, self.max_bytes)
-        dtype = matrix_dtype(x, y)
-        Hxy, Hyy = jnp.zeros((p, q), dtype), jnp.zeros((q, q), dtype)
-        return STABLEState(x, y, x, y, Hxy, Hyy, (self.upper_step.init(x), self.lower_step.init(y)), Tally.zero())
-
-    def on_fresh_tasks(self) -> "STABLE":
-        """The matrices have nothing to go on from: the plain samples."""
-        return dataclasses.replace(self, storm_weight=1.0)
-
-    def step(self, problem: Problem, state: STABLEState, t: Any, *, key: PRNGKeyArray) -> STABLEState:
+    def step(self, problem: Problem, state: STABLEState, t: Any, *, key: PRNGKeyArray) -> tuple[STABLEState, Cost]:
         x, y = state.x, state.y
-        x_rule, y_rule = state.rules
+        new, old = (x, y), (state.x_old, state.y_old)
         lower_key, upper_key = jax.random.split(key)
         phi, xi = problem.lower.draw(lower_key), problem.upper.draw(upper_key)
-        (x_flat, to_x), (y_flat, to_y) = ravel_pytree(x), ravel_pytree(y)
 
         def matrices(x: Tree, y: Tree) -> tuple[Array, Array]:
             return oracles.dense_products(problem.lower, x, y, phi)[1:]
 
-        (Hyy_new, Hxy_new), (Hyy_old, Hxy_old) = at_both(matrices, (x, y), (state.x_old, state.y_old))
-        tau = from_plain(self.storm_weight, t)
-        Hxy = storm(state.Hxy, Hxy_old, Hxy_new, tau)
+        Hyy, Hxy = storm((state.Hyy, state.Hxy), matrices, new, old, self.storm_weight(t))
         Hxy = Hxy if self.cross_bound is None else clipped_svd(Hxy, self.cross_bound)
-        values, vectors, Hyy = clipped_eigh(storm(state.Hyy, Hyy_old, Hyy_new, tau), self.strong_convexity)
+        Hyy = Spectral.nearest(Hyy, self.strong_convexity)
 
-        G_y = oracles.lower_gradient(problem.lower, x, y, phi)
+        G_y = oracles.gradient_y(problem.lower, x, y, phi)
         F_x, F_y = oracles.upper_gradients(problem.upper, x, y, xi)
-        correction = Hxy @ solve_eigh(values, vectors, ravel_pytree(F_y)[0])
-        new_x, x_rule = self.upper_step(x, trees.sub(F_x, to_x(correction.astype(x_flat.dtype))), x_rule, t)
+        direction = trees.sub(F_x, times(Hxy, Hyy.solve(F_y), like=x))
+        new_x, x_rule = self.upper_step(x, direction, state.x_rule, t)
         new_x = problem.project(new_x)
-        moved = ravel_pytree(new_x)[0] - x_flat
-        new_y, y_rule = self.lower_step(y, G_y, y_rule, t)
-        shift = solve_eigh(values, vectors, Hxy.T @ moved)
-        new_y = trees.sub(new_y, to_y(shift.astype(y_flat.dtype)))
+        new_y, y_rule = self.lower_step(y, G_y, state.y_rule, t)
+        new_y = trees.sub(new_y, Hyy.solve(times(Hxy.T, trees.sub(new_x, x), like=y)))
 
-        b, q = phi.size, len(values)
-        tally = state.tally.add(F=xi.size, G=b, H=2 * q * b, J=2 * q * b)
-        return STABLEState(new_x, new_y, x, y, Hxy, Hyy, (x_rule, y_rule), tally)
+        b, q = phi.size, len(Hyy.values)
+        state = STABLEState(new_x, new_y, x, y, Hxy, Hyy.matrix, x_rule, y_rule)
+        return state, Cost(F=xi.size, G=b, H=2 * q * b, J=2 * q * b)
+
+    about = About(
+        name="stable",
+        lower="step + correction for x's move",
+        adjoint="recursive momentum on matrices",
+        direction="plain",
+        source="Chen et al., AISTATS 2022, Alg. 1",
+        unverified="which samples G_y and the matrices share, and which estimates are kept",
+    )
+    tuned = {
+        # an eigendecomposition of 650 x 650 entries a step: few steps, and still the longest runs of all
+        "cleaning": Tuned(100, dict(upper_step=30.0, lower_step=0.5, storm_weight=0.3, strong_convexity=0.03)),
+        "quadratic": Tuned(4000, dict(upper_step=0.03, lower_step=0.1, storm_weight=0.1, strong_convexity=1.0)),
+    }
+    power = 1 / 2
+
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Chen et al. 2022, Alg. 1"
+        return {
+            "lower_step": theory.lower_step(facts, source),
+            "storm_weight": theory.power_weight(facts, source, "1/2"),
+            "strong_convexity": Choice(facts.mu, "measured μ"),
+        }

@@ -9,11 +9,15 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
+from bilevel._cost import Cost
 from bilevel.hypergradients.adjoint import Neumann
-from bilevel.oracles import Tally
+from bilevel.hypergradients.lower import descend
+from bilevel.oracles import HessianOperator
 from bilevel.problem import Problem
-from bilevel.solvers._base import OF_X, AbstractEstimator, descend
-from bilevel.steps import AbstractStep, as_schedule, as_step
+from bilevel.solvers import _theory as theory
+from bilevel.solvers._base import About, AbstractHypergradientSolver, Tuned
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Step, count, schedule, step
 
 Tree = PyTree[Any]
 
@@ -21,13 +25,12 @@ Tree = PyTree[Any]
 class StocBiOState(eqx.Module):
     """x, y, and the state of x's step rule."""
 
-    x: Tree = eqx.field(metadata=OF_X)
+    x: Tree
     y: Tree
-    rule: Tree = eqx.field(metadata=OF_X)
-    tally: Tally
+    x_rule: Tree
 
 
-class StocBiO(AbstractEstimator):
+class StocBiO(AbstractHypergradientSolver):
     """Stochastic bilevel optimizer.
 
         y⁰ = y_{k−1}^D;   y^t = y^{t−1} − α G_y(x_k, y^{t−1}; S_{t−1}),   t = 1..D, a fresh batch each
@@ -44,8 +47,6 @@ class StocBiO(AbstractEstimator):
       the same for all, None the level's. `neumann_batch_sizes` gives those of Proposition 3.
     - `cross_batch_size`: size of D_G; None is the level's. (A level with `batch_size=None` always uses all its rows.)
 
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
-
     Example:
 
         >>> import bilevel as bl, jax
@@ -61,22 +62,19 @@ class StocBiO(AbstractEstimator):
     Reference: Ji, Yang & Liang, "Bilevel Optimization: Convergence Analysis and Enhanced Design", ICML 2021,
     Algorithms 2 and 3, eq. (5).
 
-    Differences from the paper: x may be projected.
+    Differences from the paper: x may be projected. The first draft's estimator (its eq. (5)) has the same mean and
+    another distribution: there batch B_1 is in every term and acts last. It is not offered.
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    inner_steps: int = eqx.field(static=True)
-    neumann_order: int = eqx.field(static=True)
-    neumann_step: Any = eqx.field(converter=as_schedule)
+    upper_step: Step = step()
+    lower_step: Step = step()
+    inner_steps: int = count()
+    neumann_order: int = count(least=0)
+    neumann_step: Any = schedule()
     hessian_batch_sizes: int | tuple[int, ...] | None = eqx.field(default=None, static=True, converter=checks.integers)
-    cross_batch_size: int | None = eqx.field(default=None, static=True, converter=checks.integers)
+    cross_batch_size: int | None = count(optional=True, default=None)
 
-    def __check_init__(self):
-        checks.count("inner_steps", self.inner_steps)
-        checks.count("neumann_order", self.neumann_order, least=0)
-        if self.cross_batch_size is not None:
-            checks.count("cross_batch_size", self.cross_batch_size)
+    def check_together(self) -> None:
         sizes = self.hessian_batch_sizes
         each = sizes if isinstance(sizes, tuple) else () if sizes is None else (sizes,)
         if not all(type(size) is int for size in each):
@@ -86,17 +84,17 @@ class StocBiO(AbstractEstimator):
         for size in each:
             checks.count("hessian_batch_sizes", size)
 
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> StocBiOState:
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[StocBiOState, Cost]:
         lower, sizes = problem.lower, self.hessian_batch_sizes or ()
         if lower.data is not None and lower.batch_size is not None:
             for size in sizes if isinstance(sizes, tuple) else (sizes,):
                 lower.data.check(size, "hessian_batch_sizes")
             lower.data.check(self.cross_batch_size or lower.batch_size, "cross_batch_size")
-        return StocBiOState(x, y, self.upper_step.init(x), Tally.zero())
+        return StocBiOState(x, y, self.upper_step.init(x)), Cost()
 
-    def estimate(
+    def hypergradient(
         self, problem: Problem, state: StocBiOState, t: Any, *, key: PRNGKeyArray
-    ) -> tuple[Tree, StocBiOState]:
+    ) -> tuple[Tree, StocBiOState, Cost]:
         x, upper, lower = state.x, problem.upper, problem.lower
         S_key, F_key, G_key, B_key = jax.random.split(key, 4)
 
@@ -105,12 +103,52 @@ class StocBiO(AbstractEstimator):
         D_F, D_G = upper.draw(F_key), lower.draw(G_key, self.cross_batch_size)
         F_x, F_y = oracles.upper_gradients(upper, x, y, D_F)
         neumann = Neumann(self.neumann_order, self.neumann_step, self.hessian_batch_sizes)
-        adjoint = neumann(lower, x, y, F_y, None, batch=D_G, key=B_key, t=t)
+        adjoint = neumann.solve(HessianOperator(lower, x, y, D_G), F_y, None, key=B_key, t=t)
         Jv = oracles.cross_product(lower, x, y, adjoint.v, D_G)
 
-        inner = self.inner_steps * lower.size
-        tally = state.tally.add(F=D_F.size, G=inner, H=adjoint.products, J=D_G.size)
-        return trees.sub(F_x, Jv), StocBiOState(x, y, state.rule, tally)
+        cost = Cost(F=D_F.size, G=self.inner_steps * lower.size, H=adjoint.products, J=D_G.size)
+        return trees.sub(F_x, Jv), StocBiOState(x, y, state.x_rule), cost
+
+    of_x = ("x", "x_rule")
+    about = About(
+        name="stocbio",
+        lower="D SGD steps",
+        adjoint="Neumann series, fresh batches",
+        direction="plain",
+        source="Ji, Yang & Liang, ICML 2021, Alg. 2 and 3",
+    )
+    tuned = {
+        "cleaning": Tuned(
+            800, dict(upper_step=10.0, lower_step=0.1, inner_steps=10, neumann_order=50, neumann_step=2.0)
+        ),
+        "quadratic": Tuned(
+            400, dict(upper_step=0.3, lower_step=0.1, inner_steps=10, neumann_order=100, neumann_step=0.1)
+        ),
+        "cleaning mnist": Tuned(
+            800, dict(upper_step=1000.0, lower_step=0.03, inner_steps=10, neumann_order=20, neumann_step=0.05)
+        ),
+    }
+    scaling = 0.5
+
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Ji et al. 2021, Thm 3"
+        order = theory.neumann_order(facts, source)
+        choices = {
+            "lower_step": theory.lower_step(facts, source, "2/(L+μ)"),
+            "inner_steps": theory.inner_steps(facts, source, "κ log κ"),
+            "neumann_order": order,
+            "neumann_step": theory.neumann_step(facts, source),
+        }
+        if facts.batch < facts.rows and facts.mu < facts.L:
+            B = max(1, round(facts.batch / order.value))
+            sizes = neumann_batch_sizes(B, order.value, 1 / facts.L, facts.mu)
+            mean = min(facts.rows, math.ceil(sum(sizes) / len(sizes)))
+            reason = (
+                f"Prop. 3: B Q (1 − ημ)^(j−1) with B = {B}, {sizes[0]} to {sizes[-1]}; their mean, as one compiled loop"
+            )
+            choices["hessian_batch_sizes"] = Choice(mean, reason)
+        return choices
 
 
 def neumann_batch_sizes(batch_size: int, order: int, step: float, strong_convexity: float) -> tuple[int, ...]:

@@ -1,6 +1,5 @@
 """SUSTAIN: recursive momentum at both levels, in a single loop."""
 
-import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -9,30 +8,30 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
-from bilevel.hypergradients._implicit import implicit
+from bilevel._cost import Cost
 from bilevel.hypergradients.adjoint import RandomNeumann
-from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers._averages import at_both, from_plain, storm
-from bilevel.solvers._base import OF_X, AbstractSolver
-from bilevel.steps import AbstractStep, as_schedule, as_step, as_weight, inverse_power
+from bilevel.solvers import _theory as theory
+from bilevel.solvers._averages import storm
+from bilevel.solvers._base import About, AbstractSolver, Tuned
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Step, count, inverse_power, schedule, step, weight
 
 Tree = PyTree[Any]
 
 
 class SUSTAINState(eqx.Module):
-    """The present and the previous point, the directions hf (shaped like x) and hg (like y), the last hypergradient
-    sample (like x; option 2 alone), and the state of each step rule."""
+    """The present and the previous point, the directions hf (shaped like x) and hg (like y), and the state of each step
+    rule."""
 
-    x: Tree = eqx.field(metadata=OF_X)
+    x: Tree
     y: Tree
-    x_old: Tree = eqx.field(metadata=OF_X)
+    x_old: Tree
     y_old: Tree
-    hf: Tree = eqx.field(metadata=OF_X)
+    hf: Tree
     hg: Tree
-    sample: Tree | None = eqx.field(metadata=OF_X)
-    rules: tuple[Tree, Tree]
-    tally: Tally
+    x_rule: Tree
+    y_rule: Tree
 
 
 class SUSTAIN(AbstractSolver):
@@ -55,13 +54,8 @@ class SUSTAIN(AbstractSolver):
     - `neumann_order` (K), `neumann_step` (1/L_g).
     - `upper_storm_weight` (η^f), `lower_storm_weight` (η^g): a number or a schedule of t, the weight of the
       fresh sample. At t = 0 it is 1, and never more.
-    - `option`: 1 is (14). 2 is Adam-SUSTAIN's option II, which reuses the stored last sample,
-      hf_t = h_t + (1 − η)(hf_{t−1} − h_{t−1}): one hypergradient an iteration. As the listing has it this
-      telescopes: from η_0 = 1 on, hf_t is the plain sample h_t whatever the weight.
 
     The directions span all of x: a step on a per-row variable costs O(rows).
-
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
 
     Example:
 
@@ -80,25 +74,21 @@ class SUSTAIN(AbstractSolver):
 
     Reference: Khanduri, Zeng, Hong, Wai, Wang & Yang, "A Near-Optimal Algorithm for Stochastic Bilevel
     Optimization via Double-Momentum", NeurIPS 2021, Algorithm 1 with (7), (13), (14); Adam-SUSTAIN is
-    Algorithm 2 of its appendix, whose options I and II are 1 and 2 here.
+    Algorithm 2 of its appendix with option I.
 
-    Differences from the paper: the point before the first is (x_0, y_0) and not zero, which η_0 = 1 makes the
+    Differences from the paper: the last iterate is returned, where Algorithm 1, line 7, returns x_{a(T)}, a(T) uniform
+    on {1, …, T}; option II of (20), Adam-SUSTAIN's, is left out (from η_0 = 1 on it telescopes: hf_t is the plain
+    sample h_t, whatever the weight); the point before the first is (x_0, y_0) and not zero, which η_0 = 1 makes the
     same; weights are clipped to 1; Adam's moments are the standard ones (Algorithm 2 overwrites m_t and v_t by
     their bias-corrected values); x may be projected.
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    neumann_order: int = eqx.field(static=True)
-    neumann_step: Any = eqx.field(converter=as_schedule)
-    upper_storm_weight: Any = eqx.field(converter=as_weight)
-    lower_storm_weight: Any = eqx.field(converter=as_weight)
-    option: int = eqx.field(default=1, static=True)
-
-    def __check_init__(self):
-        checks.count("neumann_order", self.neumann_order)
-        if self.option not in (1, 2):
-            raise ValueError(f"option: got {self.option!r}; pass 1 (eq. 14) or 2 (one hypergradient an iteration)")
+    upper_step: Step = step()
+    lower_step: Step = step()
+    neumann_order: int = count()
+    neumann_step: Any = schedule()
+    upper_storm_weight: Any = weight(first=1.0)
+    lower_storm_weight: Any = weight(first=1.0)
 
     @classmethod
     def from_paper(
@@ -121,47 +111,84 @@ class SUSTAIN(AbstractSolver):
             lower_storm_weight=inverse_power(c_lower, 2 / 3, offset - 1),
         )
 
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> SUSTAINState:
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[SUSTAINState, Cost]:
         hf, hg = trees.zeros_like(x), trees.zeros_like(y)
-        sample = hf if self.option == 2 else None
-        rules = (self.upper_step.init(x), self.lower_step.init(y))
-        return SUSTAINState(x, y, x, y, hf, hg, sample, rules, Tally.zero())
+        return SUSTAINState(x, y, x, y, hf, hg, self.upper_step.init(x), self.lower_step.init(y)), Cost()
 
-    def on_fresh_tasks(self) -> "SUSTAIN":
-        """hg has nothing to go on from: the plain sample."""
-        return dataclasses.replace(self, lower_storm_weight=1.0)
-
-    def step(self, problem: Problem, state: SUSTAINState, t: Any, *, key: PRNGKeyArray) -> SUSTAINState:
+    def step(self, problem: Problem, state: SUSTAINState, t: Any, *, key: PRNGKeyArray) -> tuple[SUSTAINState, Cost]:
         new, old = (state.x, state.y), (state.x_old, state.y_old)
         lower_key, sample_key = jax.random.split(key)
         zeta = problem.lower.draw(lower_key)
 
-        def gradient(x: Tree, y: Tree) -> Tree:
-            return oracles.lower_gradient(problem.lower, x, y, zeta)
+        def G(x: Tree, y: Tree) -> Tree:
+            return oracles.gradient_y(problem.lower, x, y, zeta)
 
-        G_new, G_old = at_both(gradient, new, old)
-        hg = storm(state.hg, G_old, G_new, from_plain(self.lower_storm_weight, t))
-
-        def sample(x: Tree, y: Tree) -> tuple[Tree, Any]:
+        def h(x: Tree, y: Tree) -> tuple[Tree, Cost]:  # (7)
             method = RandomNeumann(self.neumann_order, self.neumann_step)
-            drawn = implicit(problem, x, y, method, t=t, key=sample_key)
-            return drawn.h, drawn.adjoint.products[0]
+            drawn = method.hypergradient(problem, x, y, t=t, key=sample_key)
+            return drawn.h, drawn.cost
 
-        if self.option == 1:
-            (h_new, k), (h_old, _) = at_both(sample, new, old)
-        else:
-            h_new, k = sample(*new)
-            h_old = state.sample
-        hf = storm(state.hf, h_old, h_new, from_plain(self.upper_storm_weight, t))
+        hg = storm(state.hg, G, new, old, self.lower_storm_weight(t))  # (13)
+        hf, costs = storm(state.hf, h, new, old, self.upper_storm_weight(t), has_aux=True)  # (14)
+        x, x_rule = self.upper_step(state.x, hf, state.x_rule, t)
+        y, y_rule = self.lower_step(state.y, hg, state.y_rule, t)
 
-        x_rule, y_rule = state.rules
-        x, x_rule = self.upper_step(state.x, hf, x_rule, t)
-        y, y_rule = self.lower_step(state.y, hg, y_rule, t)
-        last = trees.dense(h_new, x) if self.option == 2 else None
-        tally = self._count(problem, state.tally, k)
-        return SUSTAINState(problem.project(x), y, *new, hf, hg, last, (x_rule, y_rule), tally)
+        state = SUSTAINState(problem.project(x), y, *new, hf, hg, x_rule, y_rule)
+        return state, Cost(G=2 * zeta.size) + costs[0] + costs[1]
 
-    def _count(self, problem: Problem, tally: Tally, k: Any) -> Tally:
-        points = 2 if self.option == 1 else 1
-        f, g = (level.size for level in (problem.upper, problem.lower))
-        return tally.add(F=points * f, G=2 * g, H=(k, points * g), J=points * g)
+    about = About(
+        name="sustain",
+        lower="recursive momentum",
+        adjoint="one random Neumann term",
+        direction="recursive momentum",
+        source="Khanduri et al., NeurIPS 2021, Alg. 1",
+    )
+    tuned = {
+        "cleaning": Tuned(
+            3000,
+            dict(
+                upper_step=3.0,
+                lower_step=0.1,
+                neumann_order=50,
+                neumann_step=2.0,
+                upper_storm_weight=0.3,
+                lower_storm_weight=0.3,
+            ),
+        ),
+        "quadratic": Tuned(
+            4000,
+            dict(
+                upper_step=inverse_power(0.05, 0.5),
+                lower_step=0.1,
+                neumann_order=50,
+                neumann_step=0.1,
+                upper_storm_weight=0.03,
+                lower_storm_weight=0.1,
+            ),
+        ),
+        "cleaning mnist": Tuned(
+            3000,
+            dict(
+                upper_step=300.0,
+                lower_step=0.03,
+                neumann_order=20,
+                neumann_step=0.05,
+                upper_storm_weight=0.3,
+                lower_storm_weight=0.3,
+            ),
+        ),
+    }
+    scaling = 0.25
+    power = 1 / 3
+
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Khanduri et al. 2021, Thm 3.2"
+        weight = theory.power_weight(facts, source, "2/3")
+        return {
+            "lower_step": theory.lower_step(facts, source),
+            "neumann_order": theory.neumann_order(facts, source + ", of order κ log T, the log taken as that of κ"),
+            "neumann_step": theory.neumann_step(facts, source + ", (7)"),
+            "upper_storm_weight": weight,
+            "lower_storm_weight": weight,
+        }

@@ -1,22 +1,20 @@
 """SVRB: recursive momentum on each part of the hypergradient, second derivatives included."""
 
-import dataclasses
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from bilevel import _checks as checks
 from bilevel import oracles, trees
-from bilevel.oracles import Tally
+from bilevel._cost import Cost
 from bilevel.problem import Problem
-from bilevel.solvers._averages import at_both, from_plain, storm
-from bilevel.solvers._base import OF_X, AbstractSolver
-from bilevel.solvers._matrices import check_memory, clipped_eigh, matrix_dtype, solve_eigh
-from bilevel.steps import AbstractStep, as_leaf, as_step, as_weight
+from bilevel.solvers import _theory as theory
+from bilevel.solvers._averages import storm
+from bilevel.solvers._base import About, AbstractSolver, Tuned
+from bilevel.solvers._matrices import Spectral, times, zero_matrices
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Step, count, number, step, weight
 
 Tree = PyTree[Any]
 
@@ -25,17 +23,17 @@ class SVRBState(eqx.Module):
     """The present and the previous point; the estimates u of F_x (like x), w of F_y and s of G_y (like y), V of
     ∇²_xy g and M of ∇²_yy g over the raveled x and y; and the state of each step rule."""
 
-    x: Tree = eqx.field(metadata=OF_X)
+    x: Tree
     y: Tree
-    x_old: Tree = eqx.field(metadata=OF_X)
+    x_old: Tree
     y_old: Tree
-    u: Tree = eqx.field(metadata=OF_X)
+    u: Tree
     w: Tree
     V: Float[Array, "x y"]
     M: Float[Array, "y y"]
     s: Tree
-    rules: tuple[Tree, Tree]
-    tally: Tally
+    x_rule: Tree
+    y_rule: Tree
 
 
 class SVRB(AbstractSolver):
@@ -58,8 +56,7 @@ class SVRB(AbstractSolver):
     - `max_bytes`: the matrices are dense, of dim y · (dim x + dim y) entries, and a step takes O((dim y)³) time:
       for small problems only.
 
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range, and where the
-    matrices would take more than `max_bytes`.
+    **Raises** `ValueError` where the matrices would take more than `max_bytes`.
 
     Example:
 
@@ -73,58 +70,68 @@ class SVRB(AbstractSolver):
         >>> round(float(solution.x), 3)
         0.333
 
-    Reference: Guo, Hu, Zhang & Yang, "Randomized Stochastic Variance-Reduced Methods for Stochastic Bilevel
-    Optimization", arXiv 2105.02266, Algorithm 1 (one lower problem).
+    Reference: Guo, Hu, Zhang & Yang, "Randomized Stochastic Variance-Reduced Methods for Multi-Task Stochastic Bilevel
+    Optimization", arXiv 2105.02266, its method for one lower problem.
 
-    Differences from the paper: where its details are not settled here, w and V are not projected, M is from its first
-    sample on, one ζ serves s, V and M, and all five share a_k; weights are clipped to 1; x may be projected.
+    Differences from the paper: as in the authors' code of the multi-task version (quanqihu/BSVRB_ICML2023, `RSVRB`), w
+    and V are not projected, one ζ serves s, V and M, and all five share a_k; M is projected by its eigenvalues, from
+    its first sample on. Whether the listing itself projects w and V is unverified. Weights are clipped to 1; x may be
+    projected.
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    storm_weight: Any = eqx.field(converter=as_weight)
-    strong_convexity: Any = eqx.field(converter=as_leaf)
-    max_bytes: int = eqx.field(default=2 * 10**9, static=True)
+    upper_step: Step = step()
+    lower_step: Step = step()
+    storm_weight: Any = weight(first=1.0)
+    strong_convexity: Any = number()
+    max_bytes: int = count(default=2 * 10**9)
 
-    def __check_init__(self):
-        checks.number("strong_convexity", self.strong_convexity)
-        checks.positive("strong_convexity", self.strong_convexity)
-        checks.number("max_bytes", self.max_bytes)
-        checks.positive("max_bytes", self.max_bytes)
-
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> SVRBState:
-        p, q = check_memory("SVRB", x, y, self.max_bytes)
-        dtype = matrix_dtype(x, y)
-        V, M = jnp.zeros((p, q), dtype), jnp.zeros((q, q), dtype)
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[SVRBState, Cost]:
+        V, M = zero_matrices("SVRB", x, y, self.max_bytes)
         u, w = trees.zeros_like(x), trees.zeros_like(y)
-        rules = (self.upper_step.init(x), self.lower_step.init(y))
-        return SVRBState(x, y, x, y, u, w, V, M, w, rules, Tally.zero())
+        return SVRBState(x, y, x, y, u, w, V, M, w, self.upper_step.init(x), self.lower_step.init(y)), Cost()
 
-    def on_fresh_tasks(self) -> "SVRB":
-        """w, s, V and M have nothing to go on from: the plain samples, and u with them."""
-        return dataclasses.replace(self, storm_weight=1.0)
-
-    def step(self, problem: Problem, state: SVRBState, t: Any, *, key: PRNGKeyArray) -> SVRBState:
-        new = x, y = state.x, state.y
-        old = state.x_old, state.y_old
-        x_rule, y_rule = state.rules
+    def step(self, problem: Problem, state: SVRBState, t: Any, *, key: PRNGKeyArray) -> tuple[SVRBState, Cost]:
+        new, old = (state.x, state.y), (state.x_old, state.y_old)
         lower_key, upper_key = jax.random.split(key)
         zeta, xi = problem.lower.draw(lower_key), problem.upper.draw(upper_key)
-        a = from_plain(self.storm_weight, t)
+        a = self.storm_weight(t)
 
-        F_new, F_old = at_both(lambda x, y: oracles.upper_gradients(problem.upper, x, y, xi), new, old)
-        lower_new, lower_old = at_both(lambda x, y: oracles.dense_products(problem.lower, x, y, zeta), new, old)
-        (G_new, M_new, V_new), (G_old, M_old, V_old) = lower_new, lower_old
-        u, w = storm(state.u, F_old[0], F_new[0], a), storm(state.w, F_old[1], F_new[1], a)
-        V = storm(state.V, V_old, V_new, a)
-        values, vectors, M = clipped_eigh(storm(state.M, M_old, M_new, a), self.strong_convexity)
-        s = storm(state.s, G_old, G_new, a)
+        def F(x: Tree, y: Tree) -> tuple[Tree, Tree]:
+            return oracles.upper_gradients(problem.upper, x, y, xi)
 
-        x_flat, to_x = ravel_pytree(x)
-        correction = V @ solve_eigh(values, vectors, ravel_pytree(w)[0])
-        x, x_rule = self.upper_step(x, trees.sub(u, to_x(correction.astype(x_flat.dtype))), x_rule, t)
-        y, y_rule = self.lower_step(y, s, y_rule, t)
+        def G(x: Tree, y: Tree) -> tuple[Tree, Array, Array]:
+            return oracles.dense_products(problem.lower, x, y, zeta)
 
-        f, g, q = xi.size, zeta.size, len(values)
-        tally = state.tally.add(F=2 * f, G=2 * g, H=2 * q * g, J=2 * q * g)
-        return SVRBState(problem.project(x), y, *new, u, w, V, M, s, (x_rule, y_rule), tally)
+        u, w = storm((state.u, state.w), F, new, old, a)
+        s, M, V = storm((state.s, state.M, state.V), G, new, old, a)
+        M = Spectral.nearest(M, self.strong_convexity)
+        direction = trees.sub(u, times(V, M.solve(w), like=state.x))
+        x, x_rule = self.upper_step(state.x, direction, state.x_rule, t)
+        y, y_rule = self.lower_step(state.y, s, state.y_rule, t)
+
+        f, g, q = xi.size, zeta.size, len(M.values)
+        state = SVRBState(problem.project(x), y, *new, u, w, V, M.matrix, s, x_rule, y_rule)
+        return state, 2 * Cost(F=f, G=g, H=q * g, J=q * g)
+
+    about = About(
+        name="svrb",
+        lower="recursive momentum",
+        adjoint="recursive momentum",
+        direction="recursive momentum",
+        source="Guo et al., 2021",
+        unverified="whether w and V are projected",
+    )
+    tuned = {
+        "cleaning": Tuned(100, dict(upper_step=100.0, lower_step=2.0, storm_weight=0.1, strong_convexity=0.01)),
+        "quadratic": Tuned(4000, dict(upper_step=0.03, lower_step=0.1, storm_weight=0.1, strong_convexity=1.0)),
+    }
+    power = 1 / 3
+
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Guo et al. 2021, Alg. 1"
+        return {
+            "lower_step": theory.lower_step(facts, source),
+            "storm_weight": theory.power_weight(facts, source, "2/3"),
+            "strong_convexity": Choice(facts.mu, "measured μ"),
+        }

@@ -9,12 +9,13 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from bilevel import _checks as checks
 from bilevel import oracles
-from bilevel.hypergradients._implicit import implicit
+from bilevel._cost import Cost
 from bilevel.hypergradients.adjoint import RandomNeumann
-from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers._base import OF_X, AbstractSolver
-from bilevel.steps import AbstractStep, as_schedule, as_step, check_count, inverse_power
+from bilevel.solvers import _theory as theory
+from bilevel.solvers._base import About, AbstractSolver, Tuned
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Step, count, inverse_power, schedule, step
 
 Tree = PyTree[Any]
 
@@ -22,10 +23,10 @@ Tree = PyTree[Any]
 class TTSAState(eqx.Module):
     """x, y, and the state of each one's step rule."""
 
-    x: Tree = eqx.field(metadata=OF_X)
+    x: Tree
     y: Tree
-    rules: tuple[Tree, Tree]
-    tally: Tally
+    x_rule: Tree
+    y_rule: Tree
 
 
 class TTSA(AbstractSolver):
@@ -44,8 +45,6 @@ class TTSA(AbstractSolver):
     - `neumann_order` (K_k, the paper's t_max(k)): an integer or a function of k, traced; theory: of order log k.
       `neumann_step` (c_h/L ≤ 1/L; theory: c_h of order μ/(μ² + σ²)).
 
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
-
     Example:
 
         >>> import bilevel as bl, jax
@@ -61,16 +60,14 @@ class TTSA(AbstractSolver):
     Reference: Hong, Wai, Wang & Yang, "A Two-Timescale Stochastic Algorithm Framework for Bilevel Optimization",
     SIAM J. Optim. 2023 (arXiv 2007.05170), Algorithm 1.
 
-    Differences from the paper: none. Its exact c_h, t_max(k) and offsets k_α, k_β are left to the user.
+    Differences from the paper: none. Unverified: whether the two steps have one offset k_α or two; c_h and t_max(k) are
+    left to the user.
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    neumann_order: int | Callable[[Any], Any] = eqx.field(static=True)
-    neumann_step: Any = eqx.field(converter=as_schedule)
-
-    def __check_init__(self):
-        check_count("neumann_order", self.neumann_order)
+    upper_step: Step = step()
+    lower_step: Step = step()
+    neumann_order: int | Callable[[Any], Any] = count(of_t=True)
+    neumann_step: Any = schedule()
 
     @classmethod
     def from_paper(
@@ -93,20 +90,44 @@ class TTSA(AbstractSolver):
             neumann_step=neumann_step,
         )
 
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> TTSAState:
-        return TTSAState(x, y, (self.upper_step.init(x), self.lower_step.init(y)), Tally.zero())
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[TTSAState, Cost]:
+        return TTSAState(x, y, self.upper_step.init(x), self.lower_step.init(y)), Cost()
 
-    def step(self, problem: Problem, state: TTSAState, t: Any, *, key: PRNGKeyArray) -> TTSAState:
-        x_rule, y_rule = state.rules
+    def step(self, problem: Problem, state: TTSAState, t: Any, *, key: PRNGKeyArray) -> tuple[TTSAState, Cost]:
         lower_key, sample_key = jax.random.split(key)
 
         zeta = problem.lower.draw(lower_key)
-        G_y = oracles.lower_gradient(problem.lower, state.x, state.y, zeta)
-        y, y_rule = self.lower_step(state.y, G_y, y_rule, t)
+        G_y = oracles.gradient_y(problem.lower, state.x, state.y, zeta)
+        y, y_rule = self.lower_step(state.y, G_y, state.y_rule, t)
 
         method = RandomNeumann(self.neumann_order, self.neumann_step)
-        sample = implicit(problem, state.x, y, method, t=t, key=sample_key)
-        x, x_rule = self.upper_step(state.x, sample.h, x_rule, t)
+        found = method.hypergradient(problem, state.x, y, t=t, key=sample_key)
+        x, x_rule = self.upper_step(state.x, found.h, state.x_rule, t)
 
-        tally = state.tally.add(G=zeta.size).add(**sample.cost)
-        return TTSAState(problem.project(x), y, (x_rule, y_rule), tally)
+        return TTSAState(problem.project(x), y, x_rule, y_rule), Cost(G=zeta.size) + found.cost
+
+    about = About(
+        name="ttsa",
+        lower="one SGD step",
+        adjoint="one random Neumann term",
+        direction="plain, slower",
+        source="Hong et al., SIAM J. Optim. 2023, Alg. 1",
+        unverified="whether the two steps have one offset or two",
+    )
+    tuned = {
+        "cleaning": Tuned(2000, dict(upper_step=3.0, lower_step=0.1, neumann_order=50, neumann_step=2.0)),
+        "quadratic": Tuned(
+            8000, dict(upper_step=inverse_power(4.0, 1.0, 400.0), lower_step=0.1, neumann_order=50, neumann_step=0.1)
+        ),
+    }
+    scaling = 0.25
+    power = 3 / 5
+
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Hong et al. 2023, Alg. 1"
+        return {
+            "lower_step": theory.lower_step(facts, source),
+            "neumann_order": theory.neumann_order(facts, source),
+            "neumann_step": theory.neumann_step(facts, source),
+        }

@@ -1,6 +1,6 @@
 """VRBO: SPIDER at both levels, in an inner loop over y with periodic large batches."""
 
-import dataclasses
+import math
 from typing import Any
 
 import equinox as eqx
@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
-from bilevel import _checks as checks
 from bilevel import oracles, trees
-from bilevel.hypergradients._implicit import implicit
+from bilevel._cost import Cost
 from bilevel.hypergradients.adjoint import Neumann
-from bilevel.oracles import Tally
 from bilevel.problem import Problem
-from bilevel.solvers._averages import at_both
-from bilevel.solvers._base import OF_X, AbstractSolver
-from bilevel.steps import AbstractStep, as_schedule, as_step
+from bilevel.solvers import _theory as theory
+from bilevel.solvers._averages import storm
+from bilevel.solvers._base import About, AbstractSolver, Tuned
+from bilevel.solvers._theory import Choice, Facts
+from bilevel.steps import Step, count, schedule, step
 
 Tree = PyTree[Any]
 
@@ -24,12 +24,11 @@ Tree = PyTree[Any]
 class VRBOState(eqx.Module):
     """x, y, the directions d (like x) and s (like y) at (x, y), and the state of x's step rule."""
 
-    x: Tree = eqx.field(metadata=OF_X)
+    x: Tree
     y: Tree
-    d: Tree = eqx.field(metadata=OF_X)
+    d: Tree
     s: Tree
-    rule: Tree = eqx.field(metadata=OF_X)
-    tally: Tally
+    x_rule: Tree
 
 
 class VRBO(AbstractSolver):
@@ -60,8 +59,6 @@ class VRBO(AbstractSolver):
 
     d spans all of x: a step on a per-row variable costs O(rows).
 
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a setting that is out of range.
-
     Example:
 
         >>> import bilevel as bl, jax
@@ -79,69 +76,94 @@ class VRBO(AbstractSolver):
     Reference: Yang, Ji & Liang, "Provably Faster Algorithms for Bilevel Optimization", NeurIPS 2021
     (arXiv 2106.04692), Algorithm 2.
 
-    Differences from the paper: the loop's upper limit is read as the one that leaves d and s at the new point; every
+    Differences from the paper: the loop's upper limit is read as the one that leaves d and s at the new point
+    (unverified); every
     batch of an iteration has the full size S_1 or S_2; x may be projected.
     """
 
-    upper_step: AbstractStep = eqx.field(converter=as_step)
-    lower_step: AbstractStep = eqx.field(converter=as_step)
-    inner_steps: int = eqx.field(static=True)
-    neumann_order: int = eqx.field(static=True)
-    neumann_step: Any = eqx.field(converter=as_schedule)
-    period: int = eqx.field(static=True)
-    period_batch_size: int | None = eqx.field(default=None, static=True, converter=checks.integers)
+    upper_step: Step = step()
+    lower_step: Step = step()
+    inner_steps: int = count()
+    neumann_order: int = count(least=0)
+    neumann_step: Any = schedule()
+    period: int = count()
+    period_batch_size: int | None = count(optional=True, default=None)
 
-    def __check_init__(self):
-        checks.count("inner_steps", self.inner_steps)
-        checks.count("neumann_order", self.neumann_order, least=0)
-        checks.count("period", self.period)
-        if self.period_batch_size is not None:
-            checks.count("period_batch_size", self.period_batch_size)
-
-    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> VRBOState:
+    def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[VRBOState, Cost]:
         for level in (problem.upper, problem.lower):
             if level.data is not None and level.batch_size is not None and self.period_batch_size is not None:
                 level.data.check(self.period_batch_size, "period_batch_size")
-        return VRBOState(x, y, trees.zeros_like(x), trees.zeros_like(y), self.upper_step.init(x), Tally.zero())
+        return VRBOState(x, y, trees.zeros_like(x), trees.zeros_like(y), self.upper_step.init(x)), Cost()
 
-    def on_fresh_tasks(self) -> "VRBO":
-        """s has nothing to go on from: large batches in each iteration, for d too."""
-        return dataclasses.replace(self, period=1)
-
-    def step(self, problem: Problem, state: VRBOState, t: Any, *, key: PRNGKeyArray) -> VRBOState:
+    def step(self, problem: Problem, state: VRBOState, t: Any, *, key: PRNGKeyArray) -> tuple[VRBOState, Cost]:
         x, y = state.x, state.y
         period_key, loop_key = jax.random.split(key)
         large, starts = problem.with_batch_size(self.period_batch_size), t % self.period == 0
 
         def afresh() -> tuple[Tree, Tree]:
-            h, G_y = self._sample(large, x, y, t, key=period_key)
-            return trees.dense(h, x), G_y
+            d, s = self._sample(large, x, y, t, key=period_key)
+            return trees.dense(d, x), s
+
+        def follow(d_s: Tree, new: Tree, old: Tree, i: Any) -> Tree:  # (d, s) + φ(new; 𝓑_i) − φ(old; 𝓑_i): SPIDER
+            def phi(x: Tree, y: Tree) -> Tree:
+                return self._sample(problem, x, y, t, key=jax.random.fold_in(loop_key, i))
+
+            return storm(d_s, phi, new, old, weight=0.0)
 
         d, s = jax.lax.cond(starts, afresh, lambda: (state.d, state.s))
-        new_x, rule = self.upper_step(x, d, state.rule, t)
+        new_x, x_rule = self.upper_step(x, d, state.x_rule, t)
         new_x = problem.project(new_x)
 
         def inner(i: Any, carry: Any) -> Any:
-            old, new, d_s, y_rule = carry
-            i_key = jax.random.fold_in(loop_key, i)
-            phi_new, phi_old = at_both(lambda x, y: self._sample(problem, x, y, t, key=i_key), new, old)
-            d, s = trees.add(d_s, trees.sub(phi_new, phi_old))
-            next_y, y_rule = self.lower_step(new[1], s, y_rule, t)  # the last one is thrown away
-            return new, (new_x, next_y), (d, s), y_rule
+            d_s, new, old, y_rule = carry
+            d, s = follow(d_s, new, old, i)
+            y, y_rule = self.lower_step(new[1], s, y_rule, t)
+            return (d, s), (new_x, y), new, y_rule
 
-        start = ((x, y), (new_x, y), (d, s), self.lower_step.init(y))
-        (_, new_y), _, (d, s), _ = jax.lax.fori_loop(0, self.inner_steps + 1, inner, start)
+        carry = (d, s), (new_x, y), (x, y), self.lower_step.init(y)
+        d_s, new, old, _ = jax.lax.fori_loop(0, self.inner_steps, inner, carry)
+        d, s = follow(d_s, new, old, self.inner_steps)  # at (x_{k+1}, y_{k+1}), with no step after it
 
-        tally = self._count(large, state.tally, jnp.where(starts, 1, 0))
-        tally = self._count(problem, tally, 2 * (self.inner_steps + 1))
-        return VRBOState(new_x, new_y, d, s, rule, tally)
+        cost = self._cost(large, jnp.where(starts, 1, 0)) + self._cost(problem, 2 * (self.inner_steps + 1))
+        return VRBOState(new[0], new[1], d, s, x_rule), cost
 
     def _sample(self, problem: Problem, x: Tree, y: Tree, t: Any, *, key: PRNGKeyArray) -> tuple[Tree, Tree]:
-        """φ(x, y; 𝓑)."""
+        """φ(x, y; 𝓑): the hypergradient, and G_y."""
         lower_key, sample_key = jax.random.split(key)
-        G_y = oracles.lower_gradient(problem.lower, x, y, problem.lower.draw(lower_key))
-        return implicit(problem, x, y, Neumann(self.neumann_order, self.neumann_step), t=t, key=sample_key).h, G_y
+        G_y = oracles.gradient_y(problem.lower, x, y, problem.lower.draw(lower_key))
+        method = Neumann(self.neumann_order, self.neumann_step)
+        return method.hypergradient(problem, x, y, t=t, key=sample_key).h, G_y
 
-    def _count(self, problem: Problem, tally: Tally, samples: Any) -> Tally:
+    def _cost(self, problem: Problem, samples: Any) -> Cost:
         f, g = problem.upper.size, problem.lower.size
-        return tally.add(F=(samples, f), G=(samples, g), H=(samples, self.neumann_order * g), J=(samples, g))
+        return Cost(F=(samples, f), G=(samples, g), H=(samples, self.neumann_order * g), J=(samples, g))
+
+    about = About(
+        name="vrbo",
+        lower="SPIDER loop",
+        adjoint="Neumann series",
+        direction="SPIDER",
+        source="Yang, Ji & Liang, NeurIPS 2021, Alg. 2",
+        unverified="the upper limit of the inner loop",
+    )
+    tuned = {
+        "cleaning": Tuned(
+            200, dict(upper_step=30.0, lower_step=1.0, inner_steps=5, neumann_order=30, neumann_step=2.0, period=5)
+        ),
+        "quadratic": Tuned(
+            400, dict(upper_step=0.1, lower_step=0.1, inner_steps=10, neumann_order=100, neumann_step=0.1, period=10)
+        ),
+    }
+
+    @classmethod
+    def suggested(cls, facts: Facts) -> dict[str, Choice]:
+        source = "Yang et al. 2021, Alg. 2"
+        inner = Choice(3, "a few: each costs two hypergradients")
+        period = max(1, math.ceil(facts.rows / (2 * (inner.value + 1) * facts.batch)))
+        return {
+            "lower_step": theory.lower_step(facts, source),
+            "inner_steps": inner,
+            "neumann_order": theory.neumann_order(facts, source, products=3 * (inner.value + 1)),
+            "neumann_step": theory.neumann_step(facts, source),
+            "period": Choice(period, "the pass over all rows costs as much as the small batches between two"),
+        }

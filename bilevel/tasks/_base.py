@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, PyTree
 
-from bilevel.problem import Problem
+from bilevel.problem import Episodes, Problem
 from bilevel.sampling import Blocks, Rows
 
 SOURCES = {"rows": Rows, "blocks": Blocks}
@@ -40,7 +40,7 @@ class Task:
     """
 
     name: str
-    problem: Problem
+    problem: Problem | Episodes
     x: PyTree
     y: PyTree
     metrics: Callable[[Any, Any], dict[str, float]]

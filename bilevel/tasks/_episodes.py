@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar, UInt8
 
-from bilevel.problem import Level, Problem
+from bilevel.problem import Factored, Level, Problem
 
 
 class Head(eqx.Module):
@@ -68,7 +68,7 @@ class Copies(eqx.Module):
 class SupportLoss(eqx.Module):
     """Sum over tasks of g_i = mean cross-entropy on the task's support images + `regularization` · ‖y_i‖².
 
-    It is `given(inputs(x, batch), y, batch)`: x acts through the inputs alone.
+    `Factored(loss.inputs, loss.given)` is the loss of a level: x acts through the inputs alone.
     """
 
     learner: Learner
@@ -89,9 +89,6 @@ class SupportLoss(eqx.Module):
         penalty = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(y))
         return cross_entropy(self.learner.logits(y, inputs), labels) + self.regularization * penalty
 
-    def __call__(self, x: PyTree[Array], y: PyTree[Array], batch: dict[str, Array]) -> Float[Scalar, ""]:
-        return self.given(self.inputs(x, batch), y, batch)
-
 
 class QueryLoss(eqx.Module):
     """Mean over tasks of the mean cross-entropy on the task's query images."""
@@ -108,8 +105,8 @@ def cross_entropy(logits: Float[Array, "n ways"], labels: Int[Array, " n"]) -> F
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
 
-class Episodes(eqx.Module):
-    """N-way K-shot tasks drawn from the images of many classes: the `redraw` of a few-shot problem.
+class FewshotTasks(eqx.Module):
+    """N-way K-shot tasks drawn from the images of many classes: the `redraw` of few-shot episodes.
 
     A task is `ways` different classes, and of each `shots` support and `queries` query images, all different; the
     labels 0, …, ways − 1 are given in the order in which the classes were drawn. The images stay on the device, one
@@ -123,9 +120,9 @@ class Episodes(eqx.Module):
     Example:
 
         >>> import jax, jax.numpy as jnp
-        >>> from bilevel.tasks._episodes import Episodes, Network
+        >>> from bilevel.tasks._episodes import FewshotTasks, Network
         >>> images = jnp.zeros((9, 7, 8, 8, 1), jnp.uint8)
-        >>> episodes = Episodes(images, Network(), jnp.zeros(()), ways=5, shots=1, queries=3, tasks=4)
+        >>> episodes = FewshotTasks(images, Network(), jnp.zeros(()), ways=5, shots=1, queries=3, tasks=4)
         >>> problem = episodes(jax.random.key(0))
         >>> problem.lower.data.arrays["images"].shape, problem.upper.data.arrays["labels"].shape
         ((4, 5, 8, 8, 1), (4, 15))
@@ -162,9 +159,10 @@ class Episodes(eqx.Module):
     def __call__(self, key: PRNGKeyArray) -> Problem:
         """The ordinary problem of `tasks` fresh tasks; a row of a level's data is a task."""
         support, query = self._draws(key)
+        loss = SupportLoss(self.learner, self.regularization)
         return Problem(
             upper=Level(QueryLoss(self.learner), data=query),
-            lower=Level(SupportLoss(self.learner, self.regularization), data=support),
+            lower=Level(Factored(loss.inputs, loss.given), data=support),
         )
 
 

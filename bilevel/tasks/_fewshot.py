@@ -12,9 +12,9 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 
 from bilevel import _checks as checks
 from bilevel import datasets, trees
-from bilevel.problem import Problem
+from bilevel.problem import Episodes
 from bilevel.tasks._base import SPLITS, Task, generator
-from bilevel.tasks._episodes import Copies, Episodes, Head, Network, SupportLoss, cross_entropy
+from bilevel.tasks._episodes import Copies, FewshotTasks, Head, Network, SupportLoss, cross_entropy
 from bilevel.tasks.networks import ConvNet
 
 ADAPT = ("head", "network")
@@ -30,8 +30,8 @@ class FewshotData:
     - `training_keys`, `test_keys`: of the fixed tasks that the metrics measure.
     """
 
-    training: Episodes
-    test: Episodes
+    training: FewshotTasks
+    test: FewshotTasks
     training_keys: Array
     test_keys: Array
 
@@ -59,7 +59,7 @@ def fewshot(
         upper:  f(x, y) = (1/m) Σ_i mean cross-entropy of task i's query images
         lower:  g(x, y) = Σ_i g_i,   g_i = mean cross-entropy of task i's support images + c ‖y_i‖²
 
-    over a batch of m = `tasks` tasks, drawn afresh from the training classes in each outer step (`Problem.redraw`).
+    over a batch of m = `tasks` tasks, drawn afresh from the training classes in each outer step (`bl.Episodes`).
     The lower level is the SUM over tasks, which share nothing but x, so that a step on it is each task's own step of
     the papers, and g is strongly convex with the μ of one task; the upper level is the mean. A level's data have one
     row a task: {"images": (m, n, h, w, channels), in [0, 1], "labels": (m, n)}, n = ways · shots or ways · queries.
@@ -124,21 +124,21 @@ def fewshot(
     data = datasets.load_fewshot(dataset)
     learner = Head(ways) if adapt == "head" else Network()
 
-    def episodes(name: str, images: UInt8[np.ndarray, "classes per_class h w c"]) -> Episodes:
+    def episodes(name: str, images: UInt8[np.ndarray, "classes per_class h w c"]) -> FewshotTasks:
         _check_images(name, images, ways, shots + queries)
         c = jnp.asarray(regularization, jnp.float32)
-        return Episodes(jnp.asarray(images), learner, c, ways=ways, shots=shots, queries=queries, tasks=tasks)
+        return FewshotTasks(jnp.asarray(images), learner, c, ways=ways, shots=shots, queries=queries, tasks=tasks)
 
     training = episodes("training", data.train)
     test = episodes(split, data.test if split == "test" else data.validation)
-    network_key, first_key, training_key, test_key = jax.random.split(jax.random.key(seed), 4)
+    network_key, _, training_key, test_key = jax.random.split(jax.random.key(seed), 4)
     x = _start(training, learned_start, filters, layers, network_key)
-    first, start = training(first_key), Copies(learner, tasks)
+    start = Copies(learner, tasks)
     keys = (jax.random.split(key, test_tasks) for key in (training_key, test_key))
     fixed = FewshotData(training=training, test=test, **dict(zip(("training_keys", "test_keys"), keys, strict=True)))
     return Task(
         name="fewshot",
-        problem=Problem(first.upper, first.lower, start=start, redraw=training),
+        problem=Episodes(training, start),
         x=x,
         y=start(x),
         metrics=functools.partial(_metrics, fixed, test_steps, test_step),
@@ -160,7 +160,7 @@ def _check_images(name: str, images: UInt8[np.ndarray, "classes per_class h w c"
 
 
 def _start(
-    episodes: Episodes, learned_start: bool, filters: int, layers: int, key: PRNGKeyArray
+    episodes: FewshotTasks, learned_start: bool, filters: int, layers: int, key: PRNGKeyArray
 ) -> PyTree[Float[Array, "..."]]:
     """x_0: a fresh network, and the head's start if it is learned, as a linear layer starts."""
     size, channels = episodes.images.shape[-2:]
@@ -176,7 +176,7 @@ def _start(
 
 @jax.jit
 def _evaluate(
-    episodes: Episodes, x: PyTree[Array], keys: Array, steps: Array, step: Array
+    episodes: FewshotTasks, x: PyTree[Array], keys: Array, steps: Array, step: Array
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Accuracy and loss on the query images. At module level, its data arguments: all seeds share one program."""
     learner, loss = episodes.learner, SupportLoss(episodes.learner, episodes.regularization)

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PyTree, Scalar
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 
 from bilevel import _checks as checks
 from bilevel import datasets, trees
 from bilevel.datasets import words
-from bilevel.problem import Level, Problem
+from bilevel.problem import Episodes, Level, Problem
 from bilevel.sampling import Rows
 from bilevel.tasks._base import SOURCES, SPLITS, Task, generator
 from bilevel.tasks._episodes import Copies, Head, Learner, Network
@@ -100,6 +100,8 @@ def representation(
     test_steps: int = 20,
     test_step: float = 0.1,
     batch_size: int | None = 10,
+    tasks_per_step: int | None = None,
+    restart: bool | None = None,
     regularization: float | None = None,
     learned_start: bool = False,
     adapt: str = "head",
@@ -121,7 +123,8 @@ def representation(
     g strongly convex in y, with μ = 2c. g is a sum, so that a step of y is the step of each task on its own loss.
 
     The tasks are a fixed pool, drawn once from `seed`: min over x of (1/m) Σ_i f_i(x, y_i*(x)), as the paper writes it,
-    is then an ordinary problem, whose y (and adjoint) single-loop methods follow from step to step. Each task has
+    is then an ordinary problem, whose y (and adjoint) single-loop methods follow from step to step. With
+    `tasks_per_step` each outer step has some of them, as in the paper's experiment. Each task has
     `domains_per_task` random training domains, and as many rows of each (one more or less). Test tasks have held-out
     domains, and a head adapted to them from the start by `test_steps` steps of `test_step` on their support rows.
 
@@ -135,6 +138,11 @@ def representation(
     - `tasks`, `test_tasks`: how many. `support`, `query`: the rows of each.
     - `batch_size`: so many rows of **every** task, at both levels; a solver's tally counts these, and not sentences.
       `None`: full batches.
+    - `tasks_per_step`: so many of the tasks are drawn afresh in each outer step (`bl.Episodes`), y having as many
+      slots; `None`: all of them in each step, an ordinary problem.
+    - `restart`: `True` begins the heads anew in each outer step, at x's start, as MAML and ANIL do. `False` lets the
+      heads (and the adjoint) of the slots go on from one batch of tasks to the next. Default: whether x holds the
+      start, by `learned_start` or `adapt="network"`.
     - `regularization`: c ≥ 0; default 0.01 for heads, 0 for whole networks.
     - `learned_start`: `True` makes x = {"body", "head"}, and the heads start at x["head"]: ANIL, by `bl.MAML`. Other
       solvers leave x["head"] as it is.
@@ -152,7 +160,8 @@ def representation(
     three times as many steps.
 
     **Returns** a `Task` with a `RepresentationData` as its `data`. Metrics: `test accuracy`, the score, and `test loss`
-    on the query rows of the test tasks; `upper loss` and `upper accuracy` on those of the training tasks; `lower loss`.
+    on the query rows of the test tasks; `upper loss` and `upper accuracy` on those of the training tasks, with y, or
+    where y has slots for some of them alone, with heads adapted as the test tasks' are; `lower loss`.
 
     **Raises** `ValueError` or `TypeError`, naming the argument, for unknown names and numbers out of range;
     `DatasetError` where the data set is not at hand.
@@ -173,6 +182,12 @@ def representation(
     checks.one_of("source", source, SOURCES)
     checks.one_of("adapt", adapt, ADAPT)
     checks.flag("learned_start", learned_start)
+    restart = learned_start or adapt == "network" if restart is None else restart
+    checks.flag("restart", restart)
+    if tasks_per_step is not None:
+        checks.count("tasks_per_step", tasks_per_step)
+        if tasks_per_step > tasks:
+            raise ValueError(f"tasks_per_step: got {tasks_per_step} of {tasks} tasks; pass at most that")
     counts = {"tasks": tasks, "domains_per_task": domains_per_task, "support": support, "query": query}
     counts |= {"test_tasks": test_tasks, "test_steps": test_steps, "vocabulary": vocabulary, "length": length}
     for name, value in counts.items():
@@ -200,20 +215,47 @@ def representation(
     x = whole if adapt == "network" else _body(whole, learned_start)
     rows: type[Rows] = SOURCES[source]
     lower_loss = SupportLoss(learner, jnp.asarray(regularization, jnp.float32))
-    start = Copies(learner, tasks)
+    problem = Problem(
+        upper=Level(QueryLoss(learner), data=rows(data.query), batch_size=batch_size),
+        lower=Level(lower_loss, data=rows(data.support), batch_size=batch_size),
+    )
+    start = Copies(learner, tasks_per_step or tasks)
+    if tasks_per_step is not None or restart:
+        problem = Episodes(SomeTasks(problem, tasks_per_step), start if restart else None)
     return Task(
         name="representation",
-        problem=Problem(
-            upper=Level(QueryLoss(learner), data=rows(data.query), batch_size=batch_size),
-            lower=Level(lower_loss, data=rows(data.support), batch_size=batch_size),
-            start=start,
-        ),
+        problem=problem,
         x=x,
         y=start(x),
         metrics=functools.partial(_metrics, data, lower_loss, test_steps, test_step),
         score="test accuracy",
         data=data,
     )
+
+
+class SomeTasks(eqx.Module):
+    """The problem of `count` of a pool's tasks, all different, drawn afresh; None: of all of them.
+
+    A row of a level's data has a sentence of every task.
+    """
+
+    pool: Problem
+    count: int | None = eqx.field(static=True)
+
+    def __call__(self, key: PRNGKeyArray) -> Problem:
+        if self.count is None:
+            return self.pool
+        tasks = jax.tree.leaves(self.pool.lower.all_rows().rows)[0].shape[1]
+        chosen = jax.random.choice(key, tasks, (self.count,), replace=False)
+
+        def some(level: Level) -> Level:
+            return eqx.tree_at(_arrays, level, jax.tree.map(lambda leaf: leaf[:, chosen], _arrays(level)))
+
+        return Problem(some(self.pool.upper), some(self.pool.lower))
+
+
+def _arrays(level: Any) -> Any:
+    return level.data.arrays
 
 
 def _body(network: TextRNN, learned_start: bool) -> dict[str, PyTree[Array]]:
@@ -304,11 +346,15 @@ def _evaluate(loss: SupportLoss, data: Any, x: Any, y: Any, steps: Array, step: 
     """At module level, its data arguments: all seeds share one program."""
     support, query, test_support, test_query = data
 
-    def descend(_: Any, y: Any) -> Any:
-        return trees.axpy(-step, jax.grad(loss, 1)(x, y, test_support), y)
+    def adapted(rows: Any) -> Any:
+        def descend(_: Any, y: Any) -> Any:
+            return trees.axpy(-step, jax.grad(loss, 1)(x, y, rows), y)
 
-    adapted = jax.lax.fori_loop(0, steps, descend, Copies(loss.learner, test_query["labels"].shape[1])(x))
-    test_losses, test_right = cross_entropies(loss.learner, x, adapted, test_query)
+        return jax.lax.fori_loop(0, steps, descend, Copies(loss.learner, rows["labels"].shape[1])(x))
+
+    if jax.tree.leaves(y)[0].shape[0] != query["labels"].shape[1]:  # slots for some of the tasks
+        y = adapted(support)
+    test_losses, test_right = cross_entropies(loss.learner, x, adapted(test_support), test_query)
     losses, right = cross_entropies(loss.learner, x, y, query)
     return jnp.mean(test_right), jnp.mean(test_losses), jnp.mean(losses), jnp.mean(right), loss(x, y, support)
 

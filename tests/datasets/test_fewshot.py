@@ -67,7 +67,7 @@ def test_reads_the_usual_pickles(name, protocol, folder_of, sizes):
 class Python2Pickler(pickle._Pickler):
     """Writes bytes as Python 2 wrote its strings."""
 
-    dispatch = dict(pickle._Pickler.dispatch)  # noqa: RUF012
+    dispatch = dict(pickle._Pickler.dispatch)
 
     def save_string(self, value):
         self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)

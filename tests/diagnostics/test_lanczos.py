@@ -21,7 +21,7 @@ def matrix_loss(x, y, batch):
 def hessian_of(A):
     A = jnp.asarray(A, float)
     level = bl.Level(matrix_loss, data={"A": A[None], "B": jnp.zeros((1, len(A), 1))})
-    return Hessian(level, jnp.zeros(1), jnp.zeros(len(A)), level.everything())
+    return Hessian.at(level, jnp.zeros(1), jnp.zeros(len(A)))
 
 
 def rotated(eigenvalues, seed=0):
@@ -65,7 +65,7 @@ def test_largest_only_does_not_wait_for_the_least(x64):
 
 def test_a_hessian_that_is_not_finite_gives_nan():
     level = bl.Level(lambda x, y, _: jnp.sum(1e30 * y**4))
-    spectrum = lanczos(Hessian(level, jnp.zeros(1), jnp.full(3, 1e5), level.everything()), key=KEY)
+    spectrum = lanczos(Hessian.at(level, jnp.zeros(1), jnp.full(3, 1e5)), key=KEY)
     assert np.isnan([spectrum.least, spectrum.largest, spectrum.least_residual]).all()
 
 
@@ -85,14 +85,14 @@ def tree_problem(rows, size):
 def dense_cross(level, x, y):
     """∂²g/∂x∂y over the raveled x and y, on all rows."""
     (x_flat, x_tree), (y_flat, y_tree) = ravel_pytree(x), ravel_pytree(y)
-    rows = level.everything().rows
+    rows = level.all_rows().rows
     return jax.jacobian(jax.grad(lambda u, w: level.loss(x_tree(u), y_tree(w), rows), 0), 1)(x_flat, y_flat)
 
 
 def test_norm_of_the_cross_product(x64):
     level, x, y = tree_problem(12, None)
     expected = np.linalg.norm(dense_cross(level, x, y), 2)
-    operator = CrossGram(level, x, y, level.everything())
+    operator = CrossGram(level, x, y, level.all_rows())
     assert operator.like is operator.y
     gram = lanczos(operator, key=KEY, largest_only=True)
     np.testing.assert_allclose(np.sqrt(gram.largest), expected, rtol=1e-6)
@@ -101,7 +101,7 @@ def test_norm_of_the_cross_product(x64):
 def test_norm_of_the_cross_product_where_x_is_shorter(x64):
     B = np.random.default_rng(0).normal(size=(9, 2))
     level = bl.Level(matrix_loss, data={"A": np.eye(9)[None], "B": B[None]})
-    operator = CrossGram(level, jnp.ones(2), jnp.ones(9), level.everything())
+    operator = CrossGram(level, jnp.ones(2), jnp.ones(9), level.all_rows())
     assert operator.like is operator.x
     gram = lanczos(operator, key=KEY, largest_only=True)
     np.testing.assert_allclose(np.sqrt(gram.largest), np.linalg.norm(B, 2), rtol=1e-6)
@@ -111,7 +111,7 @@ def test_the_transposed_cross_product_is_the_transpose(x64):
     level, x, y = tree_problem(12, None)
     J = np.asarray(dense_cross(level, x, y))
     u = jax.tree.map(lambda leaf: jnp.cos(1.0 + leaf), x)
-    transposed = oracles.transposed_cross_product(level, x, y, u, level.everything())
+    transposed = oracles.transposed_cross_product(level, x, y, u, level.all_rows())
     np.testing.assert_allclose(ravel_pytree(transposed)[0], J.T @ ravel_pytree(u)[0], rtol=1e-10)
     level, x, y = tree_problem(12, 5)  # on a batch, whose J is in a few rows
     batch, v = level.draw(KEY), jax.tree.map(jnp.cos, y)

@@ -1,4 +1,4 @@
-"""`solve(..., diagnose_every=n)` and `SmoothnessRecorder`."""
+"""The recorders `Watch` and `SmoothnessRecorder`."""
 
 import time
 import warnings
@@ -10,21 +10,22 @@ import pytest
 
 import bilevel as bl
 from bilevel import tasks
-from bilevel.diagnostics import recorders as watch
-from bilevel.run._solution import DIAGNOSED
+from bilevel.diagnostics.recorders import _COLUMNS as DIAGNOSED
 
 KEY = jax.random.key(0)
 TASK = tasks.quadratic(dim_x=3, dim_y=4, mu=0.5, L=4.0, noise=0.1, rows=50, batch_size=5)
 SOBA = bl.SOBA(upper_step=0.02, lower_step=0.1, adjoint_step=0.1)
 
 
-def solve(solver=SOBA, problem=TASK.problem, x=TASK.x, y=TASK.y, steps=40, every=10, **options):
+def solve(solver=SOBA, problem=TASK.problem, x=TASK.x, y=TASK.y, steps=40, every=10, watched=None, **options):
+    if watched is not None:
+        options["recorders"] = [bl.Watch(problem, every=watched)]
     return bl.solve(problem, solver, x, y, steps=steps, every=every, key=KEY, **options)
 
 
 def test_columns_hold_residuals_and_curvature():
     states = []
-    solution = solve(diagnose_every=20, callbacks=[lambda s: states.append(s.state)])
+    solution = solve(watched=20, callbacks=[lambda s: states.append(s.state)])
     history = solution.history
     assert history.columns == ["step", "seconds", "F", "G", "H", "J", *DIAGNOSED]
     for name in DIAGNOSED:
@@ -40,37 +41,44 @@ def test_columns_hold_residuals_and_curvature():
 
 
 def test_the_run_is_the_same():
-    plain, watched = solve(), solve(diagnose_every=10)
+    plain, watched = solve(), solve(watched=10)
     np.testing.assert_array_equal(plain.x, watched.x)
     np.testing.assert_array_equal(plain.y, watched.y)
     assert {kind: plain.stats[kind] for kind in "FGHJ"} == {kind: watched.stats[kind] for kind in "FGHJ"}
-    half = solve(steps=20, diagnose_every=20)
-    whole = bl.solve(TASK.problem, SOBA, half, steps=20, every=10, diagnose_every=20)
+    half = solve(steps=20, watched=20)
+    watch = bl.Watch(TASK.problem, every=20)
+    whole = bl.solve(TASK.problem, SOBA, half, steps=20, every=10, recorders=[watch])
     for name in DIAGNOSED:
-        np.testing.assert_array_equal(whole.history[name], solve(diagnose_every=20).history[name])
+        np.testing.assert_array_equal(whole.history[name], solve(watched=20).history[name])
 
 
 def test_the_clock_does_not_hold_it(monkeypatch):
-    call = watch.Watch.__call__
+    """A clock that ten hours pass on while the recorder looks."""
+    away, clock = [0.0], time.perf_counter
+    monkeypatch.setattr("bilevel.run._single.time.perf_counter", lambda: clock() + away[0])
 
-    def slow(self, step, state):
-        time.sleep(0.1)
-        return call(self, step, state)
+    def slow(solution):
+        away[0] += 36_000.0
+        return {"hours": away[0] / 3600}
 
-    monkeypatch.setattr(watch.Watch, "__call__", slow)
-    start = time.perf_counter()
-    solution = solve(diagnose_every=10)
-    assert time.perf_counter() - start > 0.5
-    assert solution.stats["run_seconds"] < 0.1
+    solution = solve(recorders=[slow])
+    assert solution.history["hours"][-1] == 50
+    assert solution.stats["run_seconds"] < 36_000
 
 
-def test_adjoints_of_other_names_and_none():
+def test_rows_that_do_not_fall_on_its_steps():
+    """The first row at or after each multiple."""
+    history = solve(watched=15).history
+    assert np.isfinite(history["lower residual"]).tolist() == [True, False, True, True, False]
+
+
+def test_adjoints_and_none():
     borep = bl.BOREP(0.02, 0.1, 0.1, initial=bl.EpochSGD.plain(steps=1, rate=0.1))
-    history = solve(borep, diagnose_every=20).history  # it keeps z
+    history = solve(borep, watched=20).history
     assert history["adjoint residual"][0] == pytest.approx(1.0)
     assert history["adjoint residual"][-1] < 0.9
     itd = bl.ITDBiO(upper_step=0.02, lower_step=0.1, inner_steps=2)
-    history = solve(itd, diagnose_every=20).history
+    history = solve(itd, watched=20).history
     assert np.isnan(history["adjoint residual"]).all()
     assert np.isfinite(history["lower residual"][[0, 2, 4]]).all()
 
@@ -84,7 +92,7 @@ def test_a_negative_curvature_is_warned_of_once():
     problem = bl.Problem(bl.Level(lambda x, y, _: jnp.sum((y - 1) ** 2)), bl.Level(saddle))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        solution = solve(problem=problem, x=0.5, y=np.ones(2, np.float32), diagnose_every=10)
+        solution = solve(problem=problem, x=0.5, y=np.ones(2, np.float32), watched=10)
     (warning,) = caught
     assert warning.category is bl.DiagnosisWarning
     assert str(warning.message).startswith("not strongly convex: the lower level has a curvature of -0.01 at step 0")
@@ -95,24 +103,22 @@ def test_a_negative_curvature_is_warned_of_once():
 def test_a_growing_residual_is_warned_of_once():
     solver = bl.SOBA(upper_step=0.02, lower_step=0.6, adjoint_step=0.1)  # 0.6 > 2/L
     with pytest.warns(bl.DiagnosisWarning, match="lower residual grows: ‖G_y‖ is .* at step 20") as caught:
-        solve(solver, diagnose_every=10)
+        solve(solver, watched=10)
     assert len(caught) == 1
 
 
 def test_a_good_start_is_no_growth():
     """At y*(x) the residual is zero, and then it is noise."""
     y = TASK.y_star(TASK.x).astype(np.float32)
-    history = solve(y=y, steps=200, diagnose_every=10).history["lower residual"]
+    history = solve(y=y, steps=200, watched=10).history["lower residual"]
     assert history[0] < 1e-5 < 1e-3 < history[-1]
 
 
 def test_errors_name_the_argument():
-    with pytest.raises(ValueError, match="diagnose_every: got 15 with every=10; pass a multiple"):
-        solve(diagnose_every=15)
-    with pytest.raises(TypeError, match="diagnose_every: got 2.5"):
-        solve(diagnose_every=2.5)
-    with pytest.raises(ValueError, match="'lower residual' is a column of the history already"):
-        solve(metrics=lambda x, y: {"lower residual": 1.0})
+    with pytest.raises(TypeError, match="every: got 2.5"):
+        solve(watched=2.5)
+    with pytest.raises(ValueError, match="metrics: 'lower residual' is a column of the history already"):
+        solve(watched=10, metrics=lambda x, y: {"lower residual": 1.0})
 
 
 # the (L0, L1) recorder
@@ -135,9 +141,9 @@ def identity(x, y, batch):
 def test_the_constants_of_a_known_function(upper, L0, L1):
     problem = bl.Problem(bl.Level(upper), bl.Level(identity))
     recorder = bl.SmoothnessRecorder(problem)
-    solver = bl.AIDBiO(upper_step=0.01, lower_step=1.0, inner_steps=1)
-    solve(solver, problem, 1.0, 1.0, steps=60, every=1, callbacks=[recorder])
-    assert len(recorder.ratios) == len(recorder.norms) == 59
+    solver = bl.AIDBiO(upper_step=0.005, lower_step=1.0, inner_steps=1)
+    solve(solver, problem, 1.0, 1.0, steps=120, every=1, recorders=[recorder])
+    assert len(recorder.ratios) == len(recorder.norms) == 120
     assert recorder.fit() == pytest.approx((L0, L1), abs=0.01)
     assert max(recorder.norms) > 3 * min(recorder.norms)
     figure = recorder.plot()
@@ -148,9 +154,11 @@ def test_the_recorder_takes_all_rows_and_other_leaves():
     recorder = bl.SmoothnessRecorder(TASK.problem, method=bl.Direct())
     with pytest.raises(ValueError, match="SmoothnessRecorder: it has 0 ratios"):
         recorder.fit()
-    solve(callbacks=[recorder], steps=200)
+    history = solve(recorders=[recorder], steps=200).history
+    np.testing.assert_array_equal(history["smoothness"][1:], recorder.ratios)
+    assert np.isnan(history["gradient norm"][0])
     assert max(recorder.ratios) <= 1.001 * TASK.upper_smoothness
     assert min(recorder.ratios) >= 0.5  # ν, the least eigenvalue of ∇²Φ or below it
-    assert len(recorder.ratios) == 19
+    assert len(recorder.ratios) == 20
     with pytest.raises(TypeError, match="method: got 'cg'"):
         bl.SmoothnessRecorder(TASK.problem, method="cg")

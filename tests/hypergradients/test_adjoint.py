@@ -8,6 +8,7 @@ import pytest
 
 import bilevel as bl
 from bilevel import oracles
+from bilevel.oracles import HessianOperator
 
 pytestmark = pytest.mark.usefixtures("x64")
 SEEDS = 20_000
@@ -15,7 +16,7 @@ SEEDS = 20_000
 
 @eqx.filter_jit
 def _solve(method, level, y, rhs, start, key, t):
-    return method(level, jnp.zeros(()), y, rhs, start, batch=level.draw(key), key=key, t=t)
+    return method.solve(HessianOperator(level, jnp.zeros(()), y, level.draw(key)), rhs, start, key=key, t=t)
 
 
 def solve(method, A, rhs, start=None, t=0):
@@ -104,7 +105,7 @@ def many(method, level, b, keys):
     zero = jnp.zeros_like(b)
 
     def one(key):
-        adjoint = method(level, jnp.zeros(()), zero, b, zero, batch=level.everything(), key=key)
+        adjoint = method.solve(HessianOperator(level, jnp.zeros(()), zero, level.all_rows()), b, zero, key=key)
         return adjoint.v, jnp.asarray(adjoint.products[0] if isinstance(adjoint.products, tuple) else adjoint.products)
 
     return jax.vmap(one)(keys)
@@ -194,7 +195,7 @@ def test_stocbio_proposition_3():
         F_y = oracles.gradient_y(upper, jnp.zeros(()), zero, upper.draw(upper_key))
 
         def solve(b):
-            return method(level, jnp.zeros(()), zero, b, zero, batch=level.everything(), key=key).v
+            return method.solve(HessianOperator(level, jnp.zeros(()), zero, level.all_rows()), b, zero, key=key).v
 
         return jax.vmap(solve)(jnp.stack([F_y, jnp.asarray(c.mean(0))]))
 
@@ -215,7 +216,9 @@ def test_neumann_draws_a_batch_of_its_own_for_each_factor(recorder):
         source = recorder(h)
         level = bl.Level(Diagonal(), data=source, batch_size=5)
         with jax.disable_jit():
-            adjoint = method(level, jnp.zeros(()), rhs, rhs, rhs, batch=level.everything(), key=jax.random.key(0))
+            adjoint = method.solve(
+                HessianOperator(level, jnp.zeros(()), rhs, level.all_rows()), rhs, rhs, key=jax.random.key(0)
+            )
         assert [len(d) for d in source.draws] == sizes
         assert len({tuple(d[:2]) for d in source.draws}) == len(sizes)
         assert samples(adjoint.products) == [sum(sizes)]
@@ -232,9 +235,8 @@ def test_random_neumann_draws_a_batch_of_its_own_for_each_factor(recorder):
         source = recorder(h)
         level = bl.Level(Diagonal(), data=source, batch_size=5)
         with jax.disable_jit():
-            adjoint = bl.RandomNeumann(4, 0.3)(
-                level, jnp.zeros(()), rhs, rhs, rhs, batch=level.everything(), key=jax.random.key(seed)
-            )
+            H = HessianOperator(level, jnp.zeros(()), rhs, level.all_rows())
+            adjoint = bl.RandomNeumann(4, 0.3).solve(H, rhs, rhs, key=jax.random.key(seed))
         assert len({tuple(d) for d in source.draws}) == len(source.draws)
         assert samples(adjoint.products) == [5 * len(source.draws)]
         expected = 4 * 0.3 * np.prod([np.ones(3), *(1 - 0.3 * h[d].mean(0) for d in source.draws)], axis=0)
@@ -394,8 +396,8 @@ def test_a_warm_start_survives_a_right_hand_side_that_vanishes():
     start = jnp.ones(3)
     for size in (1e-30, 1e-25, 1e-5):
         rhs = size * jnp.array([1.0, 2.0, 3.0])
-        found = bl.ConjugateGradient(steps=5)(
-            level, jnp.zeros(()), start, rhs, start, batch=level.everything(), key=None
+        found = bl.ConjugateGradient(steps=5).solve(
+            HessianOperator(level, jnp.zeros(()), start, level.all_rows()), rhs, start, key=None
         )
         assert bool(found.convex)
         np.testing.assert_allclose(found.v, rhs / jnp.array([2.0, 4.0, 6.0]), atol=1e-6)

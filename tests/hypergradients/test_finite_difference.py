@@ -8,6 +8,7 @@ import pytest
 
 import bilevel as bl
 from bilevel import oracles, trees
+from bilevel.oracles import HessianOperator
 
 
 def g(x, y, _):
@@ -36,10 +37,10 @@ def one_step(x, y, xi):
 def darts(x, y, xi, radius):
     """Eqs. (7) and (8), of the package's parts: F after the step, the difference before it."""
     after, lower = one_step(x, y, xi), PROBLEM.lower
-    method, batch = bl.FiniteDifference(xi, radius), lower.everything()
+    method, batch = bl.FiniteDifference(xi, radius), lower.all_rows()
     F_x, F_y = oracles.upper_gradients(PROBLEM.upper, x, after, batch)
-    v = method(lower, x, y, F_y, trees.zeros_like(F_y), batch=batch, key=jax.random.key(0)).v
-    return trees.dense(trees.sub(F_x, method.cross_product(lower, x, y, v, batch)), x)["p"]
+    v = method.solve(HessianOperator(lower, x, y, batch), F_y, None, key=jax.random.key(0)).v
+    return trees.dense(trees.sub(F_x, method.difference(lower, x, y, v, batch)), x)["p"]
 
 
 @jax.jit
@@ -93,7 +94,9 @@ def test_where_the_cross_product_does_not_depend_on_y_it_is_one_unrolled_step(x6
 def test_no_hessian_product_is_counted_and_a_schedule_sees_t():
     x, y = points(jnp.float32)
     method = bl.FiniteDifference(bl.inverse_power(0.4, 1.0))
-    found = method(PROBLEM.lower, x, y, y, y, batch=PROBLEM.lower.everything(), key=jax.random.key(0), t=3)
+    found = method.solve(
+        HessianOperator(PROBLEM.lower, x, y, PROBLEM.lower.all_rows()), y, y, key=jax.random.key(0), t=3
+    )
     assert found.products == 0
     np.testing.assert_allclose(found.v["a"], 0.1 * y["a"], rtol=1e-6)
 
@@ -103,10 +106,10 @@ def test_float32_and_vectors_that_are_tiny_or_zero(quadratic):
     x, y, v = (jnp.asarray(a, jnp.float32) for a in (q.x, q.b, q.c))
     lower = q.problem.lower
     for size in (1.0, 1e-30):
-        Jv = bl.FiniteDifference(0.1).cross_product(lower, x, y, size * v, lower.everything())
+        Jv = bl.FiniteDifference(0.1).difference(lower, x, y, size * v, lower.all_rows())
         assert Jv.dtype == np.float32
         np.testing.assert_allclose(Jv / size, -q.B.T @ q.c, rtol=2e-3)
-    zero = bl.FiniteDifference(0.1).cross_product(lower, x, y, 0 * v, lower.everything())
+    zero = bl.FiniteDifference(0.1).difference(lower, x, y, 0 * v, lower.all_rows())
     np.testing.assert_array_equal(zero, np.zeros(3))
 
 
@@ -115,7 +118,7 @@ def test_a_per_row_variable_keeps_its_sparse_rows():
     lower = bl.Level(lambda x, y, a: jnp.mean(jnp.exp(x) * (a @ y - 1.0) ** 2) + jnp.sum(y**2), rows, 3, per_row=True)
     x, y, v = jnp.zeros(30), jnp.ones(2), jnp.array([1.0, -1.0])
     batch = lower.draw(jax.random.key(0))
-    Jv = bl.FiniteDifference(0.1).cross_product(lower, x, y, v, batch)
+    Jv = bl.FiniteDifference(0.1).difference(lower, x, y, v, batch)
     assert isinstance(Jv, trees.SparseRows)
     exact = oracles.cross_product(lower, x, y, v, batch)
     np.testing.assert_allclose(Jv.dense(x.dtype), exact.dense(x.dtype), rtol=1e-3, atol=1e-4)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import bilevel as bl
+from bilevel.oracles import HessianOperator
 
 DIM = 24
 
@@ -30,7 +31,7 @@ def nystrom(A, b, rank, damping, key):
 @eqx.filter_jit
 def _nystrom(A, b, rank, damping, key):
     level = bl.Level(HalfSquare(A))
-    return bl.Nystrom(rank, damping)(level, jnp.zeros(()), b, b, b, batch=level.everything(), key=key)
+    return bl.Nystrom(rank, damping).solve(HessianOperator(level, jnp.zeros(()), b, level.all_rows()), b, b, key=key)
 
 
 def spectrum(eigenvalues, dtype=np.float64, seed=0):
@@ -137,7 +138,7 @@ def test_counts_one_product_of_the_batch_for_each_rank():
     y = jnp.ones(5)
     batch = level.draw(jax.random.key(0))
     method, key = bl.Nystrom(4, 0.1), jax.random.key(1)
-    found = eqx.filter_eval_shape(lambda: method(level, jnp.zeros(()), y, y, y, batch=batch, key=key))
+    found = eqx.filter_eval_shape(lambda: method.solve(HessianOperator(level, jnp.zeros(()), y, batch), y, y, key=key))
     assert found.products == 4 * 3
 
 

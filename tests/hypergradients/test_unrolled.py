@@ -152,16 +152,16 @@ def test_the_reverse_pass_sees_the_batches_of_the_forward_pass(rule):
 
     @eqx.filter_jit
     def run(x, key):
-        out = unroll(NOISY, x, jnp.asarray(Y), NOISY.upper.everything(), steps=4, lower_step=rule, key=key)
+        out = unroll(NOISY, x, jnp.asarray(Y), NOISY.upper.all_rows(), steps=4, lower_step=rule, key=key)
         return out.h, f(x, out.y, None)
 
     np.testing.assert_allclose(run(X, key)[0], differences(lambda x: run(x, key)[1], X), rtol=1e-7, atol=1e-7)
     assert float(run(X, key)[1]) != float(run(X, jax.random.key(5))[1])
 
 
-# checkpoints, and tangents that go along
+# rematerialization, and tangents that go along
 
-WAYS = ({"checkpoints": True}, {"mode": "forward"})
+WAYS = ({"rematerialize": True}, {"mode": "forward"})
 
 
 ADAM = bl.Rule(optax.adam, 0.1, eps_root=1e-8)
@@ -203,26 +203,26 @@ def test_every_mode_takes_trees_of_several_dtypes_and_rows():
         np.testing.assert_allclose(h["M"][0], expected["M"][0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("checkpoints", [False, True])
-def test_segments_cover_every_step_once(checkpoints):
+@pytest.mark.parametrize("rematerialize", [False, True])
+def test_segments_cover_every_step_once(rematerialize):
     for kept in range(1, 60):
-        rows, last = unrolled._segments(4, 4 + kept, checkpoints)
+        rows, last = unrolled._segments(4, 4 + kept, rematerialize)
         np.testing.assert_array_equal(np.concatenate([rows.ravel(), last]), np.arange(4, 4 + kept))
-        if checkpoints:
+        if rematerialize:
             root = int(np.ceil(np.sqrt(kept)))
             assert 1 <= len(last) <= root and len(rows) < root and rows.shape[1] == root
         else:
             assert len(last) == kept
 
 
-def temporaries(steps, mode, checkpoints):
+def temporaries(steps, mode, rematerialize):
     """Of the compiled program, in iterates of 10⁴ float32 entries."""
     problem = bl.Problem(
         upper=bl.Level(lambda x, y, _: jnp.sum(y**2)),
         lower=bl.Level(lambda x, y, _: jnp.sum(jnp.cosh(y - x[0])) * x[1]),
     )
     x, y = jnp.ones(2, "float32"), jnp.zeros(10_000, "float32")
-    options = dict(steps=steps, truncation=None, mode=mode, checkpoints=checkpoints)
+    options = dict(steps=steps, truncation=None, mode=mode, rematerialize=rematerialize)
     program = unrolled._unrolled.lower(problem, x, y, as_step(0.1), jax.random.key(0), **options).compile()
     return program.compiled.memory_analysis().temp_size_in_bytes / 40_000
 
@@ -285,8 +285,8 @@ def test_adam_with_eps_root_at_gradients_of_zero(dtype):
         ({"steps": 3, "lower_step": -0.1}, ValueError, "lower_step: got -0.1"),
         ({"steps": 3, "lower_step": optax.sgd(0.1)}, TypeError, "lower_step: got "),
         ({"steps": 3, "mode": "backward"}, ValueError, "mode: 'backward' is unknown"),
-        ({"steps": 3, "checkpoints": 2}, TypeError, "checkpoints: got 2; pass True or False"),
-        ({"steps": 3, "checkpoints": True, "mode": "forward"}, ValueError, "checkpoints: forward mode stores no"),
+        ({"steps": 3, "rematerialize": 2}, TypeError, "rematerialize: got 2; pass True or False"),
+        ({"steps": 3, "rematerialize": True, "mode": "forward"}, ValueError, "rematerialize: forward mode stores no"),
     ],
 )
 def test_bad_arguments(arguments, error, message, compiled):

@@ -28,10 +28,10 @@ def close(actual, desired, tolerance=1e-11):
 def test_closed_forms_against_the_package(task, x, which):
     problem = getattr(task, which)
     y, v = jnp.asarray(task.y_star(x)), jnp.asarray(task.v_star(x))
-    everything = problem.lower.everything()
+    everything = problem.lower.all_rows()
     G_y, Hv, _ = oracles.lower_products(problem.lower, jnp.asarray(x), y, v, everything)
     close(G_y, np.zeros(4))
-    close(Hv, oracles.gradient_y(problem.upper, jnp.asarray(x), y, problem.upper.everything()))
+    close(Hv, oracles.gradient_y(problem.upper, jnp.asarray(x), y, problem.upper.all_rows()))
     close(task.H, oracles.dense_hessian(problem.lower, jnp.asarray(x), y, everything)[0])
     close(bl.hypergradient(problem, x, y, method=bl.Direct()), task.hypergradient(x))
     assert np.linalg.norm(task.hypergradient(x)) > 0.1
@@ -56,7 +56,7 @@ def test_the_reduced_problem_is_the_same_function(task, x):
         (task.problem.lower, task.reduced.lower),
         (task.problem.upper, task.reduced.upper),
     ):
-        values = [oracles.loss(level, jnp.asarray(x), y, level.everything()) for level in (full, reduced)]
+        values = [oracles.loss(level, jnp.asarray(x), y, level.all_rows()) for level in (full, reduced)]
         close(values[1], values[0])
         assert values[0] > 0.1
 

@@ -84,9 +84,11 @@ def test_what_was_done_is_kept_when_an_exception_leaves(tmp_path, whole):
 
 
 def test_a_stop_or_a_failure_is_remembered(tmp_path):
-    calls = []
+    def stop(solution):
+        return bl.RESULTS.stopped if solution.stats["steps"] == 15 else None
+
     for _ in range(2):
-        solution = survivor.run(tmp_path / "a", callbacks=[lambda solution: calls.append(1) or len(calls) == 3])
+        solution = survivor.run(tmp_path / "a", callbacks=[stop])
         assert solution.result == bl.RESULTS.stopped and solution.stats["steps"] == 15
     wild = [survivor.run(tmp_path / "b", chosen=survivor.solver(1e30), throw=False, steps=40) for _ in range(2)]
     assert wild[0].result == bl.RESULTS.nonfinite
@@ -105,7 +107,7 @@ def test_a_stop_or_a_failure_is_remembered(tmp_path):
 def test_another_run_is_refused_and_nothing_overwritten(tmp_path, change, name):
     survivor.run(tmp_path, steps=10)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    with pytest.raises(bl.CheckpointError, match=f"is of another run: its {name} was"):
+    with pytest.raises(bl.CheckpointError, match=f"belongs to another run: its {name} was"):
         survivor.run(tmp_path, **change)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
@@ -133,7 +135,7 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_serves(tmp_path, whole
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(bl.CheckpointError, match=r"20 is torn and cannot be read .* delete that folder"):
+    with pytest.raises(bl.CheckpointError, match=r"20 is corrupt and cannot be read .* delete that folder"):
         survivor.run(tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     for path in sorted((tmp_path / "20").rglob("*"), reverse=True):

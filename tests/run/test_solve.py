@@ -70,22 +70,26 @@ def test_the_clock_holds_no_metrics_and_no_compilation():
 def test_target_ends_the_run_at_the_first_chunk_that_reaches_it():
     free = solve(steps=500, every=10, metrics=metrics)
     target = bl.Target("x", at_most=0.5)
-    solution = solve(steps=500, every=10, metrics=metrics, target=target)
+    solution = solve(steps=500, every=10, metrics=metrics, callbacks=[target])
     first = next(step for step, x in zip(free.history["step"], free.history["x"], strict=True) if x <= 0.5)
     assert solution.stats["steps"] == first
     assert solution.result == bl.RESULTS.target_reached
-    at_start = solve(metrics=metrics, target=bl.Target("x", at_least=0.9))
+    at_start = solve(metrics=metrics, callbacks=[bl.Target("x", at_least=0.9)])
     assert at_start.stats["steps"] == 0
     with pytest.raises(ValueError, match="target: 'y' is unknown"):
-        solve(metrics=metrics, target=bl.Target("y", at_least=0))
+        solve(metrics=metrics, callbacks=[bl.Target("y", at_least=0)])
     with pytest.raises(ValueError, match="Target: pass one of"):
         bl.Target("x")
 
 
 def test_callbacks_see_each_chunk_and_can_stop():
     seen = []
-    solution = solve(every=10, callbacks=[lambda s: seen.append(s.stats["steps"]), lambda s: len(seen) == 2])
-    assert seen == [10, 20]
+
+    def stop(solution):
+        return bl.RESULTS.stopped if len(seen) == 3 else None
+
+    solution = solve(every=10, callbacks=[lambda s: seen.append(s.stats["steps"]), stop])
+    assert seen == [0, 10, 20]
     assert solution.stats["steps"] == 20
     assert solution.result == bl.RESULTS.stopped
 
@@ -202,14 +206,21 @@ def test_projection_follows_each_step():
         solve(problem=bl.Problem(bl.Level(upper_loss), bl.Level(lower_loss), project=lambda x: x[None]))
 
 
-@pytest.mark.parametrize("answer", [True, np.True_, jnp.array(True)])
-def test_any_true_of_a_callback_stops(answer):
-    assert solve(every=10, callbacks=[lambda solution: answer]).stats["steps"] == 10
+@pytest.mark.parametrize("answer", [True, False, np.True_, jnp.array(True), 1, "no"])
+def test_a_callback_answers_with_a_result_or_not_at_all(answer):
+    with pytest.raises(TypeError, match=r"callbacks: one returned .*; return bl\.RESULTS\.stopped"):
+        solve(every=10, callbacks=[lambda solution: answer])
+    assert solve(every=10, callbacks=[lambda solution: None]).stats["steps"] == 30
 
 
-@pytest.mark.parametrize("answer", [None, False, np.False_, 1, "no"])
-def test_nothing_else_of_a_callback_stops(answer):
-    assert solve(every=10, callbacks=[lambda solution: answer]).stats["steps"] == 30
+def test_recorders_add_columns_and_may_not_take_others():
+    history = solve(every=10, recorders=[lambda s: {"v": float(s.state.v)}], metrics=metrics).history
+    assert history.columns == ["step", "seconds", "F", "G", "H", "J", "v", "gap", "x"]
+    assert history["v"][0] == 0 != history["v"][-1]
+    with pytest.raises(ValueError, match="metrics: 'x' is a column of the history already"):
+        solve(recorders=[lambda s: {"x": 1.0}], metrics=metrics)
+    with pytest.raises(TypeError, match="recorder function: returned int; return a dict"):
+        solve(recorders=[lambda s: 3])
 
 
 @pytest.mark.parametrize(
@@ -221,7 +232,7 @@ def test_nothing_else_of_a_callback_stops(answer):
         (dict(metrics=lambda x, y: {"a": np.ones(2)}), TypeError, "metrics: 'a' is array"),
         (dict(metrics=lambda x, y: {"F": 1.0}), ValueError, "metrics: 'F' is a column"),
         (dict(metrics=lambda x, y: {"step": 1.0}), ValueError, "metrics: 'step' is a column"),
-        (dict(target="x"), TypeError, "target: got 'x'"),
+        (dict(recorders="x"), TypeError, "recorders: got 'x'"),
         (dict(callbacks=print), TypeError, "callbacks: got <built-in"),
         (dict(callbacks=[1]), TypeError, r"callbacks: got \[1\]"),
         (dict(progress="no"), TypeError, "progress: got 'no'"),

@@ -9,11 +9,16 @@ from bilevel.solvers._averages import at_both, moving_average, storm
 DIM, SEEDS, STEPS, WEIGHT = 4, 2000, 40, 0.2
 
 
+def between(estimate, old, new, weight):
+    """`storm` of a sample that gives the point itself."""
+    return storm(estimate, lambda z: z, (new,), (old,), weight)
+
+
 def test_formulas():
     e, old, new = {"a": jnp.array([1.0, 2.0])}, {"a": jnp.array([0.5, -1.0])}, {"a": jnp.array([3.0, 4.0])}
-    np.testing.assert_allclose(storm(e, old, new, 0.25)["a"], [3 + 0.75 * 0.5, 4 + 0.75 * 3])
+    np.testing.assert_allclose(between(e, old, new, 0.25)["a"], [3 + 0.75 * 0.5, 4 + 0.75 * 3])
     np.testing.assert_allclose(moving_average(e, new, 0.25)["a"], [0.75 + 0.75, 1.5 + 1.0])
-    for average in (lambda w: storm(e, old, new, w), lambda w: moving_average(e, new, w)):
+    for average in (lambda w: between(e, old, new, w), lambda w: moving_average(e, new, w)):
         np.testing.assert_array_equal(average(1.0)["a"], new["a"])  # the weight is the fresh sample's
         np.testing.assert_array_equal(average(2.5)["a"], new["a"])  # and clipped
 
@@ -33,6 +38,8 @@ def test_at_both_sees_the_same_draws():
     assert len(calls) == 1  # one batched pass
     np.testing.assert_array_equal(at_new["g"], sample(*new)[0]["g"])
     np.testing.assert_array_equal(at_old["g"], sample(*old)[0]["g"])
+    _, ks = storm(at_old, sample, new, old, 0.3, has_aux=True)
+    assert ks == (k_new, k_old)
     np.testing.assert_allclose(at_new["g"] - at_old["g"], 2.0 + np.arange(3), atol=1e-6)
     assert k_new == k_old
 
@@ -54,9 +61,9 @@ def stream(drift, gradient_noise):
                 noise = jax.random.normal(jax.random.fold_in(key, t), (2, DIM))
                 return A @ x + gradient_noise * noise[0] * x + noise[1]
 
-            new, old = at_both(sample, (x,), (previous,))
             weight = jnp.where(t == 0, 1.0, WEIGHT)
-            ema, d = moving_average(ema, new, weight), storm(d, old, new, weight)
+            new = sample(x)
+            ema, d = moving_average(ema, new, weight), storm(d, sample, (x,), (previous,), weight)
             errors = jnp.stack([jnp.sum((g - A @ x) ** 2) for g in (new, ema, d)])
             return (ema, d, x), errors
 
@@ -106,5 +113,5 @@ def test_storm_is_within_its_recursive_bound():
 def test_weights_are_clipped():
     old, new = jnp.ones(2), 3 * jnp.ones(2)
     for weight, same in ((1.7, 1.0), (-0.3, 0.0)):
-        assert (storm(old, old, new, weight) == storm(old, old, new, same)).all()
+        assert (between(old, old, new, weight) == between(old, old, new, same)).all()
         assert (moving_average(old, new, weight) == moving_average(old, new, same)).all()

@@ -77,11 +77,10 @@ def test_maml_is_its_listing(form, upper):
     states = []
     with jax.enable_x64(True):
         redraw = Tasks({part: (jnp.asarray(ROWS[part]), jnp.asarray(LABELS[part])) for part in ROWS})
-        first = redraw(KEY)
-        problem = bl.Problem(first.upper, first.lower, start=start, redraw=redraw)
+        problem = bl.Episodes(redraw, start)
         solver = bl.MAML(bl.Rule(optax.adam, rate) if upper == "adam" else rate, ALPHA, D)
         solution = bl.solve(problem, solver, x, steps=STEPS, every=1, key=KEY, callbacks=[lambda s: states.append(s)])
-    for state, record in zip(states, expected, strict=True):
+    for state, record in zip(states[1:], expected, strict=True):
         found, wanted = (jax.tree.leaves(pair) for pair in ((state.x, state.y), (record["x"], record["y"])))
         for a, b in zip(found, wanted, strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-10)
@@ -93,7 +92,8 @@ def test_a_lower_rule_is_differentiated_through():
     """By Adam, whose moments depend on the start too: the direction is the derivative of the adapted loss."""
     with jax.enable_x64(True):
         arrays = [(jnp.asarray(ROWS[part][:TASKS]), jnp.asarray(LABELS[part][:TASKS])) for part in ("query", "support")]
-        problem = bl.Problem(bl.Level(upper_loss, arrays[0]), bl.Level(lower_loss, arrays[1]), start=start)
+        problem = bl.Problem(bl.Level(upper_loss, arrays[0]), bl.Level(lower_loss, arrays[1]))
+        problem = bl.Episodes(lambda key: problem, start).draw(KEY)
         rule = bl.Rule(optax.adam, 0.1, eps_root=1e-8)
         solver, x = bl.MAML(1.0, rule, 3), (jnp.asarray(W), jnp.asarray(THETA))
 
@@ -105,8 +105,8 @@ def test_a_lower_rule_is_differentiated_through():
                 y = y + updates
             return upper_loss(x, y, arrays[0])
 
-        state = solver.init(problem, x, start(x), key=KEY)
-        moved = jax.jit(lambda state: solver.step(problem, state, 0, key=KEY).x)(state)
+        state, _ = solver.init(problem, x, start(x), key=KEY)
+        moved = jax.jit(lambda state: solver.step(problem, state, 0, key=KEY)[0].x)(state)
         expected = jax.jit(jax.grad(adapted))(x)
     for before, after, slope in zip(x, moved, expected, strict=True):
         np.testing.assert_allclose(before - after, slope, rtol=0, atol=1e-10)

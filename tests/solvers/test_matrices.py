@@ -6,19 +6,23 @@ import numpy as np
 import pytest
 
 import bilevel as bl
-from bilevel.solvers._matrices import clipped_eigh, clipped_svd, solve_eigh
+from bilevel.solvers._matrices import Spectral, clipped_svd, times
 
 
 def test_projections_are_the_nearest_matrices(x64):
     rng = np.random.default_rng(0)
     A, B = rng.normal(size=(5, 5)), rng.normal(size=(4, 6))
-    values, vectors, projected = clipped_eigh(A, 0.3)
+    spectral = Spectral.nearest(A, 0.3)
     expected_values, expected_vectors = np.linalg.eigh((A + A.T) / 2)
     assert expected_values[0] < 0.3  # there is something to do
     expected = expected_vectors @ np.diag(np.maximum(expected_values, 0.3)) @ expected_vectors.T
-    np.testing.assert_allclose(projected, expected, atol=1e-12)
+    np.testing.assert_allclose(spectral.matrix, expected, atol=1e-12)
     b = rng.normal(size=5)
-    np.testing.assert_allclose(solve_eigh(values, vectors, b), np.linalg.solve(expected, b), atol=1e-10)
+    found = spectral.solve({"a": b[:2], "b": b[2:]})
+    np.testing.assert_allclose(np.append(found["a"], found["b"]), np.linalg.solve(expected, b), atol=1e-10)
+    u = rng.normal(size=6)
+    product = times(B, (u[:3], u[3:]), like=jnp.zeros((2, 2)))
+    np.testing.assert_allclose(product, (B @ u).reshape(2, 2), atol=1e-12)
     clipped = clipped_svd(B, 0.8)
     np.testing.assert_allclose(np.linalg.svd(clipped)[1], np.minimum(np.linalg.svd(B)[1], 0.8), atol=1e-12)
     np.testing.assert_allclose(clipped_svd(B, 100.0), B, atol=1e-12)

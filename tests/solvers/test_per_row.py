@@ -24,7 +24,7 @@ def upper_loss(x, y, batch):
 def temporaries(solver, rows, source):
     data = source(np.ones((rows, 3), np.float32))
     problem = bl.Problem(bl.Level(upper_loss, data, SIZE), bl.Level(lower_loss, data, SIZE, per_row=True))
-    state = solver.init(problem, jnp.zeros(rows), jnp.ones(3), key=KEY)
+    state, _ = solver.init(problem, jnp.zeros(rows), jnp.ones(3), key=KEY)
     program = eqx.filter_jit(bl.advance).lower(solver, problem, state, KEY, 0, 5).compile().compiled
     return program.memory_analysis().temp_size_in_bytes
 

@@ -10,7 +10,7 @@ from listings.draws import Draws
 from listings.problem import NumpyCleaning, NumpyProblem
 from listings.recursive import bp, cg, ns, recursive
 from solvers.recording import Log, package_problem
-from solvers.test_properties import make_problem, start
+from solvers.test_properties import for_solver, make_problem, start
 
 import bilevel as bl
 from bilevel.compare import settings
@@ -39,14 +39,14 @@ def test_recursive_momentum_is_its_listing(name, per_row):
         solver, log = bl.RecursiveMomentum(make(), ETA), Log()
         recording = package_problem(numpy_problem, per_row=per_row, sizes=(UPPER, LOWER), log=log)
         problem = package_problem(numpy_problem, per_row=per_row, sizes=(UPPER, LOWER))
-        state = solver.init(problem, jnp.asarray(x), jnp.asarray(y), key=KEY)
-        step, states = jax.jit(lambda *args, key: solver.step(problem, *args, key=key)), []
+        state, _ = solver.init(problem, jnp.asarray(x), jnp.asarray(y), key=KEY)
+        step, states = jax.jit(lambda *args, key: solver.step(problem, *args, key=key)[0]), []
         log.begin()
         for t in range(STEPS):
             log.begin()
             key = jax.random.fold_in(KEY, t)
             with jax.disable_jit():  # what the solver inside draws; where x is does not matter to it
-                solver.solver.estimate(recording, state.inside, jnp.asarray(t), key=key)
+                solver.solver.hypergradient(recording, state.inside, jnp.asarray(t), key=key)
             state = step(state, jnp.asarray(t), key=key)
             states.append(state)
         draws = Draws(log.draws())
@@ -67,7 +67,8 @@ INSIDE = {
 
 @pytest.mark.parametrize("name", INSIDE)
 def test_weights_of_one_are_the_solver_inside_at_twice_the_cost(name):
-    problem, make = make_problem(), INSIDE[name]
+    make = INSIDE[name]
+    problem = for_solver(make(0.1), make_problem())
     plain = bl.solve(problem, make(0.1), *start(), steps=5, key=KEY)
     solver = bl.RecursiveMomentum(make(0.1), 1.0)
     run = bl.solve(problem, solver, *start(), steps=5, every=2, key=KEY)
@@ -87,8 +88,8 @@ def test_momentum_takes_noise_out():
 
         def direction(key):
             x, y = jax.tree.map(jnp.asarray, start())
-            state = bl.begin(solver, problem, x, y, key)
-            return bl.advance(solver, problem, state, key, 0, 30).d["x"][0]
+            state, _ = bl.initial_state(solver, problem, x, y, key)
+            return bl.advance(solver, problem, state, key, 0, 30)[0].d["x"][0]
 
         return float(jnp.std(jax.jit(jax.vmap(direction))(jax.random.split(KEY, 200)), axis=0).mean())
 
@@ -110,15 +111,14 @@ class Redrawn(eqx.Module):
 def test_fresh_tasks():
     """d and the previous x go on; y starts anew, for both estimates."""
     redraw = Redrawn(jnp.linspace(1.0, 2.0, 10))
-    first = redraw(KEY)
-    problem = bl.Problem(first.upper, first.lower, start=lambda x: jnp.zeros(()), redraw=redraw)
+    problem = bl.Episodes(redraw, start=lambda x: jnp.zeros(()))
     solver = bl.RecursiveMomentum(bl.ITDBiO(0.1, 0.5, 2), 0.3)
     seen = []
     bl.solve(problem, solver, 1.0, steps=4, every=1, key=KEY, callbacks=[lambda s: seen.append(s.state)])
     x, x_old, d = 1.0, 1.0, 0.0
-    for t, state in enumerate(seen):
+    for t, state in enumerate(seen[1:]):
         tasks_key, *_ = jax.random.split(jax.random.fold_in(KEY, t), 3)
-        c = np.asarray(redraw(tasks_key).upper.everything().rows)
+        c = np.asarray(redraw(tasks_key).upper.all_rows().rows)
 
         def h(x, c=c):  # y^2 = ¾ x mean(c), from 0
             return 2 * np.mean(0.75 * x * c.mean() - c) * 0.75 * c.mean() + 0.2 * x
@@ -131,7 +131,9 @@ def test_fresh_tasks():
 
 @pytest.mark.parametrize("solver", [None, "itd", bl.SOBA(0.1, 0.1, 0.1), bl.ITDBiO])
 def test_solvers_without_an_estimate_are_refused(solver):
-    with pytest.raises(TypeError, match=r"(?s)^solver: got .*; pass one that estimates a hypergradient in each step"):
+    with pytest.raises(
+        TypeError, match=r"(?s)^solver: got .*; pass e\.g\. one that estimates a hypergradient in each step"
+    ):
         bl.RecursiveMomentum(solver, 0.5)
 
 

@@ -19,6 +19,6 @@ def test_d_and_s_leave_the_inner_loop_at_the_new_point(x64):
     state = solution.state
     h = bl.hypergradient(problem, state.x, state.y, method=bl.Neumann(2, 0.4))
     np.testing.assert_allclose(state.d, h, atol=1e-12)
-    G_y = jax.grad(problem.lower.loss, argnums=1)(state.x, state.y, problem.lower.everything().rows)
+    G_y = jax.grad(problem.lower.loss, argnums=1)(state.x, state.y, problem.lower.all_rows().rows)
     np.testing.assert_allclose(state.s, G_y, atol=1e-12)
     assert np.linalg.norm(state.x - x) > 0.05 and np.linalg.norm(state.y - y) > 0.05

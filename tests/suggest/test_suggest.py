@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 import bilevel as bl
 from bilevel import tasks
-from bilevel._suggest import _theory as theory
-from bilevel._suggest._suggest import FACTOR, KEPT, _bracket, _settled_loss, _survey
-from bilevel._suggest._theory import LOOSENING, THEORY, Facts, horizon_power
+from bilevel._suggest._trial import FACTOR, KEPT, _bracket, _settled_loss, _survey
 from bilevel.cli import app
+from bilevel.solvers import _theory as theory
+from bilevel.solvers._theory import Facts
 
 KEY = jax.random.key(0)
 BUDGET = 40_000
@@ -39,12 +39,17 @@ def constants(task):
 
 def facts(constants, name="soba", **changes):
     default = {"upper_smoothness": 1.0, "dim_y": 4, "batch": 5, "rows": 100, "passes": 40_000.0}
-    return Facts(constants=constants, loosening=LOOSENING[name], **(default | changes))
+    default |= {"mu": constants.mu, "L": constants.L, "scaling": bl.SOLVERS[name].scaling} | changes
+    return Facts(kappa=default["L"] / default["mu"], **default)
+
+
+def theory_of(constants, name, **changes):
+    return bl.SOLVERS[name].suggested(facts(constants, name, **changes))
 
 
 @pytest.mark.parametrize("name", bl.SOLVERS)
 def test_each_solver_has_a_theorem_whose_settings_it_takes(name, constants):
-    choices = THEORY[name](facts(constants, name))
+    choices = theory_of(constants, name)
     solver = bl.SOLVERS[name](upper_step=0.1, **{setting: choice.value for setting, choice in choices.items()})
     assert isinstance(solver, bl.AbstractSolver)
     required = {
@@ -54,17 +59,16 @@ def test_each_solver_has_a_theorem_whose_settings_it_takes(name, constants):
     }
     assert required <= set(choices)
     assert all(choice.reason for choice in choices.values())
-    assert 0 < LOOSENING[name] < 2  # 2/L is where descent stops being stable
+    assert 0 < bl.SOLVERS[name].scaling < 2  # 2/L is where descent stops being stable
 
 
 def test_the_theorems_values(constants):
     values = {
-        name: {setting: choice.value for setting, choice in THEORY[name](facts(constants, name)).items()}
-        for name in THEORY
+        name: {setting: choice.value for setting, choice in theory_of(constants, name).items()} for name in bl.SOLVERS
     }
     assert values["soba"]["lower_step"] == pytest.approx(0.1, rel=1e-3)
-    assert values["stocbio"]["lower_step"] == pytest.approx(LOOSENING["stocbio"] * 2 / 11, rel=1e-3)
-    assert values["itd"]["lower_step"] == pytest.approx(LOOSENING["itd"] / 10, rel=1e-3)
+    assert values["stocbio"]["lower_step"] == pytest.approx(bl.StocBiO.scaling * 2 / 11, rel=1e-3)
+    assert values["itd"]["lower_step"] == pytest.approx(bl.ITDBiO.scaling / 10, rel=1e-3)
     assert values["stocbio"]["neumann_order"] == math.ceil(10 * (1 + math.log(10)))
     assert values["aid"]["adjoint"].steps == 4  # √10
     assert values["borep"]["adjoint_step"] == pytest.approx(0.1, rel=1e-3)  # (1 − 0.9)/μ, and the lower step
@@ -72,20 +76,19 @@ def test_the_theorems_values(constants):
     assert values["f2sa"]["penalized_step"] == pytest.approx(1 / 21, rel=1e-3)
     assert values["sustain"]["lower_storm_weight"] == pytest.approx(10_000 ** (-1 / 3))
     step = values["bsa"]["lower_step"]
-    assert float(step(0)) == pytest.approx(LOOSENING["bsa"] / 10, rel=1e-3)
+    assert float(step(0)) == pytest.approx(bl.BSA.scaling / 10, rel=1e-3)
     assert 1 / float(step(9)) - 1 / float(step(0)) == pytest.approx(9.0, rel=1e-3)  # μ (t + …)
     assert isinstance(values["ba"]["adjoint"], bl.Direct)
 
 
 def test_caps_and_what_they_say(constants):
-    ill = theory.Constants(**{**vars(constants), "mu": 1e-3})
-    choices = THEORY["stocbio"](facts(ill, "stocbio"))
+    choices = theory_of(constants, "stocbio", mu=1e-3)
     assert choices["inner_steps"].value == theory.MOST["inner steps"]
     assert "capped at 10" in choices["inner_steps"].reason
     assert choices["neumann_order"].value == theory.MOST["Neumann order"]
-    poor = THEORY["mrbo"](facts(ill, "mrbo", passes=6000.0))  # 20 passes for each of 300 steps, at two an order
+    poor = theory_of(constants, "mrbo", mu=1e-3, passes=6000.0)  # 20 passes for each of 300 steps, at two an order
     assert poor["neumann_order"].value == 10
-    large = THEORY["ba"](facts(ill, "ba", dim_y=10_000))
+    large = theory_of(constants, "ba", mu=1e-3, dim_y=10_000)
     assert large["adjoint"].value == bl.ConjugateGradient(steps=theory.MOST["CG steps"])
     assert "costs too much" in large["adjoint"].reason
 
@@ -101,8 +104,6 @@ def test_the_upper_step_is_what_did_best_scaled_to_the_run(suggested, constants)
     assert float(suggested.solver.upper_step.rate(0)) == pytest.approx(expected)
     for setting, value, reason in suggested.reasons:
         assert setting in str(suggested) and reason in str(suggested) and f"{value:.4g}" in str(suggested)
-    assert horizon_power("soba", facts(constants, batch=100)) == 0.0  # full batches
-    assert horizon_power("stocbio", facts(constants)) == 0.0  # its theorem has a constant step
 
 
 def test_the_suggested_solver_converges_within_the_budget(task, suggested):
@@ -139,7 +140,7 @@ def test_the_judge_is_the_upper_loss_at_the_lower_solution_to_first_order(task):
     y_star = jnp.asarray(task.y_star(x), jnp.float32)
 
     def upper(y):
-        return float(problem.upper.loss(x, y, problem.upper.everything().rows))
+        return float(problem.upper.loss(x, y, problem.upper.all_rows().rows))
 
     for size in (0.1, 0.01):
         y = y_star + size
@@ -171,7 +172,7 @@ def curved(curvature):
     [
         ({"solver": "sobo"}, ValueError, "solver: 'sobo' is unknown; did you mean soba"),
         ({"solver": bl.SOBA(0.1, 0.1, 0.1)}, TypeError, r"solver: got SOBA[\s\S]*pass a class"),
-        ({"solver": bl.AbstractSolver}, ValueError, "no theorem is known here for AbstractSolver; known are itd"),
+        ({"solver": bl.AbstractSolver}, ValueError, "no theory is known here for AbstractSolver; known are itd"),
         ({"problem": curved(0.0)}, ValueError, "least curvature .* is 0.*add a regularizer"),
         ({"problem": curved(-1.0)}, ValueError, "least curvature .* is -2.*strongly convex"),
         ({"key": None}, ValueError, "key: missing"),

@@ -185,7 +185,7 @@ def test_gradients_against_numpy(tagged):
     by_hand = np.zeros(250)
     np.add.at(by_hand, indices, s * (1 - s) * ce / 4)
     close(trees.dense(oracles.gradient_x(level, x, y, batch), x), by_hand)
-    G_y = oracles.lower_gradient(level, x, y, batch)
+    G_y = oracles.gradient_y(level, x, y, batch)
     close(G_y["weights"], slope.T @ features + 0.1 * np.asarray(y["weights"]))
     close(G_y["bias"], slope.sum(0) + 0.1 * np.asarray(y["bias"]))
 
@@ -205,7 +205,7 @@ def test_one_step_moves_the_weights_of_its_batch_alone(tagged):
 def test_the_upper_gradient_ignores_x(tagged):
     task = tasks.cleaning(trusted=30, batch_size=None)
     (x, y), level = point(task), task.problem.upper
-    F_x, F_y = oracles.upper_gradients(level, x, y, level.everything())
+    F_x, F_y = oracles.upper_gradients(level, x, y, level.all_rows())
     assert not trees.dense(F_x, x).any()
     features, labels = np.asarray(task.data.trusted_features), np.asarray(task.data.trusted_labels)
     close(F_y["weights"], (probabilities(y, features) - np.eye(4)[labels]).T @ features / 30)
@@ -338,7 +338,7 @@ def tiny_rnn(test=60, **more):
 def test_the_losses_of_a_network_are_what_they_say(make):
     task = make()
     x = jnp.linspace(-1.0, 1.0, 40)
-    batch = task.problem.lower.everything().rows
+    batch = task.problem.lower.all_rows().rows
     said = np.asarray(cleaning.logits(task.y, batch["features"]), np.float64)
     ce = np.log(np.exp(said).sum(1)) - said[np.arange(40), np.asarray(batch["labels"])]
     squares = sum(float((np.asarray(leaf, np.float64) ** 2).sum()) for leaf in jax.tree.leaves(task.y))

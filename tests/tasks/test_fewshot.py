@@ -138,7 +138,7 @@ def test_losses_of_heads_by_hand(glyphs):
     task = fewshot(**SMALL, regularization=0.05)
     x, y = point(task)
     support, query = rows(task.problem)
-    lower, upper = (loss_at(level, x, y, level.everything()) for level in (task.problem.lower, task.problem.upper))
+    lower, upper = (loss_at(level, x, y, level.all_rows()) for level in (task.problem.lower, task.problem.upper))
     by_task = [
         [
             cross_entropies(of_task(y, i), outputs(x["body"], part["images"][i]), part["labels"][i]).mean()
@@ -155,7 +155,7 @@ def test_losses_of_networks_by_hand(glyphs):
     task = fewshot(**SMALL, adapt="network", regularization=0.05)
     x, y = point(task)
     support, query = rows(task.problem)
-    lower, upper = (loss_at(level, x, y, level.everything()) for level in (task.problem.lower, task.problem.upper))
+    lower, upper = (loss_at(level, x, y, level.all_rows()) for level in (task.problem.lower, task.problem.upper))
     identity = {"weights": np.eye(3), "bias": np.zeros(3)}
     by_task = [
         [
@@ -189,7 +189,7 @@ def test_the_lower_level_of_heads_is_strongly_convex(glyphs):
     task = fewshot(**SMALL, regularization=0.05)
     x, y = point(task)
     level = task.problem.lower
-    matrix = eqx.filter_jit(lambda level, x, y: oracles.dense_hessian(level, x, y, level.everything())[0])(level, x, y)
+    matrix = eqx.filter_jit(lambda level, x, y: oracles.dense_hessian(level, x, y, level.all_rows())[0])(level, x, y)
     eigenvalues = np.linalg.eigvalsh(np.asarray(matrix, np.float64))
     assert 0.1 * 0.999 < eigenvalues.min() < 0.11
 
@@ -213,7 +213,7 @@ def test_networks_start_as_copies_and_their_lower_level_ignores_x(glyphs):
     for leaf, copies in zip(jax.tree.leaves(x), jax.tree.leaves(start_at(task.problem, x)), strict=True):
         np.testing.assert_array_equal(copies, np.stack([leaf, leaf]))
     level = task.problem.lower
-    G_x = eqx.filter_grad(lambda x: loss_at(level, x, y, level.everything()))(x)
+    G_x = eqx.filter_grad(lambda x: loss_at(level, x, y, level.all_rows()))(x)
     assert not any(leaf.any() for leaf in jax.tree.leaves(G_x))
 
 
@@ -288,7 +288,7 @@ def test_seeds_share_their_programs(glyphs, compiled):
     @eqx.filter_jit
     def gradient(problem, x, y, key):
         level = problem.resample(key).lower
-        return oracles.gradient_y(level, x, y, level.everything())
+        return oracles.gradient_y(level, x, y, level.all_rows())
 
     for seed, regularization, test_step in ((0, 0.01, 0.1), (1, 0.02, 0.2)):
         task = fewshot(**SMALL | {"shots": 1}, seed=seed, regularization=regularization, test_step=test_step)

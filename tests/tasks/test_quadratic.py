@@ -29,7 +29,7 @@ def full_batch(task):
 def upper_value(task, x):
     """Φ(x), by its definition."""
     level = full_batch(task).upper
-    return float(oracles.loss(level, jnp.asarray(x), jnp.asarray(task.y_star(x)), level.everything()))
+    return float(oracles.loss(level, jnp.asarray(x), jnp.asarray(task.y_star(x)), level.all_rows()))
 
 
 @pytest.mark.parametrize("noise", [{}, NOISY])
@@ -37,9 +37,9 @@ def test_closed_forms_against_the_package(x, noise):
     task = tasks.quadratic(3, 4, seed=2, **noise)
     lower, upper = full_batch(task).lower, full_batch(task).upper
     y, v = jnp.asarray(task.y_star(x)), jnp.asarray(task.v_star(x))
-    everything = lower.everything()
+    everything = lower.all_rows()
     G_y, Hv, _ = oracles.lower_products(lower, jnp.asarray(x), y, v, everything)
-    F_y = oracles.gradient_y(upper, jnp.asarray(x), y, upper.everything())
+    F_y = oracles.gradient_y(upper, jnp.asarray(x), y, upper.all_rows())
     close(G_y, np.zeros(4))
     close(Hv, F_y)
     close(bl.hypergradient(full_batch(task), x, y, method=bl.Direct()), task.hypergradient(x))
@@ -70,7 +70,7 @@ def test_upper_smoothness_is_that_of_the_hypergradient(x):
 def test_eigenvalues_are_as_asked(x64, mu, L, dim_y):
     task = tasks.quadratic(2, dim_y, mu=mu, L=L, noise=0.5, rows=20, seed=3)
     level = task.problem.lower
-    hessian, _ = oracles.dense_hessian(level, task.x, task.y, level.everything())
+    hessian, _ = oracles.dense_hessian(level, task.x, task.y, level.all_rows())
     ratio = (L / mu) ** (1 / max(dim_y - 1, 1))
     close(np.linalg.eigvalsh(hessian), mu * ratio ** np.arange(dim_y))
     assert (task.mu, task.L) == (mu, L)
@@ -92,7 +92,7 @@ def test_the_full_batch_is_the_noiseless_problem(x):
                 oracles.gradient_x(level, x, y, batch),
                 oracles.gradient_y(level, x, y, batch),
             )
-            for level, batch in ((a, a.everything()), (b, b.everything()))
+            for level, batch in ((a, a.all_rows()), (b, b.all_rows()))
         ]
         jax.tree.map(close, *everywhere)
     close(noisy.x_star, noiseless.x_star)

@@ -136,8 +136,8 @@ def test_oracles_of_sparse_rows_are_those_of_dense_ones(sparse, x64):
 
     @eqx.filter_jit
     def everything(lower, upper):
-        products = oracles.lower_products(lower, x, y, v, lower.everything())
-        return *products, oracles.upper_gradients(upper, x, y, upper.everything())[1]
+        products = oracles.lower_products(lower, x, y, v, lower.all_rows())
+        return *products, oracles.upper_gradients(upper, x, y, upper.all_rows())[1]
 
     expected = everything(lower, upper)
     for actual, desired in zip(everything(task.problem.lower, task.problem.upper), expected, strict=True):
@@ -179,9 +179,9 @@ def test_nothing_of_rows_by_features_is_allocated(oracle):
     level = bl.Level(penalized_loss if oracle != "F" else cross_entropy, data=batch)
     x, y = jnp.zeros(features), jnp.zeros((features, CLASSES))
     program = {
-        "G": lambda x, y: oracles.lower_gradient(level, x, y, level.everything()),
-        "GHJ": lambda x, y: oracles.lower_products(level, x, y, y, level.everything()),
-        "F": lambda x, y: oracles.upper_gradients(level, x, y, level.everything())[1],
+        "G": lambda x, y: oracles.gradient_y(level, x, y, level.all_rows()),
+        "GHJ": lambda x, y: oracles.lower_products(level, x, y, y, level.all_rows()),
+        "F": lambda x, y: oracles.upper_gradients(level, x, y, level.all_rows())[1],
     }[oracle]
     largest = max(sizes_within(jax.make_jaxpr(program)(x, y).jaxpr))
     assert largest == y.size  # 60,000, of the 6,000,000 that dense rows would take

@@ -148,7 +148,7 @@ def test_the_lower_level_is_strongly_convex(numbered):
     task = make(regularization=0.05, batch_size=None, tasks=2)
     x, y = point(task)
     level = task.problem.lower
-    hessian = eqx.filter_jit(lambda: oracles.dense_hessian(level, x, y, level.everything())[0])()
+    hessian = eqx.filter_jit(lambda: oracles.dense_hessian(level, x, y, level.all_rows())[0])()
     assert 0.0999 < np.linalg.eigvalsh(hessian).min() < 0.11  # 2c; the logits do not see what both classes share
 
 

@@ -1,0 +1,181 @@
+"""A problem checked against its variables, and brought to the array leaves of x and y alone."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import PyTree
+
+from bilevel import _checks as checks
+from bilevel.problem import Episodes, Factored, Level, Problem, Then, identity, per_row_flags
+
+_LARGE_CONSTANT_BYTES = 1_000_000
+
+P = TypeVar("P", bound=Problem | Episodes)
+
+
+class Prepared(eqx.Module, Generic[P]):
+    """A problem of the array leaves of x and y alone, these leaves, and all else of x and y."""
+
+    problem: P
+    x: PyTree
+    y: PyTree
+    x_static: PyTree
+    y_static: PyTree
+
+    def restore_x(self, x: PyTree) -> PyTree:
+        """An x, or what is shaped like one, with its other leaves."""
+        return eqx.combine(x, self.x_static)
+
+    def restore_y(self, y: PyTree) -> PyTree:
+        """The same for y."""
+        return eqx.combine(y, self.y_static)
+
+
+def prepare(problem: P, x: Any, y: Any) -> Prepared[P]:
+    """Check a problem against its variables, and keep only their arrays. `y` None: where the episodes start."""
+    if not isinstance(problem, Problem | Episodes):
+        raise TypeError(
+            f"problem: got {type(problem).__name__}; pass bl.Problem(upper=..., lower=...) or "
+            "bl.Episodes(redraw, start)"
+        )
+    x = checks.tree("x", x)
+    if y is None and isinstance(problem, Episodes) and problem.start is not None:
+        y = problem.start(x)
+    y = checks.tree("y", y)
+    (x, x_static), (y, y_static) = (eqx.partition(tree, eqx.is_inexact_array) for tree in (x, y))
+    if jax.tree.leaves((x_static, y_static)):
+        problem = _of_arrays(problem, x_static, y_static)
+    if isinstance(problem, Problem):
+        _check_levels(problem, x, y)
+    else:
+        _check_redraw(problem, x, y)
+        if problem.start is not None:
+            _check_point("start", problem.start, x, y, "y")
+    _check_point("project", problem.project, x, x, "x")
+    return Prepared(problem, x, y, x_static, y_static)
+
+
+class _WithStatic(eqx.Module):
+    """A function whose arguments are array leaves alone: the other leaves stand in `statics`, by position."""
+
+    function: Callable[..., Any]
+    statics: dict[int, PyTree]
+
+    def __call__(self, *arguments: Any) -> Any:
+        whole = [eqx.combine(a, self.statics[i]) if i in self.statics else a for i, a in enumerate(arguments)]
+        return self.function(*whole)
+
+
+class _Arrays(eqx.Module):
+    """The array leaves of what a function returns."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, *arguments: Any) -> Any:
+        return eqx.filter(self.function(*arguments), eqx.is_inexact_array)
+
+
+def _of_arrays(problem: Any, x_static: PyTree, y_static: PyTree) -> Any:
+    """The problem as one of the array leaves of x and y."""
+    project = _Arrays(_WithStatic(problem.project, {0: x_static}))
+    if isinstance(problem, Episodes):
+        start = None if problem.start is None else _Arrays(_WithStatic(problem.start, {0: x_static}))
+        change = eqx.Partial(_of_arrays, x_static=x_static, y_static=y_static)
+        return Episodes(Then(problem.redraw, change), start, project)
+    upper, lower = (
+        eqx.tree_at(lambda level: level.loss, level, _loss_of_arrays(level.loss, x_static, y_static))
+        for level in (problem.upper, problem.lower)
+    )
+    return Problem(upper, lower, project)
+
+
+def _loss_of_arrays(loss: Any, x_static: PyTree, y_static: PyTree) -> Any:
+    if isinstance(loss, Factored):
+        return Factored(_WithStatic(loss.inputs, {0: x_static}), _WithStatic(loss.given, {1: y_static}))
+    return _WithStatic(loss, {0: x_static, 1: y_static})
+
+
+def _check_levels(problem: Problem, x: Any, y: Any) -> None:
+    for name, level in (("upper", problem.upper), ("lower", problem.lower)):
+        _check_per_row(name, level, x)
+        _check_loss(name, level, x, y)
+
+
+def _check_per_row(name: str, level: Level, x: Any) -> None:
+    for is_per_row, leaf in zip(per_row_flags(level, x), jax.tree.leaves(x), strict=True):
+        if is_per_row and (leaf.ndim == 0 or leaf.shape[0] != level.length):
+            raise ValueError(
+                f"{name}.per_row: x has a leaf of shape {leaf.shape}, but the {name} data have {level.length} rows; "
+                "a per-row variable needs one entry per row"
+            )
+
+
+def _check_loss(name: str, level: Level, x: Any, y: Any) -> None:
+    flags = per_row_flags(level, x)
+    size = level.size
+
+    def on_first_rows(loss: Any, x: Any, y: Any, arrays: Any) -> Any:
+        leaves = [leaf[:size] if flag else leaf for leaf, flag in zip(jax.tree.leaves(x), flags, strict=True)]
+        rows = jax.tree.map(lambda array: array[:size], arrays)
+        return loss(jax.tree.unflatten(jax.tree.structure(x), leaves), y, rows)
+
+    out, constants = _shape_and_constants(on_first_rows, level.loss, x, y, level.all_rows().rows)
+    if not (hasattr(out, "shape") and hasattr(out, "dtype")) or out.shape != ():
+        got = f"shape {out.shape}" if hasattr(out, "shape") else type(out).__name__
+        raise ValueError(f"{name}.loss: returned {got}; it must return a scalar, such as the mean over the batch")
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        raise TypeError(f"{name}.loss: returned dtype {out.dtype}; it must return a floating-point scalar")
+    if constants > _LARGE_CONSTANT_BYTES:
+        warnings.warn(
+            f"{name}.loss closes over {constants / 1e6:.0f} MB of arrays, which are compiled into the program; "
+            "pass them as data, or make the loss an Equinox module or jax.tree_util.Partial that holds them",
+            stacklevel=5,
+        )
+
+
+def _shape_and_constants(function: Any, *args: Any) -> tuple[Any, int]:
+    """The output's shape and the bytes of arrays that tracing finds in closures; runs nothing."""
+    dynamic, static = eqx.partition(args, eqx.is_array)
+    output = []
+
+    def call(dynamic: Any) -> Any:
+        output.append(function(*eqx.combine(dynamic, static)))
+        return [leaf for leaf in jax.tree.leaves(output[0]) if eqx.is_array(leaf)]
+
+    jaxpr = jax.make_jaxpr(call)(dynamic)
+    constants = sum(getattr(c, "nbytes", 0) for c in jaxpr.consts if not isinstance(c, Tracer))
+    out = output[0]
+    return (jax.typeof(out) if eqx.is_array(out) else out), constants
+
+
+def _check_point(name: str, function: Callable[[Any], Any], x: Any, wanted: Any, like: str) -> None:
+    shapes = eqx.filter_eval_shape(function, x)
+    expected = eqx.filter_eval_shape(identity, wanted)
+    if jax.tree.structure(shapes) != jax.tree.structure(expected) or any(
+        (a.shape, a.dtype) != (b.shape, b.dtype)
+        for a, b in zip(jax.tree.leaves(shapes), jax.tree.leaves(expected), strict=True)
+    ):
+        raise ValueError(
+            f"{name}: its output has another structure, shape or dtype than {like}; return a point like {like}"
+        )
+
+
+def _check_redraw(episodes: Episodes, x: Any, y: Any) -> None:
+    def draw(redraw: Any, x: Any, y: Any) -> None:
+        tasks = redraw(jax.random.key(0))
+        if not isinstance(tasks, Problem):
+            raise TypeError(f"redraw: returned {type(tasks).__name__}; return bl.Problem(upper=..., lower=...)")
+        _check_levels(tasks, x, y)
+
+    _, constants = _shape_and_constants(draw, episodes.redraw, x, y)
+    if constants > _LARGE_CONSTANT_BYTES:
+        warnings.warn(
+            f"redraw closes over {constants / 1e6:.0f} MB of arrays, which are compiled into the program; make it an "
+            "Equinox module or jax.tree_util.Partial that holds them",
+            stacklevel=4,
+        )

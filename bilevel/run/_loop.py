@@ -1,0 +1,90 @@
+"""The chunk loop of every run: advance, check, record, call back."""
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bilevel._cost import KINDS
+from bilevel.run._solution import RESULTS, History, Solution
+
+Hook = Callable[["Record"], RESULTS | None]
+
+
+class AbstractRuns(abc.ABC):
+    """Runs that step together: one, or many in one program."""
+
+    records: list["Record"]
+
+    @property
+    @abc.abstractmethod
+    def step(self) -> int:
+        """The steps taken by those that go on."""
+
+    @abc.abstractmethod
+    def advance(self, n: int) -> None:
+        """`n` steps of all. A run that is no longer sound gets its `result`, and steps of its own."""
+
+    @abc.abstractmethod
+    def state(self, i: int) -> Any:
+        """The state of a run."""
+
+    @abc.abstractmethod
+    def solution(self, i: int, record: "Record") -> Solution:
+        """A run as far as it got."""
+
+
+class Record:
+    """What one run has come to: its rows, its counts, and how it ended."""
+
+    def __init__(self, runs: AbstractRuns, i: int):
+        self._runs, self._i = runs, i
+        self.result = RESULTS.successful
+        self.stats: dict[str, Any] = {"steps": 0, "compile_seconds": 0.0, "run_seconds": 0.0} | dict.fromkeys(KINDS, 0)
+        self.rows: list[dict[str, Any]] = []
+        self.sound = True
+
+    @property
+    def state(self) -> Any:
+        return self._runs.state(self._i)
+
+    @property
+    def solution(self) -> Solution:
+        return self._runs.solution(self._i, self)
+
+    @property
+    def history(self) -> History:
+        return History(self.rows)
+
+    def count(self, counts: dict[str, int]) -> None:
+        for kind, n in counts.items():
+            self.stats[kind] += n
+
+    def open_row(self) -> bool:
+        """Begin a row at the present step; False where there is one."""
+        if self.rows and self.rows[-1]["step"] == self.stats["steps"]:
+            return False
+        row = {"step": self.stats["steps"], "seconds": self.stats["run_seconds"]}
+        self.rows.append(row | {kind: self.stats[kind] for kind in KINDS})
+        return True
+
+
+def loop(
+    runs: AbstractRuns, end: int, every: int, fill: Callable[[Record], dict[str, float]], hooks: Sequence[Hook] = ()
+) -> None:
+    """From a start to step `end`: at the start and after each chunk a row for each run, to which `fill` adds columns.
+
+    Then the hooks look at it; one that returns one of `RESULTS` ends its run. So does a state that is no longer sound.
+    """
+    going = [record for record in runs.records if record.result == RESULTS.successful]
+    while going:
+        for record in going:
+            if record.sound and record.open_row():
+                record.rows[-1] |= fill(record)
+            for hook in hooks:
+                found = hook(record)
+                if found is not None and record.result == RESULTS.successful:
+                    record.result = found
+        going = [record for record in going if record.result == RESULTS.successful]
+        if not going or runs.step >= end:
+            return
+        runs.advance(min(every, end - runs.step))

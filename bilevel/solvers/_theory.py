@@ -1,0 +1,90 @@
+"""What a solver's theory starts from, and the rules that several theories share.
+
+μ, L and κ = L/μ are those of `bl.measure_constants`. Where a theory gives an order ("Θ(κ log κ)"), its constant is
+taken as 1; where it bounds a step, the bound is taken. The theories of the single loops tie the lower step to the upper
+one by products of worst-case constants: what is taken from them is the bound 1/L that they share, and the powers of the
+number of steps K. What an iteration may cost is capped by `MOST`, and the reason says so. A reason cites the theorem
+where it was read (stocBiO's, SUSTAIN's, FSLA's and BO-REP's papers), else the paper's algorithm: its theory is then
+unverified.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+MOST = {"inner steps": 10, "unrolled steps": 50, "Neumann order": 50, "CG steps": 20, "dense y": 50}
+LEAST_STEPS = 300  # that the budget must hold: Neumann orders are cut to it
+
+
+class Choice(NamedTuple):
+    """A setting's value and where it comes from."""
+
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the theories start from: μ, L and κ of the lower level, L_f of the upper level in y, the size of y, the
+    batch and the rows of the lower level, the lower batches that the budget pays for, and the solver's scaling."""
+
+    mu: float
+    L: float
+    kappa: float
+    upper_smoothness: float
+    dim_y: int
+    batch: int
+    rows: int
+    passes: float
+    scaling: float
+
+    @property
+    def horizon(self) -> int:
+        """The steps K of a single loop that calls each of its four oracles once."""
+        return max(1, int(self.passes / 4))
+
+
+def lower_step(facts: Facts, source: str, bound: str = "1/L") -> Choice:
+    """The theorem's bound times the scaling."""
+    value = {"1/L": 1 / facts.L, "2/(L+μ)": 2 / (facts.L + facts.mu)}[bound]
+    return Choice(facts.scaling * value, f"{source}: {bound} = {value:.3g}, times {facts.scaling:g}")
+
+
+def neumann_step(facts: Facts, source: str) -> Choice:
+    return Choice(1 / facts.L, f"{source}: 1/L")
+
+
+def capped(facts: Facts, kind: str, order: str, source: str, products: float = 0) -> Choice:
+    """A loop's length by its order in κ, or the cap: so that 300 steps of `products` passes each are affordable."""
+    value, most = max(1, math.ceil(_order(facts, order))), MOST[kind]
+    if products:
+        most = max(3, min(most, int(facts.passes / LEAST_STEPS / products)))
+    if value > most:
+        return Choice(most, f"{source}: {order} = {value}, capped at {most}")
+    return Choice(value, f"{source}: {order}")
+
+
+def inner_steps(facts: Facts, source: str, order: str = "κ") -> Choice:
+    return capped(facts, "inner steps", order, source)
+
+
+def neumann_order(facts: Facts, source: str, products: float = 1) -> Choice:
+    """`products`: Hessian products of an iteration for each unit of the order."""
+    return capped(facts, "Neumann order", "κ log κ", source, products)
+
+
+def _order(facts: Facts, order: str) -> float:
+    log = 1 + math.log(facts.kappa)
+    return {"κ": facts.kappa, "κ log κ": facts.kappa * log, "√κ": facts.kappa**0.5, "√κ log κ": facts.kappa**0.5 * log}[
+        order
+    ]
+
+
+def power_weight(facts: Facts, source: str, power: str) -> Choice:
+    """A momentum weight, which the theory has ∝ K^(−p) over a run of K steps: the looser K^(−1/3) for all."""
+    value = facts.horizon ** (-1 / 3)
+    return Choice(value, f"{source}: ∝ K^−{power}, loosened to K^−1/3, K = {facts.horizon}")
+
+
+def cg_steps(facts: Facts, source: str, order: str) -> Choice:
+    return capped(facts, "CG steps", order, source)
