@@ -178,7 +178,7 @@ def compare(
 
 @app.command()
 def reproduce(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Entries, such as stocbio-fig5.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Entries, such as stocbio-fig4.")] = None,
     scale: Annotated[str, typer.Option(help="smoke (seconds), laptop (minutes) or paper.")] = "laptop",
     all_: Annotated[bool, typer.Option("--all", help="All entries.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the runs that an earlier call finished.")] = False,

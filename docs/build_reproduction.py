@@ -1,6 +1,7 @@
 """Write docs/reproduction.md and its figures from finished runs: `python docs/build_reproduction.py RUNS`.
 
 The words are those of docs/reproduction.toml, the numbers those of the runs, which are judged anew and not made again.
+An entry that is not judged needs no runs: its section says why.
 """
 
 import pathlib
@@ -10,17 +11,22 @@ import tomllib
 
 from bilevel.papers._reproduce import reproduce
 from bilevel.papers.entries import ENTRIES
-from bilevel.papers.page import section, summary
+from bilevel.papers.page import Outcome, not_run, section, summary
 
 DOCS = pathlib.Path(__file__).parent
 
 
 def main(runs: str) -> None:
     words = tomllib.loads((DOCS / "reproduction.toml").read_text(encoding="utf-8"))
-    outcomes = reproduce(list(ENTRIES), scale="laptop", out=runs, resume=True)
+    judged = [name for name, entry in ENTRIES.items() if not entry.not_judged]
+    found = {outcome.entry.id: outcome for outcome in reproduce(judged, scale="laptop", out=runs, resume=True)}
+    outcomes: list[Outcome] = [found.get(name) or not_run(entry, "laptop") for name, entry in ENTRIES.items()]
     parts = [words["before"].strip(), summary(outcomes), words["between"].strip()]
     for outcome in outcomes:
         name = outcome.entry.id
+        if outcome.entry.not_judged:
+            parts.append(section(outcome).strip())
+            continue
         shutil.copy(pathlib.Path(runs) / name / "figure.png", DOCS / "reproduction" / f"{name}.png")
         text = section(outcome, figure=f"reproduction/{name}.png")
         head, rest = text.split("\n\n*Basis of the claim.*", 1)

@@ -37,6 +37,8 @@ def reproduce(
       that were under way (where time is an axis; seeds that run together start anew).
     - `console`: a `rich` console for tables and progress; None is silent.
 
+    An entry that is not judged shows its runs, and the reason in place of a verdict.
+
     An entry whose data are missing, or that breaks, is reported as not tested, and the others go on. Ctrl-C ends it:
     what has finished is kept.
     """
@@ -141,12 +143,13 @@ def _write(outcome: Outcome, folder: pathlib.Path) -> None:
                 for f in findings
             ],
         }
-        for claim, verdict, findings in zip(outcome.entry.claims, outcome.verdicts, outcome.findings, strict=True)
+        for claim, verdict, findings in outcome.judged
     ]
     content = {
         "entry": outcome.entry.id,
         "scale": outcome.scale,
         "verdict": outcome.verdict,
+        "not_judged": outcome.entry.not_judged,
         "claims": claims,
         "settings": [runs_.description(outcome.entry, outcome.setup, curve) for curve in outcome.setup.curves],
         "trouble": outcome.trouble,

@@ -14,6 +14,7 @@ from bilevel.compare.records import Run
 LEAST_SEEDS = 5
 LEVEL = 0.95
 HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested at this scale"
+NOT_JUDGED = "not judged: to be redone"  # of an entry that contradicts its paper
 RULE = (
     f"Each claim is a number for each seed, above zero where the seed bears it out. The {LEVEL:.0%} interval of its "
     f"mean (Student's t, at least {LEAST_SEEDS} seeds) above zero: holds; below: does not hold; else undecided."

@@ -64,6 +64,7 @@ class Entry:
     - `kind`: how a run is made, one of `runs.KINDS`.
     - `settings`: where the settings come from, and what is scaled down at laptop size.
     - `basis`: what the claim's sentence rests on.
+    - `not_judged`: why the entry gets no verdict, where its claim, axis or settings contradict the paper.
     """
 
     id: str
@@ -76,6 +77,7 @@ class Entry:
     settings: str
     basis: str
     kind: str = "solve"
+    not_judged: str = ""
 
 
 def smaller(setup: Setup, changes: dict[str, dict[str, Any]], *, steps: int, seeds: int = 2, rows: int = 4) -> Setup:

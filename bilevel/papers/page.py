@@ -10,7 +10,7 @@ from rich.table import Table
 from bilevel._cost import KINDS
 from bilevel.compare.records import Run, spread
 from bilevel.compare.tables import large, number, plain_table, with_error
-from bilevel.papers.claims import RULE, Check, Finding, at_end, overall
+from bilevel.papers.claims import NOT_JUDGED, RULE, Check, Claim, Finding, at_end, overall
 from bilevel.papers.entry import Entry, Setup
 from bilevel.run._solution import RESERVED
 
@@ -28,13 +28,21 @@ class Outcome:
     trouble: dict[str, str] = field(default_factory=dict)
 
     @property
-    def verdicts(self) -> list[str]:
-        """One for each claim."""
-        return [overall([finding.verdict for finding in findings]) for findings in self.findings]
+    def judged(self) -> list[tuple[Claim, str, Sequence[Finding]]]:
+        """Each claim with its verdict and its findings; none where the entry is not judged."""
+        if self.entry.not_judged:
+            return []
+        verdicts = [overall([finding.verdict for finding in findings]) for findings in self.findings]
+        return list(zip(self.entry.claims, verdicts, self.findings, strict=True))
 
     @property
     def verdict(self) -> str:
-        return overall(self.verdicts)
+        return NOT_JUDGED if self.entry.not_judged else overall([verdict for _, verdict, _ in self.judged])
+
+
+def not_run(entry: Entry, scale: str) -> Outcome:
+    """The outcome of an entry that is not judged, where a page needs no runs of it."""
+    return Outcome(entry, scale, entry.scales[scale], {}, [], 0.0)
 
 
 def metrics_of(outcome: Outcome) -> list[str]:
@@ -84,7 +92,8 @@ def entries_table(entries: Iterable[Entry]) -> Table:
     """What there is to reproduce."""
     table = plain_table("The papers' experiments", "id", "title", "where", left=(0, 1, 2))
     for entry in entries:
-        table.add_row(entry.id, entry.title, f"{entry.paper}, {entry.where}")
+        title = f"{entry.title} ({NOT_JUDGED})" if entry.not_judged else entry.title
+        table.add_row(entry.id, title, f"{entry.paper}, {entry.where}")
     return table
 
 
@@ -101,9 +110,11 @@ def interval(finding: Finding) -> str:
 
 
 def verdict_lines(outcome: Outcome) -> list[str]:
-    """Each claim, its verdict, and the numbers behind it."""
+    """Each claim, its verdict, and the numbers behind it; or why there is none."""
+    if outcome.entry.not_judged:
+        return [f"{NOT_JUDGED} — {outcome.entry.not_judged}"]
     lines = []
-    for claim, verdict, findings in zip(outcome.entry.claims, outcome.verdicts, outcome.findings, strict=True):
+    for claim, verdict, findings in outcome.judged:
         lines.append(f"{claim.sentence} → {verdict}")
         lines += [f"    {describe_check(f.check)}: {interval(f)} → {f.verdict}" for f in findings]
     return lines
@@ -111,35 +122,41 @@ def verdict_lines(outcome: Outcome) -> list[str]:
 
 def section(outcome: Outcome, figure: str | None = None) -> str:
     """The entry's part of the page, in Markdown. `figure`: where it is, from the page; default beside the table."""
-    entry, columns = outcome.entry, _columns(outcome)
-    head = ["curve", *columns, "steps", "run s", "broken off"]
-    rows = [[row["curve"], *_cells(row, columns)] for row in ends(outcome)]
-    lines = [
-        f"## {entry.id}: {entry.title}",
-        "",
-        f"{entry.paper}, {entry.where}. **{outcome.verdict}** at {outcome.scale} scale.",
-        "",
-    ]
-    for claim, verdict, findings in zip(entry.claims, outcome.verdicts, outcome.findings, strict=True):
+    entry = outcome.entry
+    said = f"— {entry.not_judged}" if entry.not_judged else f"at {outcome.scale} scale."
+    lines = [f"## {entry.id}: {entry.title}", "", f"{entry.paper}, {entry.where}. **{outcome.verdict}** {said}", ""]
+    for claim, verdict, findings in outcome.judged:
         lines.append(f"- “{claim.sentence}” **{verdict}**")
         lines += [f"    - `{describe_check(finding.check)}`: {interval(finding)}" for finding in findings]
-    lines += ["", f"*Basis of the claim.* {entry.basis}", "", f"*Settings.* {entry.settings}", ""]
-    lines += [f"![{entry.title}]({figure or f'{entry.id}/figure.png'})", ""]
-    lines += [" | ".join(["", *cells, ""]).strip() for cells in (head, ["---"] * len(head), *rows)]
-    lines += [
-        "",
-        *(f"{label}: {text}" for label, text in outcome.trouble.items()),
-        "",
-    ]
+    if not entry.not_judged:
+        lines += ["", f"*Basis of the claim.* {entry.basis}", ""]
+    if outcome.runs or outcome.trouble:
+        lines += [f"*Settings.* {entry.settings}", "", *_results(outcome, figure)]
     return "\n".join(lines)
 
 
+def _results(outcome: Outcome, figure: str | None) -> list[str]:
+    """The figure, and a table of the curves' ends."""
+    entry, columns = outcome.entry, _columns(outcome)
+    head = ["curve", *columns, "steps", "run s", "broken off"]
+    rows = [[row["curve"], *_cells(row, columns)] for row in ends(outcome)]
+    lines = [f"![{entry.title}]({figure or f'{entry.id}/figure.png'})", ""]
+    lines += [" | ".join(["", *cells, ""]).strip() for cells in (head, ["---"] * len(head), *rows)]
+    return [*lines, "", *(f"{label}: {text}" for label, text in outcome.trouble.items()), ""]
+
+
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """A line for each claim, in Markdown."""
+    """A line for each claim, in Markdown; one for an entry that is not judged."""
     lines = ["| entry | claim | verdict | mean [95 % interval] |", "|---|---|---|---|"]
+    missing, total = sum(bool(outcome.entry.not_judged) for outcome in outcomes), len(outcomes)
+    if missing:
+        count = f"{total - missing} of {total} entries are judged. The other {missing} contradict their paper"
+        lines = [f"{count} in a claim, an axis or a setting, and are to be redone: their sections say why.", "", *lines]
     for outcome in outcomes:
         link = f"[{outcome.entry.id}](#{_anchor(outcome.entry)})"
-        for claim, verdict, findings in zip(outcome.entry.claims, outcome.verdicts, outcome.findings, strict=True):
+        if outcome.entry.not_judged:
+            lines.append(f"| {link} | {outcome.entry.title} | **{NOT_JUDGED}** | – |")
+        for claim, verdict, findings in outcome.judged:
             numbers = "; ".join(interval(finding) for finding in findings)
             lines.append(f"| {link} | {claim.sentence} | **{verdict}** | {numbers} |")
     return "\n".join(lines)

@@ -1,6 +1,7 @@
-"""Recursive momentum on the outer variable around ITD-BiO, AID-BiO and stocBiO: sections 1.4 (14) and 1.5, line 9.
+"""Recursive momentum on the outer variable around ITD-BiO, AID-BiO and stocBiO.
 
-As FSLA's experiments run BP-T, CG-T-K and NS-T-K. Neither paper lists the combination. Chosen: eta_0 = 1;
+It is (14) of SUSTAIN (Khanduri et al., NeurIPS 2021) and line 9 of FSLA (Li, Gu, Huang, AAAI 2022, Alg. 1), as
+FSLA's experiments run BP-T, CG-T-K and NS-T-K. Neither paper lists the combination. Chosen: eta_0 = 1;
 later ones at most 1; both terms of a difference start from the y (and v) that iteration t starts from, on
 the same draws; what goes on is what was computed at the new x.
 

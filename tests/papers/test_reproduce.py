@@ -17,7 +17,7 @@ from bilevel.datasets import DatasetError
 from bilevel.papers import _reproduce as module
 from bilevel.papers import runs
 from bilevel.papers._reproduce import reproduce
-from bilevel.papers.claims import FAILS, HOLDS, UNTESTED, Above, Claim
+from bilevel.papers.claims import FAILS, HOLDS, NOT_JUDGED, UNTESTED, Above, Claim
 from bilevel.papers.entries import ENTRIES
 from bilevel.papers.entry import SCALES, Curve, Entry, Panel, Setup
 
@@ -26,7 +26,9 @@ FAST = bl.SOBA(upper_step=0.1, lower_step=0.1, adjoint_step=0.1)
 SLOW = bl.SOBA(upper_step=0.001, lower_step=0.1, adjoint_step=0.1)
 
 
-def entry(name="made-up", *, timed=False, seeds=5, solver=FAST, sentence="The faster is faster.", reverse=False):
+def entry(
+    name="made-up", *, timed=False, seeds=5, solver=FAST, sentence="The faster is faster.", reverse=False, not_judged=""
+):  # fmt: skip
     first, second = ("slow", "fast") if reverse else ("fast", "slow")
     setup = Setup(
         (Curve("fast", "quadratic", SMALL, solver), Curve("slow", "quadratic", SMALL, SLOW, value=1.0)),
@@ -36,7 +38,7 @@ def entry(name="made-up", *, timed=False, seeds=5, solver=FAST, sentence="The fa
         id=name, paper="nobody", where="nowhere", title="a title", scales=dict.fromkeys(SCALES, setup),
         panels=(Panel("seconds" if timed else "step", "correct digits"), Panel("calls", "distance", log_x=True)),
         claims=(Claim(sentence, (Above("correct digits", first, second, "step"),)),),
-        settings="made up", basis="nothing",
+        settings="made up", basis="nothing", not_judged=not_judged,
     )  # fmt: skip
 
 
@@ -83,6 +85,19 @@ def test_an_entry_from_end_to_end(entries, tmp_path, timed):
 def test_a_claim_that_the_runs_contradict(entries, tmp_path):
     entries(entry(reverse=True))
     assert reproduce(["made-up"], out=tmp_path)[0].verdict == FAILS
+
+
+def test_an_entry_that_is_not_judged_shows_its_runs_and_the_reason(entries, tmp_path):
+    entries(entry("wrong", not_judged="The axis is another."), entry("right"))
+    console = Console(file=io.StringIO(), width=120)
+    wrong, right = reproduce(["wrong", "right"], out=tmp_path, console=console)
+    assert (wrong.verdict, right.verdict) == (NOT_JUDGED, HOLDS)
+    page, result = (tmp_path / "README.md").read_text(), json.loads((tmp_path / "wrong" / "result.json").read_text())
+    assert (result["verdict"], result["not_judged"], result["claims"]) == (NOT_JUDGED, "The axis is another.", [])
+    assert "1 of 2 entries are judged." in page and f"**{NOT_JUDGED}** — The axis is another." in page
+    assert page.count("The faster is faster.") == 2  # the summary and the section of the one that is judged
+    assert "wrong/figure.png" in page and "| fast | " in page.split("## right")[0]
+    assert f"{NOT_JUDGED} — The axis is another." in console.file.getvalue()
 
 
 def test_too_few_seeds_test_nothing(entries, tmp_path):
