@@ -61,6 +61,24 @@ def compiled():
     monitoring.unregister_event_duration_listener(listen)
 
 
+class Clock:
+    """A clock that goes on by a millisecond when it is read, and by what a test adds to `now`."""
+
+    now = 0.0
+
+    def __call__(self):
+        self.now += 1e-3
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """What `time.perf_counter` reads for the length of a test."""
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", clock)
+    return clock
+
+
 class Quadratic:
     """g = ½ yᵀAy − yᵀBx and f = ½‖y − c‖² + ½‖x‖², with A's eigenvalues spread from mu to L.
 
