@@ -1,4 +1,4 @@
-"""Settings and small problems that the tests share. Warnings are errors (pyproject.toml)."""
+"""Settings and fixtures that the tests share. Warnings are errors (pyproject.toml)."""
 
 import os
 
@@ -9,13 +9,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 import jax
-import jax.numpy as jnp
-import numpy as np
+import problems
 import pytest
 from hypothesis import HealthCheck, settings
 from jax import monitoring
-
-import bilevel as bl
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -79,62 +76,13 @@ def clock(monkeypatch):
     return clock
 
 
-class Quadratic:
-    """g = ½ yᵀAy − yᵀBx and f = ½‖y − c‖² + ½‖x‖², with A's eigenvalues spread from mu to L.
-
-    y*(x) = A⁻¹Bx and ∇Φ(x) = x + BᵀA⁻¹(y*(x) − c).
-    """
-
-    def __init__(self, mu=0.5, L=4.0, dim=6, x_dim=3, seed=0):
-        rng = np.random.default_rng(seed)
-        self.mu, self.L, self.dim = mu, L, dim
-        self.eigenvalues = np.linspace(mu, L, dim)
-        self.eigenvectors = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
-        self.A = self.eigenvectors * self.eigenvalues @ self.eigenvectors.T
-        self.B, self.c = rng.normal(size=(dim, x_dim)), rng.normal(size=dim)
-        self.x, self.b = rng.normal(size=x_dim), rng.normal(size=dim)
-        self.problem = bl.Problem(upper=bl.Level(self.f), lower=bl.Level(self.g))
-
-    def f(self, x, y, _):
-        return 0.5 * jnp.sum((y - self.c) ** 2) + 0.5 * jnp.sum(x**2)
-
-    def g(self, x, y, _):
-        return 0.5 * y @ (self.A @ y) - y @ (self.B @ x)
-
-    def y_star(self, x):
-        return np.linalg.solve(self.A, self.B @ x)
-
-    def hypergradient(self, x):
-        return x + self.B.T @ np.linalg.solve(self.A, self.y_star(x) - self.c)
-
-    @property
-    def x_star(self):
-        M = np.linalg.solve(self.A, self.B)
-        return np.linalg.solve(np.eye(len(self.x)) + M.T @ M, M.T @ self.c)
-
-
 @pytest.fixture(scope="session")
 def quadratic():
     """The maker of `Quadratic` problems."""
-    return Quadratic
-
-
-class _Recorder(bl.Rows):
-    """Rows that append the indices of every draw to a list; for use under `jax.disable_jit()`."""
-
-    draws: list = None
-
-    def __init__(self, arrays):
-        super().__init__(arrays)
-        self.draws = []
-
-    def draw(self, key, size):
-        batch = super().draw(key, size)
-        self.draws.append(np.asarray(batch.indices))
-        return batch
+    return problems.Quadratic
 
 
 @pytest.fixture(scope="session")
 def recorder():
     """The class of sources that record their draws in `draws`."""
-    return _Recorder
+    return problems.Recorder

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import point
 
 import bilevel as bl
 from bilevel import datasets, oracles, tasks, trees
@@ -23,25 +24,14 @@ def tagged_set():
     features = rng.random((ROWS, 6), np.float32)
     features[:, 0] = np.arange(ROWS) / 1000
     labels = rng.integers(0, 4, ROWS).astype(np.int32)
-    card = datasets.Card("digits", ROWS, 4, {"all": ROWS}, "none", "made up")
-    return datasets.Dataset(features, labels, 4, ROWS, card)
+    return datasets.Dataset(features, labels, 4, ROWS)
 
 
-@pytest.fixture
-def tagged(monkeypatch):
-    dataset = tagged_set()
-    monkeypatch.setattr(datasets, "load", lambda name: dataset)
-    return dataset
+TAGGED = tagged_set()
 
 
 def numbers(features):
     return np.rint(np.asarray(features)[:, 0] * 1000).astype(int)
-
-
-def point(task, seed=3):
-    """An (x, y) where nothing is zero."""
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), (task.x, task.y))
 
 
 def sigmoid(x):
@@ -65,18 +55,18 @@ def close(actual, desired, tolerance=2e-5):
 # What is drawn
 
 
-def test_rows_are_disjoint_and_keep_their_labels(tagged):
-    data = tasks.cleaning(trusted=30).data
+def test_rows_are_disjoint_and_keep_their_labels():
+    data = tasks.cleaning(TAGGED, trusted=30).data
     parts = [numbers(f) for f in (data.features, data.trusted_features, data.test_features)]
     assert [len(part) for part in parts] == [250, 30, 120]
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(ROWS))
     assert (np.sort(parts[2]) != np.arange(120)).any()  # drawn, not cut off
     for part, labels in zip(parts, (data.true_labels, data.trusted_labels, data.test_labels), strict=True):
-        np.testing.assert_array_equal(labels, tagged.labels[part])
+        np.testing.assert_array_equal(labels, TAGGED.labels[part])
 
 
-def test_the_levels_see_their_own_rows_alone(tagged):
-    task = tasks.cleaning(trusted=30)
+def test_the_levels_see_their_own_rows_alone():
+    task = tasks.cleaning(TAGGED, trusted=30)
     upper, lower = task.problem.upper.data.arrays, task.problem.lower.data.arrays
     np.testing.assert_array_equal(lower["features"], task.data.features)
     np.testing.assert_array_equal(lower["labels"], task.data.noisy_labels)
@@ -86,8 +76,8 @@ def test_the_levels_see_their_own_rows_alone(tagged):
     assert not any(leaf.any() for leaf in jax.tree.leaves((task.x, task.y)))
 
 
-def test_everything_is_drawn_once_per_seed(tagged):
-    a, b, other = (tasks.cleaning(trusted=30, seed=seed) for seed in (1, 1, 2))
+def test_everything_is_drawn_once_per_seed():
+    a, b, other = (tasks.cleaning(TAGGED, trusted=30, seed=seed) for seed in (1, 1, 2))
     jax.tree.map(np.testing.assert_array_equal, (a.problem, vars(a.data)), (b.problem, vars(b.data)))
     assert (numbers(a.data.test_features) != numbers(other.data.test_features)).any()
     assert (a.data.wrong != other.data.wrong).mean() > 0.4  # 0.5 for independent noise, 0.2 for the same rows redrawn
@@ -110,45 +100,44 @@ def test_redrawn_labels_are_uniform_and_independent_of_the_true_ones():
         assert ((counts - expected) ** 2 / expected).sum() < 27.9  # 0.999 quantile, 9 degrees of freedom
 
 
-def test_train_limits_the_rows(tagged):
-    every, some = tasks.cleaning(trusted=30).data, tasks.cleaning(trusted=30, train=100).data
+def test_train_limits_the_rows():
+    every, some = tasks.cleaning(TAGGED, trusted=30).data, tasks.cleaning(TAGGED, trusted=30, train=100).data
     np.testing.assert_array_equal(some.features, every.features[:100])
     np.testing.assert_array_equal(some.test_features, every.test_features)
 
 
-def test_a_validation_split_never_sees_the_test_rows(tagged, monkeypatch):
-    test, validation = (tasks.cleaning(trusted=30, seed=7, split=split) for split in ("test", "validation"))
+def test_a_validation_split_never_sees_the_test_rows():
+    test, validation = (tasks.cleaning(TAGGED, trusted=30, seed=7, split=split) for split in ("test", "validation"))
     forbidden = numbers(test.data.test_features)
     seen = [validation.data.features, validation.data.trusted_features, validation.data.test_features]
     seen = [numbers(part) for part in seen]
     assert [len(part) for part in seen] == [166, 30, 84]  # 30 % of the 280 that remain
     np.testing.assert_array_equal(np.sort(np.concatenate([*seen, forbidden])), np.arange(ROWS))
 
-    features, labels = tagged.features.copy(), tagged.labels.copy()
-    features[forbidden], labels[forbidden] = np.nan, 99
-    poisoned = dataclasses.replace(tagged, features=features, labels=labels)
-    monkeypatch.setattr(datasets, "load", lambda name: poisoned)
-    again = tasks.cleaning(trusted=30, seed=7, split="validation")
+    features, labels = TAGGED.features.copy(), TAGGED.labels.copy()
+    features[forbidden], labels[forbidden] = np.nan, (labels[forbidden] + 1) % 4
+    poisoned = dataclasses.replace(TAGGED, features=features, labels=labels)
+    again = tasks.cleaning(poisoned, trusted=30, seed=7, split="validation")
     jax.tree.map(
         np.testing.assert_array_equal, (again.problem, vars(again.data)), (validation.problem, vars(validation.data))
     )
 
 
-def test_sources_and_batch_sizes(tagged):
-    task = tasks.cleaning(trusted=30)
+def test_sources_and_batch_sizes():
+    task = tasks.cleaning(TAGGED, trusted=30)
     assert (task.problem.upper.batch_size, task.problem.lower.batch_size) == (30, 64)
     assert type(task.problem.lower.data) is bl.Rows
-    task = tasks.cleaning(trusted=30, batch_size=None)
+    task = tasks.cleaning(TAGGED, trusted=30, batch_size=None)
     assert (task.problem.upper.batch_size, task.problem.lower.batch_size) == (None, None)
-    task = tasks.cleaning(trusted=30, batch_size=10, source="blocks")
+    task = tasks.cleaning(TAGGED, trusted=30, batch_size=10, source="blocks")
     assert type(task.problem.upper.data) is type(task.problem.lower.data) is bl.Blocks
     assert task.problem.lower.draw(jax.random.key(0)).indices.ndim == 0
 
 
 @pytest.mark.parametrize(("train", "kept"), [(None, 192), (200, 192), (128, 128)])
-def test_blocks_leave_out_a_remainder_and_nothing_else(tagged, train, kept):
+def test_blocks_leave_out_a_remainder_and_nothing_else(train, kept):
     shared = {"trusted": 30, "batch_size": 64, "train": train, "seed": 3}
-    rows, blocks = tasks.cleaning(**shared), tasks.cleaning(**shared, source="blocks")
+    rows, blocks = tasks.cleaning(TAGGED, **shared), tasks.cleaning(TAGGED, **shared, source="blocks")
     assert (blocks.problem.upper.batch_size, blocks.problem.lower.batch_size) == (30, 64)
     assert blocks.x.shape == (kept,)
     assert blocks.problem.lower.length == kept
@@ -158,11 +147,11 @@ def test_blocks_leave_out_a_remainder_and_nothing_else(tagged, train, kept):
     jax.tree.map(np.testing.assert_array_equal, cut, whole)
 
 
-def test_the_upper_batch_of_blocks_divides_the_trusted_rows(tagged):
-    task = tasks.cleaning(trusted=30, batch_size=20, source="blocks")
+def test_the_upper_batch_of_blocks_divides_the_trusted_rows():
+    task = tasks.cleaning(TAGGED, trusted=30, batch_size=20, source="blocks")
     assert (task.problem.upper.batch_size, task.problem.lower.batch_size) == (15, 20)
-    assert tasks.cleaning(trusted=31, batch_size=20, source="blocks").problem.upper.batch_size == 1
-    whole = tasks.cleaning(trusted=30, batch_size=None, source="blocks")
+    assert tasks.cleaning(TAGGED, trusted=31, batch_size=20, source="blocks").problem.upper.batch_size == 1
+    whole = tasks.cleaning(TAGGED, trusted=30, batch_size=None, source="blocks")
     assert (whole.problem.upper.batch_size, whole.problem.lower.batch_size) == (None, None)
     assert whole.x.shape == (250,)
 
@@ -170,8 +159,8 @@ def test_the_upper_batch_of_blocks_divides_the_trusted_rows(tagged):
 # What is differentiated
 
 
-def test_gradients_against_numpy(tagged):
-    task = tasks.cleaning(trusted=30, regularization=0.05)
+def test_gradients_against_numpy():
+    task = tasks.cleaning(TAGGED, trusted=30, regularization=0.05)
     (x, y), level = point(task), task.problem.lower
     indices = np.array([5, 17, 5, 200])  # a row that is drawn twice counts twice
     batch = bl.Batch(level.data.take(jnp.asarray(indices), 4), jnp.asarray(indices), 4)
@@ -190,8 +179,8 @@ def test_gradients_against_numpy(tagged):
     close(G_y["bias"], slope.sum(0) + 0.1 * np.asarray(y["bias"]))
 
 
-def test_one_step_moves_the_weights_of_its_batch_alone(tagged):
-    task = tasks.cleaning(trusted=30, batch_size=8)
+def test_one_step_moves_the_weights_of_its_batch_alone():
+    task = tasks.cleaning(TAGGED, trusted=30, batch_size=8)
     x, y = point(task)
     solver = bl.SOBA(upper_step=1.0, lower_step=0.1, adjoint_step=0.1)
     state = solver.init(task.problem, x, y, key=jax.random.key(0))
@@ -202,8 +191,8 @@ def test_one_step_moves_the_weights_of_its_batch_alone(tagged):
     np.testing.assert_array_equal(np.flatnonzero(state.x != old), np.unique(drawn))
 
 
-def test_the_upper_gradient_ignores_x(tagged):
-    task = tasks.cleaning(trusted=30, batch_size=None)
+def test_the_upper_gradient_ignores_x():
+    task = tasks.cleaning(TAGGED, trusted=30, batch_size=None)
     (x, y), level = point(task), task.problem.upper
     F_x, F_y = oracles.upper_gradients(level, x, y, level.everything())
     assert not trees.dense(F_x, x).any()
@@ -214,8 +203,8 @@ def test_the_upper_gradient_ignores_x(tagged):
 # What is measured
 
 
-def test_metrics_by_hand(tagged):
-    task = tasks.cleaning(trusted=30)
+def test_metrics_by_hand():
+    task = tasks.cleaning(TAGGED, trusted=30)
     x, y = point(task)
     x = jnp.round(x)  # with ties
     measured, data = task.metrics(x, y), task.data
@@ -229,15 +218,15 @@ def test_metrics_by_hand(tagged):
     assert task.score == "test accuracy"
 
 
-def test_perfect_weights_have_an_auroc_of_one(tagged):
-    task = tasks.cleaning(trusted=30)
+def test_perfect_weights_have_an_auroc_of_one():
+    task = tasks.cleaning(TAGGED, trusted=30)
     assert task.metrics(jnp.where(task.data.wrong, -1.0, 1.0), task.y)["AUROC"] == 1
-    clean = tasks.cleaning(trusted=30, corruption=0.0)
+    clean = tasks.cleaning(TAGGED, trusted=30, corruption=0.0)
     assert np.isnan(clean.metrics(clean.x, clean.y)["AUROC"])
 
 
-def test_the_test_rows_touch_the_accuracy_alone(tagged):
-    task = tasks.cleaning(trusted=30)
+def test_the_test_rows_touch_the_accuracy_alone():
+    task = tasks.cleaning(TAGGED, trusted=30)
     x, y = point(task)
     other = dataclasses.replace(task.data, test_labels=(task.data.test_labels + 1) % 4)
     before, after = task.metrics(x, y), task.metrics.func(other, task.problem.lower.loss, x, y)
@@ -293,9 +282,9 @@ def test_cleaning_helps():
         ({"seed": 0.5}, "seed: got 0.5"),
     ],
 )
-def test_bad_settings(tagged, settings, message):
+def test_bad_settings(settings, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        tasks.cleaning(**{"trusted": 30, **settings})
+        tasks.cleaning(**{"dataset": TAGGED, "trusted": 30, **settings})
 
 
 # Networks, texts, and how labels go wrong
@@ -319,8 +308,8 @@ def test_flipped_labels_are_never_the_true_ones_and_redrawn_ones_sometimes():
     assert 0.86 < tasks.cleaning("digits", corruption=1.0, seed=3).data.wrong.mean() < 0.94
 
 
-def test_x_starts_where_it_is_told(tagged):
-    assert (np.asarray(tasks.cleaning(trusted=30, start_weight=1.0).x) == 1.0).all()
+def test_x_starts_where_it_is_told():
+    assert (np.asarray(tasks.cleaning(TAGGED, trusted=30, start_weight=1.0).x) == 1.0).all()
 
 
 def tiny_cnn(**more):
@@ -389,14 +378,12 @@ def test_rows_of_one_group_are_in_one_part(split):
     assert in_a_row < 0.1  # shuffled: 2/3 where the rows of a group follow each other
 
 
-def test_texts_become_tokens_and_the_vocabulary_knows_the_training_rows_alone(monkeypatch):
+def test_texts_become_tokens_and_the_vocabulary_knows_the_training_rows_alone():
     texts = tuple(f"Word{i}, the" for i in range(40))
-    card = datasets.Card("made-up", 40, 2, {"all": 40}, "none", "nobody")
     zeros, rows = np.zeros(40, np.int32), np.arange(40, dtype=np.int32)
-    made = datasets.TextDataset(texts, rows % 2, zeros, ("all",), rows, 2, card)
-    monkeypatch.setattr(datasets, "load_text", lambda name: made)
+    made = datasets.TextDataset(texts, rows % 2, zeros, ("all",), rows, 2)
     settings = {"vocabulary": 60, "length": 3, "embedding": 2, "hidden": 2}
-    task = tasks.cleaning("made-up", 0.0, 10, "rnn", test=5, batch_size=None, model_settings=settings)
+    task = tasks.cleaning(made, 0.0, 10, "rnn", test=5, batch_size=None, model_settings=settings)
     data = task.data
     word_of = {token: word for word, token in data.vocabulary.items()}
     the = data.vocabulary["the"]
@@ -426,6 +413,8 @@ def test_word_vectors_start_where_a_file_says(tmp_path):
         ({"model": "rnn"}, "model: got 'rnn' for 'digits'"),
         ({"model": "cnn", "model_settings": {"filter": 3}}, "did you mean filters"),
         ({"model": "cnn", "model_settings": {"filters": 0}}, r"model_settings\['filters'\]: got 0"),
+        ({"dataset": TAGGED, "model": "cnn"}, "dataset: its rows have 6 features; the convolutional network takes"),
+        ({"dataset": TAGGED, "model": "rnn"}, "model: got 'rnn' for a Dataset"),
         ({"noise": "swapped"}, "noise: 'swapped' is unknown"),
     ],
 )
