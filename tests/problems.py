@@ -81,3 +81,17 @@ def numbers(tokens, vocabulary):
 def rows_known(vocabulary):
     """The rows of `numbered_texts` whose words a vocabulary holds."""
     return [int(word.removeprefix("row")) for word in vocabulary if word.startswith("row")]
+
+
+def tagged_set(rows=400):
+    """A set whose feature 0 is the row's number, over 1000."""
+    rng = np.random.default_rng(0)
+    features = rng.random((rows, 6), np.float32)
+    features[:, 0] = np.arange(rows) / 1000
+    labels = rng.integers(0, 4, rows).astype(np.int32)
+    return datasets.Dataset(features, labels, 4, rows)
+
+
+def tags(features):
+    """The rows of `tagged_set`, from their features."""
+    return np.rint(np.asarray(features)[:, 0] * 1000).astype(int)

@@ -5,9 +5,15 @@ import pytest
 
 
 @pytest.fixture
-def folder_of(tmp_path, monkeypatch):
-    """Name ↦ the (new) folder `$BILEVEL_DATA/<name>`."""
+def empty_world(tmp_path, monkeypatch):
+    """An empty cache, and no folder."""
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda app: str(tmp_path / "cache" / app))
+    monkeypatch.delenv("BILEVEL_DATA", raising=False)
+
+
+@pytest.fixture
+def folder_of(empty_world, tmp_path, monkeypatch):
+    """Name ↦ the (new) folder `$BILEVEL_DATA/<name>`."""
     monkeypatch.setenv("BILEVEL_DATA", str(tmp_path / "data"))
 
     def make(name):
