@@ -9,6 +9,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 import jax
+import platformdirs
 import problems
 import pytest
 from hypothesis import HealthCheck, settings
@@ -74,6 +75,26 @@ def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr("time.perf_counter", clock)
     return clock
+
+
+@pytest.fixture
+def empty_world(tmp_path, monkeypatch):
+    """An empty cache, and no folder."""
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda app: str(tmp_path / "cache" / app))
+    monkeypatch.delenv("BILEVEL_DATA", raising=False)
+
+
+@pytest.fixture
+def folder_of(empty_world, tmp_path, monkeypatch):
+    """Name ↦ the (new) folder `$BILEVEL_DATA/<name>`."""
+    monkeypatch.setenv("BILEVEL_DATA", str(tmp_path / "data"))
+
+    def make(name):
+        folder = tmp_path / "data" / name
+        folder.mkdir(parents=True)
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")
