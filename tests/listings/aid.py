@@ -1,4 +1,4 @@
-"""AID-BiO (Ji, Yang, Liang, ICML 2021, Alg. 1): ALGORITHMS.md section 1.2.
+"""AID-BiO (Ji, Yang, Liang, ICML 2021, Alg. 1).
 
 Chosen where the listing is silent: all Hessian products of one solve, and J, share one lower
 sample, so that conjugate gradients solve one linear system. The solve stops early only when its

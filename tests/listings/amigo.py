@@ -1,4 +1,4 @@
-"""AmIGO (Arbel, Mairal, ICLR 2022, Alg. 1 to 3): BASELINES.md, C.5.
+"""AmIGO (Arbel, Mairal, ICLR 2022, Alg. 1 to 3).
 
 Chosen: v_{-1} = 0. (The paper stores -v.) The batch sizes are what was drawn; the paper's formulas
 for them are not sure.

@@ -1,4 +1,4 @@
-"""BA (Ghadimi, Wang, arXiv 1802.02246, Alg. 1): BASELINES.md, C.1.
+"""BA (Ghadimi, Wang, arXiv 1802.02246, Alg. 1).
 
 Not sure in the source, and chosen: every inner loop starts at the fixed y_0, which carries no k
 (`warm_start=True` starts it at the last y_bar); t_k is whatever the caller gives. H and J share one

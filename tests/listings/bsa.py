@@ -1,4 +1,4 @@
-"""BSA (Ghadimi, Wang, arXiv 1802.02246, their stochastic algorithm): BASELINES.md, C.2.
+"""BSA (Ghadimi, Wang, arXiv 1802.02246, their stochastic algorithm).
 
 Not sure in the source, and chosen: every inner loop starts at the fixed y_0, and beta begins anew
 with it (`warm_start=True` starts it at the last y_bar); beta, t_k and b_k are whatever the caller

@@ -1,4 +1,4 @@
-"""FSLA (Li, Gu, Huang, AAAI 2022, Alg. 1): ALGORITHMS.md section 1.5.
+"""FSLA (Li, Gu, Huang, AAAI 2022, Alg. 1).
 
 Chosen where the listing is silent: v_0 = 0, d_0 = grad f_0(xi), alpha_k = delta / sqrt(k + 1), and
 no clipping of eta. Line 7 (v) uses the new x and the old y, as in the listing, not eq. (10).

@@ -1,4 +1,4 @@
-"""HOAG (Pedregosa, ICML 2016, Alg. 1), with the fixed step 1/L: BASELINES.md, C.14.
+"""HOAG (Pedregosa, ICML 2016, Alg. 1), with the fixed step 1/L.
 
 Chosen where the listing is silent: the lower solver is gradient descent, stopped by the listing's
 test ||G_y|| <= mu eps_k; the adjoint's is textbook CG, stopped by the absolute residual of its own

@@ -1,4 +1,4 @@
-"""MAML (Finn, Abbeel, Levine, ICML 2017, Alg. 2) and ANIL (Raghu et al., ICLR 2020): BASELINES.md C.16.
+"""MAML (Finn, Abbeel, Levine, ICML 2017, Alg. 2) and ANIL (Raghu et al., ICLR 2020).
 
 Chosen where the listings leave it open: the meta-gradient is the mean over the tasks of a step (MAML's
 paper sums); the outer step is plain or standard Adam (0.9, 0.999, eps = 1e-8 outside the root).
@@ -96,7 +96,7 @@ def anil(tasks, x0, drawn, *, alpha, D):
             y = [theta]
             for t in range(1, D + 1):
                 y.append(y[t - 1] - alpha * support.gradient_y(W, y[t - 1]))
-            # reverse of C.15 with x = w: g for w; for theta the exit value of p
+            # reverse mode (reverse.py) with x = w: g for w; for theta the exit value of p
             p, g = query.gradient_y(W, y[D]), query.gradient_W(W, y[D])
             for t in range(D - 1, -1, -1):
                 g = g - alpha * support.cross(W, y[t], p)

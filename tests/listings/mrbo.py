@@ -1,4 +1,4 @@
-"""MRBO (Yang, Ji, Liang, NeurIPS 2021, Alg. 1): BASELINES.md, C.8.
+"""MRBO (Yang, Ji, Liang, NeurIPS 2021, Alg. 1).
 
 Chosen where the listing is silent: alpha_k and beta_k, the weights of the fresh samples of
 iteration k, are clipped to at most 1. The steps gamma eta_k and lambda eta_k are `gx` and `gy`.

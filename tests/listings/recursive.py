@@ -1,4 +1,4 @@
-"""Recursive momentum on the outer variable around ITD-BiO, AID-BiO and stocBiO: sections 1.4 (14) and 1.5, line 9.
+"""Recursive momentum on the outer variable around ITD-BiO, AID-BiO and stocBiO.
 
 As FSLA's experiments run BP-T, CG-T-K and NS-T-K. Neither paper lists the combination. Chosen: eta_0 = 1;
 later ones at most 1; both terms of a difference start from the y (and v) that iteration t starts from, on
@@ -39,7 +39,7 @@ def recursive(problem, x0, y0, draws, steps, *, beta, eta, hypergradient):
 
 
 def bp(alpha, D):
-    """BP-T: back-propagation through D steps (1.1)."""
+    """BP-T: back-propagation through D steps."""
 
     def with_draws(draws):
         S = [draws.lower() for _ in range(D)]
@@ -62,7 +62,7 @@ def bp(alpha, D):
 
 
 def cg(alpha, D, N):
-    """CG-T-K: D steps, then N conjugate-gradient steps from the last v (1.2)."""
+    """CG-T-K: D steps, then N conjugate-gradient steps from the last v."""
 
     def with_draws(draws):
         S = [draws.lower() for _ in range(D)]
@@ -80,7 +80,7 @@ def cg(alpha, D, N):
 
 
 def ns(alpha, D, Q, gamma):
-    """NS-T-K: D steps, then a Neumann series of Q factors of step gamma (1.3)."""
+    """NS-T-K: D steps, then a Neumann series of Q factors of step gamma."""
 
     def with_draws(draws):
         S = [draws.lower() for _ in range(D)]

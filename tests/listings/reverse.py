@@ -1,5 +1,5 @@
 """Reverse-HG (Franceschi, Donini, Frasconi, Pontil, ICML 2017, Alg. 1), AID-FP and AID-CG (Grazzi,
-Franceschi, Pontil, Salzo, ICML 2020): BASELINES.md, C.15.
+Franceschi, Pontil, Salzo, ICML 2020).
 
 Chosen: y is warm started across iterations k, as in the papers' experiments; u starts at 0 in each;
 no solver stops early (CG stops only where its next step would divide by zero). On samples, the

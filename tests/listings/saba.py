@@ -1,4 +1,4 @@
-"""SABA (Dagreou, Ablin, Vaiter, Moreau, NeurIPS 2022, Alg. 1 with (11a-c)): BASELINES.md, C.11.
+"""SABA (Dagreou, Ablin, Vaiter, Moreau, NeurIPS 2022, Alg. 1 with (11a-c)).
 
 Chosen where the listing is silent: v_0 = 0. The blocks are contiguous and of one size, so every
 weight_i is one over their number. `full_pass` fills the tables at (x_0, y_0, v_0) without drawing;

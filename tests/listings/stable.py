@@ -1,4 +1,4 @@
-"""STABLE (Chen, Sun, Xiao, Yin, AISTATS 2022, Alg. 1): BASELINES.md, C.6.
+"""STABLE (Chen, Sun, Xiao, Yin, AISTATS 2022, Alg. 1).
 
 Chosen where the listing is silent or not sure: at k = 0 the matrices are the plain samples, which
 are projected too. G_y shares phi with the matrices. The projected matrices are the ones that are

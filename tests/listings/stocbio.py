@@ -1,4 +1,4 @@
-"""stocBiO (Ji, Yang, Liang, ICML 2021, Alg. 2 and 3): ALGORITHMS.md section 1.3, the ICML form.
+"""stocBiO (Ji, Yang, Liang, ICML 2021, Alg. 2 and 3), the ICML form.
 
 The listing has real-valued batch sizes and does not say how they are rounded: the sizes are what
 was drawn.

@@ -1,4 +1,4 @@
-"""SUSTAIN and Adam-SUSTAIN (Khanduri et al., NeurIPS 2021, Alg. 1; appendix, Alg. 2): section 1.4.
+"""SUSTAIN and Adam-SUSTAIN (Khanduri et al., NeurIPS 2021, Alg. 1; appendix, Alg. 2).
 
 Chosen where the listing is silent or contradicts itself: eta_0 = 1 whatever the schedules say,
 and later ones are clipped to at most 1. In eq. (7), zeta_1 acts first on F_y (the zetas are

@@ -1,4 +1,4 @@
-"""SVRB (Guo, Hu, Zhang, Yang, arXiv 2105.02266, Alg. 1): BASELINES.md, C.7.
+"""SVRB (Guo, Hu, Zhang, Yang, arXiv 2105.02266, Alg. 1).
 
 Chosen where the listing is silent or not sure: w and V are NOT projected, only M is (its samples
 at k = 0 too). One zeta serves s, V and M. All five estimates share one weight a_k, that of the

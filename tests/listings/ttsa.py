@@ -1,4 +1,4 @@
-"""TTSA (Hong, Wai, Wang, Yang, SIAM J. Optim. 2023, Alg. 1): BASELINES.md, C.3.
+"""TTSA (Hong, Wai, Wang, Yang, SIAM J. Optim. 2023, Alg. 1).
 
 Not sure in the source, and chosen: c_h and t_max(k) are whatever the caller gives. zeta'_1 acts
 first on F_y (the zeta' are independent and alike).

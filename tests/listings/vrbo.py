@@ -1,4 +1,4 @@
-"""VRBO (Yang, Ji, Liang, NeurIPS 2021, Alg. 2): BASELINES.md, C.9.
+"""VRBO (Yang, Ji, Liang, NeurIPS 2021, Alg. 2).
 
 Chosen where the listing is not sure: t runs to m + 1 and the last step of y is thrown away, so
 that d and s leave the inner loop at (x_{k+1}, y_{k+1}); `m1` = m + 1 is the number of y steps that
