@@ -1,4 +1,4 @@
-"""Settings and small problems that the tests share. Warnings are errors (pyproject.toml)."""
+"""Settings and fixtures that the tests share. Warnings are errors (pyproject.toml)."""
 
 import os
 
@@ -9,13 +9,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 import jax
-import jax.numpy as jnp
-import numpy as np
+import platformdirs
+import problems
 import pytest
 from hypothesis import HealthCheck, settings
 from jax import monitoring
-
-import bilevel as bl
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -61,62 +59,51 @@ def compiled():
     monitoring.unregister_event_duration_listener(listen)
 
 
-class Quadratic:
-    """g = ½ yᵀAy − yᵀBx and f = ½‖y − c‖² + ½‖x‖², with A's eigenvalues spread from mu to L.
+class Clock:
+    """A clock that goes on by a millisecond when it is read, and by what a test adds to `now`."""
 
-    y*(x) = A⁻¹Bx and ∇Φ(x) = x + BᵀA⁻¹(y*(x) − c).
-    """
+    now = 0.0
 
-    def __init__(self, mu=0.5, L=4.0, dim=6, x_dim=3, seed=0):
-        rng = np.random.default_rng(seed)
-        self.mu, self.L, self.dim = mu, L, dim
-        self.eigenvalues = np.linspace(mu, L, dim)
-        self.eigenvectors = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
-        self.A = self.eigenvectors * self.eigenvalues @ self.eigenvectors.T
-        self.B, self.c = rng.normal(size=(dim, x_dim)), rng.normal(size=dim)
-        self.x, self.b = rng.normal(size=x_dim), rng.normal(size=dim)
-        self.problem = bl.Problem(upper=bl.Level(self.f), lower=bl.Level(self.g))
+    def __call__(self):
+        self.now += 1e-3
+        return self.now
 
-    def f(self, x, y, _):
-        return 0.5 * jnp.sum((y - self.c) ** 2) + 0.5 * jnp.sum(x**2)
 
-    def g(self, x, y, _):
-        return 0.5 * y @ (self.A @ y) - y @ (self.B @ x)
+@pytest.fixture
+def clock(monkeypatch):
+    """What `time.perf_counter` reads for the length of a test."""
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", clock)
+    return clock
 
-    def y_star(self, x):
-        return np.linalg.solve(self.A, self.B @ x)
 
-    def hypergradient(self, x):
-        return x + self.B.T @ np.linalg.solve(self.A, self.y_star(x) - self.c)
+@pytest.fixture
+def empty_world(tmp_path, monkeypatch):
+    """An empty cache, and no folder."""
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda app: str(tmp_path / "cache" / app))
+    monkeypatch.delenv("BILEVEL_DATA", raising=False)
 
-    @property
-    def x_star(self):
-        M = np.linalg.solve(self.A, self.B)
-        return np.linalg.solve(np.eye(len(self.x)) + M.T @ M, M.T @ self.c)
+
+@pytest.fixture
+def folder_of(empty_world, tmp_path, monkeypatch):
+    """Name ↦ the (new) folder `$BILEVEL_DATA/<name>`."""
+    monkeypatch.setenv("BILEVEL_DATA", str(tmp_path / "data"))
+
+    def make(name):
+        folder = tmp_path / "data" / name
+        folder.mkdir(parents=True)
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")
 def quadratic():
     """The maker of `Quadratic` problems."""
-    return Quadratic
-
-
-class _Recorder(bl.Rows):
-    """Rows that append the indices of every draw to a list; for use under `jax.disable_jit()`."""
-
-    draws: list = None
-
-    def __init__(self, arrays):
-        super().__init__(arrays)
-        self.draws = []
-
-    def draw(self, key, size):
-        batch = super().draw(key, size)
-        self.draws.append(np.asarray(batch.indices))
-        return batch
+    return problems.Quadratic
 
 
 @pytest.fixture(scope="session")
 def recorder():
     """The class of sources that record their draws in `draws`."""
-    return _Recorder
+    return problems.Recorder

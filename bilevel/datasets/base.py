@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
@@ -35,11 +35,22 @@ class Card:
     source: str
 
 
+# of a set that no card is known of
+_OWN = Card("own", rows=0, classes=0, splits={}, license="none stated", source="none stated")
+
+
+def _check_labels(labels: Int32[np.ndarray, " n"], classes: int, rows: int) -> None:
+    if len(labels) != rows:
+        raise ValueError(f"labels: got {len(labels)} for {rows} rows; pass one per row")
+    if rows and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(f"labels: got {labels.min()} to {labels.max()}; pass whole numbers from 0 to {classes - 1}")
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A data set for classification.
 
-    - `features`: float32 in [0, 1]; `labels`: 0, …, `classes` − 1.
+    - `features`: float32, of the sets here in [0, 1]; `labels`: 0, …, `classes` − 1.
     - `train_rows`: so many rows, the first ones, are the published training set; all of them where none is.
     """
 
@@ -47,7 +58,10 @@ class Dataset:
     labels: Int32[np.ndarray, " n"]
     classes: int
     train_rows: int
-    card: Card
+    card: Card = _OWN
+
+    def __post_init__(self) -> None:
+        _check_labels(self.labels, self.classes, len(self.features))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +79,15 @@ class TextDataset:
     domain_names: tuple[str, ...]
     groups: Int32[np.ndarray, " n"]
     classes: int
-    card: Card
+    card: Card = _OWN
+
+    def __post_init__(self) -> None:
+        _check_labels(self.labels, self.classes, len(self.texts))
+        for name in ("domains", "groups"):
+            if len(getattr(self, name)) != len(self.texts):
+                raise ValueError(
+                    f"{name}: got {len(getattr(self, name))} for {len(self.texts)} texts; pass one per text"
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +102,11 @@ class SparseDataset:
     labels: Int32[np.ndarray, " n"]
     classes: int
     train_rows: int
-    card: Card
+    card: Card = _OWN
+
+    def __post_init__(self) -> None:
+        shape: Any = self.features.shape  # SciPy's types say that it may be None
+        _check_labels(self.labels, self.classes, shape[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,4 +116,4 @@ class FewshotDataset:
     train: UInt8[np.ndarray, "classes per_class height width channels"]
     validation: UInt8[np.ndarray, "validation_classes per_class height width channels"]
     test: UInt8[np.ndarray, "test_classes per_class height width channels"]
-    card: Card
+    card: Card = _OWN

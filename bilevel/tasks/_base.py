@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, PyTree
 
+from bilevel import _checks as checks
+from bilevel import datasets
 from bilevel.problem import Episodes, Problem
 from bilevel.sampling import Blocks, Rows
 
@@ -46,6 +48,32 @@ class Task:
     metrics: Callable[[Any, Any], dict[str, float]]
     score: str
     data: Any = None
+
+
+# What a task takes for `dataset`: a set of one of these classes, or the name of one.
+_NAMES: dict[type, tuple[str, ...]] = {
+    datasets.Dataset: datasets.NAMES,
+    datasets.TextDataset: datasets.TEXT_NAMES,
+    datasets.SparseDataset: datasets.SPARSE_NAMES,
+    datasets.FewshotDataset: datasets.FEWSHOT_NAMES,
+}
+
+
+def class_of(dataset: Any, *classes: type) -> type:
+    """Which of these classes a data set, or the one of that name, is of; nothing is loaded."""
+    if not isinstance(dataset, str):
+        for found in classes:
+            if isinstance(dataset, found):
+                return found
+        wanted = " or ".join(f"a datasets.{known.__name__}" for known in classes)
+        raise TypeError(f"dataset: got {type(dataset).__name__}; pass the name of a data set or {wanted}")
+    checks.one_of("dataset", dataset, [name for known in classes for name in _NAMES[known]])
+    return next(known for known in classes if dataset in _NAMES[known])
+
+
+def loaded(dataset: Any) -> Any:
+    """The data set itself, or that of the name."""
+    return datasets.read(dataset) if isinstance(dataset, str) else dataset
 
 
 def dividing(size: int, rows: int) -> int:

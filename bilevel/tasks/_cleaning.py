@@ -16,7 +16,7 @@ from bilevel import _checks as checks
 from bilevel import datasets
 from bilevel.datasets import words
 from bilevel.problem import Level, Problem
-from bilevel.tasks._base import SOURCES, SPLITS, Task, dividing, generator
+from bilevel.tasks._base import SOURCES, SPLITS, Task, class_of, dividing, generator, loaded
 from bilevel.tasks._cleaning_rows import NOISES, CleaningData, Sizes, draw, whole_batches
 from bilevel.tasks.networks import ConvNet, TextRNN
 
@@ -61,7 +61,7 @@ class WeightedLoss(eqx.Module):
 
 
 def cleaning(
-    dataset: str = "digits",
+    dataset: str | datasets.Dataset | datasets.TextDataset = "digits",
     corruption: float = 0.6,
     trusted: int = 100,
     model: str = "linear",
@@ -101,7 +101,9 @@ def cleaning(
 
     **Arguments**
 
-    - `dataset`: one of `bilevel.datasets.NAMES` or, for `"rnn"`, of `bilevel.datasets.TEXT_NAMES`.
+    - `dataset`: one of `bilevel.datasets.NAMES` or, for `"rnn"`, of `bilevel.datasets.TEXT_NAMES`; or a
+      `bilevel.datasets.Dataset` or `TextDataset` of your own. The features of a `Dataset` need not be images, but for
+      `"cnn"`.
     - `corruption`: a probability. `noise`: `"redrawn"`, a label becomes one of all classes, by chance perhaps the same;
       `"flipped"`, one of the others (of two classes: the other).
     - `trusted`: the number of trusted rows. `train`: use so many training rows; default all that remain.
@@ -149,6 +151,17 @@ def cleaning(
         >>> task.y.head.weight.shape
         (2, 16)
 
+    On rows of your own:
+
+        >>> import numpy as np
+        >>> from bilevel import datasets
+        >>> rng = np.random.default_rng(0)
+        >>> labels = rng.integers(0, 3, 500).astype(np.int32)
+        >>> features = (labels[:, None] + rng.normal(size=(500, 4))).astype(np.float32)
+        >>> own = datasets.Dataset(features, labels, classes=3, train_rows=500)
+        >>> tasks.cleaning(own, trusted=30).x.shape
+        (320,)
+
     Reference: the data hyper-cleaning experiments of Ji, Yang & Liang (ICML 2021), whose released code also
     regularizes weights and bias; Khanduri et al. (NeurIPS 2021), sums; Li, Gu & Huang (AAAI 2022), the convolutional
     network, c = 0; Hao, Gong & Liu (ICLR 2024), the recurrent one; after Franceschi et al. (ICML 2017).
@@ -163,9 +176,11 @@ def cleaning(
     checks.number("start_weight", start_weight)
     sizes, given = Sizes(train, trusted, test, test_fraction), _settings(model, model_settings)
     rng = generator(seed)
-    loaded = datasets.load_text(dataset) if model == "rnn" else datasets.load(dataset)
     form = {name: given[name] for name in ("pool", "vocabulary", "length") if name in given}
-    data = draw(loaded, sizes, corruption, noise, split, rng, **form)
+    given_rows = loaded(dataset)
+    if model == "cnn":
+        _check_images(given_rows.features.shape[1])
+    data = draw(given_rows, sizes, corruption, noise, split, rng, **form)
     rows, upper_size = SOURCES[source], None if batch_size is None else min(batch_size, trusted)
     if source == "blocks" and batch_size is not None:
         data, upper_size = whole_batches(data, batch_size), dividing(batch_size, trusted)
@@ -191,13 +206,18 @@ def cleaning(
     )
 
 
-def _check_dataset(dataset: str, model: str) -> None:
+def _check_dataset(dataset: Any, model: str) -> None:
     checks.one_of("model", model, MODELS)
-    checks.one_of("dataset", dataset, (*datasets.NAMES, *datasets.TEXT_NAMES))
-    is_text = dataset in datasets.TEXT_NAMES
+    is_text = class_of(dataset, datasets.Dataset, datasets.TextDataset) is datasets.TextDataset
     if is_text != (model == "rnn"):
         wanted = "model='rnn'" if is_text else "'linear' or 'cnn', or a data set of texts"
-        raise ValueError(f"model: got {model!r} for {dataset!r}; it needs {wanted}")
+        given = repr(dataset) if isinstance(dataset, str) else f"a {type(dataset).__name__}"
+        raise ValueError(f"model: got {model!r} for {given}; it needs {wanted}")
+
+
+def _check_images(width: int) -> None:
+    if math.isqrt(width) ** 2 != width:
+        raise ValueError(f"dataset: its rows have {width} features; the convolutional network takes square images")
 
 
 def _settings(model: str, changes: Mapping[str, Any] | None) -> dict[str, Any]:

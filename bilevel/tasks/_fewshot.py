@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 from bilevel import _checks as checks
 from bilevel import datasets, trees
 from bilevel.problem import Episodes
-from bilevel.tasks._base import SPLITS, Task, generator
+from bilevel.tasks._base import SPLITS, Task, class_of, generator, loaded
 from bilevel.tasks._episodes import Copies, FewshotTasks, Head, Network, SupportLoss, cross_entropy
 from bilevel.tasks.networks import ConvNet
 
@@ -37,7 +37,7 @@ class FewshotData:
 
 
 def fewshot(
-    dataset: str = "glyphs",
+    dataset: str | datasets.FewshotDataset = "glyphs",
     ways: int = 5,
     shots: int = 5,
     *,
@@ -79,7 +79,8 @@ def fewshot(
 
     **Arguments**
 
-    - `dataset`: one of `bilevel.datasets.FEWSHOT_NAMES`. `queries`: query images of each class of a task.
+    - `dataset`: one of `bilevel.datasets.FEWSHOT_NAMES`, or a `bilevel.datasets.FewshotDataset` of your own.
+    - `queries`: query images of each class of a task.
     - `filters`, `layers`: of the network. The papers: 4 layers, 32 filters on miniImageNet and 64 on FC100, 32 tasks a
       batch. Stocbio's appendix prints stride 2 for FC100's convolutions, which with four poolings of 2 would leave an
       empty third pooling on 32×32 pixels; the stride here is 1.
@@ -107,7 +108,7 @@ def fewshot(
     Reference: the meta-learning experiments of Ji, Yang & Liang (ICML 2021) and Khanduri et al. (NeurIPS 2021); MAML,
     Finn, Abbeel & Levine (ICML 2017); ANIL, Raghu et al. (ICLR 2020).
     """
-    checks.one_of("dataset", dataset, datasets.FEWSHOT_NAMES)
+    class_of(dataset, datasets.FewshotDataset)
     checks.one_of("adapt", adapt, ADAPT)
     checks.one_of("split", split, SPLITS)
     checks.count("ways", ways, least=2)
@@ -121,7 +122,7 @@ def fewshot(
     regularization = _REGULARIZATION[adapt] if regularization is None else regularization
     checks.nonnegative("regularization", regularization)
     generator(seed)
-    data = datasets.load_fewshot(dataset)
+    data: datasets.FewshotDataset = loaded(dataset)
     learner = Head(ways) if adapt == "head" else Network()
 
     def episodes(name: str, images: UInt8[np.ndarray, "classes per_class h w c"]) -> FewshotTasks:

@@ -15,7 +15,7 @@ from bilevel import _checks as checks
 from bilevel import datasets
 from bilevel.problem import Level, Problem
 from bilevel.sampling import Rows
-from bilevel.tasks._base import SOURCES, SPLITS, Task, generator
+from bilevel.tasks._base import SOURCES, SPLITS, Task, class_of, generator, loaded
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -111,7 +111,7 @@ class Box(eqx.Module):
 
 
 def regularization(
-    dataset: str = "digits",
+    dataset: str | datasets.Dataset | datasets.SparseDataset = "digits",
     validation: int = 200,
     *,
     seed: int = 0,
@@ -140,7 +140,8 @@ def regularization(
 
     **Arguments**
 
-    - `dataset`: one of `bilevel.datasets.NAMES` or, with sparse rows, of `bilevel.datasets.SPARSE_NAMES`.
+    - `dataset`: one of `bilevel.datasets.NAMES` or, with sparse rows, of `bilevel.datasets.SPARSE_NAMES`; or a
+      `bilevel.datasets.Dataset` or `SparseDataset` of your own.
     - `validation`, `train`: the numbers of rows. Few training rows leave something to regularize.
     - `test_fraction`: the share of the rows that are kept for the test, where none are published for it.
     - `batch_size`: of both levels; `None`: full batches, which of sparse rows take rows · m · classes numbers.
@@ -169,7 +170,7 @@ def regularization(
     Reference: the hyperparameter experiment of Ji, Yang & Liang (ICML 2021) on 20 Newsgroups, after Grazzi et al. (ICML
     2020), whose released code has this form of the penalty. The box is HOAG's (Pedregosa, ICML 2016).
     """
-    checks.one_of("dataset", dataset, (*datasets.NAMES, *datasets.SPARSE_NAMES))
+    is_sparse = class_of(dataset, datasets.Dataset, datasets.SparseDataset) is datasets.SparseDataset
     checks.one_of("split", split, SPLITS)
     checks.one_of("source", source, SOURCES)
     checks.fraction("test_fraction", test_fraction)
@@ -177,12 +178,11 @@ def regularization(
         if value is not None:
             checks.count(name, value)
     checks.positive("bound", bound)
-    is_sparse = dataset in datasets.SPARSE_NAMES
-    loaded: Any = datasets.load_sparse(dataset) if is_sparse else datasets.load(dataset)
-    parts = _draw(loaded, is_sparse, train, validation, test_fraction, split, generator(seed))
-    data = _sparse_rows(loaded, parts, entries) if is_sparse else _dense_rows(loaded, parts)
+    given = loaded(dataset)
+    parts = _draw(given, is_sparse, train, validation, test_fraction, split, generator(seed))
+    data = _sparse_rows(given, parts, entries) if is_sparse else _dense_rows(given, parts)
     rows: type[Rows] = SOURCES[source]
-    width, dtype = loaded.features.shape[1] + 1, jnp.float32
+    width, dtype = given.features.shape[1] + 1, jnp.float32
     return Task(
         name="regularization",
         problem=Problem(

@@ -17,7 +17,7 @@ from bilevel import datasets, trees
 from bilevel.datasets import words
 from bilevel.problem import Episodes, Level, Problem
 from bilevel.sampling import Rows
-from bilevel.tasks._base import SOURCES, SPLITS, Task, generator
+from bilevel.tasks._base import SOURCES, SPLITS, Task, class_of, generator, loaded
 from bilevel.tasks._episodes import Copies, Head, Learner, Network
 from bilevel.tasks.networks import TextRNN
 
@@ -88,7 +88,7 @@ class SupportLoss(eqx.Module):
 
 
 def representation(
-    dataset: str = "made-up",
+    dataset: str | datasets.TextDataset = "made-up",
     *,
     seed: int = 0,
     tasks: int = 8,
@@ -134,7 +134,8 @@ def representation(
 
     **Arguments**
 
-    - `dataset`: one of `bilevel.datasets.TEXT_NAMES`. `held_out`: so many domains, the last ones, or their names.
+    - `dataset`: one of `bilevel.datasets.TEXT_NAMES`, or a `bilevel.datasets.TextDataset` of your own.
+    - `held_out`: so many domains, the last ones, or their names.
     - `tasks`, `test_tasks`: how many. `support`, `query`: the rows of each.
     - `batch_size`: so many rows of **every** task, at both levels; a solver's tally counts these, and not sentences.
       `None`: full batches.
@@ -177,7 +178,7 @@ def representation(
 
     Reference: the meta-learning experiment of Hao, Gong & Liu (ICLR 2024), Fig. 1a, on Amazon reviews.
     """
-    checks.one_of("dataset", dataset, datasets.TEXT_NAMES)
+    class_of(dataset, datasets.TextDataset)
     checks.one_of("split", split, SPLITS)
     checks.one_of("source", source, SOURCES)
     checks.one_of("adapt", adapt, ADAPT)
@@ -199,7 +200,7 @@ def representation(
     checks.nonnegative("regularization", regularization)
     rng = generator(seed)
     data = _draw(
-        datasets.load_text(dataset),
+        loaded(dataset),
         {"train": tasks, "test": test_tasks},
         {"support": support, "query": query},
         domains_per_task,

@@ -247,7 +247,7 @@ def test_errors_are_one_line_and_name_the_argument(tmp_path, case):
     assert result.stderr.startswith(f"Error: {start}"), result.stderr
     assert all(part in result.stderr for part in rest), result.stderr
     assert result.stderr.count("\n") == 1
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    assert list(tmp_path.glob("out/*")) == []
 
 
 def test_no_file(tmp_path):

@@ -4,7 +4,6 @@ import functools
 import inspect
 import json
 
-import equinox as eqx
 import jax
 import numpy as np
 import optax
@@ -25,12 +24,11 @@ def made_task(name, **changes):
     return settings.make_task(name, 0, (NOISY if name == "quadratic" else {}) | changes)
 
 
-@pytest.mark.parametrize(("task", "solver"), PAIRS)
-def test_every_solver_has_settings_for_every_task(task, solver):
-    held = settings.setting(task, solver)
-    assert eqx.tree_equal(settings.settings(task, solver), bl.SOLVERS[solver](**held.arguments))
-    assert isinstance(held.steps, int)
-    assert held.steps > 0
+@pytest.mark.parametrize("task", ["quadratic", "cleaning"])
+def test_every_solver_has_settings_for_every_task(task):
+    held = settings.SETTINGS[task]
+    assert set(held) == set(bl.SOLVERS) - {"maml"}
+    assert all(type(setting.steps) is int and setting.steps > 0 for setting in held.values())
 
 
 @pytest.mark.parametrize(("task", "solver"), PAIRS)
@@ -38,10 +36,12 @@ def test_descriptions_are_json_and_hold_every_setting(task, solver):
     built = settings.settings(task, solver)
     described = json.loads(json.dumps(settings.describe(built), allow_nan=False))
     for name, value in settings.setting(task, solver).arguments.items():
-        if name in described:
-            assert described[name] == value or isinstance(described[name], str)
-        else:  # a preset's: the steps of its adjoint
-            assert f"{value}" in described["adjoint"]
+        if name not in described:  # a preset's: the steps of its adjoint
+            assert f"(steps={value}, " in described["adjoint"]
+        elif isinstance(value, int | float):
+            assert described[name] == value
+        else:  # a schedule or a method, in words
+            assert all(f"{float(number):g}" in described[name] for number in vars(value).values())
     assert "0x" not in str(described)  # no object's address
 
 

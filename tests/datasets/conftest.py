@@ -1,21 +1,8 @@
-"""A world without data: an empty cache and an empty BILEVEL_DATA."""
+"""What the tests of data sets share."""
 
-import platformdirs
+import dataclasses
+
 import pytest
-
-
-@pytest.fixture
-def folder_of(tmp_path, monkeypatch):
-    """Name ↦ the (new) folder `$BILEVEL_DATA/<name>`."""
-    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda app: str(tmp_path / "cache" / app))
-    monkeypatch.setenv("BILEVEL_DATA", str(tmp_path / "data"))
-
-    def make(name):
-        folder = tmp_path / "data" / name
-        folder.mkdir(parents=True)
-        return folder
-
-    return make
 
 
 @pytest.fixture
@@ -23,8 +10,6 @@ def publish(monkeypatch):
     """Pretends that a set was published with parts of these sizes."""
 
     def pretend(module, name, **changes):
-        import dataclasses
-
         card = dataclasses.replace(module.CARDS[name], **changes)
         monkeypatch.setitem(module.CARDS, name, card)
         return card

@@ -1,27 +1,15 @@
-"""The loaders, on small files in the published format; the real sets in slow tests."""
+"""The list of sets: their names, kinds and cards, and where their files are looked for."""
 
-import dataclasses
-import gzip
-import hashlib
 import importlib
-import os
 import pathlib
 import re
-import struct
 import subprocess
 import sys
-import urllib.error
-import warnings
 
-import numpy as np
-import platformdirs
 import pytest
-import sklearn.datasets
 
 from bilevel import datasets
-from bilevel.datasets import images
 
-TRAIN, TEST = 6, 4
 MODULES = {
     **dict.fromkeys(("mnist", "fashion-mnist"), "images"),
     **dict.fromkeys(("tweets", "sentences-tfidf"), "sentences"),
@@ -46,218 +34,7 @@ LOADERS = {
 }
 
 
-def idx(array):
-    """The idx format of an array of bytes."""
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-
-
-def md5(content):
-    return hashlib.md5(content).hexdigest()
-
-
-@pytest.fixture
-def parts():
-    rng = np.random.default_rng(0)
-    shapes = ((TRAIN, 28, 28), (TRAIN,), (TEST, 28, 28), (TEST,))
-    return [rng.integers(0, 256 if len(shape) > 1 else 10, shape, dtype=np.uint8) for shape in shapes]
-
-
-@pytest.fixture
-def pixels(parts):
-    return np.concatenate([parts[0], parts[2]]).reshape(TRAIN + TEST, 784)
-
-
-@pytest.fixture
-def labels(parts):
-    return np.concatenate([parts[1], parts[3]])
-
-
-@pytest.fixture
-def world(parts, pixels, labels, tmp_path, monkeypatch):
-    """Small sets under the published names, an empty cache, no folder, and no way to download."""
-    small = dataclasses.replace(
-        images.PUBLISHED["mnist"],
-        files=tuple(md5(idx(part)) for part in parts),
-        arrays=md5(pixels.tobytes() + labels.tobytes()),
-    )
-    monkeypatch.setitem(images.PUBLISHED, "mnist", small)
-    monkeypatch.setattr(images, "TRAIN_ROWS", TRAIN)
-    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda app: str(tmp_path / "cache" / app))
-    monkeypatch.delenv("BILEVEL_DATA", raising=False)
-    offer(monkeypatch, AssertionError("nothing should be downloaded here"))
-
-
-@pytest.fixture
-def cache(world, tmp_path):
-    """The cached file."""
-    return tmp_path / "cache" / "bilevel" / "mnist" / "rows.npz"
-
-
-@pytest.fixture
-def folder(world, parts, tmp_path, monkeypatch):
-    """BILEVEL_DATA/mnist with its four files."""
-    folder = tmp_path / "data" / "mnist"
-    folder.mkdir(parents=True)
-    for file, part in zip(images.IDX_FILES, parts, strict=True):
-        (folder / file).write_bytes(gzip.compress(idx(part)))
-    monkeypatch.setenv("BILEVEL_DATA", str(tmp_path / "data"))
-    return folder
-
-
-def offer(monkeypatch, result):
-    """What `fetch_openml` gives: arrays, or an error after a warning, as scikit-learn warns of retries."""
-
-    def fetch(name, *, version, data_home, return_X_y, as_frame, parser):
-        assert (name, version, return_X_y, as_frame) == ("mnist_784", 1, True, False)
-        assert os.path.isdir(data_home)
-        if isinstance(result, Exception):
-            warnings.warn("A network error occurred. Retrying", stacklevel=2)
-            raise result
-        return result
-
-    monkeypatch.setattr(sklearn.datasets, "fetch_openml", fetch)
-
-
-def as_openml(pixels, labels):
-    """Floating pixels and labels as text."""
-    return pixels.astype(np.float64), labels.astype(str).astype(object)
-
-
-def check(dataset, pixels, labels):
-    assert (dataset.card.name, dataset.classes, dataset.train_rows) == ("mnist", 10, TRAIN)
-    assert (dataset.features.dtype, dataset.labels.dtype) == (np.float32, np.int32)
-    np.testing.assert_array_equal(dataset.features, (pixels / 255).astype(np.float32))
-    np.testing.assert_array_equal(dataset.labels, labels)
-
-
-def test_reads_the_published_files(folder, pixels, labels):
-    check(datasets.load("mnist"), pixels, labels)
-
-
-def test_the_folder_goes_before_the_cache(folder, cache, pixels, labels):
-    cache.parent.mkdir(parents=True)
-    cache.write_bytes(b"not even looked at")
-    check(datasets.load("mnist"), pixels, labels)
-
-
-@pytest.mark.parametrize("number", range(4))
-def test_a_torn_file(folder, number):
-    path = folder / images.IDX_FILES[number]
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(datasets.DatasetError, match=f"{images.IDX_FILES[number]}: not a whole gzip file"):
-        datasets.load("mnist")
-
-
-@pytest.mark.parametrize("number", range(4))
-def test_a_changed_byte(folder, parts, number):
-    content = bytearray(idx(parts[number]))
-    content[-1] ^= 1
-    (folder / images.IDX_FILES[number]).write_bytes(gzip.compress(bytes(content)))
-    with pytest.raises(datasets.DatasetError, match=rf"{images.IDX_FILES[number]}.*MD5 is {md5(content)}"):
-        datasets.load("mnist")
-
-
-def test_a_missing_file(folder):
-    (folder / images.IDX_FILES[1]).unlink()
-    with pytest.raises(datasets.DatasetError, match=f"has no {images.IDX_FILES[1]}; it needs all of"):
-        datasets.load("mnist")
-
-
-def test_a_download_is_announced_checked_and_kept(cache, pixels, labels, monkeypatch, capsys):
-    offer(monkeypatch, as_openml(pixels, labels))
-    check(datasets.load("mnist"), pixels, labels)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err == "bilevel: downloading mnist from OpenML, about 15 MB\n"
-
-    offer(monkeypatch, AssertionError("it is in the cache"))
-    check(datasets.load("mnist"), pixels, labels)
-    assert [path.name for path in cache.parent.iterdir()] == ["rows.npz"]
-    assert capsys.readouterr().err == ""
-
-
-def test_a_terminal_is_told_too(world, pixels, labels, monkeypatch, capsys):
-    offer(monkeypatch, as_openml(pixels, labels))
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    datasets.load("mnist")
-    assert "downloading mnist" in capsys.readouterr().err
-
-
-def test_another_set_is_refused_and_not_kept(cache, pixels, labels, monkeypatch):
-    offer(monkeypatch, as_openml(pixels[::-1], labels))
-    with pytest.raises(datasets.DatasetError, match="not the published set"):
-        datasets.load("mnist")
-    assert not cache.exists()
-
-
-def test_a_cache_that_cannot_be_written(cache, pixels, labels, monkeypatch):
-    offer(monkeypatch, as_openml(pixels, labels))
-    cache.parent.parent.mkdir(parents=True)
-    cache.parent.write_text("a file where the folder should be")
-    with pytest.warns(UserWarning, match="could not be kept"):
-        check(datasets.load("mnist"), pixels, labels)
-
-
-@pytest.mark.parametrize("error", [urllib.error.URLError("no route"), EOFError("torn"), ValueError("no such set")])
-@pytest.mark.parametrize("root", [None, "elsewhere"])
-def test_without_a_network(cache, monkeypatch, error, root):
-    offer(monkeypatch, error)
-    if root:
-        monkeypatch.setenv("BILEVEL_DATA", root)
-    with pytest.raises(datasets.DatasetError) as caught:
-        datasets.load("mnist")
-    message = str(caught.value)
-    for part in (
-        "BILEVEL_DATA",
-        "'mnist'",
-        *images.IDX_FILES,
-        str(cache.parent),
-        str(error),
-        *([root] if root else []),
-    ):
-        assert part in message
-    assert not cache.exists()
-
-
-def test_a_download_is_not_waited_for_forever(world, pixels, labels, monkeypatch):
-    import socket
-
-    seen = []
-
-    def fetch(*args, **kwargs):
-        seen.append(socket.getdefaulttimeout())
-        return as_openml(pixels, labels)
-
-    monkeypatch.setattr(sklearn.datasets, "fetch_openml", fetch)
-    datasets.load("mnist")
-    assert seen == [30.0]
-    assert socket.getdefaulttimeout() is None
-
-
-@pytest.mark.parametrize("damage", ["torn", "empty", "other rows", "other arrays"])
-def test_a_damaged_cache(cache, pixels, labels, damage):
-    cache.parent.mkdir(parents=True)
-    if damage == "other arrays":
-        np.savez(cache, something=pixels)
-    else:
-        np.savez(cache, pixels=pixels[::-1] if damage == "other rows" else pixels, labels=labels)
-    if damage in ("torn", "empty"):
-        cache.write_bytes(cache.read_bytes()[: 500 if damage == "torn" else 0])
-    with pytest.raises(datasets.DatasetError, match=r"rows\.npz: damaged .*delete it"):
-        datasets.load("mnist")
-
-
-def test_digits_need_no_network(world):
-    digits = datasets.load("digits")
-    assert digits.features.shape == (1797, 64)
-    assert (digits.features.dtype, digits.labels.dtype) == (np.float32, np.int32)
-    assert (digits.features.min(), digits.features.max()) == (0.0, 1.0)
-    assert digits.train_rows == 1797
-    np.testing.assert_array_equal(np.unique(digits.labels), range(digits.classes))
-    np.testing.assert_array_equal(digits.features * 16, sklearn.datasets.load_digits().data)
-
-
-def test_every_set_says_whose_it_is(world):
+def test_every_set_says_whose_it_is(empty_world):
     for name in datasets.KINDS:
         card = datasets.card(name)
         assert card.name == name
@@ -275,7 +52,7 @@ def test_every_set_is_listed_once():
 
 
 @pytest.mark.parametrize("name", [name for name in datasets.KINDS if name not in datasets.BUILT_IN])
-def test_where_a_set_is_looked_for(name, world, tmp_path, monkeypatch):
+def test_where_a_set_is_looked_for(name, empty_world, tmp_path, monkeypatch):
     files = importlib.import_module(f"bilevel.datasets.{MODULES.get(name, name)}").FILES[name]
     assert datasets.find(name) is None
     put = files.alternatives[0]
@@ -295,7 +72,7 @@ def test_where_a_set_is_looked_for(name, world, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["qmnist", *FILES_ONLY])
-def test_what_to_put_where(name, world, tmp_path):
+def test_what_to_put_where(name, empty_world, tmp_path):
     with pytest.raises(datasets.DatasetError) as caught:
         datasets.read(name)
     message = str(caught.value)
@@ -329,22 +106,3 @@ def test_importing_loads_no_scikit_learn():
 def test_no_address_in_the_code():
     for path in pathlib.Path(datasets.__file__).parent.glob("*.py"):
         assert not re.search(r"://|www\.|\.(org|com|net)\b", path.read_text()), path
-
-
-@pytest.mark.slow
-@pytest.mark.skipif("BILEVEL_DATA" not in os.environ, reason="needs the real data")
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
-def test_the_real_sets(name):
-    folder = pathlib.Path(os.environ["BILEVEL_DATA"]) / name
-    if not folder.exists():
-        pytest.skip(f"no {folder}")
-    dataset = datasets.load(name)
-    assert dataset.features.shape == (70_000, 784)
-    assert (dataset.features.min(), dataset.features.max()) == (0.0, 1.0)
-    assert dataset.train_rows == 60_000
-    assert np.bincount(dataset.labels[60_000:]).sum() == 10_000
-    np.testing.assert_array_equal(np.unique(dataset.labels), range(10))
-
-    # the sum by which a download is checked is that of the same rows
-    rows = np.rint(dataset.features * 255).astype(np.uint8), dataset.labels.astype(np.uint8)
-    assert md5(rows[0].tobytes() + rows[1].tobytes()) == images.PUBLISHED[name].arrays

@@ -1,4 +1,4 @@
-"""BO-REP (Hao, Gong, Liu, ICLR 2024, Alg. 1; Alg. 2, UpdateLower; Alg. 3, Epoch-SGD).
+"""BO-REP (Hao, Gong, Liu, ICLR 2024, Alg. 1 to 3).
 
 Chosen where the listing is silent: z_0 = 0 (only m_0 = 0 is given), and a zero m leaves x as it
 is. `plain=True` is the papers' experiments' initial stage: SGD without projection, each epoch

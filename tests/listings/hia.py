@@ -1,4 +1,4 @@
-"""HIA, the randomized Neumann estimator of Ghadimi and Wang (arXiv 1802.02246, Alg. 3).
+"""HIA, the randomized Neumann estimator of Ghadimi and Wang (arXiv 1802.02246).
 
 Chosen where the source is not settled: p ~ U{0..K-1}, p = 0 included, so that the mean over p of
 the full-batch estimate is the truncated series (c/L) sum_{n=0}^{K-1} (I - c H/L)^n u.

@@ -1,4 +1,4 @@
-"""ITD-BiO (Ji, Yang, Liang, ICML 2021, Alg. 1), and deterBiO (Alg. 1 of its first draft).
+"""ITD-BiO (Ji, Yang, Liang, ICML 2021, Alg. 1), and deterBiO.
 
 Chosen where the listing is silent: on samples, J and H at y^t use the sample of the descent step
 taken at y^t, so that h is the derivative of what was computed. `warm_start=False` starts every

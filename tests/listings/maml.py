@@ -96,7 +96,7 @@ def anil(tasks, x0, drawn, *, alpha, D):
             y = [theta]
             for t in range(1, D + 1):
                 y.append(y[t - 1] - alpha * support.gradient_y(W, y[t - 1]))
-            # Reverse-HG (Franceschi et al., ICML 2017, Alg. 1) with x = w: g for w; for theta the exit value of p
+            # reverse mode (reverse.py) with x = w: g for w; for theta the exit value of p
             p, g = query.gradient_y(W, y[D]), query.gradient_W(W, y[D])
             for t in range(D - 1, -1, -1):
                 g = g - alpha * support.cross(W, y[t], p)

@@ -40,7 +40,7 @@ def recursive(problem, x0, y0, draws, steps, *, beta, eta, hypergradient):
 
 
 def bp(alpha, D):
-    """BP-T: back-propagation through D steps (1.1)."""
+    """BP-T: back-propagation through D steps."""
 
     def with_draws(draws):
         S = [draws.lower() for _ in range(D)]
@@ -63,7 +63,7 @@ def bp(alpha, D):
 
 
 def cg(alpha, D, N):
-    """CG-T-K: D steps, then N conjugate-gradient steps from the last v (1.2)."""
+    """CG-T-K: D steps, then N conjugate-gradient steps from the last v."""
 
     def with_draws(draws):
         S = [draws.lower() for _ in range(D)]
@@ -81,7 +81,7 @@ def cg(alpha, D, N):
 
 
 def ns(alpha, D, Q, gamma):
-    """NS-T-K: D steps, then a Neumann series of Q factors of step gamma (1.3)."""
+    """NS-T-K: D steps, then a Neumann series of Q factors of step gamma."""
 
     def with_draws(draws):
         S = [draws.lower() for _ in range(D)]

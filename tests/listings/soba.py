@@ -1,4 +1,4 @@
-"""SOBA (Dagreou, Ablin, Vaiter, Moreau, NeurIPS 2022, Alg. 1 with (10a-c)).
+"""SOBA (Dagreou, Ablin, Vaiter, Moreau, NeurIPS 2022, Alg. 1).
 
 Chosen where the listing is silent: v_0 = 0. `rho_v` is a separate step for v; the listing's own is
 rho for both. (The paper stores -v.)

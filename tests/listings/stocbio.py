@@ -1,18 +1,14 @@
-"""stocBiO (Ji, Yang, Liang, ICML 2021, Alg. 2 and 3).
+"""stocBiO (Ji, Yang, Liang, ICML 2021, Alg. 2 and 3), the ICML form.
 
 The listing has real-valued batch sizes and does not say how they are rounded: the sizes are what
-was drawn, unless `sizes` demands others.
+was drawn.
 
 Draws of iteration k: lower S_0..S_{D-1}, upper D_F, lower D_G, lower B_Q, ..., B_1.
 """
 
 
-def stocbio(problem, x0, y0, draws, steps, *, beta, alpha, D, Q, eta, sizes=None):
-    """`beta` is a function of k.
-
-    `sizes`, if given, is dict(S=, D_F=, D_G=, B=): the first three are numbers, B lists the sizes
-    in order of use, |B_Q| first; every draw is held against them.
-    """
+def stocbio(problem, x0, y0, draws, steps, *, beta, alpha, D, Q, eta):
+    """`beta` is a function of k."""
     draws.begin(0)
     draws.end()
     x, y = x0.copy(), y0.copy()
@@ -20,21 +16,14 @@ def stocbio(problem, x0, y0, draws, steps, *, beta, alpha, D, Q, eta, sizes=None
     for k in range(steps):
         draws.begin(k + 1)
         # y^0 = y_{k-1}^D;  y^t = y^{t-1} - alpha G_y(x_k, y^{t-1}; S_{t-1}),  t = 1..D
-        for t in range(1, D + 1):
-            S = draws.lower()
-            _check(sizes, "S", S, f"iteration {k}, S_{t - 1}")
-            y = y - alpha * problem.G_y(x, y, S)
+        for _ in range(D):
+            y = y - alpha * problem.G_y(x, y, draws.lower())
         # draw D_F, D_G and B_1..B_Q, all independent
         D_F = draws.upper()
-        _check(sizes, "D_F", D_F, f"iteration {k}, D_F")
         D_G = draws.lower()
-        _check(sizes, "D_G", D_G, f"iteration {k}, D_G")
         B = {}
         for i in range(Q, 0, -1):
             B[i] = draws.lower()
-            if sizes is not None:
-                expected = sizes["B"][Q - i]
-                assert len(B[i]) == expected, f"iteration {k}, B_{i}: {len(B[i])} != {expected}"
         # r_Q = F_y(x_k, y^D; D_F)
         r = {Q: problem.F_y(x, y, D_F)}
         # r_{i-1} = r_i - eta H(x_k, y^D; B_i)[r_i],  i = Q..1
@@ -52,8 +41,3 @@ def stocbio(problem, x0, y0, draws, steps, *, beta, alpha, D, Q, eta, sizes=None
         draws.end()
         trajectory.append(dict(x=x, y=y, v=v, h=h))
     return trajectory
-
-
-def _check(sizes, name, rows, where):
-    if sizes is not None:
-        assert len(rows) == sizes[name], f"{where}: {len(rows)} rows, {sizes[name]} expected"

@@ -5,6 +5,7 @@ import pytest
 from bilevel.papers._reproduce import reproduce
 from bilevel.papers.claims import NOT_JUDGED, UNTESTED
 from bilevel.papers.entries import ENTRIES
+from bilevel.papers.figure import draw
 
 
 @pytest.fixture(scope="module")
@@ -26,5 +27,7 @@ def test_every_entry_runs_at_smoke_scale(name, out):
             if run.result == "successful" and curve.solver is not None and entry.kind == "solve":
                 assert run.rows[-1]["step"] == (curve.steps or outcome.setup.steps)
     assert outcome.verdict == (NOT_JUDGED if entry.not_judged else UNTESTED)  # two seeds decide nothing
-    assert (out / name / "figure.png").stat().st_size > 5_000
+    figure = draw(entry, outcome.setup.curves, outcome.runs, "smoke")
+    assert figure.axes and all(axes.has_data() for axes in figure.axes)
+    assert (out / name / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert (entry.not_judged or entry.claims[0].sentence) in (out / "README.md").read_text()

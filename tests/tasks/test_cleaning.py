@@ -1,4 +1,4 @@
-"""Hyper-cleaning: what is drawn, what is differentiated, and what is measured."""
+"""Hyper-cleaning: what the levels see, what is differentiated, and what is measured."""
 
 import dataclasses
 import importlib
@@ -7,41 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import point, tagged_set
 
 import bilevel as bl
-from bilevel import datasets, oracles, tasks, trees
-from bilevel.tasks import _cleaning_rows as cleaning_rows
+from bilevel import oracles, tasks, trees
 
 cleaning = importlib.import_module("bilevel.tasks._cleaning")  # the function hides the module
 
-ROWS = 400
-
-
-def tagged_set():
-    """A set whose feature 0 is the row's number, over 1000."""
-    rng = np.random.default_rng(0)
-    features = rng.random((ROWS, 6), np.float32)
-    features[:, 0] = np.arange(ROWS) / 1000
-    labels = rng.integers(0, 4, ROWS).astype(np.int32)
-    card = datasets.Card("digits", ROWS, 4, {"all": ROWS}, "none", "made up")
-    return datasets.Dataset(features, labels, 4, ROWS, card)
-
-
-@pytest.fixture
-def tagged(monkeypatch):
-    dataset = tagged_set()
-    monkeypatch.setattr(datasets, "load", lambda name: dataset)
-    return dataset
-
-
-def numbers(features):
-    return np.rint(np.asarray(features)[:, 0] * 1000).astype(int)
-
-
-def point(task, seed=3):
-    """An (x, y) where nothing is zero."""
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), (task.x, task.y))
+TAGGED = tagged_set()
 
 
 def sigmoid(x):
@@ -62,21 +35,11 @@ def close(actual, desired, tolerance=2e-5):
     np.testing.assert_allclose(actual, desired, rtol=tolerance, atol=tolerance * np.abs(desired).max())
 
 
-# What is drawn
+# What the levels see
 
 
-def test_rows_are_disjoint_and_keep_their_labels(tagged):
-    data = tasks.cleaning(trusted=30).data
-    parts = [numbers(f) for f in (data.features, data.trusted_features, data.test_features)]
-    assert [len(part) for part in parts] == [250, 30, 120]
-    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(ROWS))
-    assert (np.sort(parts[2]) != np.arange(120)).any()  # drawn, not cut off
-    for part, labels in zip(parts, (data.true_labels, data.trusted_labels, data.test_labels), strict=True):
-        np.testing.assert_array_equal(labels, tagged.labels[part])
-
-
-def test_the_levels_see_their_own_rows_alone(tagged):
-    task = tasks.cleaning(trusted=30)
+def test_the_levels_see_their_own_rows_alone():
+    task = tasks.cleaning(TAGGED, trusted=30)
     upper, lower = task.problem.upper.data.arrays, task.problem.lower.data.arrays
     np.testing.assert_array_equal(lower["features"], task.data.features)
     np.testing.assert_array_equal(lower["labels"], task.data.noisy_labels)
@@ -86,69 +49,21 @@ def test_the_levels_see_their_own_rows_alone(tagged):
     assert not any(leaf.any() for leaf in jax.tree.leaves((task.x, task.y)))
 
 
-def test_everything_is_drawn_once_per_seed(tagged):
-    a, b, other = (tasks.cleaning(trusted=30, seed=seed) for seed in (1, 1, 2))
-    jax.tree.map(np.testing.assert_array_equal, (a.problem, vars(a.data)), (b.problem, vars(b.data)))
-    assert (numbers(a.data.test_features) != numbers(other.data.test_features)).any()
-    assert (a.data.wrong != other.data.wrong).mean() > 0.4  # 0.5 for independent noise, 0.2 for the same rows redrawn
-
-
-@pytest.mark.parametrize("corruption", [0.0, 0.3, 0.6, 1.0])
-def test_labels_are_redrawn_from_all_classes(corruption):
-    data = tasks.cleaning("digits", corruption, seed=4).data
-    n, wrong = len(data.true_labels), data.wrong
-    expected = corruption * 0.9  # one redrawn label in ten is right by chance
-    assert abs(wrong.mean() - expected) <= 4 * np.sqrt(expected * (1 - expected) / n)
-    assert data.noisy_labels.dtype == np.int32
-
-
-def test_redrawn_labels_are_uniform_and_independent_of_the_true_ones():
-    data = tasks.cleaning("digits", corruption=1.0, seed=4).data
-    for drawn in (data.noisy_labels, (data.noisy_labels - data.true_labels) % 10):
-        counts = np.bincount(drawn, minlength=10)
-        expected = len(drawn) / 10
-        assert ((counts - expected) ** 2 / expected).sum() < 27.9  # 0.999 quantile, 9 degrees of freedom
-
-
-def test_train_limits_the_rows(tagged):
-    every, some = tasks.cleaning(trusted=30).data, tasks.cleaning(trusted=30, train=100).data
-    np.testing.assert_array_equal(some.features, every.features[:100])
-    np.testing.assert_array_equal(some.test_features, every.test_features)
-
-
-def test_a_validation_split_never_sees_the_test_rows(tagged, monkeypatch):
-    test, validation = (tasks.cleaning(trusted=30, seed=7, split=split) for split in ("test", "validation"))
-    forbidden = numbers(test.data.test_features)
-    seen = [validation.data.features, validation.data.trusted_features, validation.data.test_features]
-    seen = [numbers(part) for part in seen]
-    assert [len(part) for part in seen] == [166, 30, 84]  # 30 % of the 280 that remain
-    np.testing.assert_array_equal(np.sort(np.concatenate([*seen, forbidden])), np.arange(ROWS))
-
-    features, labels = tagged.features.copy(), tagged.labels.copy()
-    features[forbidden], labels[forbidden] = np.nan, 99
-    poisoned = dataclasses.replace(tagged, features=features, labels=labels)
-    monkeypatch.setattr(datasets, "load", lambda name: poisoned)
-    again = tasks.cleaning(trusted=30, seed=7, split="validation")
-    jax.tree.map(
-        np.testing.assert_array_equal, (again.problem, vars(again.data)), (validation.problem, vars(validation.data))
-    )
-
-
-def test_sources_and_batch_sizes(tagged):
-    task = tasks.cleaning(trusted=30)
+def test_sources_and_batch_sizes():
+    task = tasks.cleaning(TAGGED, trusted=30)
     assert (task.problem.upper.batch_size, task.problem.lower.batch_size) == (30, 64)
     assert type(task.problem.lower.data) is bl.Rows
-    task = tasks.cleaning(trusted=30, batch_size=None)
+    task = tasks.cleaning(TAGGED, trusted=30, batch_size=None)
     assert (task.problem.upper.batch_size, task.problem.lower.batch_size) == (None, None)
-    task = tasks.cleaning(trusted=30, batch_size=10, source="blocks")
+    task = tasks.cleaning(TAGGED, trusted=30, batch_size=10, source="blocks")
     assert type(task.problem.upper.data) is type(task.problem.lower.data) is bl.Blocks
     assert task.problem.lower.draw(jax.random.key(0)).indices.ndim == 0
 
 
 @pytest.mark.parametrize(("train", "kept"), [(None, 192), (200, 192), (128, 128)])
-def test_blocks_leave_out_a_remainder_and_nothing_else(tagged, train, kept):
+def test_blocks_leave_out_a_remainder_and_nothing_else(train, kept):
     shared = {"trusted": 30, "batch_size": 64, "train": train, "seed": 3}
-    rows, blocks = tasks.cleaning(**shared), tasks.cleaning(**shared, source="blocks")
+    rows, blocks = tasks.cleaning(TAGGED, **shared), tasks.cleaning(TAGGED, **shared, source="blocks")
     assert (blocks.problem.upper.batch_size, blocks.problem.lower.batch_size) == (30, 64)
     assert blocks.x.shape == (kept,)
     assert blocks.problem.lower.length == kept
@@ -158,11 +73,11 @@ def test_blocks_leave_out_a_remainder_and_nothing_else(tagged, train, kept):
     jax.tree.map(np.testing.assert_array_equal, cut, whole)
 
 
-def test_the_upper_batch_of_blocks_divides_the_trusted_rows(tagged):
-    task = tasks.cleaning(trusted=30, batch_size=20, source="blocks")
+def test_the_upper_batch_of_blocks_divides_the_trusted_rows():
+    task = tasks.cleaning(TAGGED, trusted=30, batch_size=20, source="blocks")
     assert (task.problem.upper.batch_size, task.problem.lower.batch_size) == (15, 20)
-    assert tasks.cleaning(trusted=31, batch_size=20, source="blocks").problem.upper.batch_size == 1
-    whole = tasks.cleaning(trusted=30, batch_size=None, source="blocks")
+    assert tasks.cleaning(TAGGED, trusted=31, batch_size=20, source="blocks").problem.upper.batch_size == 1
+    whole = tasks.cleaning(TAGGED, trusted=30, batch_size=None, source="blocks")
     assert (whole.problem.upper.batch_size, whole.problem.lower.batch_size) == (None, None)
     assert whole.x.shape == (250,)
 
@@ -170,8 +85,8 @@ def test_the_upper_batch_of_blocks_divides_the_trusted_rows(tagged):
 # What is differentiated
 
 
-def test_gradients_against_numpy(tagged):
-    task = tasks.cleaning(trusted=30, regularization=0.05)
+def test_gradients_against_numpy():
+    task = tasks.cleaning(TAGGED, trusted=30, regularization=0.05)
     (x, y), level = point(task), task.problem.lower
     indices = np.array([5, 17, 5, 200])  # a row that is drawn twice counts twice
     batch = bl.Batch(level.data.take(jnp.asarray(indices), 4), jnp.asarray(indices), 4)
@@ -190,8 +105,8 @@ def test_gradients_against_numpy(tagged):
     close(G_y["bias"], slope.sum(0) + 0.1 * np.asarray(y["bias"]))
 
 
-def test_one_step_moves_the_weights_of_its_batch_alone(tagged):
-    task = tasks.cleaning(trusted=30, batch_size=8)
+def test_one_step_moves_the_weights_of_its_batch_alone():
+    task = tasks.cleaning(TAGGED, trusted=30, batch_size=8)
     x, y = point(task)
     solver = bl.SOBA(upper_step=1.0, lower_step=0.1, adjoint_step=0.1)
     state = solver.init(task.problem, x, y, key=jax.random.key(0))
@@ -202,8 +117,8 @@ def test_one_step_moves_the_weights_of_its_batch_alone(tagged):
     np.testing.assert_array_equal(np.flatnonzero(state.x != old), np.unique(drawn))
 
 
-def test_the_upper_gradient_ignores_x(tagged):
-    task = tasks.cleaning(trusted=30, batch_size=None)
+def test_the_upper_gradient_ignores_x():
+    task = tasks.cleaning(TAGGED, trusted=30, batch_size=None)
     (x, y), level = point(task), task.problem.upper
     F_x, F_y = oracles.upper_gradients(level, x, y, level.all_rows())
     assert not trees.dense(F_x, x).any()
@@ -214,8 +129,8 @@ def test_the_upper_gradient_ignores_x(tagged):
 # What is measured
 
 
-def test_metrics_by_hand(tagged):
-    task = tasks.cleaning(trusted=30)
+def test_metrics_by_hand():
+    task = tasks.cleaning(TAGGED, trusted=30)
     x, y = point(task)
     x = jnp.round(x)  # with ties
     measured, data = task.metrics(x, y), task.data
@@ -229,15 +144,15 @@ def test_metrics_by_hand(tagged):
     assert task.score == "test accuracy"
 
 
-def test_perfect_weights_have_an_auroc_of_one(tagged):
-    task = tasks.cleaning(trusted=30)
+def test_perfect_weights_have_an_auroc_of_one():
+    task = tasks.cleaning(TAGGED, trusted=30)
     assert task.metrics(jnp.where(task.data.wrong, -1.0, 1.0), task.y)["AUROC"] == 1
-    clean = tasks.cleaning(trusted=30, corruption=0.0)
+    clean = tasks.cleaning(TAGGED, trusted=30, corruption=0.0)
     assert np.isnan(clean.metrics(clean.x, clean.y)["AUROC"])
 
 
-def test_the_test_rows_touch_the_accuracy_alone(tagged):
-    task = tasks.cleaning(trusted=30)
+def test_the_test_rows_touch_the_accuracy_alone():
+    task = tasks.cleaning(TAGGED, trusted=30)
     x, y = point(task)
     other = dataclasses.replace(task.data, test_labels=(task.data.test_labels + 1) % 4)
     before, after = task.metrics(x, y), task.metrics.func(other, task.problem.lower.loss, x, y)
@@ -293,34 +208,16 @@ def test_cleaning_helps():
         ({"seed": 0.5}, "seed: got 0.5"),
     ],
 )
-def test_bad_settings(tagged, settings, message):
+def test_bad_settings(settings, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        tasks.cleaning(**{"trusted": 30, **settings})
+        tasks.cleaning(**{"dataset": TAGGED, "trusted": 30, **settings})
 
 
 # Networks, texts, and how labels go wrong
 
 
-def test_pooled_images_are_means_of_pixels():
-    images = np.arange(2 * 16, dtype=np.float32).reshape(2, 16)
-    by_hand = images.reshape(2, 4, 4)
-    expected = [[by_hand[i, r : r + 2, c : c + 2].mean() for r in (0, 2) for c in (0, 2)] for i in range(2)]
-    np.testing.assert_allclose(cleaning_rows.pooled(images, 2), expected)
-    with pytest.raises(ValueError, match="pool=3, which does not divide the images' side of 4"):
-        cleaning_rows.pooled(images, 3)
-    assert cleaning_rows.pooled(images, 1) is images
-
-
-def test_flipped_labels_are_never_the_true_ones_and_redrawn_ones_sometimes():
-    flipped = tasks.cleaning("digits", corruption=1.0, noise="flipped", seed=3).data
-    assert flipped.wrong.all()
-    counts = np.bincount((np.asarray(flipped.noisy_labels) - np.asarray(flipped.true_labels)) % 10, minlength=10)
-    assert counts[0] == 0 and (counts[1:] > 80).all()  # of 1158 rows, about 129 each
-    assert 0.86 < tasks.cleaning("digits", corruption=1.0, seed=3).data.wrong.mean() < 0.94
-
-
-def test_x_starts_where_it_is_told(tagged):
-    assert (np.asarray(tasks.cleaning(trusted=30, start_weight=1.0).x) == 1.0).all()
+def test_x_starts_where_it_is_told():
+    assert (np.asarray(tasks.cleaning(TAGGED, trusted=30, start_weight=1.0).x) == 1.0).all()
 
 
 def tiny_cnn(**more):
@@ -376,39 +273,6 @@ def test_diagnose_shows_that_a_network_is_not_strongly_convex():
     assert "not strongly convex" in {finding.name for finding in report.findings}
 
 
-@pytest.mark.parametrize("split", ["test", "validation"])
-def test_rows_of_one_group_are_in_one_part(split):
-    groups = np.repeat(np.arange(60), 3)
-    sizes = cleaning_rows.Sizes(train=None, trusted=20, test=None, test_fraction=0.3)
-    parts = cleaning_rows._parts(180, groups, sizes, split, np.random.default_rng(0))
-    assert [len(part) for part in parts] in ([54, 20, 105], [38, 20, 66])
-    assert sum(len(set(part)) for part in parts) == len(set(np.concatenate(parts)))
-    owners = [set(groups[part]) for part in parts]
-    assert sum(map(len, owners)) == len(set.union(*owners))
-    in_a_row = np.mean(np.diff(groups[parts[2]]) == 0)
-    assert in_a_row < 0.1  # shuffled: 2/3 where the rows of a group follow each other
-
-
-def test_texts_become_tokens_and_the_vocabulary_knows_the_training_rows_alone(monkeypatch):
-    texts = tuple(f"Word{i}, the" for i in range(40))
-    card = datasets.Card("made-up", 40, 2, {"all": 40}, "none", "nobody")
-    zeros, rows = np.zeros(40, np.int32), np.arange(40, dtype=np.int32)
-    made = datasets.TextDataset(texts, rows % 2, zeros, ("all",), rows, 2, card)
-    monkeypatch.setattr(datasets, "load_text", lambda name: made)
-    settings = {"vocabulary": 60, "length": 3, "embedding": 2, "hidden": 2}
-    task = tasks.cleaning("made-up", 0.0, 10, "rnn", test=5, batch_size=None, model_settings=settings)
-    data = task.data
-    word_of = {token: word for word, token in data.vocabulary.items()}
-    the = data.vocabulary["the"]
-    for row, label in zip(np.asarray(data.features), np.asarray(data.true_labels), strict=True):
-        assert int(word_of[row[0]].removeprefix("word")) % 2 == label
-        assert row[1:].tolist() == [the, 0]
-    for features in (data.trusted_features, data.test_features):
-        np.testing.assert_array_equal(features, np.tile([1, the, 0], (len(features), 1)))
-    assert (len(data.features), len(data.test_features)) == (18, 5)
-    assert task.y.vectors.shape == (60, 2)
-
-
 def test_word_vectors_start_where_a_file_says(tmp_path):
     (tmp_path / "vectors.txt").write_text("the 1 2 3\nvery 4 5 6\n")
     task = tiny_rnn(vectors=str(tmp_path / "vectors.txt"))
@@ -426,6 +290,8 @@ def test_word_vectors_start_where_a_file_says(tmp_path):
         ({"model": "rnn"}, "model: got 'rnn' for 'digits'"),
         ({"model": "cnn", "model_settings": {"filter": 3}}, "did you mean filters"),
         ({"model": "cnn", "model_settings": {"filters": 0}}, r"model_settings\['filters'\]: got 0"),
+        ({"dataset": TAGGED, "model": "cnn"}, "dataset: its rows have 6 features; the convolutional network takes"),
+        ({"dataset": TAGGED, "model": "rnn"}, "model: got 'rnn' for a Dataset"),
         ({"noise": "swapped"}, "noise: 'swapped' is unknown"),
     ],
 )

@@ -27,13 +27,7 @@ def numbered(first):
     return images
 
 
-@pytest.fixture
-def glyphs(monkeypatch):
-    parts = numbered(0), numbered(100), numbered(200)
-    card = datasets.Card("glyphs", rows=0, classes=0, splits={}, license="", source="")
-    dataset = datasets.FewshotDataset(*parts, card)
-    monkeypatch.setattr(datasets, "load_fewshot", lambda name: dataset)
-    return dataset
+GLYPHS = datasets.FewshotDataset(numbered(0), numbered(100), numbered(200))
 
 
 # Without jit each of their operations would be compiled.
@@ -71,8 +65,8 @@ def of_task(tree, i):
 # What is drawn
 
 
-def test_a_task_has_different_classes_and_different_images(glyphs):
-    problem = fewshot(**SMALL).problem
+def test_a_task_has_different_classes_and_different_images():
+    problem = fewshot(GLYPHS, **SMALL).problem
     for seed in range(5):
         support, query = rows(problem.resample(jax.random.key(seed)))
         assert support["images"].shape == (2, 6, SIDE, SIDE, 1) and query["images"].shape == (2, 9, SIDE, SIDE, 1)
@@ -92,14 +86,14 @@ def test_a_task_has_different_classes_and_different_images(glyphs):
             assert len(set(class_of.values())) == 3
 
 
-def test_images_are_those_of_the_data_in_0_to_1(glyphs):
-    support, _ = rows(fewshot(**SMALL).problem)
+def test_images_are_those_of_the_data_in_0_to_1():
+    support, _ = rows(fewshot(GLYPHS, **SMALL).problem)
     classes, numbers = which(support["images"])
-    np.testing.assert_allclose(support["images"], glyphs.train[classes, numbers] / 255, rtol=1e-6)
+    np.testing.assert_allclose(support["images"], GLYPHS.train[classes, numbers] / 255, rtol=1e-6)
 
 
-def test_classes_and_images_are_uniform(glyphs):
-    episodes = fewshot(**SMALL).data.training
+def test_classes_and_images_are_uniform():
+    episodes = fewshot(GLYPHS, **SMALL).data.training
     draw = jax.jit(lambda episodes, keys: jax.vmap(episodes.draw)(keys))
     support, query = draw(episodes, jax.random.split(jax.random.key(0), 1200))
     for part, each in ((support, 2), (query, 3)):
@@ -116,15 +110,15 @@ def test_classes_and_images_are_uniform(glyphs):
     assert len({tuple(task) for task in which(support["images"])[0]}) > 400  # of 504
 
 
-def test_every_outer_step_has_tasks_of_its_own(glyphs):
-    task = fewshot(**SMALL)
+def test_every_outer_step_has_tasks_of_its_own():
+    task = fewshot(GLYPHS, **SMALL)
     a, b, again = (rows(task.problem.resample(jax.random.key(seed))) for seed in (0, 1, 0))
     jax.tree.map(np.testing.assert_array_equal, a, again)
     assert (which(a[0]["images"])[0] != which(b[0]["images"])[0]).any()
 
 
-def test_everything_is_drawn_once_per_seed(glyphs):
-    a, b, other = (fewshot(**SMALL, seed=seed) for seed in (1, 1, 2))
+def test_everything_is_drawn_once_per_seed():
+    a, b, other = (fewshot(GLYPHS, **SMALL, seed=seed) for seed in (1, 1, 2))
     jax.tree.map(np.testing.assert_array_equal, (a.x, rows(a.problem)), (b.x, rows(b.problem)))
     assert a.metrics(a.x, None) == b.metrics(b.x, None)
     assert (jax.random.key_data(a.data.test_keys) != jax.random.key_data(other.data.test_keys)).any()
@@ -134,8 +128,8 @@ def test_everything_is_drawn_once_per_seed(glyphs):
 # What is differentiated
 
 
-def test_losses_of_heads_by_hand(glyphs):
-    task = fewshot(**SMALL, regularization=0.05)
+def test_losses_of_heads_by_hand():
+    task = fewshot(GLYPHS, **SMALL, regularization=0.05)
     x, y = point(task)
     support, query = rows(task.problem)
     lower, upper = (loss_at(level, x, y, level.all_rows()) for level in (task.problem.lower, task.problem.upper))
@@ -151,8 +145,8 @@ def test_losses_of_heads_by_hand(glyphs):
     np.testing.assert_allclose(upper, np.mean(by_task[1]), rtol=1e-5)
 
 
-def test_losses_of_networks_by_hand(glyphs):
-    task = fewshot(**SMALL, adapt="network", regularization=0.05)
+def test_losses_of_networks_by_hand():
+    task = fewshot(GLYPHS, **SMALL, adapt="network", regularization=0.05)
     x, y = point(task)
     support, query = rows(task.problem)
     lower, upper = (loss_at(level, x, y, level.all_rows()) for level in (task.problem.lower, task.problem.upper))
@@ -167,12 +161,12 @@ def test_losses_of_networks_by_hand(glyphs):
     norm = sum((np.asarray(leaf, np.float64) ** 2).sum() for leaf in jax.tree.leaves(y))
     np.testing.assert_allclose(lower, np.sum(by_task[0]) + 0.05 * norm, rtol=1e-5)
     np.testing.assert_allclose(upper, np.mean(by_task[1]), rtol=1e-5)
-    assert fewshot(**SMALL, adapt="network").problem.lower.loss.regularization == 0
+    assert fewshot(GLYPHS, **SMALL, adapt="network").problem.lower.loss.regularization == 0
 
 
-def test_tasks_share_x_alone(glyphs):
+def test_tasks_share_x_alone():
     """Neither y nor the batch statistics of a task reach another."""
-    task = fewshot(**SMALL)
+    task = fewshot(GLYPHS, **SMALL)
     x, y = point(task)
     level = task.problem.lower
     support, _ = rows(task.problem)
@@ -185,8 +179,8 @@ def test_tasks_share_x_alone(glyphs):
         assert (before[1] != after[1]).any()
 
 
-def test_the_lower_level_of_heads_is_strongly_convex(glyphs):
-    task = fewshot(**SMALL, regularization=0.05)
+def test_the_lower_level_of_heads_is_strongly_convex():
+    task = fewshot(GLYPHS, **SMALL, regularization=0.05)
     x, y = point(task)
     level = task.problem.lower
     matrix = eqx.filter_jit(lambda level, x, y: oracles.dense_hessian(level, x, y, level.all_rows())[0])(level, x, y)
@@ -195,8 +189,8 @@ def test_the_lower_level_of_heads_is_strongly_convex(glyphs):
 
 
 @pytest.mark.parametrize(("settings", "names"), [({}, ["body"]), ({"learned_start": True}, ["body", "head"])])
-def test_starts_of_heads(glyphs, settings, names):
-    task = fewshot(**SMALL, **settings)
+def test_starts_of_heads(settings, names):
+    task = fewshot(GLYPHS, **SMALL, **settings)
     assert sorted(task.x) == names
     x, _ = point(task)
     start = start_at(task.problem, x)
@@ -207,8 +201,8 @@ def test_starts_of_heads(glyphs, settings, names):
             np.testing.assert_array_equal(start[name][i], wanted)
 
 
-def test_networks_start_as_copies_and_their_lower_level_ignores_x(glyphs):
-    task = fewshot(**SMALL, adapt="network")
+def test_networks_start_as_copies_and_their_lower_level_ignores_x():
+    task = fewshot(GLYPHS, **SMALL, adapt="network")
     x, y = point(task)
     for leaf, copies in zip(jax.tree.leaves(x), jax.tree.leaves(start_at(task.problem, x)), strict=True):
         np.testing.assert_array_equal(copies, np.stack([leaf, leaf]))
@@ -240,8 +234,8 @@ def measured_by_hand(task, x, data, keys, steps, step, c):
     return np.mean(accuracies), np.mean(losses)
 
 
-def test_metrics_by_hand(glyphs):
-    task = fewshot(**SMALL, test_step=0.3, regularization=0.05)
+def test_metrics_by_hand():
+    task = fewshot(GLYPHS, **SMALL, test_step=0.3, regularization=0.05)
     x = task.x
     found = task.metrics(x, None)
     accuracy, loss = measured_by_hand(task, x, task.data.test, task.data.test_keys, 4, 0.3, 0.05)
@@ -255,8 +249,8 @@ def test_metrics_by_hand(glyphs):
 
 
 @pytest.mark.parametrize("settings", [{"learned_start": True}, {"adapt": "network"}])
-def test_metrics_adapt_from_the_start(glyphs, settings):
-    at_start = fewshot(**SMALL | {"test_steps": 0}, **settings)
+def test_metrics_adapt_from_the_start(settings):
+    at_start = fewshot(GLYPHS, **SMALL | {"test_steps": 0}, **settings)
     x, _ = point(at_start)
     accuracies = []
     for key in at_start.data.test_keys:
@@ -268,13 +262,13 @@ def test_metrics_adapt_from_the_start(glyphs, settings):
             logits = features @ np.asarray(x["head"]["weights"]).T + np.asarray(x["head"]["bias"])
         accuracies.append(np.mean(np.argmax(logits, 1) == query["labels"]))
     np.testing.assert_allclose(at_start.metrics(x, None)["test accuracy"], np.mean(accuracies), rtol=1e-6)
-    adapted = fewshot(**SMALL | {"test_steps": 20}, **settings)
+    adapted = fewshot(GLYPHS, **SMALL | {"test_steps": 20}, **settings)
     assert adapted.metrics(x, None)["test accuracy"] > at_start.metrics(x, None)["test accuracy"] + 0.1
 
 
-def test_splits_see_their_own_classes_alone(glyphs):
+def test_splits_see_their_own_classes_alone():
     for split, classes in (("test", range(200, 209)), ("validation", range(100, 109))):
-        data = fewshot(**SMALL, split=split).data
+        data = fewshot(GLYPHS, **SMALL, split=split).data
         for episodes, keys, known in (
             (data.test, data.test_keys, classes),
             (data.training, data.training_keys, range(CLASSES)),
@@ -284,14 +278,14 @@ def test_splits_see_their_own_classes_alone(glyphs):
                 assert set(which(part["images"])[0].ravel()) <= set(known)
 
 
-def test_seeds_share_their_programs(glyphs, compiled):
+def test_seeds_share_their_programs(compiled):
     @eqx.filter_jit
     def gradient(problem, x, y, key):
         level = problem.resample(key).lower
         return oracles.gradient_y(level, x, y, level.all_rows())
 
     for seed, regularization, test_step in ((0, 0.01, 0.1), (1, 0.02, 0.2)):
-        task = fewshot(**SMALL | {"shots": 1}, seed=seed, regularization=regularization, test_step=test_step)
+        task = fewshot(GLYPHS, **SMALL | {"shots": 1}, seed=seed, regularization=regularization, test_step=test_step)
         before = len(compiled)
         gradient(task.problem, task.x, task.y, jax.random.key(0))
         task.metrics(task.x, task.y)
@@ -300,8 +294,8 @@ def test_seeds_share_their_programs(glyphs, compiled):
 
 
 @pytest.mark.parametrize("settings", [{}, {"learned_start": True}, {"adapt": "network"}])
-def test_solvers_learn_a_body_a_start_and_a_network(glyphs, settings):
-    task = fewshot(**SMALL, **settings)
+def test_solvers_learn_a_body_a_start_and_a_network(settings):
+    task = fewshot(GLYPHS, **SMALL, **settings)
     method = bl.MAML if settings else bl.ITDBiO
     solver = method(upper_step=bl.Rule(optax.adam, 0.02), lower_step=0.1, inner_steps=4)
     solution = bl.solve(
@@ -335,19 +329,18 @@ def test_solvers_learn_a_body_a_start_and_a_network(glyphs, settings):
         ({"seed": None}, "seed: got None"),
     ],
 )
-def test_bad_settings(glyphs, settings, message):
+def test_bad_settings(settings, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        fewshot(**SMALL | settings)
+        fewshot(**{"dataset": GLYPHS} | SMALL | settings)
 
 
-def test_bad_data(glyphs, monkeypatch):
+def test_bad_data():
     few, wide = (
-        dataclasses.replace(glyphs, validation=part) for part in (glyphs.validation[:2], glyphs.validation[:, :, :4])
+        dataclasses.replace(GLYPHS, validation=part) for part in (GLYPHS.validation[:2], GLYPHS.validation[:, :, :4])
     )
     for dataset, message in (
         (few, "ways: got 3, but there are 2 validation classes"),
         (wide, "dataset: its images have 4×8 pixels"),
     ):
-        monkeypatch.setattr(datasets, "load_fewshot", lambda name, dataset=dataset: dataset)
         with pytest.raises(ValueError, match=message):
-            fewshot(**SMALL, split="validation")
+            fewshot(dataset, **SMALL, split="validation")

@@ -24,19 +24,14 @@ def sparse_set(train=TRAIN, test=TEST, width=WIDTH, density=0.2, seed=0):
     features = scipy.sparse.random(train + test, width, density, random_state=rng, dtype=np.float32).tolil()
     features[:, 0] = np.arange(1, train + test + 1)[:, None] / 1000
     labels = np.argmax(features @ rng.normal(size=(width, CLASSES)), axis=1).astype(np.int32)
-    card = datasets.Card("newsgroups", train + test, CLASSES, {"train": train, "test": test}, "none", "made up")
-    return datasets.SparseDataset(features.tocsr(), labels, CLASSES, train, card)
+    return datasets.SparseDataset(features.tocsr(), labels, CLASSES, train)
 
 
-@pytest.fixture
-def sparse(monkeypatch):
-    dataset = sparse_set()
-    monkeypatch.setattr(datasets, "load_sparse", lambda name: dataset)
-    return dataset
+SPARSE = sparse_set()
 
 
 def make(**settings):
-    return tasks.regularization("newsgroups", **{"train": 24, "validation": 20, "batch_size": 8, **settings})
+    return tasks.regularization(**{"dataset": SPARSE, "train": 24, "validation": 20, "batch_size": 8, **settings})
 
 
 def numbers(rows):
@@ -63,13 +58,13 @@ def close(actual, desired, tolerance=1e-5):
 # The padded form
 
 
-def test_padded_rows_are_the_rows(sparse):
-    columns, values, dropped = padded(sparse.features, 1000)
+def test_padded_rows_are_the_rows():
+    columns, values, dropped = padded(SPARSE.features, 1000)
     assert columns.dtype == np.int32 and values.dtype == np.float32
-    assert columns.shape == values.shape == (TRAIN + TEST, np.diff(sparse.features.indptr).max())
-    full = np.zeros(sparse.features.shape, np.float32)
+    assert columns.shape == values.shape == (TRAIN + TEST, np.diff(SPARSE.features.indptr).max())
+    full = np.zeros(SPARSE.features.shape, np.float32)
     np.add.at(full, (np.arange(len(full))[:, None], columns), values)
-    np.testing.assert_array_equal(full, sparse.features.toarray())
+    np.testing.assert_array_equal(full, SPARSE.features.toarray())
     assert dropped == 0
 
 
@@ -89,19 +84,19 @@ def test_an_empty_matrix():
 # What is drawn
 
 
-def test_rows_keep_their_labels_and_the_test_rows_are_the_published_ones(sparse):
+def test_rows_keep_their_labels_and_the_test_rows_are_the_published_ones():
     data = make().data
     parts = {name: numbers(getattr(data, name)) for name in ("train", "validation", "test")}
     np.testing.assert_array_equal(parts["test"], np.arange(TRAIN, TRAIN + TEST))
     chosen = np.concatenate([parts["train"], parts["validation"]])
     assert len(np.unique(chosen)) == 44 and chosen.max() < TRAIN
     for name, rows in parts.items():
-        np.testing.assert_array_equal(getattr(data, name)["labels"], sparse.labels[rows])
-        expected = np.hstack([sparse.features[rows].toarray(), np.ones((len(rows), 1), np.float32)])
+        np.testing.assert_array_equal(getattr(data, name)["labels"], SPARSE.labels[rows])
+        expected = np.hstack([SPARSE.features[rows].toarray(), np.ones((len(rows), 1), np.float32)])
         np.testing.assert_array_equal(dense(getattr(data, name))["features"], expected)
 
 
-def test_a_validation_split_of_published_rows(sparse):
+def test_a_validation_split_of_published_rows():
     data = make(split="validation", test_fraction=0.25).data
     parts = [numbers(getattr(data, name)) for name in ("train", "validation", "test")]
     assert [len(part) for part in parts] == [24, 20, 15]
@@ -110,13 +105,11 @@ def test_a_validation_split_of_published_rows(sparse):
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])
-def test_dense_rows_are_disjoint(monkeypatch, split):
+def test_dense_rows_are_disjoint(split):
     features = np.arange(100, dtype=np.float32)[:, None] / 100
-    card = datasets.Card("digits", 100, 5, {"all": 100}, "none", "made up")
-    dataset = datasets.Dataset(features, (np.arange(100) % 5).astype(np.int32), 5, 100, card)
-    monkeypatch.setattr(datasets, "load", lambda name: dataset)
+    dataset = datasets.Dataset(features, (np.arange(100) % 5).astype(np.int32), 5, 100)
     sizes = {"test": 30, "validation": 21}
-    data = tasks.regularization(validation=20, train=25, batch_size=5, split=split).data
+    data = tasks.regularization(dataset, validation=20, train=25, batch_size=5, split=split).data
     parts = [np.asarray(part["features"]) for part in (data.train, data.validation, data.test)]
     rows = [np.rint(part[:, 0] * 100).astype(int) for part in parts]
     assert [len(part) for part in rows] == [25, 20, sizes[split]]
@@ -128,7 +121,7 @@ def test_dense_rows_are_disjoint(monkeypatch, split):
 # What is differentiated: the same as of dense rows
 
 
-def test_oracles_of_sparse_rows_are_those_of_dense_ones(sparse, x64):
+def test_oracles_of_sparse_rows_are_those_of_dense_ones(x64):
     task = make(batch_size=None)
     x, y, v = (leaf.astype(jnp.float64) for leaf in point(task))
     lower = bl.Level(penalized_loss, data=dense(task.data.train))
@@ -192,7 +185,7 @@ def test_nothing_of_rows_by_features_is_allocated(oracle):
 # What is measured
 
 
-def test_metrics_of_sparse_rows(sparse, monkeypatch):
+def test_metrics_of_sparse_rows(monkeypatch):
     monkeypatch.setattr(sys.modules[penalty.__module__], "_CHUNK", 7)  # leaves a rest
     task = make()
     x, y, _ = point(task)
@@ -214,7 +207,7 @@ def test_metrics_of_sparse_rows(sparse, monkeypatch):
     close(found["lower loss"], cross_entropies(task.data.train)[0].mean() + penalized)
 
 
-def test_seeds_share_their_programs(sparse, compiled):
+def test_seeds_share_their_programs(compiled):
     jax.clear_caches()
     solver = bl.SOBA(upper_step=1.0, lower_step=0.3, adjoint_step=0.1)
     for seed in (0, 1):
@@ -226,7 +219,7 @@ def test_seeds_share_their_programs(sparse, compiled):
     assert compiled[before:] == []
 
 
-def test_x_stays_in_its_box(sparse):
+def test_x_stays_in_its_box():
     task = make(bound=0.5)
     np.testing.assert_array_equal(task.problem.project(jnp.array([-3.0, 0.2, 0.7])), [-0.5, jnp.float32(0.2), 0.5])
 
@@ -246,9 +239,9 @@ def test_x_stays_in_its_box(sparse):
         ({"batch_size": 21}, "batch_size: got 21, but the data have 20 rows"),
     ],
 )
-def test_bad_settings(sparse, settings, message):
+def test_bad_settings(settings, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        tasks.regularization(**{"dataset": "newsgroups", "train": 24, "validation": 20, "batch_size": 8, **settings})
+        make(**settings)
 
 
 @pytest.mark.slow

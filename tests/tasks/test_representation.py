@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import numbered_texts, numbers, point, rows_known
 
 import bilevel as bl
-from bilevel import datasets, oracles, tasks
-from bilevel.datasets import words
+from bilevel import oracles, tasks
 
 NAMES = ("birds", "cars", "dogs", "eggs", "figs")
 ROWS = 400
@@ -18,89 +18,78 @@ SMALL = {"vocabulary": ROWS, "length": 3, "embedding": 3, "hidden": 4, "layers":
 SIZES = {"tasks": 3, "domains_per_task": 2, "held_out": 2, "support": 10, "query": 7, "test_tasks": 4, "batch_size": 5}
 
 
-@pytest.fixture
-def numbered(monkeypatch):
-    """A set whose texts are their numbers, which `encode` gives back as every token; groups of about four rows."""
+def numbered_set():
+    """Groups of about four rows."""
     rng = np.random.default_rng(0)
-    domains = np.sort(rng.integers(0, len(NAMES), ROWS)).astype(np.int32)
-    groups = (100 * domains + rng.integers(0, 20, ROWS)).astype(np.int32)
-    card = datasets.Card("made-up", ROWS, 2, {"all": ROWS}, "none", "made up")
-    labels = rng.integers(0, 2, ROWS).astype(np.int32)
-    dataset = datasets.TextDataset(tuple(map(str, range(ROWS))), labels, domains, NAMES, groups, 2, card)
-    monkeypatch.setattr(datasets, "load_text", lambda name: dataset)
-    monkeypatch.setattr(words, "vocabulary", lambda texts, size: {text: int(text) for text in texts})
-    monkeypatch.setattr(
-        words, "encode", lambda texts, known, n: np.array([[int(text)] * n for text in texts], np.int32)
-    )
-    return dataset
+    domains = np.sort(rng.integers(0, len(NAMES), ROWS))
+    groups = 100 * domains + rng.integers(0, 20, ROWS)
+    return numbered_texts(rng.integers(0, 2, ROWS), domains, NAMES, groups)
+
+
+NUMBERED = numbered_set()
 
 
 def make(**settings):
-    return tasks.representation("made-up", **SMALL, **{**SIZES, **settings})
-
-
-def point(task, seed=3):
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), (task.x, task.y))
-
-
-def numbers(rows):
-    return np.asarray(rows["tokens"])[..., 0]
+    return tasks.representation(NUMBERED, **SMALL, **{**SIZES, **settings})
 
 
 def parts(data):
     return {name: getattr(data, name) for name in ("support", "query", "test_support", "test_query")}
 
 
+def rows_of(data):
+    """Which rows of the set each part has, (rows, tasks)."""
+    return {name: numbers(rows["tokens"], data.vocabulary) for name, rows in parts(data).items()}
+
+
 # What is drawn
 
 
-def test_every_task_has_rows_of_its_own_domains(numbered):
+def test_every_task_has_rows_of_its_own_domains():
     data = make().data
-    assert {name: numbers(rows).shape for name, rows in parts(data).items()} == {
+    assert {name: rows.shape for name, rows in rows_of(data).items()} == {
         "support": (10, 3),
         "query": (7, 3),
         "test_support": (10, 4),
         "test_query": (7, 4),
     }
-    for name, rows in parts(data).items():
-        found = numbers(rows)
-        np.testing.assert_array_equal(rows["labels"], numbered.labels[found])
+    for name, found in rows_of(data).items():
+        np.testing.assert_array_equal(parts(data)[name]["labels"], NUMBERED.labels[found])
         of_tasks = data.test_domains if "test" in name else data.task_domains
         for column, domains in zip(found.T, of_tasks, strict=True):
             assert len(np.unique(column)) == len(column)
-            counts = [np.sum(numbered.domains[column] == NAMES.index(domain)) for domain in domains]
+            counts = [np.sum(NUMBERED.domains[column] == NAMES.index(domain)) for domain in domains]
             assert sum(counts) == len(column) and max(counts) - min(counts) <= 1
             assert len(set(domains)) == 2
     assert {domain for task in data.test_domains for domain in task} == {"eggs", "figs"}
     assert {domain for task in data.task_domains for domain in task} <= {"birds", "cars", "dogs"}
 
 
-def test_no_group_is_on_two_sides(numbered):
+def test_no_group_is_on_two_sides():
     data = make(tasks=20, test_tasks=20).data
-    groups = {name: set(numbered.groups[numbers(rows).ravel()].tolist()) for name, rows in parts(data).items()}
+    groups = {name: set(NUMBERED.groups[rows.ravel()].tolist()) for name, rows in rows_of(data).items()}
     assert sum(map(len, groups.values())) == len(set.union(*groups.values()))
 
 
-def test_the_vocabulary_is_of_the_training_domains(numbered):
-    assert set(numbered.domains[list(make().data.vocabulary.values())]) == {0, 1, 2}
+def test_the_vocabulary_is_of_the_training_domains():
+    assert set(NUMBERED.domains[rows_known(make().data.vocabulary)]) == {0, 1, 2}
 
 
-def test_held_out_by_name(numbered):
+def test_held_out_by_name():
     data = make(held_out=("cars",), domains_per_task=1).data
     assert set(data.test_domains) == {("cars",)}
     assert ("cars",) not in data.task_domains
 
 
-def test_a_validation_split_never_sees_a_test_domain(numbered):
+def test_a_validation_split_never_sees_a_test_domain():
     data = make(split="validation", domains_per_task=1).data
     assert {domain for task in data.test_domains for domain in task} <= {"cars", "dogs"}
     assert set(data.task_domains) == {("birds",)}
-    for rows in (*map(numbers, parts(data).values()), list(data.vocabulary.values())):
-        assert numbered.domains[rows].max() <= 2
+    for rows in (*rows_of(data).values(), rows_known(data.vocabulary)):
+        assert NUMBERED.domains[rows].max() <= 2
 
 
-def test_a_batch_is_rows_of_every_task(numbered):
+def test_a_batch_is_rows_of_every_task():
     level = make().problem.lower
     batch = level.draw(jax.random.key(0))
     assert batch.rows["tokens"].shape == (5, 3, 3) and batch.rows["labels"].shape == (5, 3)
@@ -122,7 +111,7 @@ def by_hand(task, x, y, rows, i):
     return (np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), labels]).mean(), (z.argmax(1) == labels).mean()
 
 
-def test_lower_is_a_sum_and_upper_a_mean_over_tasks(numbered):
+def test_lower_is_a_sum_and_upper_a_mean_over_tasks():
     task = make(regularization=0.05)
     x, y = point(task)
     data = task.data
@@ -133,7 +122,7 @@ def test_lower_is_a_sum_and_upper_a_mean_over_tasks(numbered):
     np.testing.assert_allclose(loss(task.problem.upper.loss, x, y, data.query), upper, rtol=1e-5)
 
 
-def test_a_step_of_a_head_is_its_own(numbered):
+def test_a_step_of_a_head_is_its_own():
     """The gradient of one head is that of a problem of this task alone."""
     task, alone = make(), make(tasks=1)
     x, y = point(task)
@@ -144,7 +133,7 @@ def test_a_step_of_a_head_is_its_own(numbered):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1:2], b, rtol=1e-4, atol=1e-6), G_y, own)
 
 
-def test_the_lower_level_is_strongly_convex(numbered):
+def test_the_lower_level_is_strongly_convex():
     task = make(regularization=0.05, batch_size=None, tasks=2)
     x, y = point(task)
     level = task.problem.lower
@@ -155,7 +144,7 @@ def test_the_lower_level_is_strongly_convex(numbered):
 # Starts
 
 
-def test_where_the_heads_start(numbered):
+def test_where_the_heads_start():
     plain, learned = make(), make(learned_start=True)
     assert set(plain.x) == {"body"} and set(learned.x) == {"body", "head"}
     assert not any(leaf.any() for leaf in jax.tree.leaves(plain.y))
@@ -166,7 +155,7 @@ def test_where_the_heads_start(numbered):
 
 
 @pytest.mark.parametrize("form", [{"learned_start": True}, {"adapt": "network"}])
-def test_maml_learns_the_start(numbered, form):
+def test_maml_learns_the_start(form):
     """Anil's and MAML's: the gradient of x is that of the loop, by central differences along itself."""
     task = make(**form, batch_size=None, regularization=0.01)
     problem, x = task.problem, task.x
@@ -193,7 +182,7 @@ def test_maml_learns_the_start(numbered, form):
 # What is measured
 
 
-def test_metrics_by_hand(numbered):
+def test_metrics_by_hand():
     task = make(test_steps=3, test_step=0.5, regularization=0.05)
     x, y = point(task)
     found, data = task.metrics(x, y), task.data
@@ -256,7 +245,7 @@ def test_seeds_share_their_programs_and_the_embedding_carries_over(compiled):
         ({"seed": 0.5}, "seed: got 0.5"),
     ],
 )
-def test_bad_settings(numbered, settings, message):
+def test_bad_settings(settings, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make(**settings)
 

@@ -7,46 +7,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import numbered_texts, numbers, rows_known
 
 import bilevel as bl
-from bilevel import datasets, tasks
-from bilevel.datasets import words
-from bilevel.tasks._base import by_group
+from bilevel import tasks
 
 ROWS = 200
 SMALL = {"vocabulary": ROWS, "length": 6, "embedding": 5, "hidden": 4, "layers": 1}
 
 
-@pytest.fixture
-def numbered(monkeypatch):
-    """A set whose texts are their numbers, which `encode` gives back as every token; groups of up to five rows."""
-    rng = np.random.default_rng(0)
-    groups = np.sort(rng.integers(0, 60, ROWS)).astype(np.int32)
-    card = datasets.Card("tweets", ROWS, 2, {"all": ROWS}, "none", "made up")
-    labels = (np.arange(ROWS) % 3 == 0).astype(np.int32)
-    texts = tuple(map(str, range(ROWS)))
-    dataset = datasets.TextDataset(texts, labels, np.zeros(ROWS, np.int32), ("tweets",), groups, 2, card)
-    monkeypatch.setattr(datasets, "load_text", lambda name: dataset)
-    monkeypatch.setattr(words, "vocabulary", lambda texts, size: {text: int(text) for text in texts})
-    monkeypatch.setattr(
-        words, "encode", lambda texts, known, n: np.array([[int(text)] * n for text in texts], np.int32)
-    )
-    return dataset
+# groups of up to five rows
+NUMBERED = numbered_texts(
+    np.arange(ROWS) % 3 == 0, np.zeros(ROWS), ("tweets",), np.sort(np.random.default_rng(0).integers(0, 60, ROWS))
+)
 
 
 def make(**settings):
     sizes = {"train": 60, "validation": 40, "test": 50, "batch_size": 20}
-    return tasks.weight_decay(**{"dataset": "tweets", **sizes, **SMALL, **settings})
+    return tasks.weight_decay(**{"dataset": NUMBERED, **sizes, **SMALL, **settings})
 
 
 def point(task, seed=3):
     rng = np.random.default_rng(seed)
     y = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), task.y)
     return jnp.asarray(0.3), y
-
-
-def numbers(rows):
-    return np.asarray(rows["tokens"])[:, 0]
 
 
 apply = eqx.filter_jit(lambda network, tokens: network(tokens))
@@ -60,53 +44,37 @@ def cross_entropies(y, rows):
 # What is drawn
 
 
-def test_parts_have_their_sizes_and_share_no_group():
-    groups = np.random.default_rng(1).integers(0, 30, 100)
-    sizes = {"a": 20, "b": 31, "c": 7}
-    parts = by_group(groups, sizes, np.random.default_rng(0))
-    assert {name: len(part) for name, part in parts.items()} == sizes
-    assert len(np.unique(np.concatenate(list(parts.values())))) == 58
-    held = [set(groups[part].tolist()) for part in parts.values()]
-    assert not (held[0] & held[1] or held[0] & held[2] or held[1] & held[2])
-    other = by_group(groups, sizes, np.random.default_rng(5))
-    assert set(other["a"].tolist()) != set(parts["a"].tolist())
-
-
-def test_single_rows_may_be_used_to_the_last():
-    parts = by_group(np.arange(10), {"a": 4, "b": 6}, np.random.default_rng(0))
-    assert sorted(np.concatenate([parts["a"], parts["b"]])) == list(range(10))
-    with pytest.raises(ValueError, match=r"b: got 7, but of 10 rows 6 are left beside the others \(a 4\)"):
-        by_group(np.arange(10), {"a": 4, "b": 7}, np.random.default_rng(0))
-
-
-def test_the_levels_see_their_own_rows(numbered):
+def test_the_levels_see_their_own_rows():
     task = make()
     data = task.data
-    parts = {name: numbers(getattr(data, name)) for name in ("train", "validation", "test")}
+    parts = {name: numbers(getattr(data, name)["tokens"], data.vocabulary) for name in ("train", "validation", "test")}
     assert {name: len(rows) for name, rows in parts.items()} == {"train": 60, "validation": 40, "test": 50}
-    groups = [set(numbered.groups[rows].tolist()) for rows in parts.values()]
+    groups = [set(NUMBERED.groups[rows].tolist()) for rows in parts.values()]
     assert len(set.union(*groups)) == sum(map(len, groups))
     for name, rows in parts.items():
-        np.testing.assert_array_equal(getattr(data, name)["labels"], numbered.labels[rows])
-    assert sorted(data.vocabulary.values()) == sorted(parts["train"])  # words of no other row
+        np.testing.assert_array_equal(getattr(data, name)["labels"], NUMBERED.labels[rows])
+    assert sorted(rows_known(data.vocabulary)) == sorted(parts["train"])  # words of no other row
     for level, rows in ((task.problem.lower, data.train), (task.problem.upper, data.validation)):
         jax.tree.map(np.testing.assert_array_equal, level.data.arrays, rows)
     assert task.x.shape == () and task.x == 0
 
 
-def test_a_validation_split_never_sees_the_test_rows(numbered):
-    forbidden = set(numbers(make(seed=4).data.test).tolist())
+def test_a_validation_split_never_sees_the_test_rows():
+    data = make(seed=4).data
+    forbidden = set(numbers(data.test["tokens"], data.vocabulary).tolist())
     data = make(seed=4, split="validation", train=30, validation=20).data
-    seen = np.concatenate([numbers(part) for part in (data.train, data.validation, data.test)])
+    seen = np.concatenate(
+        [numbers(part["tokens"], data.vocabulary) for part in (data.train, data.validation, data.test)]
+    )
     assert len(seen) == 100
     assert not forbidden & set(seen.tolist())
-    assert not {numbered.groups[row] for row in forbidden} & set(numbered.groups[seen].tolist())
+    assert not {NUMBERED.groups[row] for row in forbidden} & set(NUMBERED.groups[seen].tolist())
 
 
 # What is differentiated
 
 
-def test_the_penalty_is_half_x_times_the_squared_norm(numbered):
+def test_the_penalty_is_half_x_times_the_squared_norm():
     task = make(batch_size=None)
     (x, y), rows = point(task), task.data.train
 
@@ -125,7 +93,7 @@ def test_the_penalty_is_half_x_times_the_squared_norm(numbered):
 # What is measured
 
 
-def test_metrics_by_hand(numbered):
+def test_metrics_by_hand():
     task = make()
     x, y = point(task)
     found, data = task.metrics(x, y), task.data
@@ -154,7 +122,7 @@ def test_seeds_share_their_programs_and_learn(compiled):
 
 
 @pytest.mark.slow
-def test_diagnose_reports_that_the_lower_level_is_not_convex(numbered):
+def test_diagnose_reports_that_the_lower_level_is_not_convex():
     task = make(batch_size=None)
     report = bl.diagnose(task.problem, task.x, task.y, key=jax.random.key(0), draws=2)
     assert "not strongly convex" in {finding.name for finding in report.findings}
@@ -164,6 +132,7 @@ def test_diagnose_reports_that_the_lower_level_is_not_convex(numbered):
     ("settings", "message"),
     [
         ({"dataset": "tweet"}, "dataset: 'tweet' is unknown; did you mean tweets"),
+        ({"dataset": ["a text"]}, "dataset: got list; pass the name of a data set or a datasets.TextDataset"),
         ({"split": "valid"}, "split: 'valid' is unknown"),
         ({"source": "block"}, "source: 'block' is unknown"),
         ({"train": 0}, "train: got 0"),
@@ -174,7 +143,7 @@ def test_diagnose_reports_that_the_lower_level_is_not_convex(numbered):
         ({"seed": -1}, "seed: got -1"),
     ],
 )
-def test_bad_settings(numbered, settings, message):
+def test_bad_settings(settings, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make(**settings)
 

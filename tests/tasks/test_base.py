@@ -1,0 +1,49 @@
+"""What tasks share: parts of rows by group, and data sets by name or of one's own."""
+
+import jax
+import numpy as np
+import pytest
+
+from bilevel import datasets, tasks
+from bilevel.tasks._base import by_group
+
+
+def test_parts_have_their_sizes_and_share_no_group():
+    groups = np.random.default_rng(1).integers(0, 30, 100)
+    sizes = {"a": 20, "b": 31, "c": 7}
+    parts = by_group(groups, sizes, np.random.default_rng(0))
+    assert {name: len(part) for name, part in parts.items()} == sizes
+    assert len(np.unique(np.concatenate(list(parts.values())))) == 58
+    held = [set(groups[part].tolist()) for part in parts.values()]
+    assert not (held[0] & held[1] or held[0] & held[2] or held[1] & held[2])
+    other = by_group(groups, sizes, np.random.default_rng(5))
+    assert set(other["a"].tolist()) != set(parts["a"].tolist())
+
+
+def test_single_rows_may_be_used_to_the_last():
+    parts = by_group(np.arange(10), {"a": 4, "b": 6}, np.random.default_rng(0))
+    assert sorted(np.concatenate([parts["a"], parts["b"]])) == list(range(10))
+    with pytest.raises(ValueError, match=r"b: got 7, but of 10 rows 6 are left beside the others \(a 4\)"):
+        by_group(np.arange(10), {"a": 4, "b": 7}, np.random.default_rng(0))
+
+
+def test_a_set_of_ones_own_is_as_good_as_its_name():
+    named, own = tasks.cleaning("digits"), tasks.cleaning(datasets.load("digits"))
+    jax.tree.map(np.testing.assert_array_equal, (named.problem, vars(named.data)), (own.problem, vars(own.data)))
+
+
+@pytest.mark.parametrize(
+    ("task", "wanted"),
+    [
+        (tasks.cleaning, "a datasets.Dataset or a datasets.TextDataset"),
+        (tasks.regularization, "a datasets.Dataset or a datasets.SparseDataset"),
+        (tasks.weight_decay, "a datasets.TextDataset"),
+        (tasks.representation, "a datasets.TextDataset"),
+        (tasks.fewshot, "a datasets.FewshotDataset"),
+    ],
+)
+def test_what_is_no_data_set_is_refused(task, wanted):
+    with pytest.raises(TypeError, match=f"^dataset: got ndarray; pass the name of a data set or {wanted}$"):
+        task(np.ones((3, 2)))
+    with pytest.raises(ValueError, match="^dataset: 'digit' is unknown"):
+        task("digit")
