@@ -32,7 +32,7 @@ $(BIN)/python:
 
 # one stamp per set of dependencies; pyproject.toml or the constraints make it stale
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[experiments]'
+	$(INSTALL) --editable '.[compare]'
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python

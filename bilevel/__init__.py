@@ -1,5 +1,7 @@
 """Bilevel optimization for machine learning: min over x of f(x, y*(x)), y*(x) = argmin over y of g(x, y)."""
 
+from importlib import metadata
+
 from bilevel._suggest._suggest import Suggestion, suggest
 from bilevel.diagnostics import Finding, Report, diagnose
 from bilevel.diagnostics.constants import Constants, measure_constants
@@ -51,6 +53,8 @@ from bilevel.solvers.svrb import SVRB
 from bilevel.solvers.ttsa import TTSA
 from bilevel.solvers.vrbo import VRBO
 from bilevel.steps import Rule, inverse_power
+
+__version__ = metadata.version("bilevel")
 
 __all__ = [
     "ALSET",

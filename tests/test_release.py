@@ -23,6 +23,11 @@ def test_the_citation_is_of_this_version_and_license():
         assert all(author["given-names"] and author["family-names"] for author in paper["authors"])
 
 
+def test_the_package_says_its_version():
+    assert bl.__version__ == PROJECT["version"]
+    assert not re.search(re.escape(PROJECT["version"]), (ROOT / "bilevel/__init__.py").read_text())
+
+
 def test_the_license_is_whole():
     text = (ROOT / "LICENSE").read_text()
     assert text.count("\n") == 202 and "Version 2.0, January 2004" in text
