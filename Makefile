@@ -22,6 +22,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/codespell
 	$(BIN)/pyright
 
 docs: $(VENV)/.docs
