@@ -13,7 +13,8 @@ from packaging.requirements import Requirement
 import bilevel as bl
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 ROOMS = sorted({path.stem for path in (ROOT / "bilevel").iterdir() if path.suffix in (".py", "")} - {"__pycache__"})
 BROUGHT_BY = metadata.packages_distributions()  # the distributions of each package that can be imported
 # Which extras bring what a room imports; the other rooms need the core alone.
@@ -77,3 +78,10 @@ def test_no_module_imports_from_a_package_that_holds_it():
 
 def test_no_public_name_is_a_module_of_the_top_level():
     assert not set(ROOMS) & set(bl.__all__)
+
+
+def test_the_plan_in_contributing_is_the_order_that_is_checked():
+    plan = re.search(r"^bilevel/\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE | re.DOTALL)[1]
+    layers = " ".join(reversed(PYPROJECT["tool"]["importlinter"]["contracts"][0]["layers"]))
+    order = [room for room in re.findall(r"\w+", layers) if room in ROOMS]
+    assert re.findall(r"^  (\w+)(?:/|\.py) ", plan, re.MULTILINE) == order
