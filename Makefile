@@ -3,11 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+LOWEST := .venv-lowest
 
 # the quick ones; without --solvers, all
 DEMO := itd,aid,stocbio,sustain,fsla,borep,soba,saba,masoba,amigo,f2sa
 
-.PHONY: demo test test-slow lint docs tables clean
+# What changes with the dependencies: numbers and dtypes, compiled programs, scikit-learn, tables, the command line.
+LOWEST_TESTS := tests/test_steps.py tests/test_trees.py tests/test_oracles.py tests/test_checks.py tests/test_import.py \
+	tests/test_cli.py tests/hypergradients/test_adjoint.py tests/solvers/test_saba.py tests/run/test_sweep.py \
+	tests/estimators/test_penalized.py tests/clean
+
+.PHONY: demo test test-slow test-lowest coverage lint docs tables clean
 
 demo: $(VENV)/.demo
 	$(BIN)/bilevel compare cleaning --solvers $(DEMO) --out runs/demo
@@ -18,9 +24,18 @@ test: $(VENV)/.test
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -q -m slow
 
+# old releases warn of newer ones that they use
+test-lowest: $(LOWEST)/.test
+	$(LOWEST)/bin/python -m pytest -n 2 -q -W default::DeprecationWarning $(LOWEST_TESTS)
+
+coverage: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 -q --cov=bilevel --cov-report=term:skip-covered
+
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/codespell
 	$(BIN)/pyright
 
 docs: $(VENV)/.docs
@@ -35,7 +50,7 @@ $(BIN)/python:
 
 # one stamp per set of dependencies; pyproject.toml or the constraints make it stale
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[experiments]'
+	$(INSTALL) --editable '.[compare]'
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
@@ -50,5 +65,12 @@ $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[docs]'
 	touch $@
 
+# each direct dependency in the oldest version that pyproject.toml allows
+$(LOWEST)/.test: pyproject.toml | $(BIN)/python
+	$(INSTALL) uv
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[test]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) runs .pytest_cache .ruff_cache

@@ -2,18 +2,18 @@
 
 import sys
 
+from bilevel import _checks as checks
+
 
 def main() -> None:
-    """Run the command line, which needs the `experiments` extra."""
+    """Run the command line; where an extra is missing, say in one line which."""
     try:
-        import rich  # noqa: F401  # cli imports it only when it prints
-
+        checks.require("rich", "typer", extra="cli")
         from bilevel.cli import app
-    except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich"):
-            raise
-        sys.exit(f"bilevel: {error.name} is missing; install it with pip install 'bilevel[experiments]'")
-    app()
+
+        app()
+    except checks.MissingExtraError as error:
+        sys.exit(f"bilevel: {error}")
 
 
 if __name__ == "__main__":

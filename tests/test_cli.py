@@ -246,7 +246,7 @@ def test_the_script_without_the_command_line_extra(missing, monkeypatch, request
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(SystemExit) as stop:
         script.load()()
-    assert stop.value.code == f"bilevel: {missing} is missing; install it with pip install 'bilevel[experiments]'"
+    assert stop.value.code == f"bilevel: not installed: {missing}; pip install 'bilevel[cli]'"
 
 
 @pytest.mark.parametrize("arguments", [["--steps", "0"], ["--seeds", "0"]])

@@ -1,11 +1,88 @@
-"""What `import bilevel` loads."""
+"""What `import bilevel` loads, and what is said where an extra is not installed."""
 
+import importlib
+import re
 import subprocess
 import sys
 
+import pytest
 
-def test_import_loads_nothing_of_the_experiments():
-    heavy = ("sklearn", "matplotlib", "pandas", "typer", "rich", "bilevel.tasks", "bilevel.compare")
-    code = f"import bilevel, sys; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+import bilevel as bl
+from bilevel import datasets
+from bilevel._checks import MissingExtraError
+from bilevel.compare._compare import compare
+
+EXTRAS = (
+    "PIL", "jinja2", "matplotlib", "orbax", "pandas", "platformdirs", "plotly", "pooch", "pyarrow", "rich", "sklearn",
+    "typer",
+)  # fmt: skip
+
+
+def python(code, *without):
+    """Run a program where some packages are not installed."""
+    hide = f"import sys; sys.modules.update(dict.fromkeys({without!r}))\n"
+    return subprocess.run([sys.executable, "-c", hide + code], capture_output=True, text=True)
+
+
+def test_import_loads_no_extra():
+    rooms = ("bilevel.tasks", "bilevel.compare", "bilevel.estimators", "bilevel.datasets")
+    done = python(f"import bilevel; print([name for name in {EXTRAS + rooms} if name in sys.modules])")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_core_needs_no_extra():
+    code = """
+import bilevel as bl, jax
+from bilevel import datasets, tasks
+task, solver = tasks.quadratic(dim_x=3), bl.SOBA(upper_step=0.1, lower_step=0.1, adjoint_step=0.1)
+print(bl.solve(task.problem, solver, task.x, task.y, steps=3, key=jax.random.key(0)).stats["steps"])
+datasets.load_text("made-up"), datasets.load_fewshot("glyphs")
+"""
+    done = python(code, *EXTRAS)
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+
+
+def test_the_command_without_its_extra():
+    done = python("import runpy; runpy.run_module('bilevel', run_name='__main__')", "typer")
+    assert done.returncode == 1
+    assert done.stderr == "bilevel: not installed: typer; pip install 'bilevel[cli]'\n"
+
+
+def test_a_command_without_the_extra_of_its_room():
+    code = "sys.argv = ['bilevel', 'reproduce']; from bilevel.__main__ import main; main()"
+    done = python(code, "matplotlib")
+    assert done.returncode == 1
+    assert done.stderr == "bilevel: not installed: matplotlib; pip install 'bilevel[compare]'\n"
+
+
+@pytest.mark.parametrize("command", [["list"], ["run", "quadratic", "--solver", "soba", "--steps", "2"]])
+def test_what_the_command_line_does_without_the_other_extras(command):
+    code = f"sys.argv = ['bilevel', *{command}]; from bilevel.__main__ import main; main()"
+    done = python(code, "PIL", "jinja2", "matplotlib", "orbax", "pandas", "plotly", "pyarrow")
+    assert done.returncode == 0 and "soba" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("room", "missing", "extra"),
+    [("estimators", "sklearn", "estimators"), ("clean", "pandas", "clean"), ("papers", "matplotlib", "compare")],
+)
+def test_a_room_without_its_extra(room, missing, extra, monkeypatch):
+    monkeypatch.delitem(sys.modules, f"bilevel.{room}", raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(MissingExtraError, match=rf"^not installed: {missing}; pip install 'bilevel\[{extra}\]'$"):
+        importlib.import_module(f"bilevel.{room}")
+
+
+@pytest.mark.parametrize(
+    ("work", "missing", "extra"),
+    [
+        (lambda: compare("quadratic"), "plotly", "compare"),
+        (lambda: datasets.load("digits"), "sklearn", "datasets"),
+        (lambda: datasets.find("mnist"), "pooch", "datasets"),
+        (lambda: bl.SmoothnessRecorder(None).plot(), "matplotlib", "display"),
+    ],
+)
+def test_work_without_its_extra(work, missing, extra, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(MissingExtraError, match=re.escape(f"pip install 'bilevel[{extra}]'")):
+        work()

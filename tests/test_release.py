@@ -24,6 +24,11 @@ def test_the_citation_is_of_this_version_and_license():
         assert all(author["given-names"] and author["family-names"] for author in paper["authors"])
 
 
+def test_the_package_says_its_version():
+    assert bl.__version__ == PROJECT["version"]
+    assert not re.search(re.escape(PROJECT["version"]), (ROOT / "bilevel/__init__.py").read_text())
+
+
 def test_the_license_is_the_published_text():
     published = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"  # as its authors publish it
     assert PROJECT["license"] == "Apache-2.0"

@@ -1,5 +1,9 @@
 """Tables in files: which of their labels are doubtful."""
 
+from bilevel import _checks as checks
+
+checks.require("jinja2", "matplotlib", "pandas", "rich", "sklearn", extra="clean")
+
 from bilevel.clean._clean import Cleaned, clean_table
 from bilevel.clean.kinds import parse as parse_kinds
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from bilevel import _checks as checks
 from bilevel._suggest._suggest import Suggestion, suggest
 from bilevel.compare import records, settings
 from bilevel.compare.records import Comparison, Run
@@ -126,6 +127,7 @@ def compare(
     A run that fails is recorded as such and the others go on. Ctrl-C ends the comparison: what has finished
     is kept, written, and `interrupted` is set.
     """
+    checks.require("jinja2", "matplotlib", "plotly", "rich", "sklearn", extra="compare")
     changes = dict(task_settings or {})
     known = settings.settings_of(task_name, changes)
     if not known:

@@ -55,6 +55,8 @@ NAMES, TEXT_NAMES, SPARSE_NAMES, FEWSHOT_NAMES = (tuple(sets) for _, sets in _SE
 KINDS = {name: kind for kind, (_, sets) in _SETS.items() for name in sets}
 # They need no file and no network.
 BUILT_IN = ("digits", "made-up", "glyphs")
+# These need no other package either.
+_PACKAGED = ("made-up", "glyphs")
 
 
 def load(name: str) -> Dataset:
@@ -156,6 +158,7 @@ def find(name: str) -> Path | None:
     """
     if name in BUILT_IN:
         return None
+    checks.require("pooch", extra="datasets")
     try:
         found = _module(name).FILES[name].find()
     except DatasetError:  # some of its files only: the loader says which
@@ -170,4 +173,6 @@ def _module(name: str, kind: str | None = None) -> Any:
         actual = KINDS[name]
         raise ValueError(f"dataset: {name!r} is of another kind ({actual}); load it by datasets.{_SETS[actual][0]}")
     checks.one_of("dataset", name, known)
+    if kind and name not in _PACKAGED:
+        checks.require("pooch", "sklearn", extra="datasets")
     return importlib.import_module(f"bilevel.datasets.{_SETS[KINDS[name]][1][name]}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from bilevel import _checks as checks
 from bilevel.diagnostics.constants import Constants
 from bilevel.diagnostics.findings import Finding, find
 from bilevel.hypergradients.adjoint import AbstractAdjoint
@@ -129,6 +130,7 @@ class Report:
 
     def plot(self) -> "Figure":
         """Four panels: gradient noise, the spectrum of H, the errors, and the draws of the estimator."""
+        checks.require("matplotlib", extra="display")
         from bilevel.diagnostics._figure import draw
 
         return draw(self)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from bilevel import _checks as checks
 from bilevel import trees
 from bilevel._prepare import prepare
 from bilevel.diagnostics.constants import on_all_rows
@@ -96,6 +97,7 @@ class SmoothnessRecorder:
 
     def plot(self) -> "Figure":
         """The ratios against the norms, and the fitted line."""
+        checks.require("matplotlib", extra="display")
         from matplotlib.figure import Figure
 
         L0, L1 = self.fit()

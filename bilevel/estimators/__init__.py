@@ -1,5 +1,9 @@
 """scikit-learn estimators: clean labels, tune thousands of penalties."""
 
+from bilevel import _checks as checks
+
+checks.require("sklearn", extra="estimators")
+
 from bilevel.estimators._cleaner import LabelCleaner, NoTrustedRowsWarning
 from bilevel.estimators._penalized import PenalizedLogistic, PenalizedRidge
 

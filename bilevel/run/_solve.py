@@ -201,7 +201,7 @@ def _check_options(
     if progress is not None:
         checks.flag("progress", progress)
         if progress and importlib.util.find_spec("rich") is None:
-            raise ValueError("progress: rich, which draws it, is missing; pip install 'bilevel[experiments]'")
+            raise ValueError("progress: rich, which draws it, is missing; pip install 'bilevel[display]'")
 
 
 def _check_continues(solver: AbstractSolver, prepared: Prepared, previous: Solution) -> None:
