@@ -108,7 +108,7 @@ def interleaved(programs, pairs):
 
 def compiled(solver, problem, x, W):
     """A program of a number of steps, and what it costs: seconds to compile, MB of memory, MB of text."""
-    state = solver.init(problem, x, W, key=KEY)
+    state, _ = bl.initial_state(solver, problem, x, W, KEY)
     jax.clear_caches()
     start = time.perf_counter()
     program = eqx.filter_jit(bl.advance).lower(solver, problem, state, KEY, jnp.asarray(0), jnp.asarray(1)).compile()

@@ -31,9 +31,9 @@ import numpy as np
 import bilevel as bl
 from bilevel import _checks as checks
 from bilevel import oracles, tasks, trees
-from bilevel._suggest._suggest import _run, _start, _upper_loss
+from bilevel._prepare import prepare
+from bilevel._suggest._trial import _upper_loss
 from bilevel.compare import records
-from bilevel.problem import prepare
 from bilevel.steps import GradientStep
 from bilevel.tasks._base import SOURCES
 from bilevel.tasks._regularization import cross_entropy, regularization
@@ -117,13 +117,24 @@ def solved_loss(problem: bl.Problem, x: Any, y: Any) -> Any:
     return _upper_loss(problem.upper, x, y)
 
 
+def run_for(solver: Any, problem: bl.Problem, start: Any, key: Any, budget: Any) -> Any:
+    """The state once a budget of samples is spent."""
+
+    def step(carry: Any) -> Any:
+        state, cost, t = carry
+        state, spent = bl.advance(solver, problem, state, key, t, 1)
+        return state, cost + spent, t + 1
+
+    return jax.lax.while_loop(lambda carry: carry[1].samples() < budget, step, (*start, jnp.zeros((), jnp.int32)))[0]
+
+
 @eqx.filter_jit
 def finish_all(problem: bl.Problem, base: Any, lanes: Any, x: Any, y: Any, key: Any) -> Any:
     """(f, Φ) at the end of runs, for each lane's factors of the upper and the lower step and its budget."""
 
     def one(lane: Any) -> Any:
         solver = scaled(base, lane[0], lane[1])
-        state = _run(solver, problem, _start(solver, problem, x, y, key), key, 0, lane[2])[0]
+        state = run_for(solver, problem, bl.initial_state(solver, problem, x, y, key), key, lane[2])
         return jnp.stack([_upper_loss(problem.upper, state.x, state.y), solved_loss(problem, state.x, y)])
 
     return jax.vmap(one)(lanes)
@@ -152,7 +163,8 @@ def scaled(solver: Any, upper: Any, lower: Any) -> Any:
 def measure_cell(case: Case, name: str, seeds: list[int]) -> dict[str, Any]:
     source = {"source": "blocks"} if name == "saba" else {}
     made = {seed: case.make(seed=seed, **source) for seed in seeds}
-    problems = {seed: prepare(task.problem, task.x, task.y)[:3] for seed, task in made.items()}
+    prepared = {seed: prepare(task.problem, task.x, task.y) for seed, task in made.items()}
+    problems = {seed: (part.problem, part.x, part.y) for seed, part in prepared.items()}
     keys = {seed: jax.random.fold_in(jax.random.key(seed), 1) for seed in seeds}
     clock = time.perf_counter()
     found = {s: bl.suggest(*problems[s], solver=name, key=keys[s], budget=case.budget) for s in seeds}

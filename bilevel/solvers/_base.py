@@ -28,16 +28,14 @@ class About:
     unverified: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
 class Tuned:
     """A solver's settings on a task, and for how many steps: about the same computing for each solver.
 
     `task` holds what the solver needs of the task, unless the user has it otherwise.
     """
 
-    steps: int
-    settings: dict[str, Any]
-    task: dict[str, Any] = dataclasses.field(default_factory=dict)
+    def __init__(self, steps: int, *, task: dict[str, Any] | None = None, **settings: Any):
+        self.steps, self.settings, self.task = steps, settings, task or {}
 
 
 class AbstractSolver(Settings):

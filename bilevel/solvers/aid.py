@@ -106,10 +106,10 @@ class AIDBiO(AbstractHypergradientSolver):
         source="Ji, Yang & Liang, ICML 2021, Alg. 1",
     )
     tuned = {
-        "cleaning": Tuned(800, dict(upper_step=10.0, lower_step=0.1, inner_steps=10)),
-        "quadratic": Tuned(400, dict(upper_step=0.3, lower_step=0.1, inner_steps=10)),
-        "cleaning mnist": Tuned(1000, dict(upper_step=1000.0, lower_step=0.01, inner_steps=10)),
-    }
+        "cleaning": Tuned(800, upper_step=10.0, lower_step=0.1, inner_steps=10),
+        "quadratic": Tuned(400, upper_step=0.3, lower_step=0.1, inner_steps=10),
+        "cleaning mnist": Tuned(1000, upper_step=1000.0, lower_step=0.01, inner_steps=10),
+    }  # fmt: skip
 
     @classmethod
     def suggested(cls, facts: Facts) -> dict[str, Choice]:

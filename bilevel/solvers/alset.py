@@ -90,20 +90,11 @@ class ALSET(AbstractSolver):
         source="Chen, Sun & Yin, NeurIPS 2021, Alg. 1",
     )
     tuned = {
-        "cleaning": Tuned(
-            1500, dict(upper_step=3.0, lower_step=0.3, inner_steps=3, neumann_order=50, neumann_step=2.0)
-        ),
-        "quadratic": Tuned(
-            8000,
-            dict(
-                upper_step=inverse_power(4.0, 1.0, 400.0),
-                lower_step=0.1,
-                inner_steps=1,
-                neumann_order=50,
-                neumann_step=0.1,
-            ),
-        ),
-    }
+        "cleaning": Tuned(1500, upper_step=3.0, lower_step=0.3, inner_steps=3, neumann_order=50,
+            neumann_step=2.0),
+        "quadratic": Tuned(8000, upper_step=inverse_power(4.0, 1.0, 400.0), lower_step=0.1, inner_steps=1,
+            neumann_order=50, neumann_step=0.1),
+    }  # fmt: skip
     scaling = 0.25
     power = 1 / 2
 

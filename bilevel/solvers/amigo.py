@@ -105,13 +105,11 @@ class AmIGO(AbstractSolver):
         source="Arbel & Mairal, ICLR 2022, Alg. 1–3",
     )
     tuned = {
-        "cleaning": Tuned(
-            1000, dict(upper_step=30.0, lower_step=0.1, adjoint_step=0.1, inner_steps=10, adjoint_steps=10)
-        ),
-        "quadratic": Tuned(
-            400, dict(upper_step=0.3, lower_step=0.1, adjoint_step=0.1, inner_steps=10, adjoint_steps=10)
-        ),
-    }
+        "cleaning": Tuned(1000, upper_step=30.0, lower_step=0.1, adjoint_step=0.1, inner_steps=10,
+            adjoint_steps=10),
+        "quadratic": Tuned(400, upper_step=0.3, lower_step=0.1, adjoint_step=0.1, inner_steps=10,
+            adjoint_steps=10),
+    }  # fmt: skip
 
     @classmethod
     def suggested(cls, facts: Facts) -> dict[str, Choice]:

@@ -125,11 +125,10 @@ class BA(_Cold):
     tuned = {
         # BA and BSA from the last y, and BA's system by a few steps, as the experiments of later papers have it:
         # a dense system takes 650 products a step
-        "cleaning": Tuned(
-            1000, dict(upper_step=3.0, lower_step=0.1, adjoint=ConjugateGradient(steps=10), warm_start=True)
-        ),
-        "quadratic": Tuned(400, dict(upper_step=0.3, lower_step=2 / 11, inner_steps=50)),
-    }
+        "cleaning": Tuned(1000, upper_step=3.0, lower_step=0.1, adjoint=ConjugateGradient(steps=10),
+            warm_start=True),
+        "quadratic": Tuned(400, upper_step=0.3, lower_step=2 / 11, inner_steps=50),
+    }  # fmt: skip
     scaling = 0.5
 
     @classmethod
@@ -210,14 +209,12 @@ class BSA(_Cold):
         unverified="the constants of t_k and b_k, and that y_0 is fixed",
     )
     tuned = {
-        "cleaning": Tuned(
-            1000, dict(upper_step=10.0, lower_step=0.1, neumann_order=50, neumann_step=2.0, warm_start=True)
-        ),
+        "cleaning": Tuned(1000, upper_step=10.0, lower_step=0.1, neumann_order=50, neumann_step=2.0,
+            warm_start=True),
         # a random truncation leaves noise in every step: 1/k steps
-        "quadratic": Tuned(
-            4000, dict(upper_step=inverse_power(4.0, 1.0, 400.0), lower_step=0.1, neumann_order=50, neumann_step=0.1)
-        ),
-    }
+        "quadratic": Tuned(4000, upper_step=inverse_power(4.0, 1.0, 400.0), lower_step=0.1, neumann_order=50,
+            neumann_step=0.1),
+    }  # fmt: skip
     scaling = 0.25
     power = 1 / 2
 

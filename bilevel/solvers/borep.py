@@ -125,12 +125,11 @@ class BOREP(AbstractSolver):
         source="Hao, Gong & Liu, ICLR 2024, Alg. 1–3",
     )
     tuned = {
-        "cleaning": Tuned(4000, dict(upper_step=0.03, lower_step=0.1, adjoint_step=0.3)),
-        "quadratic": Tuned(
-            4000, dict(upper_step=inverse_power(1.0, 1.0, offset=50.0), lower_step=0.1, adjoint_step=0.1)
-        ),
-        "cleaning mnist": Tuned(5000, dict(upper_step=0.3, lower_step=0.03, adjoint_step=0.03)),
-    }
+        "cleaning": Tuned(4000, upper_step=0.03, lower_step=0.1, adjoint_step=0.3),
+        "quadratic": Tuned(4000, upper_step=inverse_power(1.0, 1.0, offset=50.0), lower_step=0.1,
+            adjoint_step=0.1),
+        "cleaning mnist": Tuned(5000, upper_step=0.3, lower_step=0.03, adjoint_step=0.03),
+    }  # fmt: skip
     power = 3 / 4
     normalized = True
 

@@ -143,13 +143,11 @@ class F2SA(AbstractSolver):
         source="Kwon et al., ICML 2023, Alg. 1",
     )
     tuned = {
-        "cleaning": Tuned(
-            1000, dict(upper_step=30.0, penalized_step=0.1, lower_step=0.1, multiplier=0.3, inner_steps=10)
-        ),
-        "quadratic": Tuned(
-            4000, dict(upper_step=0.03, penalized_step=1e-4, lower_step=0.1, multiplier=1000.0, inner_steps=10)
-        ),
-    }
+        "cleaning": Tuned(1000, upper_step=30.0, penalized_step=0.1, lower_step=0.1, multiplier=0.3,
+            inner_steps=10),
+        "quadratic": Tuned(4000, upper_step=0.03, penalized_step=1e-4, lower_step=0.1, multiplier=1000.0,
+            inner_steps=10),
+    }  # fmt: skip
     power = 1 / 2
 
     @classmethod

@@ -127,10 +127,10 @@ class FSLA(AbstractSolver):
         source="Li, Gu & Huang, AAAI 2022, Alg. 1",
     )
     tuned = {
-        "cleaning": Tuned(4000, dict(upper_step=1.0, lower_step=0.1, adjoint_step=0.3, storm_weight=0.3)),
-        "quadratic": Tuned(4000, dict(upper_step=0.03, lower_step=0.1, adjoint_step=0.1, storm_weight=0.1)),
-        "cleaning mnist": Tuned(5000, dict(upper_step=100.0, lower_step=0.03, adjoint_step=0.03, storm_weight=0.3)),
-    }
+        "cleaning": Tuned(4000, upper_step=1.0, lower_step=0.1, adjoint_step=0.3, storm_weight=0.3),
+        "quadratic": Tuned(4000, upper_step=0.03, lower_step=0.1, adjoint_step=0.1, storm_weight=0.1),
+        "cleaning mnist": Tuned(5000, upper_step=100.0, lower_step=0.03, adjoint_step=0.03, storm_weight=0.3),
+    }  # fmt: skip
     power = 1 / 2
 
     @classmethod

@@ -112,11 +112,10 @@ class HOAG(AbstractSolver):
         unverified="that the paper's text pairs the tolerance's 0.1 and 0.9",
     )
     tuned = {
-        "cleaning": Tuned(
-            100, dict(upper_step=100.0, lower_step=2.0, strong_convexity=2e-3, inner_steps=100, adjoint_steps=20)
-        ),
-        "quadratic": Tuned(400, dict(upper_step=0.3, lower_step=0.1, strong_convexity=1.0)),
-    }
+        "cleaning": Tuned(100, upper_step=100.0, lower_step=2.0, strong_convexity=2e-3, inner_steps=100,
+            adjoint_steps=20),
+        "quadratic": Tuned(400, upper_step=0.3, lower_step=0.1, strong_convexity=1.0),
+    }  # fmt: skip
 
     @classmethod
     def suggested(cls, facts: Facts) -> dict[str, Choice]:

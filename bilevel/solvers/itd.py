@@ -102,10 +102,10 @@ class ITDBiO(AbstractHypergradientSolver):
         source="Ji, Yang & Liang, ICML 2021, Alg. 1",
     )
     tuned = {
-        "cleaning": Tuned(300, dict(upper_step=100.0, lower_step=1.0, inner_steps=100)),
-        "quadratic": Tuned(400, dict(upper_step=0.3, lower_step=0.1, inner_steps=100)),
-        "cleaning mnist": Tuned(300, dict(upper_step=1000.0, lower_step=0.03, inner_steps=30)),
-    }
+        "cleaning": Tuned(300, upper_step=100.0, lower_step=1.0, inner_steps=100),
+        "quadratic": Tuned(400, upper_step=0.3, lower_step=0.1, inner_steps=100),
+        "cleaning mnist": Tuned(300, upper_step=1000.0, lower_step=0.03, inner_steps=30),
+    }  # fmt: skip
     scaling = 1.5
 
     @classmethod

@@ -104,9 +104,9 @@ class MASOBA(AbstractSolver):
         unverified="which samples the oracles share, and h_0",
     )
     tuned = {
-        "cleaning": Tuned(8000, dict(upper_step=1.0, lower_step=0.1, adjoint_step=0.03, average_weight=0.1)),
-        "quadratic": Tuned(4000, dict(upper_step=0.03, lower_step=0.1, adjoint_step=0.1, average_weight=0.1)),
-    }
+        "cleaning": Tuned(8000, upper_step=1.0, lower_step=0.1, adjoint_step=0.03, average_weight=0.1),
+        "quadratic": Tuned(4000, upper_step=0.03, lower_step=0.1, adjoint_step=0.1, average_weight=0.1),
+    }  # fmt: skip
     power = 1 / 2
 
     @classmethod

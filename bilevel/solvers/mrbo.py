@@ -144,29 +144,11 @@ class MRBO(AbstractSolver):
         source="Yang, Ji & Liang, NeurIPS 2021, Alg. 1",
     )
     tuned = {
-        "cleaning": Tuned(
-            1000,
-            dict(
-                upper_step=30.0,
-                lower_step=0.3,
-                neumann_order=50,
-                neumann_step=2.0,
-                upper_storm_weight=0.3,
-                lower_storm_weight=0.3,
-            ),
-        ),
-        "quadratic": Tuned(
-            4000,
-            dict(
-                upper_step=0.03,
-                lower_step=0.1,
-                neumann_order=100,
-                neumann_step=0.1,
-                upper_storm_weight=0.1,
-                lower_storm_weight=0.1,
-            ),
-        ),
-    }
+        "cleaning": Tuned(1000, upper_step=30.0, lower_step=0.3, neumann_order=50, neumann_step=2.0,
+            upper_storm_weight=0.3, lower_storm_weight=0.3),
+        "quadratic": Tuned(4000, upper_step=0.03, lower_step=0.1, neumann_order=100, neumann_step=0.1,
+            upper_storm_weight=0.1, lower_storm_weight=0.1),
+    }  # fmt: skip
     scaling = 0.5
     power = 1 / 3
 

@@ -73,8 +73,8 @@ def _aid_cg_theory(facts: Facts) -> dict[str, Choice]:
     suggested=ITDBiO.suggested,
     tuned={
         # whole, it is ITD by another name: other steps than there
-        "cleaning": Tuned(300, dict(upper_step=300.0, lower_step=0.3, inner_steps=100)),
-        "quadratic": Tuned(400, dict(upper_step=0.3, lower_step=0.1, inner_steps=100)),
+        "cleaning": Tuned(300, upper_step=300.0, lower_step=0.3, inner_steps=100),
+        "quadratic": Tuned(400, upper_step=0.3, lower_step=0.1, inner_steps=100),
     },
     scaling=1.5,
 )
@@ -111,8 +111,8 @@ def reverse(upper_step: Any, lower_step: Any, inner_steps: int, truncation: int 
     solver=AIDBiO,
     suggested=_aid_fp_theory,
     tuned={
-        "cleaning": Tuned(1000, dict(upper_step=10.0, lower_step=1.0, inner_steps=10, adjoint_steps=50)),
-        "quadratic": Tuned(400, dict(upper_step=0.3, lower_step=0.1, inner_steps=10, adjoint_steps=100)),
+        "cleaning": Tuned(1000, upper_step=10.0, lower_step=1.0, inner_steps=10, adjoint_steps=50),
+        "quadratic": Tuned(400, upper_step=0.3, lower_step=0.1, inner_steps=10, adjoint_steps=100),
     },
 )
 def aid_fp(upper_step: Any, lower_step: Any, inner_steps: int, adjoint_steps: int) -> AIDBiO:
@@ -155,8 +155,8 @@ def aid_fp(upper_step: Any, lower_step: Any, inner_steps: int, adjoint_steps: in
     solver=AIDBiO,
     suggested=_aid_cg_theory,
     tuned={
-        "cleaning": Tuned(800, dict(upper_step=3.0, lower_step=0.1, inner_steps=10, adjoint_steps=10)),
-        "quadratic": Tuned(400, dict(upper_step=0.3, lower_step=0.1, inner_steps=10, adjoint_steps=10)),
+        "cleaning": Tuned(800, upper_step=3.0, lower_step=0.1, inner_steps=10, adjoint_steps=10),
+        "quadratic": Tuned(400, upper_step=0.3, lower_step=0.1, inner_steps=10, adjoint_steps=10),
     },
 )
 def aid_cg(upper_step: Any, lower_step: Any, inner_steps: int, adjoint_steps: int) -> AIDBiO:

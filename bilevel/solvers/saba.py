@@ -142,9 +142,9 @@ class SABA(AbstractSolver):
         source="Dagréou et al., NeurIPS 2022, Alg. 1",
     )
     tuned = {
-        "cleaning": Tuned(8000, dict(upper_step=3.0, lower_step=0.3, adjoint_step=0.1), task={"source": "blocks"}),
-        "quadratic": Tuned(4000, dict(upper_step=0.03, lower_step=0.1, adjoint_step=0.1), task={"source": "blocks"}),
-    }
+        "cleaning": Tuned(8000, upper_step=3.0, lower_step=0.3, adjoint_step=0.1, task={"source": "blocks"}),
+        "quadratic": Tuned(4000, upper_step=0.03, lower_step=0.1, adjoint_step=0.1, task={"source": "blocks"}),
+    }  # fmt: skip
 
     @classmethod
     def suggested(cls, facts: Facts) -> dict[str, Choice]:

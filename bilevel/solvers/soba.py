@@ -95,10 +95,10 @@ class SOBA(AbstractSolver):
         source="Dagréou et al., NeurIPS 2022, Alg. 1",
     )
     tuned = {
-        "cleaning": Tuned(8000, dict(upper_step=1.0, lower_step=0.1, adjoint_step=0.03)),
-        "quadratic": Tuned(4000, dict(upper_step=0.03, lower_step=0.1, adjoint_step=0.1)),
-        "cleaning mnist": Tuned(10000, dict(upper_step=100.0, lower_step=0.03, adjoint_step=0.03)),
-    }
+        "cleaning": Tuned(8000, upper_step=1.0, lower_step=0.1, adjoint_step=0.03),
+        "quadratic": Tuned(4000, upper_step=0.03, lower_step=0.1, adjoint_step=0.1),
+        "cleaning mnist": Tuned(10000, upper_step=100.0, lower_step=0.03, adjoint_step=0.03),
+    }  # fmt: skip
     power = 1 / 2
 
     @classmethod

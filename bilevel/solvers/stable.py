@@ -121,9 +121,9 @@ class STABLE(AbstractSolver):
     )
     tuned = {
         # an eigendecomposition of 650 x 650 entries a step: few steps, and still the longest runs of all
-        "cleaning": Tuned(100, dict(upper_step=30.0, lower_step=0.5, storm_weight=0.3, strong_convexity=0.03)),
-        "quadratic": Tuned(4000, dict(upper_step=0.03, lower_step=0.1, storm_weight=0.1, strong_convexity=1.0)),
-    }
+        "cleaning": Tuned(100, upper_step=30.0, lower_step=0.5, storm_weight=0.3, strong_convexity=0.03),
+        "quadratic": Tuned(4000, upper_step=0.03, lower_step=0.1, storm_weight=0.1, strong_convexity=1.0),
+    }  # fmt: skip
     power = 1 / 2
 
     @classmethod

@@ -118,16 +118,13 @@ class StocBiO(AbstractHypergradientSolver):
         source="Ji, Yang & Liang, ICML 2021, Alg. 2 and 3",
     )
     tuned = {
-        "cleaning": Tuned(
-            800, dict(upper_step=10.0, lower_step=0.1, inner_steps=10, neumann_order=50, neumann_step=2.0)
-        ),
-        "quadratic": Tuned(
-            400, dict(upper_step=0.3, lower_step=0.1, inner_steps=10, neumann_order=100, neumann_step=0.1)
-        ),
-        "cleaning mnist": Tuned(
-            800, dict(upper_step=1000.0, lower_step=0.03, inner_steps=10, neumann_order=20, neumann_step=0.05)
-        ),
-    }
+        "cleaning": Tuned(800, upper_step=10.0, lower_step=0.1, inner_steps=10, neumann_order=50,
+            neumann_step=2.0),
+        "quadratic": Tuned(400, upper_step=0.3, lower_step=0.1, inner_steps=10, neumann_order=100,
+            neumann_step=0.1),
+        "cleaning mnist": Tuned(800, upper_step=1000.0, lower_step=0.03, inner_steps=10, neumann_order=20,
+            neumann_step=0.05),
+    }  # fmt: skip
     scaling = 0.5
 
     @classmethod

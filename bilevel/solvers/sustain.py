@@ -144,40 +144,13 @@ class SUSTAIN(AbstractSolver):
         source="Khanduri et al., NeurIPS 2021, Alg. 1",
     )
     tuned = {
-        "cleaning": Tuned(
-            3000,
-            dict(
-                upper_step=3.0,
-                lower_step=0.1,
-                neumann_order=50,
-                neumann_step=2.0,
-                upper_storm_weight=0.3,
-                lower_storm_weight=0.3,
-            ),
-        ),
-        "quadratic": Tuned(
-            4000,
-            dict(
-                upper_step=inverse_power(0.05, 0.5),
-                lower_step=0.1,
-                neumann_order=50,
-                neumann_step=0.1,
-                upper_storm_weight=0.03,
-                lower_storm_weight=0.1,
-            ),
-        ),
-        "cleaning mnist": Tuned(
-            3000,
-            dict(
-                upper_step=300.0,
-                lower_step=0.03,
-                neumann_order=20,
-                neumann_step=0.05,
-                upper_storm_weight=0.3,
-                lower_storm_weight=0.3,
-            ),
-        ),
-    }
+        "cleaning": Tuned(3000, upper_step=3.0, lower_step=0.1, neumann_order=50, neumann_step=2.0,
+            upper_storm_weight=0.3, lower_storm_weight=0.3),
+        "quadratic": Tuned(4000, upper_step=inverse_power(0.05, 0.5), lower_step=0.1, neumann_order=50,
+            neumann_step=0.1, upper_storm_weight=0.03, lower_storm_weight=0.1),
+        "cleaning mnist": Tuned(3000, upper_step=300.0, lower_step=0.03, neumann_order=20, neumann_step=0.05,
+            upper_storm_weight=0.3, lower_storm_weight=0.3),
+    }  # fmt: skip
     scaling = 0.25
     power = 1 / 3
 

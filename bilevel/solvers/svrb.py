@@ -122,9 +122,9 @@ class SVRB(AbstractSolver):
         unverified="whether w and V are projected",
     )
     tuned = {
-        "cleaning": Tuned(100, dict(upper_step=100.0, lower_step=2.0, storm_weight=0.1, strong_convexity=0.01)),
-        "quadratic": Tuned(4000, dict(upper_step=0.03, lower_step=0.1, storm_weight=0.1, strong_convexity=1.0)),
-    }
+        "cleaning": Tuned(100, upper_step=100.0, lower_step=2.0, storm_weight=0.1, strong_convexity=0.01),
+        "quadratic": Tuned(4000, upper_step=0.03, lower_step=0.1, storm_weight=0.1, strong_convexity=1.0),
+    }  # fmt: skip
     power = 1 / 3
 
     @classmethod

@@ -115,11 +115,10 @@ class TTSA(AbstractSolver):
         unverified="whether the two steps have one offset or two",
     )
     tuned = {
-        "cleaning": Tuned(2000, dict(upper_step=3.0, lower_step=0.1, neumann_order=50, neumann_step=2.0)),
-        "quadratic": Tuned(
-            8000, dict(upper_step=inverse_power(4.0, 1.0, 400.0), lower_step=0.1, neumann_order=50, neumann_step=0.1)
-        ),
-    }
+        "cleaning": Tuned(2000, upper_step=3.0, lower_step=0.1, neumann_order=50, neumann_step=2.0),
+        "quadratic": Tuned(8000, upper_step=inverse_power(4.0, 1.0, 400.0), lower_step=0.1, neumann_order=50,
+            neumann_step=0.1),
+    }  # fmt: skip
     scaling = 0.25
     power = 3 / 5
 

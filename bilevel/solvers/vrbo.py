@@ -147,13 +147,11 @@ class VRBO(AbstractSolver):
         unverified="the upper limit of the inner loop",
     )
     tuned = {
-        "cleaning": Tuned(
-            200, dict(upper_step=30.0, lower_step=1.0, inner_steps=5, neumann_order=30, neumann_step=2.0, period=5)
-        ),
-        "quadratic": Tuned(
-            400, dict(upper_step=0.1, lower_step=0.1, inner_steps=10, neumann_order=100, neumann_step=0.1, period=10)
-        ),
-    }
+        "cleaning": Tuned(200, upper_step=30.0, lower_step=1.0, inner_steps=5, neumann_order=30,
+            neumann_step=2.0, period=5),
+        "quadratic": Tuned(400, upper_step=0.1, lower_step=0.1, inner_steps=10, neumann_order=100,
+            neumann_step=0.1, period=10),
+    }  # fmt: skip
 
     @classmethod
     def suggested(cls, facts: Facts) -> dict[str, Choice]:
