@@ -1,6 +1,6 @@
 """Finding wrong labels on real tables: LabelCleaner against cleanlab's ranking and the trusted rows alone.
 
-    BILEVEL_DATA=../shared/data python benchmarks/label_cleaning.py  # what docs/label_cleaning.csv lacks, and the page
+    BILEVEL_DATA=DIR python benchmarks/label_cleaning.py  # what docs/label_cleaning.csv lacks, and the page
     python benchmarks/label_cleaning.py --page                       # docs/label_cleaning.md alone, from the CSV
 
 Labels of a table are made wrong, some rows are kept as they are and trusted, and the test rows are right. Each method
@@ -345,7 +345,8 @@ counted as they fall.
 
 {accuracy}
 
-`BILEVEL_DATA=../shared/data python benchmarks/label_cleaning.py` measures this again. All runs:
+`BILEVEL_DATA=DIR python benchmarks/label_cleaning.py` (DIR holds the data sets: `bilevel data`) measures this
+again. All runs:
 [`label_cleaning.csv`](label_cleaning.csv).
 """
 

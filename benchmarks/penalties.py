@@ -1,6 +1,6 @@
 """One penalty a feature against one for all: test loss and time on tables of three sizes, dense and sparse.
 
-    BILEVEL_DATA=../shared/data python benchmarks/penalties.py  # what docs/penalties.csv lacks, and docs/penalties.md
+    BILEVEL_DATA=DIR python benchmarks/penalties.py  # what docs/penalties.csv lacks, and docs/penalties.md
     python benchmarks/penalties.py --page                       # docs/penalties.md alone, from the CSV
 
 PenalizedLogistic and PenalizedRidge with their defaults, the same with one common penalty (`steps=0`), scikit-learn's

@@ -68,7 +68,7 @@ def together(
     ensemble = Ensemble([solver] * len(seeds), problems, x, y, [run_key(seed) for seed in seeds])
     of = dict(zip(ensemble.records, tasks, strict=True))
 
-    def measured(record: Record) -> dict[str, float]:
+    def measured(record: Record, row: dict[str, Any]) -> dict[str, float]:
         solution = record.solution
         return of[record].metrics(solution.x, solution.y)
 

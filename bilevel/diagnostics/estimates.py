@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from bilevel import oracles, trees
 from bilevel.diagnostics.findings import terms
 from bilevel.hypergradients.adjoint import AbstractAdjoint, RandomNeumann
-from bilevel.hypergradients.nystrom import Nystrom
 from bilevel.problem import Problem
 
 Tree = PyTree[Any]
@@ -22,7 +21,7 @@ def estimates(
     problem: Problem, whole: Problem, x: Tree, y: Tree, method: AbstractAdjoint, h: Tree, truth: Tree, keys: Any
 ) -> dict[str, Any]:
     """The fields of a `Report` on single draws, about `truth`; of a method without randomness `h` is every draw."""
-    random = isinstance(method, RandomNeumann | Nystrom)
+    random = method.random
     noisy = problem.upper.batch_size is not None or problem.lower.batch_size is not None
     if not (random or noisy):
         distances, variance = np.array([float(_norm(trees.sub(h, truth)))]), 0.0

@@ -73,8 +73,8 @@ class Watch:
         self._warned: set[str] = set()
 
     def __call__(self, solution: Solution) -> dict[str, float]:
-        rows = solution.history.rows
-        step, before = rows[-1]["step"], rows[-2]["step"] if len(rows) > 1 else -1
+        step, rows = solution.stats["steps"], solution.history.rows
+        before = rows[-1]["step"] if rows else -1
         if step // self.every == before // self.every:
             return dict.fromkeys(_COLUMNS, math.nan)
         if self._whole is None:

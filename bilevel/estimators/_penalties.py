@@ -231,7 +231,9 @@ class Tuner(eqx.Module):
 def advance(problem: Problem, tuner: Tuner, state: State, t: Int[Array, ""], moves: Any) -> State:
     """Train all folds at x and measure; then, if `moves`, an adjoint and a step of x.
 
-    One program serves the search for the start, the tuning and the final fit, all data being arguments.
+    One program serves the search for the start, the tuning and the final fit, all data being arguments. It is not a
+    solver under `solve`: its steps end by Newton's tolerance, and the objective found at each x decides which x is
+    kept, so that each step is looked at on the host.
     """
     x, upper = state.x, problem.upper
     below = tuner.lower.solve(problem.lower, x, state.y, key=jax.random.key(0))

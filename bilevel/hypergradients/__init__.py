@@ -79,7 +79,7 @@ def hypergradient(
         >>> float(bl.hypergradient(problem, 1.0, 3.0))  # (3x − 1) · 3
         6.0
 
-    Reference: Ghadimi & Wang (arXiv 1802.02246), eq. (2.7); Grazzi et al. (ICML 2020).
+    Reference: Ji, Yang & Liang (ICML 2021), Proposition 1; Grazzi, Franceschi, Pontil & Salzo (ICML 2020).
     """
     method = ConjugateGradient(steps=20) if method is None else method
     if not isinstance(method, AbstractAdjoint):

@@ -111,12 +111,12 @@ class Ensemble(AbstractRuns):
         self._states, cost = self._call(_advance, (self._each, self._states), self._same, n)
         seconds = (time.perf_counter() - clock) / len(self.records)
         self._step += n
+        self._count(cost)
+        self._check()
         for record in self.records:
             record.stats["run_seconds"] += seconds
             if record.sound:
                 record.stats["steps"] = self._step
-        self._count(cost)
-        self._check()
 
     def _count(self, cost: Total) -> None:
         digits = np.asarray(cost.digits)

@@ -8,6 +8,7 @@ from bilevel._cost import KINDS
 from bilevel.run._solution import RESULTS, History, Solution
 
 Hook = Callable[["Record"], RESULTS | None]
+Fill = Callable[["Record", dict[str, Any]], dict[str, float]]
 
 
 class AbstractRuns(abc.ABC):
@@ -34,14 +35,18 @@ class AbstractRuns(abc.ABC):
 
 
 class Record:
-    """What one run has come to: its rows, its counts, and how it ended."""
+    """What one run has come to: its rows, its counts, and how it ended.
+
+    `sound`: its state is finite and its lower level convex, as far as it has seen. `fresh`: its last row was written
+    just now, and not by the run that it continues.
+    """
 
     def __init__(self, runs: AbstractRuns, i: int):
         self._runs, self._i = runs, i
         self.result = RESULTS.successful
         self.stats: dict[str, Any] = {"steps": 0, "compile_seconds": 0.0, "run_seconds": 0.0} | dict.fromkeys(KINDS, 0)
         self.rows: list[dict[str, Any]] = []
-        self.sound = True
+        self.sound, self.fresh = True, False
 
     @property
     def state(self) -> Any:
@@ -59,27 +64,30 @@ class Record:
         for kind, n in counts.items():
             self.stats[kind] += n
 
-    def open_row(self) -> bool:
-        """Begin a row at the present step; False where there is one."""
-        if self.rows and self.rows[-1]["step"] == self.stats["steps"]:
-            return False
+    @property
+    def moved(self) -> bool:
+        """Whether the present step has no row yet."""
+        return not self.rows or self.rows[-1]["step"] != self.stats["steps"]
+
+    def row(self) -> dict[str, Any]:
+        """The driver's columns of a row at the present step."""
         row = {"step": self.stats["steps"], "seconds": self.stats["run_seconds"]}
-        self.rows.append(row | {kind: self.stats[kind] for kind in KINDS})
-        return True
+        return row | {kind: self.stats[kind] for kind in KINDS}
 
 
-def loop(
-    runs: AbstractRuns, end: int, every: int, fill: Callable[[Record], dict[str, float]], hooks: Sequence[Hook] = ()
-) -> None:
-    """From a start to step `end`: at the start and after each chunk a row for each run, to which `fill` adds columns.
+def loop(runs: AbstractRuns, end: int, every: int, fill: Fill, hooks: Sequence[Hook] = ()) -> None:
+    """From a start to step `end`: at the start and after each chunk a row for each run, to which `fill(record, row)`
+    adds columns.
 
     Then the hooks look at it; one that returns one of `RESULTS` ends its run. So does a state that is no longer sound.
     """
     going = [record for record in runs.records if record.result == RESULTS.successful]
     while going:
         for record in going:
-            if record.sound and record.open_row():
-                record.rows[-1] |= fill(record)
+            record.fresh = record.sound and record.moved
+            if record.fresh:
+                row = record.row()
+                record.rows.append(row | fill(record, row))
             for hook in hooks:
                 found = hook(record)
                 if found is not None and record.result == RESULTS.successful:

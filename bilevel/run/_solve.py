@@ -134,7 +134,7 @@ def solve(
                 *(_as_hook(callback) for callback in callbacks),
                 lambda record: run.keep(now=False),
             ]
-            loop(run, end, every, lambda record: _columns(record, metrics, recorders), hooks)
+            loop(run, end, every, lambda record, row: _columns(record, row, metrics, recorders), hooks)
         run.keep(now=True)
     except BaseException as error:
         if run.record.rows:
@@ -151,6 +151,7 @@ def solve(
 
 def _columns(
     record: Record,
+    row: dict[str, Any],
     metrics: Callable[[Any, Any], dict[str, Any]] | None,
     recorders: Sequence[Callable[[Solution], dict[str, float]]],
 ) -> dict[str, float]:
@@ -158,14 +159,16 @@ def _columns(
     solution, found = record.solution, {}
     for recorder in recorders:
         name = f"recorder {type(recorder).__name__}"
-        found |= numbers(recorder(solution), name, {*record.rows[-1], *found})
+        found |= numbers(recorder(solution), name, {*row, *found})
     if metrics is not None:
-        found |= numbers(metrics(solution.x, solution.y), "metrics", {*record.rows[-1], *found})
+        found |= numbers(metrics(solution.x, solution.y), "metrics", {*row, *found})
     return found
 
 
 def _as_hook(callback: Callable[[Solution], Any]) -> Hook:
     def hook(record: Record) -> RESULTS | None:
+        if not record.fresh and not isinstance(callback, Target):  # a run that continues has shown this row
+            return None
         answer = callback(record.solution)
         if answer is not None and not isinstance(answer, RESULTS):
             raise TypeError(

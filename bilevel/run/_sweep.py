@@ -150,7 +150,7 @@ def sweep(
         programs.setdefault((structure, tuple(leaves), shapes), []).append(i)
     found: dict[tuple[int, int], SweptRun] = {}
 
-    def measured(record: Record) -> dict[str, float]:
+    def measured(record: Record, row: dict[str, Any]) -> dict[str, float]:
         solution = record.solution
         return {} if metrics is None else numbers(metrics(solution.x, solution.y))
 

@@ -16,6 +16,7 @@ from bilevel.compare import _compare as module
 from bilevel.compare import figures, records, settings, tables
 from bilevel.compare._compare import compare, run
 from bilevel.compare.records import Comparison, Run
+from bilevel.solvers._base import Tuned
 
 SMALL = {"dim_x": 2, "dim_y": 2}
 
@@ -150,7 +151,7 @@ def test_all_are_those_with_settings(monkeypatch):
     """A data set of its own may have settings for some of the solvers."""
     ran = []
     monkeypatch.setattr(module, "run", lambda task, solver, **_: ran.append(solver))
-    monkeypatch.delitem(settings.SETTINGS["quadratic"], "soba")
+    monkeypatch.delitem(bl.SOBA.tuned, "quadratic")
     comparison = compare("quadratic", seeds=1, task_settings=SMALL)
     expected = [name for name in bl.SOLVERS if name not in ("soba", "maml")]  # MAML needs a start that is learned
     assert list(comparison.solvers) == expected
@@ -346,10 +347,8 @@ def test_an_error_in_a_run_spares_the_others(troubled, tmp_path):
 
 
 def test_a_run_that_breaks_down_counts_and_is_named(monkeypatch):
-    wild = dataclasses.replace(
-        settings.setting("quadratic", "soba"), arguments={"upper_step": 0.1, "lower_step": 50.0, "adjoint_step": 0.1}
-    )
-    monkeypatch.setitem(settings.SETTINGS["quadratic"], "soba", wild)
+    wild = Tuned(400, upper_step=0.1, lower_step=50.0, adjoint_step=0.1)
+    monkeypatch.setitem(bl.SOBA.tuned, "quadratic", wild)
     comparison = compare("quadratic", ["soba"], seeds=2, steps=400, task_settings=SMALL)
     assert [r.result for r in comparison.runs] == ["nonfinite"] * 2
     assert all(r.stats["steps"] < 400 for r in comparison.runs)

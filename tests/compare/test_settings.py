@@ -26,7 +26,7 @@ def made_task(name, **changes):
 
 @pytest.mark.parametrize("task", ["quadratic", "cleaning"])
 def test_every_solver_has_settings_for_every_task(task):
-    held = settings.SETTINGS[task]
+    held = settings.settings_of(task)
     assert set(held) == set(bl.SOLVERS) - {"maml"}
     assert all(type(setting.steps) is int and setting.steps > 0 for setting in held.values())
 
@@ -35,7 +35,7 @@ def test_every_solver_has_settings_for_every_task(task):
 def test_descriptions_are_json_and_hold_every_setting(task, solver):
     built = settings.settings(task, solver)
     described = json.loads(json.dumps(settings.describe(built), allow_nan=False))
-    for name, value in settings.setting(task, solver).arguments.items():
+    for name, value in settings.setting(task, solver).settings.items():
         if name not in described:  # a preset's: the steps of its adjoint
             assert f"(steps={value}, " in described["adjoint"]
         elif isinstance(value, int | float):
@@ -69,8 +69,8 @@ def test_a_step_with_the_settings_fits_the_task(task, solver):
     built, made = settings.settings(task, solver), made_task(task, **held.task)
 
     def first_step(key):
-        state = built.init(made.problem, made.x, made.y, key=key)
-        return built.step(made.problem, state, 0, key=key)
+        state, _ = built.init(made.problem, made.x, made.y, key=key)
+        return built.step(made.problem, state, 0, key=key)[0]
 
     assert jax.eval_shape(first_step, jax.random.key(0)).x.shape == made.x.shape
 
@@ -95,8 +95,8 @@ def test_unknown_names_name_the_nearest(task, solver, advice):
 
 
 def test_a_missing_setting_says_so(monkeypatch):
-    monkeypatch.delitem(settings.SETTINGS["quadratic"], "soba")
-    with pytest.raises(ValueError, match=r"none for 'soba' on 'quadratic'.*SETTINGS"):
+    monkeypatch.delitem(bl.SOBA.tuned, "quadratic")
+    with pytest.raises(ValueError, match=r"none for 'soba' on 'quadratic'; add them to `tuned` of SOBA"):
         settings.settings("quadratic", "soba")
 
 

@@ -109,9 +109,9 @@ def test_one_step_moves_the_weights_of_its_batch_alone():
     task = tasks.cleaning(TAGGED, trusted=30, batch_size=8)
     x, y = point(task)
     solver = bl.SOBA(upper_step=1.0, lower_step=0.1, adjoint_step=0.1)
-    state = solver.init(task.problem, x, y, key=jax.random.key(0))
+    state, _ = solver.init(task.problem, x, y, key=jax.random.key(0))
     for t in (0, 1):  # the adjoint is zero at first
-        old, state = state.x, solver.step(task.problem, state, t, key=jax.random.key(t))
+        old, (state, _) = state.x, solver.step(task.problem, state, t, key=jax.random.key(t))
     lower_key, _ = jax.random.split(jax.random.key(1))
     drawn = np.asarray(task.problem.lower.draw(lower_key).indices)
     np.testing.assert_array_equal(np.flatnonzero(state.x != old), np.unique(drawn))
