@@ -31,9 +31,9 @@ import numpy as np
 import bilevel as bl
 from bilevel import _checks as checks
 from bilevel import oracles, tasks, trees
+from bilevel._output.files import write_json
 from bilevel._prepare import prepare
 from bilevel._suggest._trial import _upper_loss
-from bilevel.compare import records
 from bilevel.steps import GradientStep
 from bilevel.tasks._base import SOURCES
 from bilevel.tasks._regularization import cross_entropy, regularization
@@ -248,7 +248,7 @@ def main() -> None:
         print(line(task_name, name, row), flush=True)
         if arguments.out:
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            records.write_json(arguments.out, table)
+            write_json(arguments.out, table)
 
 
 def line(task_name: str, name: str, row: dict[str, Any]) -> str:

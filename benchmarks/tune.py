@@ -19,6 +19,7 @@ from rich.table import Table
 
 from bilevel import RESULTS
 from bilevel import _checks as checks
+from bilevel._output.files import write_json
 from bilevel.compare import records, references, settings, tables
 from bilevel.compare._compare import ROWS, run_key
 from bilevel.run import _solve as solve
@@ -83,7 +84,7 @@ def main() -> None:
             found[name] = tune_solver(console, arguments.task, name, grids[name], tasks, arguments.steps)
         if arguments.out:  # after each, so that an interruption loses little
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            records.write_json(arguments.out, found)
+            write_json(arguments.out, found)
 
 
 def parse_arguments() -> argparse.Namespace:

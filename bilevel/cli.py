@@ -93,8 +93,9 @@ def run(
     checkpoint: Checkpoint = None,
 ) -> None:
     """Run one solver on a task. --set takes the solver's settings and the task's arguments."""
+    from bilevel._output.files import make_directory
     from bilevel.compare import _compare as compare
-    from bilevel.compare import records, settings, tables
+    from bilevel.compare import files, records, settings, tables
 
     console = _console()
     with _readable_errors():
@@ -105,7 +106,7 @@ def run(
         built = settings.make_task(task, seed, of_task)
         steps = steps or setting.steps
         if out is not None:
-            records.make_directory(out)
+            make_directory(out)
         try:
             solution = compare.run(built, chosen, seed=seed, steps=steps, progress=None, checkpoint=checkpoint)
         except KeyboardInterrupt as interruption:
@@ -118,7 +119,7 @@ def run(
         arguments = settings.task_arguments(task) | of_task
         description = settings.describe(chosen)
         with _readable_errors():
-            records.write_run(out, record, solution, task=task, arguments=arguments, solver=description)
+            files.write_run(out, record, solution, task=task, arguments=arguments, solver=description)
         console.print(f"Written to {out}: history.csv, summary.json, solution.npz", soft_wrap=True)
     if record.message:
         typer.echo(f"{record.result}: {record.message}", err=True)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bilevel import _checks as checks
+from bilevel._output.files import environment, make_directory, write_json
 from bilevel.clean import report
 from bilevel.clean.encoding import Encoder
 from bilevel.clean.kinds import FEATURES, Column, infer
@@ -142,8 +143,6 @@ def _check_columns(table: Table, trusted: Table | None, label: str) -> None:
 
 def _place(out: pathlib.Path, files: Iterable[str]) -> pathlib.Path:
     """The directory, which has none of the files yet."""
-    from bilevel.compare.records import make_directory
-
     there = [name for name in files if (out / name).exists()]
     if there:
         raise ValueError(f"out: {out} has {listed(there)} already; pass another directory, or remove what is there")
@@ -217,8 +216,6 @@ def _with_unread(column: Column, unread: int) -> Column:
 
 def _write(table: Table, cleaned: Cleaned, label: str, arguments: dict[str, Any], seconds: Mapping[str, float]) -> None:
     """All files into a folder beside their place, then each into its place."""
-    from bilevel.compare.records import environment, write_json
-
     decimal = "," if any(column.decimal == "," for column in cleaned.columns) else "."
     added = Added(cleaned.weights, cleaned.ranks, cleaned.proposed, cleaned.classes, decimal)
     doubtful = np.argsort(cleaned.ranks)[: report.SHOWN_ROWS].tolist()

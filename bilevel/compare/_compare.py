@@ -8,8 +8,9 @@ from typing import Any
 import jax
 
 from bilevel import _checks as checks
+from bilevel._output.files import make_directory
 from bilevel._suggest._suggest import Suggestion, suggest
-from bilevel.compare import records, settings
+from bilevel.compare import files, settings
 from bilevel.compare.records import Comparison, Run
 from bilevel.compare.references import references
 from bilevel.compare.store import Store
@@ -146,7 +147,7 @@ def compare(
     own = {name: known[name].task | changes for name in names if known[name].task}
     first = settings.make_task(task_name, seeds[0], changes)  # wrong arguments fail before any run
     if out is not None:
-        records.make_directory(out)
+        make_directory(out)
     if suggested:
         suggestions = {name: _suggest(first, task_name, name, own, seeds[0], console) for name in names}
         built = {name: suggestion.solver for name, suggestion in suggestions.items()}
@@ -178,7 +179,7 @@ def compare(
         comparison.interrupted = True
     finally:
         if out is not None:
-            records.write(comparison, out)
+            files.write(comparison, out)
     return comparison
 
 

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
 
 from bilevel._cost import KINDS
 from bilevel.compare.records import Comparison, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe & Ito's palette for the color-blind, without its yellow; markers tell the colors apart once more, and dashes
 # one round of the colors from the next
@@ -31,8 +32,11 @@ def _seconds(row: dict[str, Any]) -> float:
     return row["seconds"]
 
 
-def curves(comparison: Comparison) -> Figure:
+def curves(comparison: Comparison) -> "Figure":
     """The score against oracle calls and against seconds: mean over seeds, and a band of one standard error."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
     figure = Figure(figsize=(12, 5 + 0.25 * (len(comparison.solvers) // len(COLORS))), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     log = needs_log(comparison, _calls) or needs_log(comparison, _seconds)
@@ -73,7 +77,7 @@ def needs_log(comparison: Comparison, position: Position) -> bool:
     return bool(ends) and max(ends) > LOG_FROM * min(ends)
 
 
-def _panel(axes: Axes, comparison: Comparison, position: Position, log: bool) -> None:
+def _panel(axes: "Axes", comparison: Comparison, position: Position, log: bool) -> None:
     crowded = len(comparison.solvers) > len(COLORS)
     for i, name in enumerate(comparison.solvers):
         runs = plotted(comparison, name)
@@ -91,7 +95,7 @@ def _panel(axes: Axes, comparison: Comparison, position: Position, log: bool) ->
 
 
 def line(
-    axes: Axes, i: int, label: str, where: np.ndarray, mean: np.ndarray, error: np.ndarray, *, crowded: bool
+    axes: "Axes", i: int, label: str, where: np.ndarray, mean: np.ndarray, error: np.ndarray, *, crowded: bool
 ) -> None:
     """The i-th curve of a panel: its own color, marker and dashes, and a band of one standard error."""
     lap, place = divmod(i, len(COLORS))
@@ -103,7 +107,7 @@ def line(
         axes.fill_between(where, mean - error, mean + error, color=style["color"], alpha=0.15, linewidth=0)
 
 
-def tidy(axes: Axes) -> None:
+def tidy(axes: "Axes") -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -134,7 +138,7 @@ def score_range(comparison: Comparison) -> tuple[float, float] | None:
     return low - 0.35 * space, high + 0.1 * space
 
 
-def _reference_lines(axes: Axes, comparison: Comparison, *, labeled: bool) -> None:
+def _reference_lines(axes: "Axes", comparison: Comparison, *, labeled: bool) -> None:
     """Horizontal lines; their names stand right of the axes, moved apart where they would touch."""
     levels = {name: float(np.mean(list(scores.values()))) for name, scores in comparison.references.items()}
     ordered = sorted(levels, key=lambda name: levels[name])

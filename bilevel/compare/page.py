@@ -9,10 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from bilevel._cost import KINDS
+from bilevel._output.files import environment
 from bilevel._output.pages import render
 from bilevel.compare import settings
 from bilevel.compare.figures import COLORS, Position, mean_curve, needs_log, plotted, score_range
-from bilevel.compare.records import RULE, Comparison, environment, spread
+from bilevel.compare.records import RULE, Comparison, spread
 from bilevel.compare.tables import cost_table, notes, results_table
 
 AXES: dict[str, Position] = {

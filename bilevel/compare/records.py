@@ -1,24 +1,15 @@
-"""What a comparison leaves behind: its runs, their statistics, and the files they are written to."""
+"""What a comparison leaves behind: its runs and their statistics."""
 
-import csv
 import dataclasses
-import json
 import math
-import os
-import pathlib
-import platform
-import tempfile
 from collections.abc import Iterable, Sequence
-from importlib import metadata
 from typing import Any
 
-import equinox as eqx
-import jax
 import numpy as np
 
 from bilevel._cost import KINDS
 from bilevel._suggest._suggest import Suggestion
-from bilevel.compare.references import ATTAINABLE, CEILING
+from bilevel.compare.references import ATTAINABLE
 from bilevel.run._solution import RESERVED, RESULTS, Solution, name_of
 
 LEAST_MARGIN = 2.0  # standard errors above the best attainable reference
@@ -178,138 +169,3 @@ def _trouble(comparison: Comparison, solver: str) -> dict[str, int]:
     """How many runs ended otherwise than meant, by result."""
     results = [run.result for run in comparison.runs if run.solver == solver and run.message]
     return {result: results.count(result) for result in sorted(set(results))}
-
-
-def _version(package: str) -> str | None:
-    """None for a package that is not installed, such as a checkout on the path."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine."""
-    packages = ("bilevel", "jax", "jaxlib", "equinox", "optax", "numpy")
-    return {
-        "python": platform.python_version(),
-        **{name: _version(name) for name in packages},
-        "machine": platform.machine(),
-        "system": platform.platform(),
-        "cores": os.cpu_count(),
-        "backend": jax.default_backend(),
-    }
-
-
-def summary(comparison: Comparison) -> dict[str, Any]:
-    """All that `summary.json` holds."""
-    references = {
-        name: {
-            "attainable": name != CEILING,
-            "score": spread(scores.values()),
-            "per_seed": {str(seed): score for seed, score in scores.items()},
-        }
-        for name, scores in comparison.references.items()
-    }
-    fields = ("solver", "seed", "result", "message", "stats")
-    return {
-        "task": comparison.task,
-        "arguments": comparison.arguments,
-        "score": comparison.score,
-        "seeds": comparison.seeds,
-        "budget": comparison.budget,
-        "interrupted": comparison.interrupted,
-        "rule": RULE,
-        "settings": comparison.solvers,
-        "suggested": {
-            name: {"reasons": [[setting, str(value), why] for setting, value, why in found.reasons]}
-            | {"samples": found.samples}
-            for name, found in comparison.suggestions.items()
-        },
-        "solvers": {name: statistics(comparison, name) for name in comparison.solvers},
-        "references": references,
-        "best_reference": comparison.best_reference,
-        "environment": environment(),
-        "runs": [{field: getattr(run, field) for field in fields} for run in comparison.runs],
-    }
-
-
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Strict JSON: what is not a finite number becomes null, what JSON does not know becomes text."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {str(key): plain(part) for key, part in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(part) for part in value]
-        if isinstance(value, np.generic):
-            value = value.item()
-        if isinstance(value, float):
-            return value if math.isfinite(value) else None
-        return value if value is None or isinstance(value, str | int) else str(value)
-
-    path.write_text(json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def write_csv(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
-    """A table with one column for each key of any row."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def make_directory(out: str | pathlib.Path, argument: str = "out") -> pathlib.Path:
-    """Make the directory and try to write there: to be called before a run that would be lost without it."""
-    out = pathlib.Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:
-        advice = "pass a directory that can be made and written"
-        raise OSError(f"{argument}: cannot write to {out} ({error.strerror}); {advice}") from error
-    return out
-
-
-def write(comparison: Comparison, out: str | pathlib.Path) -> pathlib.Path:
-    """Write `results.csv` (a line per solver, seed and history row), `summary.json`, `curves.png`, `report.html`, and,
-    where settings were suggested, `suggestions.txt`."""
-    from bilevel.compare.figures import curves
-    from bilevel.compare.page import report
-
-    out = make_directory(out)
-    write_csv(
-        out / "results.csv",
-        [{"solver": run.solver, "seed": run.seed, **row} for run in comparison.runs for row in run.rows],
-    )
-    write_json(out / "summary.json", summary(comparison))
-    if comparison.suggestions:
-        text = "\n\n".join(f"{name}: {found}" for name, found in comparison.suggestions.items())
-        (out / "suggestions.txt").write_text(text + "\n", encoding="utf-8")
-    curves(comparison).savefig(out / "curves.png", dpi=150)
-    (out / "report.html").write_text(report(comparison), encoding="utf-8")
-    return out
-
-
-def write_run(
-    out: str | pathlib.Path, run: Run, solution: Solution, *, task: str, arguments: dict[str, Any], solver: Any
-) -> pathlib.Path:
-    """Write a single run's `history.csv`, `summary.json` and `solution.npz` (the leaves of x and y)."""
-    out = make_directory(out)
-    write_csv(out / "history.csv", run.rows)
-    content = {"task": task, "arguments": arguments, "solver": run.solver, "settings": solver, "seed": run.seed}
-    content |= {"result": run.result, "message": run.message, "stats": run.stats}
-    content |= {"final": run.rows[-1] if run.rows else None, "environment": environment()}
-    write_json(out / "summary.json", content)
-    leaves = jax.tree_util.tree_leaves_with_path({"x": solution.x, "y": solution.y})
-    arrays: dict[str, Any] = {
-        ".".join(map(_part, path)): np.asarray(leaf) for path, leaf in leaves if eqx.is_array(leaf)
-    }
-    np.savez(out / "solution.npz", **arrays)
-    return out
-
-
-def _part(key: Any) -> str:
-    """One step of a leaf's path, as in x.layers.0.weight."""
-    return next(str(getattr(key, name)) for name in ("key", "name", "idx") if hasattr(key, name))

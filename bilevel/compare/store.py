@@ -9,7 +9,7 @@ import shutil
 from dataclasses import asdict
 from typing import Any
 
-from bilevel.compare import records
+from bilevel._output.files import make_directory, write_json
 from bilevel.compare.records import Run
 
 
@@ -17,7 +17,7 @@ class Store:
     """Runs on disk, one file for each description of them: runs of other settings are other files."""
 
     def __init__(self, folder: pathlib.Path, argument: str = "out"):
-        self.folder = records.make_directory(folder, argument)
+        self.folder = make_directory(folder, argument)
 
     def _path(self, about: dict[str, Any]) -> pathlib.Path:
         text = json.dumps(about, sort_keys=True, default=str)
@@ -34,7 +34,7 @@ class Store:
     def keep(self, about: dict[str, Any], runs: list[Run]) -> None:
         path = self._path(about)
         part = path.with_suffix(".part")
-        records.write_json(part, {"about": about, "runs": [asdict(run) for run in runs]})
+        write_json(part, {"about": about, "runs": [asdict(run) for run in runs]})
         os.replace(part, path)  # so that nobody ever finds half a file
         shutil.rmtree(self.underway(about), ignore_errors=True)
 

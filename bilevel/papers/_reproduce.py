@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bilevel import _checks as checks
-from bilevel.compare import records
+from bilevel._output import files
 from bilevel.compare.records import Run
 from bilevel.compare.store import Store
 from bilevel.datasets import DatasetError
@@ -45,7 +45,7 @@ def reproduce(
     for name in ids:
         checks.one_of("entry", name, ENTRIES)
     checks.one_of("scale", scale, SCALES)
-    out = records.make_directory(out)
+    out = files.make_directory(out)
     store = Store(out / "runs")
     known: set[str] = set()  # of this call: never made twice
     outcomes: list[Outcome] = []
@@ -131,8 +131,8 @@ def _status(console: Any, text: str) -> Iterator[Any]:
 
 
 def _write(outcome: Outcome, folder: pathlib.Path) -> None:
-    records.make_directory(folder)
-    records.write_csv(folder / "table.csv", ends(outcome))
+    files.make_directory(folder)
+    files.write_csv(folder / "table.csv", ends(outcome))
     claims = [
         {
             "claim": claim.sentence,
@@ -154,9 +154,9 @@ def _write(outcome: Outcome, folder: pathlib.Path) -> None:
         "settings": [runs_.description(outcome.entry, outcome.setup, curve) for curve in outcome.setup.curves],
         "trouble": outcome.trouble,
         "seconds": outcome.seconds,
-        "environment": records.environment(),
+        "environment": files.environment(),
     }
-    records.write_json(folder / "result.json", content)
+    files.write_json(folder / "result.json", content)
     if outcome.runs:
         figure = draw(outcome.entry, outcome.setup.curves, outcome.runs, outcome.scale)
         figure.savefig(folder / "figure.png", dpi=110)

@@ -402,20 +402,6 @@ def test_a_place_that_cannot_be_written_costs_no_run(tmp_path, monkeypatch):
         compare("quadratic", ["soba"], seeds=1, steps=2, task_settings=SMALL, out=tmp_path)
 
 
-def test_environment_of_a_checkout_that_is_not_installed(monkeypatch):
-    version = records.metadata.version
-
-    def without(name):
-        if name == "bilevel":
-            raise records.metadata.PackageNotFoundError(name)
-        return version(name)
-
-    monkeypatch.setattr(records.metadata, "version", without)
-    environment = records.environment()
-    assert environment["bilevel"] is None
-    assert environment["jax"] == version("jax")
-
-
 def test_columns_of_the_history_are_no_metrics(monkeypatch):
     """One list of them, `solution.RESERVED`."""
     comparison = made_up([0.9])

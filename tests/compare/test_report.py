@@ -8,8 +8,8 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
+from bilevel._output import files
 from bilevel.cli import app
-from bilevel.compare import records
 from bilevel.compare._compare import compare
 from bilevel.compare.page import AXES, command, report
 from bilevel.compare.records import Comparison, Run
@@ -92,7 +92,7 @@ def test_the_page_says_all_it_takes_to_run_it_again(ran):
     page = (out / "report.html").read_text()
     assert command(comparison) in page
     assert "adjoint_step = 0." in page  # soba's settings
-    for name, version in records.environment().items():
+    for name, version in files.environment().items():
         assert f"<th>{name}</th><td>{version}</td>" in page
 
 
