@@ -1,0 +1,62 @@
+"""How far a piece of work is, on a terminal or in a log."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+
+class Show(Protocol):
+    def __call__(self, text: str, done: int | None = None) -> None:
+        """What is going on, and, when it has changed, how much is done."""
+        ...
+
+
+@contextlib.contextmanager
+def progress(console: Any, total: int | None = None, *, lines: int | None = None) -> Iterator[Show]:
+    """Show the work inside on a `rich` console; None shows nothing.
+
+    On a terminal or in a notebook: a bar, or where no `total` is known a spinner, which goes away at the end.
+    Elsewhere: a line whenever more is done, at most `lines` of them.
+
+    Example:
+
+        >>> from rich.console import Console
+        >>> from bilevel._output.terminal import progress
+        >>> with progress(Console(force_terminal=False), total=2) as show:
+        ...     show("boiling")
+        ...     show("soft", 1)
+        ...     show("hard", 2)
+        [1/2] soft
+        [2/2] hard
+    """
+    if console is None:
+        yield lambda text, done=None: None
+    elif console.is_terminal or console.is_jupyter:
+        with _bar(console, total) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda text, done=None: bar.update(task, description=text, completed=done)
+    else:
+        yield _printed(console, total, lines)
+
+
+def _bar(console: Any, total: int | None) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    text = TextColumn("{task.description}", markup=False)
+    shown = (SpinnerColumn(),) if total is None else (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*shown, text, console=console, transient=True)
+
+
+def _printed(console: Any, total: int | None, lines: int | None) -> Show:
+    printed = 0
+
+    def show(text: str, done: int | None = None) -> None:
+        nonlocal printed
+        if done is None or total is None:
+            return
+        due = done if lines is None else done * lines // total
+        if due > printed:
+            console.print(f"[{done}/{total}] {text}", markup=False, soft_wrap=True)
+            printed = due
+
+    return show

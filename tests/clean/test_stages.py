@@ -1,0 +1,27 @@
+"""Stages on a console."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from bilevel.clean.stages import Stages
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_stages_are_printed_and_timed(terminal):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=80, highlight=False)
+    stages = Stages(console)
+    assert list(stages.counted("Reading", ["ab", "c"])) == ["ab", "c"]
+    with stages.stage("Learning"):
+        pass
+    printed = console.file.getvalue()
+    assert "Reading: 3 rows, 0.0 s" in printed
+    assert ("\x1b[" in printed) == terminal
+    assert list(stages.seconds) == ["Reading", "Learning"]
+
+
+def test_without_a_console_nothing_is_printed(capsys):
+    with Stages().stage("Learning"):
+        pass
+    assert capsys.readouterr().out == ""
