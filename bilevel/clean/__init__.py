@@ -4,7 +4,8 @@ from bilevel import _checks as checks
 
 checks.require("jinja2", "matplotlib", "pandas", "rich", "sklearn", extra="clean")
 
-from bilevel.clean._clean import Cleaned, clean_table
+from bilevel.clean._clean import clean_table
+from bilevel.clean.cleaned import Cleaned
 from bilevel.clean.kinds import parse as parse_kinds
 
 __all__ = ["Cleaned", "clean_table", "parse_kinds"]

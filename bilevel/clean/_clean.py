@@ -5,7 +5,7 @@ import os
 import pathlib
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,13 @@ from jaxtyping import Float, Int
 from bilevel import _checks as checks
 from bilevel._output.files import environment, make_directory, write_json
 from bilevel.clean import report
+from bilevel.clean.cleaned import Cleaned
 from bilevel.clean.encoding import Encoder
 from bilevel.clean.kinds import FEATURES, Column, infer
 from bilevel.clean.labels import check_classes, find, label_text
-from bilevel.clean.progress import Progress
-from bilevel.clean.reading import Added, Table, listed, open_table
+from bilevel.clean.opening import open_table
+from bilevel.clean.reading import Added, Table, listed
+from bilevel.clean.stages import Stages
 from bilevel.clean.survey import Survey, survey
 
 _UNTRUSTED = (
@@ -26,31 +28,6 @@ _UNTRUSTED = (
     "one kind bear the same wrong label, it looks like truth. A hundred checked rows, some of each label, find those "
     "too: pass them as the trusted table."
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Cleaned:
-    """What came out for each row of a table, in the table's order.
-
-    `weights` are in [0, 1], low where the label is doubtful; rank 1 is the most doubtful row; `given` and `proposed`
-    index `classes`; `out` is where the `files` are.
-    """
-
-    out: pathlib.Path
-    files: Mapping[str, str]
-    weights: Float[np.ndarray, " n"]
-    ranks: Int[np.ndarray, " n"]
-    given: Int[np.ndarray, " n"]
-    proposed: Int[np.ndarray, " n"]
-    classes: Sequence[Any]
-    columns: Sequence[Column]
-    notes: Sequence[str]
-
-    @property
-    def suspects(self) -> Int[np.ndarray, " k"]:
-        """The rows for which another label than the given one is proposed, most doubtful first."""
-        rows = np.argsort(self.ranks)
-        return rows[self.proposed[rows] != self.given[rows]]
 
 
 def clean_table(
@@ -103,22 +80,20 @@ def clean_table(
         ValueError: label: no column 'nam'; did you mean 'name'? the columns are 'petal', 'name'
     """
     checks.count("seed", seed, 0)
-    progress = Progress(console)
+    stages = Stages(console)
     opened = open_table(table, "table")
     judge = None if trusted is None else open_table(trusted, "trusted")
     _check_columns(opened, judge, label)
     files = {"table": f"cleaned{opened.suffix}", "report": "report.html"}
     files |= {"histogram": "weights.png", "summary": "summary.json"}
     out = _place(pathlib.Path(out), files.values())
-    look, columns = _look(opened, label, kinds or {}, seed, progress)
+    look, columns = _look(opened, label, kinds or {}, seed, stages)
     encoder = Encoder([column for column in columns if column.kind in FEATURES], look.sample)
     checked = None if judge is None else _trusted(judge, look, encoder, label, seed)
-    features = encoder.features(
-        progress.counted("Encoding", opened.typed_chunks(encoder.columns), look.rows), look.rows
-    )
+    features = encoder.features(stages.counted("Encoding", opened.typed_chunks(encoder.columns), look.rows), look.rows)
     columns = [_with_unread(column, encoder.unread[column.name]) for column in columns]
-    progress.console.print(report.kinds_table(columns, label, encoder.width))
-    with progress.stage("Learning the weights"):
+    stages.print(report.kinds_table(columns, label, encoder.width))
+    with stages.stage("Learning the weights"):
         weights, order, proposed, notes = _weigh(features, look.codes, checked, hidden, seed)
     del features
     ranks = np.empty(look.rows, np.int64)
@@ -127,8 +102,8 @@ def clean_table(
     cleaned = Cleaned(out, files, *found, columns, notes)
     arguments = {"table": str(table), "label": label, "trusted": trusted and str(trusted), "kinds": dict(kinds or {})}
     arguments |= {"hidden": hidden, "seed": seed, "trusted_rows": 0 if checked is None else len(checked[1])}
-    with progress.stage("Writing"):
-        _write(opened, cleaned, label, arguments | {"features": encoder.width}, progress.seconds)
+    with stages.stage("Writing"):
+        _write(opened, cleaned, label, arguments | {"features": encoder.width}, stages.seconds)
     return cleaned
 
 
@@ -149,11 +124,9 @@ def _place(out: pathlib.Path, files: Iterable[str]) -> pathlib.Path:
     return make_directory(out)
 
 
-def _look(
-    table: Table, label: str, kinds: Mapping[str, str], seed: int, progress: Progress
-) -> tuple[Survey, list[Column]]:
+def _look(table: Table, label: str, kinds: Mapping[str, str], seed: int, stages: Stages) -> tuple[Survey, list[Column]]:
     """The labels, and how each other column is to be taken."""
-    chunks = progress.counted("Reading", table.chunks())
+    chunks = stages.counted("Reading", table.chunks())
     look = survey(chunks, len(table.columns), label, "table", "label", seed)
     check_classes(look.classes, look.rows, "label")
     columns = infer(look.sample, look.rows, table.decimals, kinds, label)

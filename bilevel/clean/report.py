@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bilevel._output.figures import BLUE, ORANGE, tidy
+from bilevel._output.pages import render
+from bilevel._output.tables import Cell, Table
+from bilevel.clean.cleaned import Cleaned
 from bilevel.clean.kinds import Column
-from bilevel.clean.reading import Table
+from bilevel.clean.reading import Table as TableFile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from bilevel.clean._clean import Cleaned
 
 SHOWN_ROWS = 200
 _SHOWN_COLUMNS = 8
@@ -26,7 +28,7 @@ _LOG_FROM = 50  # the axis is logarithmic where the fullest bin holds so many ti
 _FIRST = {"image": 0, "text": 1, "identifier": 2, "ignored": 4}  # other kinds: 3
 
 
-def summary(cleaned: "Cleaned") -> dict[str, Any]:
+def summary(cleaned: Cleaned) -> dict[str, Any]:
     """The numbers of `summary.json`."""
     given, proposed = (
         np.bincount(codes, minlength=len(cleaned.classes)) for codes in (cleaned.given, cleaned.proposed)
@@ -43,45 +45,32 @@ def summary(cleaned: "Cleaned") -> dict[str, Any]:
     }
 
 
-def lines(columns: Sequence[Column]) -> list[tuple[str, str, str]]:
-    """Name, kind and detail; many neighbors of one kind share a line."""
-    found = []
+def kinds_table(columns: Sequence[Column], label: str, features: int) -> Table:
+    """How each column was taken; many neighbors of one kind share a line."""
+    table = Table(f"{features:,} features of these columns", "column", "taken as", "", left=(0, 1, 2), first_width=40)
+    table.add_row(label, "label", "")
     for kind, group in itertools.groupby(columns, key=lambda column: column.kind):
         group = list(group)
         if len(group) < _ALIKE_FROM:
-            found += [(column.name, kind, column.detail) for column in group]
+            for column in group:
+                table.add_row(column.name, kind, column.detail)
         else:
             details = {column.detail for column in group}
             name = f"{group[0].name} … {group[-1].name} ({len(group):,} columns)"
-            found.append((name, kind, details.pop() if len(details) == 1 else ""))
-    return found
-
-
-def kinds_table(columns: Sequence[Column], label: str, features: int) -> Any:
-    """How each column was taken, for the terminal."""
-    from rich.markup import escape
-
-    from bilevel.compare.tables import plain_table
-
-    table = plain_table(f"{features:,} features of these columns", "column", "taken as", "", left=(0, 1, 2))
-    table.columns[0].max_width = 40
-    for line in [(label, "label", ""), *lines(columns)]:
-        table.add_row(*map(escape, line))
+            table.add_row(name, kind, details.pop() if len(details) == 1 else "")
     return table
 
 
-def histogram(cleaned: "Cleaned") -> "Figure":
+def histogram(cleaned: Cleaned) -> "Figure":
     """The weights of all rows, and apart those of the rows for which another label is proposed."""
     from matplotlib.figure import Figure
-
-    from bilevel.compare.figures import COLORS, tidy
 
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     other, bins = cleaned.proposed != cleaned.given, np.linspace(0, 1, 41).tolist()
     for rows, name, color in (
-        (~other, "the given label is proposed", COLORS[0]),
-        (other, "another label is proposed", COLORS[1]),
+        (~other, "the given label is proposed", BLUE),
+        (other, "another label is proposed", ORANGE),
     ):
         label = f"{name}: {rows.sum():,} rows"
         axes.hist(cleaned.weights[rows], bins, color=color, alpha=0.6, label=label)
@@ -98,7 +87,7 @@ def histogram(cleaned: "Cleaned") -> "Figure":
 
 
 def doubtful_rows(
-    table: Table, cleaned: "Cleaned", rows: Mapping[int, list[str]]
+    table: TableFile, cleaned: Cleaned, rows: Mapping[int, list[str]]
 ) -> tuple[list[str], list[dict[str, Any]]]:
     """The names of the main columns; and each row with its cells of them, images as data."""
     telling = sorted(cleaned.columns, key=lambda column: _FIRST.get(column.kind, 3))[:_SHOWN_COLUMNS]
@@ -123,39 +112,55 @@ def doubtful_rows(
     return [column.name for column in telling], found
 
 
-def confusion(cleaned: "Cleaned", most: int = 50) -> list[dict[str, Any]]:
+def confusion(cleaned: Cleaned, most: int = 50) -> Table:
     """The commonest pairs of given and proposed label, where these differ."""
+    table = Table("Which labels for which", "given", "proposed", "rows", left=(0, 1))
     pairs = np.stack([cleaned.given, cleaned.proposed])[:, cleaned.suspects]
     (given, proposed), counts = np.unique(pairs, axis=1, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:most]
-    return [
-        {"given": cleaned.classes[given[i]], "proposed": cleaned.classes[proposed[i]], "rows": int(counts[i])}
-        for i in order
-    ]
+    for i in np.argsort(-counts, kind="stable")[:most]:
+        labels = (_label(cleaned.classes[code]) for code in (given[i], proposed[i]))
+        table.add_row(*labels, _rows(int(counts[i])))
+    return table
+
+
+def _classes(summary: Mapping[str, Any]) -> Table:
+    table = Table("Classes", "label", "rows given", "rows proposed")
+    for row in summary["classes"]:
+        table.add_row(_label(row["label"]), _rows(row["given"]), _rows(row["proposed"]))
+    return table
+
+
+def _label(label: Any) -> Cell:
+    """Labels that are numbers are sorted as such."""
+    return Cell(str(label), float(label) if isinstance(label, int | float | np.number) else str(label))
+
+
+def _rows(count: int) -> Cell:
+    return Cell(f"{count:,}", float(count))
 
 
 def page(
     name: str,
-    cleaned: "Cleaned",
+    cleaned: Cleaned,
     label: str,
     arguments: Mapping[str, Any],
     doubtful: tuple[list[str], list[dict[str, Any]]],
     histogram_png: bytes,
 ) -> str:
     """`report.html`."""
-    from bilevel._output.pages import render
-
+    numbers = summary(cleaned)
     return render(
         "clean.html",
         title=f"Doubtful labels of {name}",
         label=label,
         arguments=arguments,
-        summary=summary(cleaned),
+        summary=numbers,
         histogram=_data_uri(histogram_png),
-        columns=lines(cleaned.columns),
+        kinds=kinds_table(cleaned.columns, label, arguments["features"]),
         names=doubtful[0],
         rows=doubtful[1],
         confusion=confusion(cleaned),
+        classes=_classes(numbers),
     )
 
 

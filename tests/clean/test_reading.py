@@ -12,7 +12,8 @@ import pytest
 
 from bilevel.clean import reading
 from bilevel.clean.kinds import Column
-from bilevel.clean.reading import Added, open_table
+from bilevel.clean.opening import open_table
+from bilevel.clean.reading import Added
 
 ADDED = Added(np.array([0.25, 1.0, 1e-9]), np.array([2, 3, 1]), np.array([1, 0, 1]), ["a,b", 'say "no"'])
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from bilevel.clean import report
-from bilevel.clean._clean import Cleaned
+from bilevel.clean.cleaned import Cleaned
 from bilevel.clean.csv_table import CsvTable
 from bilevel.clean.kinds import Column
 
@@ -24,7 +24,9 @@ def test_neighbors_of_one_kind_share_a_line():
     columns = [Column("id", "identifier", "all differ"), *(Column(f"p{i}", "numeric", f"to {i}") for i in range(5))]
     columns += [Column(f"q{i}", "text", "3 words") for i in range(3)]
     columns += [Column(f"r{i}", "ignored", "is empty") for i in range(1200)]
-    assert report.lines(columns) == [
+    table = report.kinds_table(columns, "grade", 7)
+    assert [tuple(cell.text for cell in row.cells) for row in table.rows] == [
+        ("grade", "label", ""),
         ("id", "identifier", "all differ"),
         ("p0 … p4 (5 columns)", "numeric", ""),
         *((f"q{i}", "text", "3 words") for i in range(3)),
@@ -35,14 +37,14 @@ def test_neighbors_of_one_kind_share_a_line():
 def test_suspects_and_confusion():
     cleaned = made([0.9, 0.1, 0.2, 0.3, 0.4], [0, 0, 1, 0, 1], [0, 1, 0, 1, 1])
     assert cleaned.suspects.tolist() == [1, 2, 3]
-    assert report.confusion(cleaned) == [
-        {"given": "a", "proposed": "b", "rows": 2},
-        {"given": "b", "proposed": "a", "rows": 1},
+    assert [[cell.value for cell in row.cells] for row in report.confusion(cleaned).rows] == [
+        ["a", "b", 2],
+        ["b", "a", 1],
     ]
     numbers = report.summary(cleaned)
     assert (numbers["rows"], numbers["other_label_proposed"], numbers["weight_below_half"]) == (5, 3, 4)
     assert numbers["classes"] == [{"label": "a", "given": 3, "proposed": 2}, {"label": "b", "given": 2, "proposed": 3}]
-    assert report.confusion(made([0.5], [0], [0])) == []
+    assert report.confusion(made([0.5], [0], [0])).rows == []
 
 
 @pytest.mark.parametrize(("high", "scale"), [(3, "linear"), (3000, "log")])
@@ -91,4 +93,4 @@ def test_nothing_of_the_table_becomes_markup():
     arguments = {"trusted": None, "trusted_rows": 0, "features": 3}
     page = report.page(evil, cleaned, evil, arguments, ([evil], rows), b"png")
     assert evil not in page
-    assert page.count("&lt;script&gt;alert(1)") == 11
+    assert page.count("&lt;script&gt;alert(1)") == 17

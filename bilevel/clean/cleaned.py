@@ -1,0 +1,36 @@
+"""What came out of cleaning a table."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from bilevel.clean.kinds import Column
+
+
+@dataclasses.dataclass(frozen=True)
+class Cleaned:
+    """What came out for each row of a table, in the table's order.
+
+    `weights` are in [0, 1], low where the label is doubtful; rank 1 is the most doubtful row; `given` and `proposed`
+    index `classes`; `out` is where the `files` are.
+    """
+
+    out: pathlib.Path
+    files: Mapping[str, str]
+    weights: Float[np.ndarray, " n"]
+    ranks: Int[np.ndarray, " n"]
+    given: Int[np.ndarray, " n"]
+    proposed: Int[np.ndarray, " n"]
+    classes: Sequence[Any]
+    columns: Sequence[Column]
+    notes: Sequence[str]
+
+    @property
+    def suspects(self) -> Int[np.ndarray, " k"]:
+        """The rows for which another label than the given one is proposed, most doubtful first."""
+        rows = np.argsort(self.ranks)
+        return rows[self.proposed[rows] != self.given[rows]]
