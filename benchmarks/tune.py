@@ -20,7 +20,8 @@ from rich.table import Table
 from bilevel import RESULTS
 from bilevel import _checks as checks
 from bilevel._output.files import write_json
-from bilevel.compare import records, references, settings, tables
+from bilevel._output.tables import with_error
+from bilevel.compare import records, references, settings
 from bilevel.compare._compare import ROWS, run_key
 from bilevel.run import _solve as solve
 
@@ -145,7 +146,7 @@ def report(
     table = Table(*grid, "score", title=title, title_justify="left")
     for point in points[:8]:
         values = [f"{value:g}" for value in point["point"].values()]
-        table.add_row(*values, tables.with_error(point["mean"], point["standard_error"], 4))
+        table.add_row(*values, with_error(point["mean"], point["standard_error"], 4).text)
     console.print(table)
     best = points[0]["point"]
     edges = [name for name, values in grid.items() if len(values) > 1 and best[name] in (min(values), max(values))]

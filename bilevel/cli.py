@@ -186,19 +186,18 @@ def reproduce(
     out: Annotated[pathlib.Path | None, typer.Option(help="Default: runs/reproduce-SCALE.")] = None,
 ) -> None:
     """Run the papers' experiments beside their claims. Without an ID: list them."""
-    from bilevel.papers import _reproduce as module
-    from bilevel.papers.entries import ENTRIES
+    from bilevel import papers
     from bilevel.papers.page import entries_table
 
     console = _console()
     if not ids and not all_:
-        console.print(entries_table(ENTRIES.values()))
+        console.print(entries_table(papers.ENTRIES.values()))
         return
     out = pathlib.Path(f"runs/reproduce-{scale}") if out is None else out
     with _readable_errors():
-        chosen = list(ENTRIES) if all_ else list(ids or ())
+        chosen = list(papers.ENTRIES) if all_ else list(ids or ())
         try:
-            outcomes = module.reproduce(chosen, scale=scale, out=out, resume=resume, console=console)
+            outcomes = papers.reproduce(chosen, scale=scale, out=out, resume=resume, console=console)
         except KeyboardInterrupt:
             typer.echo(f"Interrupted: {out} keeps what was done; with --resume the same command goes on.", err=True)
             raise typer.Exit(130) from None

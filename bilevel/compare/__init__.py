@@ -1,1 +1,7 @@
-"""Comparisons of the solvers on the tasks: settings, runs, records, tables and figures."""
+"""The comparison of solvers on a task: settings, runs on the same seeds, statistics, tables, figures and the page."""
+
+from bilevel.compare._compare import compare
+from bilevel.compare.files import write, write_run
+from bilevel.compare.records import Comparison, Run
+
+__all__ = ["Comparison", "Run", "compare", "write", "write_run"]

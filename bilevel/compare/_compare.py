@@ -1,14 +1,15 @@
 """Run solvers on the same seeds of a task, one at a time, and lose nothing that has finished."""
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
 from bilevel import _checks as checks
+from bilevel._output import terminal
 from bilevel._output.files import make_directory
+from bilevel._output.terminal import Show
 from bilevel._suggest._suggest import Suggestion, suggest
 from bilevel.compare import files, settings
 from bilevel.compare.records import Comparison, Run
@@ -22,8 +23,6 @@ from bilevel.solvers._base import AbstractSolver, Tuned
 from bilevel.solvers.registry import SOLVERS
 
 ROWS = 20  # history rows of a run, if not said otherwise
-
-Show = Callable[[str, int | None], None]
 
 
 def run_key(seed: int) -> jax.Array:
@@ -164,7 +163,7 @@ def compare(
         untimed=untimed,
     )
     try:
-        with _progress(console, len(names) * len(seeds)) as show:
+        with terminal.progress(console, len(names) * len(seeds)) as show:
             tasks = []  # of all seeds, where they run at once
             for seed in seeds:
                 task = first if seed == seeds[0] else settings.make_task(task_name, seed, changes)
@@ -227,7 +226,7 @@ def _about(comparison: Comparison, solver: str, seeds: Sequence[int]) -> dict[st
 
 def _refer(comparison: Comparison, task: Any, seed: int, store: Store | None, show: Show) -> None:
     """The reference rows of a seed, kept as a run's only row."""
-    show(f"seed {seed}  reference rows", None)
+    show(f"seed {seed}  reference rows")
     about = {"task": comparison.task, "arguments": comparison.arguments, "references of seed": seed}
     kept = None if store is None else store.find(about)
     scores = references(comparison.task, task) if kept is None else kept[0].rows[0]
@@ -249,11 +248,11 @@ def _run_seed(
     """All solvers on the shared task, but for those with task arguments of their own."""
     for name, solver in solvers.items():
         head = f"seed {seed}  {name:8}"
-        show(head, None)
+        show(head)
 
         def on_chunk(solution: Solution, head: str = head) -> None:
             row = solution.history.rows[-1]
-            show(f"{head} step {row['step']}  {comparison.score} {row[comparison.score]:.4g}", None)
+            show(f"{head} step {row['step']}  {comparison.score} {row[comparison.score]:.4g}")
 
         steps = comparison.budget.get("steps", {}).get(name)
         seconds = comparison.budget.get("seconds")
@@ -291,7 +290,7 @@ def _run_seeds(
 ) -> None:
     """All seeds of a solver in one program, on the shared tasks unless it has task arguments of its own."""
     seeds, steps = comparison.seeds, comparison.budget["steps"][name]
-    show(f"{name:8} {len(seeds)} seeds", None)
+    show(f"{name:8} {len(seeds)} seeds")
     about = _about(comparison, name, seeds) | {"untimed": True}
     done = None if store is None else store.find(about)
     if done is None:
@@ -323,24 +322,3 @@ def _outcome(run: Run) -> str:
     values = "  ".join(f"{name} {value:.4g}" for name, value in run.rows[-1].items() if name not in RESERVED)
     trouble = f"  {run.result}: {run.message}" if run.message else ""
     return f"{values}  {run.stats['run_seconds']:.2f} s{trouble}"
-
-
-@contextlib.contextmanager
-def _progress(console: Any, total: int) -> Iterator[Show]:
-    """`show(text, done)`: what is going on, `done` being the number of finished runs when one has just ended."""
-    if console is None:
-        yield lambda text, done: None
-        return
-    if not console.is_terminal:
-        yield (
-            lambda text, done: (
-                None if done is None else console.print(f"[{done}/{total}] {text}", markup=False, soft_wrap=True)
-            )
-        )
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda text, done: bar.update(task, description=text, completed=done)

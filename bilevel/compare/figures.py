@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevel._cost import KINDS
+from bilevel._output.figures import COLORS, GRAY, line, tidy
 from bilevel.compare.records import Comparison, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito's palette for the color-blind, without its yellow; markers tell the colors apart once more, and dashes
-# one round of the colors from the next
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES = ("-", "--", "-.", ":")
 GRID_POINTS = 100
 LOG_FROM = 4.0  # the axes are logarithmic where the solvers' budgets differ by more than this factor
 
@@ -94,24 +90,6 @@ def _panel(axes: "Axes", comparison: Comparison, position: Position, log: bool) 
         axes.set_xlim(left=0)
 
 
-def line(
-    axes: "Axes", i: int, label: str, where: np.ndarray, mean: np.ndarray, error: np.ndarray, *, crowded: bool
-) -> None:
-    """The i-th curve of a panel: its own color, marker and dashes, and a band of one standard error."""
-    lap, place = divmod(i, len(COLORS))
-    style = {"color": COLORS[place], "linestyle": DASHES[lap % len(DASHES)], "linewidth": 1.1 if crowded else 1.6}
-    spots = [*range(1 + i % 3, len(where) - 1, max(1, len(where) // 5)), len(where) - 1]
-    marks = {"marker": MARKERS[(place + lap) % len(MARKERS)], "markevery": spots, "markersize": 4 if crowded else 5}
-    axes.plot(where, mean, label=label, **style, **marks)
-    if not crowded:  # many bands hide each other: the table has the errors
-        axes.fill_between(where, mean - error, mean + error, color=style["color"], alpha=0.15, linewidth=0)
-
-
-def tidy(axes: "Axes") -> None:
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
 def mean_curve(runs: Sequence[Run], position: Position, score: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions, mean and standard error over runs: row by row where all runs have rows at the same steps."""
     positions = [np.array([position(row) for row in run.rows], float) for run in runs]
@@ -143,7 +121,7 @@ def _reference_lines(axes: "Axes", comparison: Comparison, *, labeled: bool) -> 
     levels = {name: float(np.mean(list(scores.values()))) for name, scores in comparison.references.items()}
     ordered = sorted(levels, key=lambda name: levels[name])
     for name in ordered:
-        axes.axhline(levels[name], color="#666666", linewidth=1.0, linestyle=":", zorder=0)
+        axes.axhline(levels[name], color=GRAY, linewidth=1.0, linestyle=":", zorder=0)
     if not (labeled and ordered):
         return
     bottom, top = axes.get_ylim()
@@ -158,6 +136,6 @@ def _reference_lines(axes: "Axes", comparison: Comparison, *, labeled: bool) -> 
             textcoords=axes.get_yaxis_transform(),
             va="center",
             fontsize=9,
-            color="#444444",
+            color=GRAY,
             annotation_clip=False,
         )

@@ -1,18 +1,16 @@
 """The page of a comparison: tables to sort, curves to hover over, and what it takes to run it again."""
 
-import re
 import shlex
 from typing import Any
 
 import numpy as np
-from rich.table import Table
-from rich.text import Text
 
 from bilevel._cost import KINDS
+from bilevel._output.figures import DASHES, look
 from bilevel._output.files import environment
 from bilevel._output.pages import render
 from bilevel.compare import settings
-from bilevel.compare.figures import COLORS, Position, mean_curve, needs_log, plotted, score_range
+from bilevel.compare.figures import Position, mean_curve, needs_log, plotted, score_range
 from bilevel.compare.records import RULE, Comparison, spread
 from bilevel.compare.tables import cost_table, notes, results_table
 
@@ -25,8 +23,7 @@ AXES: dict[str, Position] = {
     "products with the lower Hessian, in samples": lambda row: row["H"],
     "products with the cross derivative, in samples": lambda row: row["J"],
 }
-DASHES = ("solid", "dash", "dashdot", "dot")
-_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_DASHES = dict(zip(DASHES, ("solid", "dash", "dashdot", "dot"), strict=True))  # as Plotly calls them
 
 
 def report(comparison: Comparison) -> str:
@@ -42,7 +39,7 @@ def report(comparison: Comparison) -> str:
     return render(
         "compare.html",
         title=f"{comparison.task}: {len(comparison.solvers)} solvers, {seeds} seed{'s' if seeds > 1 else ''}",
-        tables=[_for_page(results_table(comparison, comparison.metrics)), _for_page(cost_table(comparison))],
+        tables=[results_table(comparison, comparison.metrics), cost_table(comparison)],
         notes=notes(comparison),
         rule=RULE if comparison.references else "",
         axes=list(AXES),
@@ -56,24 +53,6 @@ def report(comparison: Comparison) -> str:
         metrics=comparison.metrics,
         plotly=get_plotlyjs(),
     )
-
-
-def _for_page(table: Table) -> dict[str, Any]:
-    """A table of the terminal: its title, columns, and rows of (text, what it sorts by)."""
-    columns = [[_cell(cell) for cell in column.cells] for column in table.columns]
-    return {
-        "title": table.title,
-        "columns": [{"name": column.header, "number": column.justify == "right"} for column in table.columns],
-        "rows": [{"cells": cells, "dim": row.style == "dim"} for row, *cells in zip(table.rows, *columns, strict=True)],
-    }
-
-
-def _cell(cell: Any) -> tuple[str, str]:
-    text = Text.from_markup(cell).plain
-    found = re.match(r"([+-]?\d[\d.]*(?:e[+-]\d+)?)([kMG]?)(?= |$)", text)
-    if found:
-        return text, repr(float(found[1]) * _UNITS[found[2]])
-    return text, "" if text == "–" else text
 
 
 def _chart(comparison: Comparison) -> dict[str, Any]:
@@ -101,9 +80,8 @@ def _curves(comparison: Comparison, position: Position, metric: str) -> list[dic
         if not runs:
             continue
         x, mean, error = mean_curve(runs, position, metric)
-        lap, place = divmod(i, len(COLORS))
-        look = {"color": COLORS[place], "dash": DASHES[lap % len(DASHES)]}
-        curves.append({"name": name, "x": _plain(x), "mean": _plain(mean), "error": _plain(error), **look})
+        numbers = {"x": _plain(x), "mean": _plain(mean), "error": _plain(error)}
+        curves.append({"name": name, "color": look(i).color, "dash": _DASHES[look(i).dashes], **numbers})
     return curves
 
 
@@ -121,7 +99,7 @@ def command(comparison: Comparison) -> str:
         given |= {"suggested": bool(comparison.suggestions), "untimed": comparison.untimed}
         options = "".join(f", {name}={value!r}" for name, value in given.items() if value)
         call = f"compare({comparison.task!r}, {list(comparison.solvers)!r}{options})"
-        return f"from bilevel.compare._compare import compare\n{call}"
+        return f"from bilevel.compare import compare\n{call}"
     words = ["bilevel", "compare", comparison.task, "--solvers", ",".join(comparison.solvers)]
     words += ["--seeds", str(len(seeds))]
     words += ["--steps", str(steps)] if steps else []

@@ -1,54 +1,18 @@
-"""Tables for the terminal, at most 100 columns wide."""
+"""The tables of a comparison, of a run and of what there is; on a terminal at most 100 columns wide."""
 
 import inspect
-import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from bilevel import datasets
 from bilevel._cost import KINDS
+from bilevel._output.tables import Cell, Table, count, number, with_error
 from bilevel.compare.records import Comparison, Run, spread, statistics
 from bilevel.compare.references import CEILING
 from bilevel.datasets import Card
 
 _IN_THE_FILES_ALONE = ("test loss", "lower loss")  # a line has 100 columns
-
-
-def plain_table(title: str, *columns: str, left: tuple[int, ...] = (0,)) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.padding = (0, 1, 0, 0)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i in left else "right", max_width=15 if i == 0 else None)
-    return table
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A number to some digits after the point, or in powers of ten where that would show nothing of it."""
-    if math.isnan(value):
-        return "–"
-    if value and not 10**-digits <= abs(value) < 1e4:
-        return f"{value:.1e}"
-    return f"{value:.{digits}f}"
-
-
-def with_error(mean: float, standard_error: float, digits: int = 3) -> str:
-    """mean ± standard error."""
-    error = "" if math.isnan(standard_error) else f" ± {number(standard_error, digits)}"
-    return number(mean, digits) + error
-
-
-def large(value: float) -> str:
-    """A count: 950, 1.2k, 3.4M."""
-    if math.isnan(value):
-        return "–"
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.0f}"
 
 
 def results_table(comparison: Comparison, metrics: Sequence[str] | None = None) -> Table:
@@ -58,24 +22,22 @@ def results_table(comparison: Comparison, metrics: Sequence[str] | None = None) 
     metrics = metrics or [name for name in comparison.metrics if name not in _IN_THE_FILES_ALONE]
     judged = [] if comparison.best_reference is None else ["margin"]
     width = len(metrics) + len(judged) + 1
-    table = plain_table(title, "solver", *metrics, *judged, "verdict" if judged else "remarks", left=(0, width))
+    table = Table(title, "solver", *metrics, *judged, "verdict" if judged else "remarks", left=(0, width))
     for name in comparison.solvers:
         row = statistics(comparison, name)
         ends = [row["metrics"][metric] for metric in metrics]
         cells = [with_error(end["mean"], end["standard_error"]) for end in ends]
-        trouble = [f"{count} of {seeds} runs: {result}" for result, count in row["trouble"].items()]
+        trouble = [f"{times} of {seeds} runs: {result}" for result, times in row["trouble"].items()]
         verdict = "\n".join(part for part in (row["verdict"], *trouble) if part)
-        margin = [f"{row['margin']['mean']:+.3f}" if row["runs"] else "–" for _ in judged]
-        style = None if not judged else "green" if row["beats"] else "yellow"
-        table.add_row(name, *cells, *margin, f"[{style}]{verdict}[/]" if style else verdict)
-    if comparison.references:
-        table.add_section()
+        margin = [_margin(row) for _ in judged]
+        style = "" if not judged else "green" if row["beats"] else "yellow"
+        table.add_row(name, *cells, *margin, Cell(verdict, verdict, style))
     for name, scores in comparison.references.items():
         kind = "best reference" if name == comparison.best_reference else "reference"
         blanks = [""] * (len(metrics) - 1 + len(judged))
         kind = "unattainable" if name == CEILING else kind
         end = spread(scores.values())
-        table.add_row(name, with_error(end["mean"], end["standard_error"]), *blanks, kind, style="dim")
+        table.add_row(name, with_error(end["mean"], end["standard_error"]), *blanks, kind, dim=True)
     return table
 
 
@@ -86,18 +48,24 @@ def cost_table(comparison: Comparison) -> Table:
     columns = ["solver", "steps", *KINDS, "compile s", "run s"]
     if target is not None:
         columns.append(f"s to {comparison.score} {target['value']:.3f}")
-    table = plain_table("Cost of a run: oracle calls in samples, seconds", *columns)
+    table = Table("Cost of a run: oracle calls in samples, seconds", *columns)
     for name, row in rows.items():
-        cells = [large(row["steps"]), *(large(row["oracles"][kind]) for kind in KINDS)]
+        cells = [count(row["steps"]), *(count(row["oracles"][kind]) for kind in KINDS)]
         cells += [number(row["compile_seconds"], 1), number(row["run_seconds"], 2)]
         table.add_row(name, *cells, *([_reached(row["target"])] if target is not None else []))
     return table
 
 
-def _reached(target: dict[str, Any]) -> str:
+def _margin(row: dict[str, Any]) -> Cell:
+    mean = row["margin"]["mean"]
+    return Cell(f"{mean:+.3f}", mean) if row["runs"] else Cell("–", None)
+
+
+def _reached(target: dict[str, Any]) -> Cell:
     if target["reached"] == 0:
-        return "not reached"
-    return f"{number(target['seconds'], 2)} ({target['reached']} of {target['runs']} seeds)"
+        return Cell("not reached", None)
+    seconds = number(target["seconds"], 2)
+    return Cell(f"{seconds.text} ({target['reached']} of {target['runs']} seeds)", seconds.value)
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -122,10 +90,10 @@ def notes(comparison: Comparison) -> list[str]:
 
 def run_table(run: Run, task: str) -> Table:
     """A single run: its start and its end."""
-    table = plain_table(f"{run.solver} on {task}, seed {run.seed}", "", "start", "end")
+    table = Table(f"{run.solver} on {task}, seed {run.seed}", "", "start", "end")
     first, last = run.rows[0], run.rows[-1]
     for name in last:
-        show = large if name in ("step", *KINDS) else number
+        show = count if name in ("step", *KINDS) else number
         label = {"seconds": "run seconds"}.get(name, f"{name} (samples)" if name in KINDS else name)
         table.add_row(label, show(first[name]), show(last[name]))
     table.add_row("compile seconds", "", number(run.stats["compile_seconds"], 2))
@@ -137,13 +105,13 @@ def catalog() -> list[Table]:
     from bilevel.solvers.registry import SOLVERS
     from bilevel.tasks import TASKS
 
-    solvers = plain_table("Solvers", "name", "in Python", "what it does", "source", left=(0, 1, 2, 3))
+    solvers = Table("Solvers", "name", "in Python", "what it does", "source", left=(0, 1, 2, 3))
     for name, solver in SOLVERS.items():
         solvers.add_row(name, f"bl.{solver.__name__}", first_line(solver), reference(solver))
-    tasks = plain_table("Tasks", "name", "what it is", left=(0, 1))
+    tasks = Table("Tasks", "name", "what it is", left=(0, 1))
     for name, factory in TASKS.items():
         tasks.add_row(name, first_line(factory))
-    sets = plain_table("Data sets; more by `bilevel data`", "name", "kind", left=(0, 1))
+    sets = Table("Data sets; more by `bilevel data`", "name", "kind", left=(0, 1))
     for name, kind in datasets.KINDS.items():
         sets.add_row(name, kind)
     return [solvers, tasks, sets]
@@ -152,7 +120,7 @@ def catalog() -> list[Table]:
 def datasets_table() -> Table:
     """All data sets and whether they are here; reads none but the small ones of the package."""
     columns = ("name", "kind", "rows", "classes", "present", "license", "source")
-    table = plain_table("Data sets", *columns, left=(0, 1, 4, 5, 6))
+    table = Table("Data sets", *columns, left=(0, 1, 4, 5, 6))
     for name, kind in datasets.KINDS.items():
         card = datasets.card(name)
         present = "built in" if name in datasets.BUILT_IN else "yes" if datasets.find(name) else "no"
@@ -165,8 +133,7 @@ def card_table(card: Card) -> Table:
     """All that a data set's card says."""
     unit = "classes" if card.name in datasets.FEWSHOT_NAMES else "rows"
     place = "built in" if card.name in datasets.BUILT_IN else str(datasets.find(card.name))
-    table = plain_table(card.name, "", "", left=(0, 1))
-    table.show_header = False
+    table = Table(card.name, "", "", left=(0, 1))
     table.add_row("kind", datasets.KINDS[card.name])
     table.add_row("rows", f"{card.rows:,}")
     table.add_row("classes", str(card.classes))

@@ -3,3 +3,9 @@
 from bilevel import _checks as checks
 
 checks.require("matplotlib", "rich", "sklearn", extra="compare")
+
+from bilevel.papers._reproduce import reproduce
+from bilevel.papers.entries import ENTRIES
+from bilevel.papers.page import Outcome
+
+__all__ = ["ENTRIES", "Outcome", "reproduce"]

@@ -1,15 +1,14 @@
 """Run entries, judge their claims, and write what they leave; what is done is on disk as soon as it is done."""
 
-import contextlib
 import dataclasses
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from bilevel import _checks as checks
-from bilevel._output import files
+from bilevel._output import files, terminal
 from bilevel.compare.records import Run
 from bilevel.compare.store import Store
 from bilevel.datasets import DatasetError
@@ -69,11 +68,11 @@ def _entry(entry: Entry, scale: str, store: Store, known: set[str], resume: bool
     setup, start = entry.scales[scale], time.perf_counter()
     found: dict[str, list[Run]] = {}
     trouble: dict[str, str] = {}
-    with _status(console, entry.id) as show:
+    with terminal.progress(console, len(setup.curves)) as show:
         if scale == "paper":
             _project(entry, setup, console)
         for i, curve in enumerate(setup.curves):
-            show(f"{entry.id}  {curve.label}  ({i + 1} of {len(setup.curves)})")
+            show(f"{entry.id}  {curve.label}")
             try:
                 found[curve.label] = _curve(entry, setup, curve, store, known, resume)
             except DatasetError as error:
@@ -81,6 +80,7 @@ def _entry(entry: Entry, scale: str, store: Store, known: set[str], resume: bool
                 break  # the other curves need the same data
             except Exception as error:
                 trouble[curve.label] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            show(f"{entry.id}  {curve.label}", i + 1)
     seeds = runs_.by_seed(found)
     findings = [[_judged(check, seeds, trouble) for check in claim.checks] for claim in entry.claims]
     return Outcome(entry, scale, setup, found, findings, time.perf_counter() - start, trouble)
@@ -117,17 +117,6 @@ def _project(entry: Entry, setup: Setup, console: Any) -> None:
             f"each of {len(seconds)} curves ({setup.seeds} seeds each)",
             soft_wrap=True,
         )
-
-
-@contextlib.contextmanager
-def _status(console: Any, text: str) -> Iterator[Any]:
-    if console is None:
-        yield lambda text: None
-    elif console.is_terminal:
-        with console.status(text) as status:
-            yield status.update
-    else:
-        yield lambda text: console.print(text, markup=False, soft_wrap=True)
 
 
 def _write(outcome: Outcome, folder: pathlib.Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bilevel.compare.figures import COLORS, MARKERS, line, mean_curve, tidy
+from bilevel._output.figures import COLORS, MARKERS, line, tidy
+from bilevel.compare.figures import mean_curve
 from bilevel.compare.records import Run, spread
 from bilevel.papers.claims import at_end, position
 from bilevel.papers.entry import Curve, Entry, Panel

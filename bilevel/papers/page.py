@@ -5,11 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.table import Table
-
 from bilevel._cost import KINDS
+from bilevel._output.tables import Cell, Table, count, number, with_error
 from bilevel.compare.records import Run, spread
-from bilevel.compare.tables import large, number, plain_table, with_error
 from bilevel.papers.claims import NOT_JUDGED, RULE, Check, Claim, Finding, at_end, overall
 from bilevel.papers.entry import Entry, Setup
 from bilevel.run._solution import RESERVED
@@ -73,24 +71,20 @@ def _columns(outcome: Outcome) -> list[str]:
     return [*metrics_of(outcome), *sorted(printed)]
 
 
-def _cells(row: dict[str, Any], columns: Sequence[str]) -> list[str]:
-    cells = [with_error(row.get(name, math.nan), row.get(f"{name} s.e.", math.nan)) for name in columns]
-    return [*cells, large(row["steps"]), number(row["run_seconds"], 1), str(row["broken"] or "")]
-
-
 def ends_table(outcome: Outcome) -> Table:
     columns = _columns(outcome)
     title = f"{outcome.entry.id}, {outcome.scale}: at the end, mean ± standard error over {outcome.setup.seeds} seeds"
-    table = plain_table(title, "curve", *columns, "steps", "run s", "broken off")
-    table.columns[0].max_width = 28
+    table = Table(title, "curve", *columns, "steps", "run s", "broken off", first_width=28)
     for row in ends(outcome):
-        table.add_row(row["curve"], *_cells(row, columns))
+        cells = [with_error(row.get(name, math.nan), row.get(f"{name} s.e.", math.nan)) for name in columns]
+        broken = Cell(str(row["broken"] or ""), row["broken"])
+        table.add_row(row["curve"], *cells, count(row["steps"]), number(row["run_seconds"], 1), broken)
     return table
 
 
 def entries_table(entries: Iterable[Entry]) -> Table:
     """What there is to reproduce."""
-    table = plain_table("The papers' experiments", "id", "title", "where", left=(0, 1, 2))
+    table = Table("The papers' experiments", "id", "title", "where", left=(0, 1, 2))
     for entry in entries:
         title = f"{entry.title} ({NOT_JUDGED})" if entry.not_judged else entry.title
         table.add_row(entry.id, title, f"{entry.paper}, {entry.where}")
@@ -137,12 +131,10 @@ def section(outcome: Outcome, figure: str | None = None) -> str:
 
 def _results(outcome: Outcome, figure: str | None) -> list[str]:
     """The figure, and a table of the curves' ends."""
-    entry, columns = outcome.entry, _columns(outcome)
-    head = ["curve", *columns, "steps", "run s", "broken off"]
-    rows = [[row["curve"], *_cells(row, columns)] for row in ends(outcome)]
-    lines = [f"![{entry.title}]({figure or f'{entry.id}/figure.png'})", ""]
-    lines += [" | ".join(["", *cells, ""]).strip() for cells in (head, ["---"] * len(head), *rows)]
-    return [*lines, "", *(f"{label}: {text}" for label, text in outcome.trouble.items()), ""]
+    entry = outcome.entry
+    picture = f"![{entry.title}]({figure or f'{entry.id}/figure.png'})"
+    trouble = [f"{label}: {text}" for label, text in outcome.trouble.items()]
+    return [picture, "", ends_table(outcome).markdown(), "", *trouble, ""]
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
@@ -150,8 +142,8 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     lines = ["| entry | claim | verdict | mean [95 % interval] |", "|---|---|---|---|"]
     missing, total = sum(bool(outcome.entry.not_judged) for outcome in outcomes), len(outcomes)
     if missing:
-        count = f"{total - missing} of {total} entries are judged. The other {missing} contradict their paper"
-        lines = [f"{count} in a claim, an axis or a setting, and are to be redone: their sections say why.", "", *lines]
+        head = f"{total - missing} of {total} entries are judged. The other {missing} contradict their paper"
+        lines = [f"{head} in a claim, an axis or a setting, and are to be redone: their sections say why.", "", *lines]
     for outcome in outcomes:
         link = f"[{outcome.entry.id}](#{_anchor(outcome.entry)})"
         if outcome.entry.not_judged:

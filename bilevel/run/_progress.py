@@ -1,4 +1,4 @@
-"""The bar that shows a run's progress on a terminal."""
+"""What a run shows of its progress: the numbers of its last row."""
 
 import contextlib
 import importlib.util
@@ -6,7 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from bilevel._output import terminal
 from bilevel.run._solution import RESERVED
+
+_LINES = 10  # of a log that is no terminal
 
 
 @contextlib.contextmanager
@@ -16,13 +19,11 @@ def progress_bar(progress: bool | None, steps: int) -> Iterator[Callable[[int, d
         yield lambda done, row: None
         return
     from rich.console import Console
-    from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=sys.stderr.isatty()) as bar:
-        task = bar.add_task("solve", total=steps)
+    with terminal.progress(Console(stderr=True), steps, lines=_LINES) as shown:
 
         def show(done: int, row: dict[str, Any]) -> None:
             numbers = [f"{name} {value:.4g}" for name, value in row.items() if name not in RESERVED]
-            bar.update(task, completed=done, description="  ".join(["solve", *numbers[:3]]))
+            shown("  ".join(["solve", *numbers[:3]]), done)
 
         yield show

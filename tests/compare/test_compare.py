@@ -294,17 +294,6 @@ def test_tables_fit(width):
     assert shown.count("best reference") == 1
 
 
-def test_numbers_are_legible():
-    assert [tables.large(n) for n in (0, 950, 51200, 2.31e6)] == ["0", "950", "51.2k", "2.31M"]
-    assert [tables.number(n) for n in (0.0, 0.92512, 1e-5, math.nan, -0.5)] == [
-        "0.000",
-        "0.925",
-        "1.0e-05",
-        "–",
-        "-0.500",
-    ]
-
-
 def test_ctrl_c_keeps_what_has_finished(troubled, tmp_path):
     troubled(2 * 21 + 8, KeyboardInterrupt())  # in the third run, at its seventh chunk
     comparison = compare("quadratic", ["soba", "aid"], seeds=2, steps=40, task_settings=SMALL, out=tmp_path)

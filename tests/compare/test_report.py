@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from bilevel._output import files
 from bilevel.cli import app
-from bilevel.compare._compare import compare
+from bilevel.compare import compare
 from bilevel.compare.page import AXES, command, report
 from bilevel.compare.records import Comparison, Run
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 import bilevel as bl
 from bilevel import cli
+from bilevel._output.figures import COLORS
 from bilevel.compare import _compare as compare
-from bilevel.compare.figures import COLORS
 from bilevel.compare.store import Run, Store
 from bilevel.datasets import DatasetError
 from bilevel.papers import _reproduce as module
