@@ -8,6 +8,7 @@ import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from bilevel import _checks as checks
+from bilevel._output.tables import aligned, short
 from bilevel._prepare import prepare
 from bilevel._suggest._trial import Trial, try_steps
 from bilevel.diagnostics.constants import DRAWS, Constants, measure, on_all_rows
@@ -42,14 +43,13 @@ class Suggestion:
     samples: dict[str, int]
 
     def __str__(self) -> str:
-        shown = [(name, _short(value), reason) for name, value, reason in self.reasons]
-        widths = [max(len(row[i]) for row in shown) for i in range(2)]
+        shown = aligned([(name, _short(value), reason) for name, value, reason in self.reasons])
         head = f"{type(self.solver).__name__}: about {self.steps} steps; " + ", ".join(
             f"{kind} {samples} samples" for kind, samples in self.samples.items()
         )
         c = self.constants
-        measured = f"measured: μ = {c.mu:.3g}, L = {c.L:.3g}, κ = {c.kappa:.3g}"
-        return "\n".join([head, measured, *(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {why}" for a, b, why in shown)])
+        measured = f"measured: μ = {short(c.mu)}, L = {short(c.L)}, κ = {short(c.kappa)}"
+        return "\n".join([head, measured, *shown])
 
 
 def suggest(
@@ -189,7 +189,7 @@ def _facts(
 def _short(value: Any) -> str:
     """A setting, for the table."""
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return short(value, 4)
     if isinstance(value, tuple) and len(value) > 4:
         return f"{value[0]}, …, {value[-1]}"
     return str(value)

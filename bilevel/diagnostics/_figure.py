@@ -1,35 +1,41 @@
 """The figure of a report."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from bilevel.diagnostics.report import Report
+from bilevel._output.figures import BLUE, GRAY, GREEN, ORANGE, PINK
+from bilevel._output.tables import short
+from bilevel.diagnostics._measurement import Measurement
 
-BLUE, ORANGE, GREEN, PINK, GRAY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
-def draw(report: Report) -> Figure:
-    """Four panels: gradient noise, the spectrum of H, the errors, and the draws of the estimator."""
+def draw(at: Measurement, found: Sequence[str]) -> "Figure":
+    """Four panels: gradient noise, the spectrum of H, the errors, and the draws; `found` goes into the title."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11, 8), layout="constrained")
     axes = figure.subplots(2, 2)
-    _noise(axes[0, 0], report)
-    _spectrum(axes[0, 1], report)
-    _errors(axes[1, 0], report)
-    _draws(axes[1, 1], report)
-    found = ", ".join(finding.name for finding in report.findings) or "no findings"
-    figure.suptitle(f"{type(report.method).__name__}: {found}")
+    _noise(axes[0, 0], at)
+    _spectrum(axes[0, 1], at)
+    _errors(axes[1, 0], at)
+    _draws(axes[1, 1], at)
+    figure.suptitle(f"{type(at.method).__name__}: {', '.join(found) or 'no findings'}")
     return figure
 
 
-def _empty(axes: Axes, text: str) -> None:
+def _empty(axes: "Axes", text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GRAY)
     axes.set(xticks=[], yticks=[])
 
 
-def _noise(axes: Axes, report: Report) -> None:
+def _noise(axes: "Axes", at: Measurement) -> None:
     axes.set_title("Gradient noise")
-    c = report.constants
+    c = at.constants
     drawn = [name for name in c.sigma if c.sigma[name] > 1e-4 * max(c.sigma.values())]  # the rest is rounding
     if not drawn:
         return _empty(axes, "no noise: the levels have no rows to draw")
@@ -37,17 +43,17 @@ def _noise(axes: Axes, report: Report) -> None:
         if name in drawn:
             sizes, noise = np.array(c.noise_measured[name]).T
             axes.plot(sizes, noise, marker, color=color, label=f"{name}, measured")
-            line = np.array([1, max(report.constants.upper_rows, report.constants.lower_rows)])
-            axes.plot(line, c.sigma[name] / np.sqrt(line), color=color, lw=1, label=f"{c.sigma[name]:.3g} / √b")
+            line = np.array([1, max(at.constants.upper_rows, at.constants.lower_rows)])
+            axes.plot(line, c.sigma[name] / np.sqrt(line), color=color, lw=1, label=f"{short(c.sigma[name])} / √b")
             norm = {"F_x": c.F_x_norm, "F_y": c.F_y_norm, "G_y": c.G_y_norm}[name]
             axes.axhline(norm, color=color, ls=":", lw=1, label=f"‖{name}‖ on all rows")
     axes.set(xscale="log", yscale="log", xlabel="batch size b, in rows", ylabel="standard deviation of the gradient")
     axes.legend(frameon=False, fontsize=8, ncols=len(drawn), loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
 
-def _spectrum(axes: Axes, report: Report) -> None:
-    c = report.constants
-    axes.set_title(f"Curvature of the lower level: κ = {c.kappa:.3g}")
+def _spectrum(axes: "Axes", at: Measurement) -> None:
+    c = at.constants
+    axes.set_title(f"Curvature of the lower level: κ = {short(c.kappa)}")
     order = np.arange(1, len(c.ritz) + 1)
     for sign, color, marker, label in ((1, BLUE, "o", "Ritz values of H"), (-1, ORANGE, "v", "negative, as |θ|")):
         where = sign * c.ritz > 0
@@ -56,7 +62,7 @@ def _spectrum(axes: Axes, report: Report) -> None:
     for name, value, residual in (("μ", c.mu, c.mu_residual), ("L", c.L, c.L_residual)):
         axes.axhline(abs(value), color=GRAY, lw=1)
         axes.annotate(
-            f"{name} = {value:.3g} ± {residual:.1g}",
+            f"{name} = {short(value)} ± {short(residual, 1)}",
             (0.5, abs(value)),
             xycoords=("axes fraction", "data"),
             xytext=(0, 3),
@@ -71,18 +77,18 @@ def _spectrum(axes: Axes, report: Report) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def _errors(axes: Axes, report: Report) -> None:
+def _errors(axes: "Axes", at: Measurement) -> None:
     axes.set_title("Relative error of the hypergradient")
-    part = report.scale / report.norm if report.norm > 0 else np.nan
+    part = at.scale / at.norm if at.norm > 0 else np.nan
     bars = [
-        ("from y", part * report.part_from_y, GRAY),
-        ("from the adjoint", part * report.part_from_adjoint, GRAY),
-        ("estimated", report.error_estimate, BLUE),
-        ("actual", report.error, ORANGE),
-        ("against differences of Φ", report.difference_error, GREEN),
-        ("(the accurate one's)", report.reference_difference_error, GREEN),
-        ("bias of the mean draw", report.bias, PINK),
-        ("spread of one draw", report.spread, PINK),
+        ("from y", part * at.part_from_y, GRAY),
+        ("from the adjoint", part * at.part_from_adjoint, GRAY),
+        ("estimated", at.error_estimate, BLUE),
+        ("actual", at.error, ORANGE),
+        ("against differences of Φ", at.difference_error, GREEN),
+        ("(the accurate one's)", at.reference_difference_error, GREEN),
+        ("bias of the mean draw", at.bias, PINK),
+        ("spread of one draw", at.spread, PINK),
     ]
     shown = [(label, value, color) for label, value, color in bars if np.isfinite(value) and value > 0]
     if not shown:
@@ -90,21 +96,23 @@ def _errors(axes: Axes, report: Report) -> None:
     labels, values, colors = zip(*shown, strict=True)
     axes.barh(labels, values, color=colors, height=0.6)
     for i, value in enumerate(values):
-        axes.annotate(f"{value:.2g}", (value, i), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.annotate(
+            f"{short(value, 2)}", (value, i), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9
+        )
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel="‖error‖ / ‖∇Φ‖", xlim=(min(values) / 5, max(values) * 8))
     return None
 
 
-def _draws(axes: Axes, report: Report) -> None:
-    axes.set_title(f"{report.draws} draws of the estimator" if report.draws > 1 else "The estimator")
-    values = np.asarray(report.distances)
-    if report.draws == 1 or not np.isfinite(values).all():
-        return _empty(axes, "it is not random here" if report.draws == 1 else "not finite")
-    axes.hist(values, bins=min(20, max(5, report.draws // 4)), color=BLUE, alpha=0.75)
-    if np.isfinite(report.bias):
-        axes.axvline(report.bias, color=PINK, label=f"bias {report.bias:.2g} ± {report.bias_error:.1g}")
-    axes.axvline(report.spread, color=ORANGE, ls="--", label=f"spread {report.spread:.2g}")
+def _draws(axes: "Axes", at: Measurement) -> None:
+    axes.set_title(f"{at.draws} draws of the estimator" if at.draws > 1 else "The estimator")
+    values = np.asarray(at.distances)
+    if at.draws == 1 or not np.isfinite(values).all():
+        return _empty(axes, "it is not random here" if at.draws == 1 else "not finite")
+    axes.hist(values, bins=min(20, max(5, at.draws // 4)), color=BLUE, alpha=0.75)
+    if np.isfinite(at.bias):
+        axes.axvline(at.bias, color=PINK, label=f"bias {short(at.bias, 2)} ± {short(at.bias_error, 1)}")
+    axes.axvline(at.spread, color=ORANGE, ls="--", label=f"spread {short(at.spread, 2)}")
     axes.set(xlabel="‖h_i − ∇Φ‖ / ‖∇Φ‖", ylabel="number of draws")
     axes.legend(frameon=False, fontsize=9)
     return None

@@ -3,13 +3,12 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from bilevel._output.tables import percent, short
+from bilevel.diagnostics._measurement import Measurement
 from bilevel.hypergradients.adjoint import ConjugateGradient, FixedPoint, Neumann, RandomNeumann
 from bilevel.steps import count_at
-
-if TYPE_CHECKING:
-    from bilevel.diagnostics.report import Report
 
 TOLERANCE = 0.1  # a part of the hypergradient's error above it, relative to ‖F_x‖ + ‖J v‖, is a finding
 GOAL = TOLERANCE / 2  # what the advice aims at
@@ -44,26 +43,26 @@ NAMES = (
 )
 
 
-def find(report: "Report") -> tuple[Finding, ...]:
-    """All findings of a report, in the order of `NAMES`."""
+def find(at: Measurement) -> tuple[Finding, ...]:
+    """All findings in a measurement, in the order of `NAMES`."""
     found = [
-        *_independent(report),
-        *_curvature(report),
-        *_lower(report),
-        *_adjoint(report),
-        *_spread(report),
+        *_independent(at),
+        *_curvature(at),
+        *_lower(at),
+        *_adjoint(at),
+        *_spread(at),
     ]
     return tuple(sorted(found, key=lambda finding: NAMES.index(finding.name)))
 
 
-def _independent(report: "Report") -> Iterator[Finding]:
-    if not report.depends_on_y:
+def _independent(at: Measurement) -> Iterator[Finding]:
+    if not at.depends_on_y:
         yield Finding(
             "no dependence on y",
             "F_y is zero, here and at a random y: the upper loss does not depend on y, and the hypergradient is F_x "
             "alone. Use y in the upper loss, or minimize over x without a lower level.",
         )
-    if not report.depends_on_x:
+    if not at.depends_on_x:
         yield Finding(
             "no dependence on x",
             "J is zero, here and at a random y: G_y does not depend on x, nor does y*, and the hypergradient is F_x "
@@ -71,21 +70,21 @@ def _independent(report: "Report") -> Iterator[Finding]:
         )
 
 
-def _curvature(report: "Report") -> Iterator[Finding]:
-    c = report.constants
-    if not report.strongly_convex:
+def _curvature(at: Measurement) -> Iterator[Finding]:
+    c = at.constants
+    if not at.strongly_convex:
         single = c.epsilon > 1e-10
         yield Finding(
             "not strongly convex",
-            f"the lower level is not strongly convex here (smallest curvature {_short(c.mu)} ± "
-            f"{_short(max(c.mu_residual, c.rounding))}, largest {_short(c.L)}): add a regularizer (c/2)‖y‖² of at "
+            f"the lower level is not strongly convex here (smallest curvature {short(c.mu)} ± "
+            f"{short(max(c.mu_residual, c.rounding))}, largest {short(c.L)}): add a regularizer (c/2)‖y‖² of at "
             f"least c = {_regularizer(c, 1e3)}, which leaves κ ≤ 1000"
             + ("; or, if it should be, measure it in float64." if single and abs(c.mu) <= c.rounding else "."),
         )
     elif c.kappa * c.epsilon > ROUNDING:
         yield Finding(
             "rounding",
-            f"κ = {_short(c.kappa)} times the rounding of {report.dtype} is {_short(c.kappa * c.epsilon)}: the "
+            f"κ = {short(c.kappa)} times the rounding of {at.dtype} is {short(c.kappa * c.epsilon)}: the "
             f"adjoint is lost in it. Use float64, or a regularizer (c/2)‖y‖² of at least c = "
             f"{_regularizer(c, GOAL / c.epsilon)}.",
         )
@@ -95,40 +94,40 @@ def _regularizer(c: Any, kappa: float) -> str:
     """The c > 0 for which (L + c)/(μ + c) is `kappa`, rounded up to three digits; 0.001 for a loss that is all flat."""
     least = (c.L - kappa * c.mu) / (kappa - 1) or 1e-3
     digit = 10.0 ** (math.floor(math.log10(least)) - 2)
-    return _short(math.ceil(least / digit) * digit)
+    return short(math.ceil(least / digit) * digit)
 
 
-def _lower(report: "Report") -> Iterator[Finding]:
-    part = report.part_from_y
+def _lower(at: Measurement) -> Iterator[Finding]:
+    part = at.part_from_y
     if part > TOLERANCE:
-        c = report.constants
+        c = at.constants
         more = math.ceil(math.log(part / GOAL) / -math.log1p(-min(1 / c.kappa, 0.999)))
         yield Finding(
             "lower level not solved",
-            f"‖G_y‖ = {_short(c.G_y_norm)} puts y at about {_short(report.distance)} from y*, which moves the "
-            f"hypergradient by {_percent(part)} of its parts: take about {more} more lower steps of size 1/L = "
-            f"{_short(1 / c.L)} on all rows.",
+            f"‖G_y‖ = {short(c.G_y_norm)} puts y at about {short(at.distance)} from y*, which moves the "
+            f"hypergradient by {percent(part)} of its parts: take about {more} more lower steps of size 1/L = "
+            f"{short(1 / c.L)} on all rows.",
         )
 
 
-def _adjoint(report: "Report") -> Iterator[Finding]:
-    c, method = report.constants, report.method
+def _adjoint(at: Measurement) -> Iterator[Finding]:
+    c, method = at.constants, at.method
     eta = step_size(method)
     if eta is not None and eta * c.L > 2:
         yield Finding(
             "adjoint diverges",
-            f"the step {_short(eta)} is above 2/L = {_short(2 / c.L)}, so each term of {_name(method)} is larger "
-            f"than the last: use a step of at most 1/L = {_short(1 / c.L)}.",
+            f"the step {short(eta)} is above 2/L = {short(2 / c.L)}, so each term of {_name(method)} is larger "
+            f"than the last: use a step of at most 1/L = {short(1 / c.L)}.",
         )
         return
-    if not report.part_from_adjoint > TOLERANCE:
+    if not at.part_from_adjoint > TOLERANCE:
         return
     name = "ill-conditioned" if c.kappa >= ILL_CONDITIONED else "adjoint not solved"
-    cause = f"κ = {_short(c.kappa)} is too much for it; " if name == "ill-conditioned" else ""
+    cause = f"κ = {short(c.kappa)} is too much for it; " if name == "ill-conditioned" else ""
     yield Finding(
         name,
-        f"{_name(method)} leaves {_percent(report.adjoint_error)} of the adjoint, which moves the hypergradient by "
-        f"{_percent(report.part_from_adjoint)} of its parts: {cause}{_more_terms(report, eta)}"
+        f"{_name(method)} leaves {percent(at.adjoint_error)} of the adjoint, which moves the hypergradient by "
+        f"{percent(at.part_from_adjoint)} of its parts: {cause}{_more_terms(at, eta)}"
         + (
             f", or a regularizer (c/2)‖y‖² of at least c = {_regularizer(c, 1e3)}, which leaves κ = 1000."
             if name == "ill-conditioned"
@@ -137,39 +136,39 @@ def _adjoint(report: "Report") -> Iterator[Finding]:
     )
 
 
-def _more_terms(report: "Report", eta: float | None) -> str:
-    c, method = report.constants, report.method
-    cg = min(report.dim_y, math.ceil(math.sqrt(c.kappa) / 2 * math.log(2 * math.sqrt(c.kappa) / GOAL)))
+def _more_terms(at: Measurement, eta: float | None) -> str:
+    c, method = at.constants, at.method
+    cg = min(at.dim_y, math.ceil(math.sqrt(c.kappa) / 2 * math.log(2 * math.sqrt(c.kappa) / GOAL)))
     advice = f"use bl.ConjugateGradient(steps={cg})"
     setting = "order" if isinstance(method, Neumann | RandomNeumann) else "steps"
     if eta is not None:
         largest = 1 / c.L
         rate = max(abs(1 - c.mu * eta), abs(1 - c.L * eta), 1e-3)
-        more = terms(method) + math.ceil(math.log(GOAL / report.part_from_adjoint) / math.log(rate))
+        more = terms(method) + math.ceil(math.log(GOAL / at.part_from_adjoint) / math.log(rate))
         advice += f" or {setting} {more}" if rate < 1 else ""
         if not largest / 2 <= eta <= 1.5 * largest:
             faster = math.ceil(math.log(GOAL) / math.log1p(-min(1 / c.kappa, 0.999)))
-            advice += f", or step 1/L = {_short(largest)} with {setting} {faster}"
+            advice += f", or step 1/L = {short(largest)} with {setting} {faster}"
     elif not isinstance(method, ConjugateGradient):
         advice += " or bl.Direct()"
     return advice
 
 
-def _spread(report: "Report") -> Iterator[Finding]:
-    own, method = (report.method_spread / report.scale if report.scale > 0 else 0.0), report.method
+def _spread(at: Measurement) -> Iterator[Finding]:
+    own, method = (at.method_spread / at.scale if at.scale > 0 else 0.0), at.method
     if own > SPREAD:
         fixed = "bl.ConjugateGradient"
         if isinstance(method, RandomNeumann):
-            fixed = f"bl.Neumann(order={terms(method) - 1}, step={_short(step_size(method) or 0)})"
+            fixed = f"bl.Neumann(order={terms(method) - 1}, step={short(step_size(method) or 0)})"
         yield Finding(
             "random method",
             f"{_name(method)} is random, which alone spreads single hypergradients by {own:.1f} times the size of "
             f"their parts: average {math.ceil((2 * own / SPREAD) ** 2)} of them, or use {fixed}, which is not.",
         )
-    noise = report.noise_spread / report.scale if report.scale > 0 else 0.0
-    if noise > NOISE * report.row_factor:
-        factor = 2 * (noise / (NOISE * report.row_factor)) ** 2
-        sizes = [f"{name} {_larger(size, factor, rows)}" for name, size, rows in report.batches if size is not None]
+    noise = at.noise_spread / at.scale if at.scale > 0 else 0.0
+    if noise > NOISE * at.row_factor:
+        factor = 2 * (noise / (NOISE * at.row_factor)) ** 2
+        sizes = [f"{name} {_larger(size, factor, rows)}" for name, size, rows in at.batches if size is not None]
         yield Finding(
             "gradient noise",
             f"the batches spread single hypergradients by {noise:.1f} times the size of their parts: use larger "
@@ -198,15 +197,7 @@ def _name(method: Any) -> str:
     name = type(method).__name__
     if isinstance(method, Neumann | RandomNeumann):
         length = terms(method) - isinstance(method, Neumann)
-        return f"{name} of order {length} with step {_short(step_size(method) or 0)}"
+        return f"{name} of order {length} with step {short(step_size(method) or 0)}"
     if isinstance(method, FixedPoint):
-        return f"{name} of {method.steps} steps of {_short(step_size(method) or 0)}"
+        return f"{name} of {method.steps} steps of {short(step_size(method) or 0)}"
     return f"{name} of {method.steps} steps" if isinstance(method, ConjugateGradient) else name
-
-
-def _short(number: float) -> str:
-    return f"{number:.3g}"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.0f} %" if fraction < 100 else f"{fraction:.0f} times"

@@ -9,6 +9,8 @@ from jaxtyping import Float
 
 from bilevel import _checks as checks
 from bilevel import trees
+from bilevel._output.figures import ORANGE
+from bilevel._output.tables import short
 from bilevel._prepare import prepare
 from bilevel.diagnostics.constants import on_all_rows
 from bilevel.diagnostics.reference import accurate_solver, hypergradient_at, lower_solution
@@ -106,7 +108,7 @@ class SmoothnessRecorder:
         axes = figure.subplots()
         axes.scatter(norms, self.ratios, s=18, c=np.arange(len(norms)), cmap="viridis", label="chunks, dark to light")
         ends = np.array([0.0, norms.max()])
-        axes.plot(ends, L0 + L1 * ends, color="#D55E00", label=f"{L0:.3g} + {L1:.3g} ‖∇Φ‖")
+        axes.plot(ends, L0 + L1 * ends, color=ORANGE, label=f"{short(L0)} + {short(L1)} ‖∇Φ‖")
         axes.set(xlabel="‖∇Φ(x)‖", ylabel="‖Δ∇Φ‖ / ‖Δx‖", title="Smoothness along the run")
         axes.legend(frameon=False)
         return figure
