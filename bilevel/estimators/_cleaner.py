@@ -32,6 +32,7 @@ from bilevel.run._solution import History
 from bilevel.run._solve import solve
 from bilevel.solvers._base import AbstractSolver
 from bilevel.solvers.soba import SOBA
+from bilevel.tasks.networks.losses import WeightedLoss
 
 _VISIT = 0.1  # how far a visit of SOBA's moves the log-odds x_i, for each unit of the trusted loss that it promises
 _EXTREME = 4.0  # the start's log-odds are squashed into ±4: beyond, σ hardly moves
@@ -330,7 +331,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         step, solver = cleaning.STEP / 2, self.solver
         if solver is None:
             solver = SOBA(upper_step=_VISIT * size * n / length, lower_step=step, adjoint_step=step)
-        loss = cleaning.WeightedLoss(jnp.asarray(factor * self.penalty / n, jnp.float32))
+        loss = WeightedLoss(cleaning.losses, jnp.asarray(factor * self.penalty / n, jnp.float32))
         upper_size = None if len(upper["keep"]) <= self.batch_size else self.batch_size
         problem = Problem(
             upper=Level(cleaning.trusted_loss, data=upper, batch_size=upper_size),

@@ -14,7 +14,8 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 
 from bilevel import trees
-from bilevel.tasks._regularization import logits
+from bilevel.tasks.networks.linear import all_logits
+from bilevel.tasks.networks.losses import MeanLoss
 
 Model = PyTree[Array]
 Rows = dict[str, Array]
@@ -36,24 +37,15 @@ def new_model(width: int, classes: int, hidden: int | None, key: PRNGKeyArray) -
     return last | {"first": _FIRST * jax.random.normal(key, (width, hidden)), "first_bias": jnp.zeros(hidden)}
 
 
-def _product(matrix: Float[Array, "d m"], rows: Rows) -> Float[Array, "n m"]:
-    """Dense or sparse rows times a matrix."""
-    if "features" in rows or len(rows["columns"]) <= _CHUNK:
-        return logits(matrix, rows)
-
-    def one(row: Any) -> Array:
-        return logits(matrix, jax.tree.map(lambda leaf: leaf[None], row))[0]
-
-    return jax.lax.map(one, {name: rows[name] for name in ("columns", "values")}, batch_size=_CHUNK)
-
-
 def log_probabilities(y: Model, rows: Rows) -> Float[Array, "n k"]:
     """log p(class | features) of the model y."""
     if "first" in y:
-        inner = jnp.tanh(_product(y["first"], rows) + y["first_bias"][None, :]) / jnp.sqrt(len(y["first_bias"]))
+        inner = jnp.tanh(all_logits(y["first"], rows, _CHUNK) + y["first_bias"][None, :]) / jnp.sqrt(
+            len(y["first_bias"])
+        )
         scores = inner @ y["weights"]
     else:
-        scores = _product(y["weights"], rows)
+        scores = all_logits(y["weights"], rows, _CHUNK)
     return jax.nn.log_softmax(scores + y["bias"][None, :])
 
 
@@ -62,30 +54,13 @@ def _joint(y: Model, channel: Float[Array, "k k"], rows: Rows) -> Float[Array, "
     return log_probabilities(y, rows) + channel.T[rows["labels"]]
 
 
-def _mean(values: Float[Array, " n"], rows: Rows) -> Float[Scalar, ""]:
-    return jnp.mean(rows["keep"] * values)
+def losses(y: Model, rows: Rows) -> Float[Array, " n"]:
+    """The cross-entropy of each row, times what `keep` says of it."""
+    scores = log_probabilities(y, rows)
+    return rows["keep"] * optax.softmax_cross_entropy_with_integer_labels(scores, rows["labels"])
 
 
-def _cross_entropies(y: Model, rows: Rows) -> Float[Array, " n"]:
-    return optax.softmax_cross_entropy_with_integer_labels(log_probabilities(y, rows), rows["labels"])
-
-
-def trusted_loss(x: Any, y: Model, rows: Rows) -> Float[Scalar, ""]:
-    """Mean cross-entropy."""
-    return _mean(_cross_entropies(y, rows), rows)
-
-
-def _square(y: Model) -> Float[Scalar, ""]:
-    return trees.dot(y, y)
-
-
-class WeightedLoss(eqx.Module):
-    """Mean of σ(x_i) · CE_i, plus `penalty` · ‖y‖²; x holds the entries of the batch's rows."""
-
-    penalty: Float[Array, ""]
-
-    def __call__(self, x: Float[Array, " n"], y: Model, rows: Rows) -> Float[Scalar, ""]:
-        return _mean(jax.nn.sigmoid(x) * _cross_entropies(y, rows), rows) + self.penalty * _square(y)
+trusted_loss = MeanLoss(losses)
 
 
 class Start(eqx.Module):
@@ -101,8 +76,8 @@ class Start(eqx.Module):
         loss = trusted_loss(None, y, self.trusted)
         if self.doubtful is not None and self.channel is not None:
             given = -jax.nn.logsumexp(_joint(y, self.channel, self.doubtful), axis=1)
-            loss = self.trusted_share * loss + (1 - self.trusted_share) * _mean(given, self.doubtful)
-        return loss + self.penalty * _square(y)
+            loss = self.trusted_share * loss + (1 - self.trusted_share) * jnp.mean(self.doubtful["keep"] * given)
+        return loss + self.penalty * trees.dot(y, y)
 
 
 @jax.jit

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from bilevel.estimators._common import rounded
-from bilevel.tasks._regularization import ENTRIES, padded
+from bilevel.tasks.networks.linear import ENTRIES, padded
 
 _CHUNK = 10_000  # rows of the table at a time, so that no copy of it in double precision is made
 _LEAST_ROWS, _LEAST_WIDTH, _FREE_WIDTH = 256, 16, 64

@@ -5,12 +5,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, PyTree, Scalar, Shaped
+from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from bilevel import _checks as checks
 from bilevel import datasets
@@ -19,6 +18,7 @@ from bilevel.problem import Level, Problem
 from bilevel.tasks._base import SOURCES, SPLITS, Task, class_of, dividing, generator, loaded
 from bilevel.tasks._cleaning_rows import NOISES, CleaningData, Sizes, draw, whole_batches
 from bilevel.tasks.networks import ConvNet, TextRNN
+from bilevel.tasks.networks.losses import MeanLoss, WeightedLoss
 
 # The settings of each model, with their defaults.
 MODELS: dict[str, dict[str, Any]] = {
@@ -38,26 +38,9 @@ def logits(y: PyTree[Array], features: Shaped[Array, "n d"]) -> Float[Array, "n 
     return y(features) if isinstance(y, TextRNN) else features @ y["weights"].T + y["bias"][None, :]
 
 
-def _cross_entropies(y: PyTree[Array], batch: Any) -> Float[Array, " n"]:
+def cross_entropies(y: PyTree[Array], batch: Any) -> Float[Array, " n"]:
+    """Of each row."""
     return optax.softmax_cross_entropy_with_integer_labels(logits(y, batch["features"]), batch["labels"])
-
-
-def trusted_loss(x: Any, y: PyTree[Array], batch: Any) -> Float[Scalar, ""]:
-    """Mean cross-entropy."""
-    return jnp.mean(_cross_entropies(y, batch))
-
-
-class WeightedLoss(eqx.Module):
-    """Mean of σ(x_i) · CE_i, plus `regularization` · ‖y‖²; x holds the entries of the batch's rows."""
-
-    regularization: Float[Array, ""]
-
-    def __call__(self, x: Float[Array, " n"], y: PyTree[Array], batch: Any) -> Float[Scalar, ""]:
-        return self.of(x, y, _cross_entropies(y, batch))
-
-    def of(self, x: Float[Array, " n"], y: PyTree[Array], losses: Float[Array, " n"]) -> Float[Scalar, ""]:
-        penalty = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(y))
-        return jnp.mean(jax.nn.sigmoid(x) * losses) + self.regularization * penalty
 
 
 def cleaning(
@@ -185,12 +168,12 @@ def cleaning(
     if source == "blocks" and batch_size is not None:
         data, upper_size = whole_batches(data, batch_size), dividing(batch_size, trusted)
     upper = Level(
-        trusted_loss,
+        MeanLoss(cross_entropies),
         data=rows({"features": data.trusted_features, "labels": data.trusted_labels}),
         batch_size=upper_size,
     )
     lower = Level(
-        WeightedLoss(jnp.asarray(regularization, jnp.float32)),
+        WeightedLoss(cross_entropies, jnp.asarray(regularization, jnp.float32)),
         data=rows({"features": data.features, "labels": data.noisy_labels}),
         batch_size=batch_size,
         per_row=True,

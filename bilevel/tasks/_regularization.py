@@ -2,26 +2,22 @@
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Float32, Int, Int32, Scalar
+from jaxtyping import Array, Float, Int, Scalar
 
 from bilevel import _checks as checks
 from bilevel import datasets
 from bilevel.problem import Level, Problem
 from bilevel.sampling import Rows
 from bilevel.tasks._base import SOURCES, SPLITS, Task, class_of, generator, loaded
+from bilevel.tasks.networks.linear import ENTRIES, all_logits, logits, padded
 
-if TYPE_CHECKING:
-    import scipy.sparse
-
-
-ENTRIES = 500  # of a sparse row, at most
 _CHUNK = 500  # rows of a metric at a time: their gathered weights take entries · classes numbers a row
 
 
@@ -42,44 +38,6 @@ class RegularizationData:
     test: dict[str, Array]
     classes: int
     dropped: float = 0.0
-
-
-def padded(
-    features: "scipy.sparse.csr_matrix", entries: int
-) -> tuple[Int32[np.ndarray, "n m"], Float32[np.ndarray, "n m"], float]:
-    """A sparse matrix as m pairs (column, value) a row, m the entries of the fullest row, but `entries` at most.
-
-    Shorter rows end in pairs (0, 0). Of a longer row the largest |values| are kept. Returns the columns, the values and
-    the share of the sum of |values| that is left out. The matrix is never made dense.
-
-    Example:
-
-        >>> import numpy as np, scipy.sparse
-        >>> from bilevel.tasks._regularization import padded
-        >>> columns, values, dropped = padded(scipy.sparse.csr_matrix(np.array([[0.0, 1, 0, 3], [0, 0, 2, 0]])), 2)
-        >>> columns.tolist(), values.tolist(), dropped
-        ([[3, 1], [2, 0]], [[3.0, 1.0], [2.0, 0.0]], 0.0)
-    """
-    counts = np.diff(features.indptr)
-    row = np.repeat(np.arange(len(counts)), counts)
-    order = np.lexsort((-np.abs(features.data), row))  # row by row, the largest first
-    place = np.arange(len(row)) - features.indptr[row]
-    kept = place < entries
-    shape = len(counts), int(min(entries, max(1, counts.max())))
-    columns, values = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
-    where, which = (row[kept], place[kept]), order[kept]
-    columns[where], values[where] = features.indices[which], features.data[which]
-    total = np.abs(features.data).sum(dtype=float)
-    return columns, values, float(max(0.0, 1 - np.abs(values).sum(dtype=float) / total)) if total else 0.0
-
-
-def logits(y: Float[Array, "d classes"], rows: Any) -> Float[Array, "n classes"]:
-    """The linear model y on dense or on padded rows. Of these, n · m · classes numbers are the largest array: the rows
-    of y that they name; the gradient in y adds as many numbers where they belong."""
-    if "features" in rows:
-        return rows["features"] @ y
-    gathered = y.at[rows["columns"]].get(mode="promise_in_bounds")
-    return jnp.einsum("nm,nmc->nc", rows["values"], gathered)
 
 
 def cross_entropy(x: Any, y: Float[Array, "d classes"], batch: Any) -> Float[Scalar, ""]:
@@ -248,26 +206,15 @@ def _sparse_rows(dataset: datasets.SparseDataset, parts: dict[str, np.ndarray], 
     return RegularizationData(classes=dataset.classes, dropped=dropped, **taken)
 
 
-def _all_logits(y: Float[Array, "d classes"], rows: Any) -> Float[Array, "n classes"]:
-    """The logits of many rows, a few at a time where they are sparse."""
-    if "features" in rows:
-        return logits(y, rows)
-
-    def of_one(row: Any) -> Float[Array, " classes"]:
-        return logits(y, jax.tree.map(lambda leaf: leaf[None], row))[0]
-
-    return jax.lax.map(of_one, {name: rows[name] for name in ("columns", "values")}, batch_size=_CHUNK)
-
-
 @jax.jit
 def _evaluate(x: Array, y: Array, train: Any, validation: Any, test: Any) -> tuple[Array, ...]:
     """At module level, its data arguments: all seeds share one program."""
-    scores = _all_logits(y, test)
+    scores = all_logits(y, test, _CHUNK)
     return (
         jnp.mean(jnp.argmax(scores, axis=-1) == test["labels"]),
         _mean_cross_entropy(scores, test["labels"]),
-        _mean_cross_entropy(_all_logits(y, validation), validation["labels"]),
-        _mean_cross_entropy(_all_logits(y, train), train["labels"]) + penalty(x, y),
+        _mean_cross_entropy(all_logits(y, validation, _CHUNK), validation["labels"]),
+        _mean_cross_entropy(all_logits(y, train, _CHUNK), train["labels"]) + penalty(x, y),
     )
 
 

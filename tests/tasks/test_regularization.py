@@ -13,7 +13,7 @@ import scipy.sparse
 
 import bilevel as bl
 from bilevel import datasets, oracles, tasks
-from bilevel.tasks._regularization import cross_entropy, logits, padded, penalized_loss, penalty
+from bilevel.tasks._regularization import cross_entropy, penalized_loss, penalty
 
 TRAIN, TEST, WIDTH, CLASSES = 60, 20, 30, 3
 
@@ -53,32 +53,6 @@ def point(task, seed=3):
 
 def close(actual, desired, tolerance=1e-5):
     np.testing.assert_allclose(actual, desired, rtol=tolerance, atol=tolerance * np.abs(desired).max())
-
-
-# The padded form
-
-
-def test_padded_rows_are_the_rows():
-    columns, values, dropped = padded(SPARSE.features, 1000)
-    assert columns.dtype == np.int32 and values.dtype == np.float32
-    assert columns.shape == values.shape == (TRAIN + TEST, np.diff(SPARSE.features.indptr).max())
-    full = np.zeros(SPARSE.features.shape, np.float32)
-    np.add.at(full, (np.arange(len(full))[:, None], columns), values)
-    np.testing.assert_array_equal(full, SPARSE.features.toarray())
-    assert dropped == 0
-
-
-def test_a_limit_keeps_the_largest_and_says_what_is_lost():
-    matrix = np.array([[0, 3, 0, -4, 1], [0, 0, 0, 0, 0], [2, 0, 0, 0, 0]], np.float32)
-    columns, values, dropped = padded(scipy.sparse.csr_matrix(matrix), 2)
-    np.testing.assert_array_equal(columns, [[3, 1], [0, 0], [0, 0]])
-    np.testing.assert_array_equal(values, [[-4, 3], [0, 0], [2, 0]])
-    assert dropped == pytest.approx(1 / 10)
-
-
-def test_an_empty_matrix():
-    columns, values, dropped = padded(scipy.sparse.csr_matrix((4, 7), dtype=np.float32), 5)
-    assert columns.shape == (4, 1) and not columns.any() and not values.any() and dropped == 0
 
 
 # What is drawn
@@ -141,12 +115,6 @@ def test_the_penalty_is_the_mean_over_features_and_classes(x64):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=7), rng.normal(size=(7, 3))
     assert float(penalty(jnp.asarray(x), jnp.asarray(y))) == pytest.approx(np.mean(np.exp(x)[:, None] * y**2))
-
-
-def test_a_repeated_column_counts_twice():
-    rows = {"columns": jnp.array([[1, 1, 0]]), "values": jnp.array([[2.0, 3.0, 0.0]])}
-    y = jnp.array([[7.0], [1.0], [9.0]])
-    assert float(logits(y, rows)[0, 0]) == 5
 
 
 # What is never allocated
