@@ -40,9 +40,8 @@ def new_model(width: int, classes: int, hidden: int | None, key: PRNGKeyArray) -
 def log_probabilities(y: Model, rows: Rows) -> Float[Array, "n k"]:
     """log p(class | features) of the model y."""
     if "first" in y:
-        inner = jnp.tanh(all_logits(y["first"], rows, _CHUNK) + y["first_bias"][None, :]) / jnp.sqrt(
-            len(y["first_bias"])
-        )
+        inner = jnp.tanh(all_logits(y["first"], rows, _CHUNK) + y["first_bias"][None, :])
+        inner = inner / jnp.sqrt(len(y["first_bias"]))
         scores = inner @ y["weights"]
     else:
         scores = all_logits(y["weights"], rows, _CHUNK)
