@@ -9,9 +9,8 @@ import shutil
 import sys
 import tomllib
 
-from bilevel.papers._reproduce import reproduce
-from bilevel.papers.entries import ENTRIES
-from bilevel.papers.page import Outcome, not_run, section, summary
+from bilevel.papers import ENTRIES, Outcome, reproduce
+from bilevel.papers.page import not_run, section, summary
 
 DOCS = pathlib.Path(__file__).parent
 

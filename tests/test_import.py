@@ -10,7 +10,7 @@ import pytest
 import bilevel as bl
 from bilevel import datasets
 from bilevel._checks import MissingExtraError
-from bilevel.compare._compare import compare
+from bilevel.compare import compare
 
 EXTRAS = (
     "PIL", "jinja2", "matplotlib", "orbax", "pandas", "platformdirs", "plotly", "pooch", "pyarrow", "rich", "sklearn",

@@ -8,7 +8,7 @@ import numpy as np
 
 from bilevel._cost import KINDS
 from bilevel._output.figures import COLORS, GRAY, line, tidy
-from bilevel.compare.records import Comparison, Run
+from bilevel.compare.records import Comparison, Run, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,7 +106,7 @@ def mean_curve(runs: Sequence[Run], position: Position, score: str) -> tuple[np.
 
 def score_range(comparison: Comparison) -> tuple[float, float] | None:
     """What to show of the score: not the first steep rise where it would flatten all that matters."""
-    levels = [float(np.mean(list(scores.values()))) for scores in comparison.references.values()]
+    levels = [spread(scores.values())["mean"] for scores in comparison.references.values()]
     ends = [run.rows[-1][comparison.score] for name in comparison.solvers for run in comparison.of(name)]
     levels += [end for end in ends if math.isfinite(end)]
     if not comparison.references or not ends:
@@ -116,18 +116,22 @@ def score_range(comparison: Comparison) -> tuple[float, float] | None:
     return low - 0.35 * space, high + 0.1 * space
 
 
+def label_places(levels: dict[str, float], limits: tuple[float, float]) -> dict[str, float]:
+    """Where the names of horizontal lines stand: at their levels, moved apart where they would touch."""
+    gap, place, places = 0.045 * (limits[1] - limits[0]), -math.inf, {}
+    for name in sorted(levels, key=lambda name: levels[name]):
+        places[name] = place = max(levels[name], place + gap)
+    return places
+
+
 def _reference_lines(axes: "Axes", comparison: Comparison, *, labeled: bool) -> None:
-    """Horizontal lines; their names stand right of the axes, moved apart where they would touch."""
-    levels = {name: float(np.mean(list(scores.values()))) for name, scores in comparison.references.items()}
-    ordered = sorted(levels, key=lambda name: levels[name])
-    for name in ordered:
-        axes.axhline(levels[name], color=GRAY, linewidth=1.0, linestyle=":", zorder=0)
-    if not (labeled and ordered):
+    """Horizontal lines; their names stand right of the axes."""
+    levels = {name: spread(scores.values())["mean"] for name, scores in comparison.references.items()}
+    for level in levels.values():
+        axes.axhline(level, color=GRAY, linewidth=1.0, linestyle=":", zorder=0)
+    if not labeled:
         return
-    bottom, top = axes.get_ylim()
-    gap, place = 0.045 * (top - bottom), -math.inf
-    for name in ordered:
-        place = max(levels[name], place + gap)
+    for name, place in label_places(levels, axes.get_ylim()).items():
         axes.annotate(
             f"{name} {levels[name]:.3f}",
             xy=(1.0, levels[name]),

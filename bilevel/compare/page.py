@@ -10,7 +10,7 @@ from bilevel._output.figures import DASHES, look
 from bilevel._output.files import environment
 from bilevel._output.pages import render
 from bilevel.compare import settings
-from bilevel.compare.figures import Position, mean_curve, needs_log, plotted, score_range
+from bilevel.compare.figures import Position, label_places, mean_curve, needs_log, plotted, score_range
 from bilevel.compare.records import RULE, Comparison, spread
 from bilevel.compare.tables import cost_table, notes, results_table
 
@@ -63,12 +63,14 @@ def _chart(comparison: Comparison) -> dict[str, Any]:
         for axis, position in AXES.items()
     }
     references = {name: spread(scores.values())["mean"] for name, scores in comparison.references.items()}
+    limits = score_range(comparison)
     return {
         "curves": curves,
         "log": log,
         "score": comparison.score,
-        "range": score_range(comparison),
+        "range": limits,
         "references": references,
+        "places": references if limits is None else label_places(references, limits),
         "seeds": len(comparison.seeds),
     }
 

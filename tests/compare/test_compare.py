@@ -13,8 +13,8 @@ from rich.console import Console
 
 import bilevel as bl
 from bilevel.compare import _compare as module
-from bilevel.compare import figures, records, settings, tables
-from bilevel.compare._compare import compare, run
+from bilevel.compare import compare, figures, records, settings, tables
+from bilevel.compare._compare import run
 from bilevel.compare.records import Comparison, Run
 from bilevel.solvers._base import Tuned
 
@@ -202,6 +202,11 @@ def test_curves_show_means_and_bands():
     assert "trusted alone" in " ".join(note.get_text() for note in right.texts)
     assert "samples" in left.get_xlabel()
     assert "seconds" in right.get_xlabel()
+
+
+def test_names_of_lines_that_are_close_are_moved_apart():
+    places = figures.label_places({"c": 0.9, "a": 0.1, "b": 0.11}, (0.0, 1.0))
+    assert places == {"a": 0.1, "b": pytest.approx(0.145), "c": 0.9}
 
 
 def test_budgets_far_apart_make_both_axes_logarithmic():

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from bilevel.compare import _compare as module
-from bilevel.compare import tables
-from bilevel.compare._compare import compare
+from bilevel.compare import compare, tables
 
 CLOCK = ("seconds", "compile_seconds", "run_seconds")
 

@@ -17,8 +17,7 @@ from bilevel.compare import _compare as compare
 from bilevel.compare.store import Run, Store
 from bilevel.datasets import DatasetError
 from bilevel.papers import _reproduce as module
-from bilevel.papers import runs
-from bilevel.papers._reproduce import reproduce
+from bilevel.papers import reproduce, runs
 from bilevel.papers.claims import FAILS, HOLDS, NOT_JUDGED, UNTESTED, Above, Claim
 from bilevel.papers.entries import ENTRIES
 from bilevel.papers.entry import SCALES, Curve, Entry, Panel, Setup

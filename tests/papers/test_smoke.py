@@ -2,7 +2,7 @@
 
 import pytest
 
-from bilevel.papers._reproduce import reproduce
+from bilevel.papers import reproduce
 from bilevel.papers.claims import NOT_JUDGED, UNTESTED
 from bilevel.papers.entries import ENTRIES
 from bilevel.papers.figure import draw
