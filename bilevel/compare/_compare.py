@@ -9,6 +9,7 @@ import jax
 from bilevel import _checks as checks
 from bilevel._output import terminal
 from bilevel._output.files import make_directory
+from bilevel._output.tables import short
 from bilevel._output.terminal import Show
 from bilevel._suggest._suggest import Suggestion, suggest
 from bilevel.compare import files, settings
@@ -252,7 +253,7 @@ def _run_seed(
 
         def on_chunk(solution: Solution, head: str = head) -> None:
             row = solution.history.rows[-1]
-            show(f"{head} step {row['step']}  {comparison.score} {row[comparison.score]:.4g}")
+            show(f"{head} step {row['step']}  {comparison.score} {short(row[comparison.score], 4)}")
 
         steps = comparison.budget.get("steps", {}).get(name)
         seconds = comparison.budget.get("seconds")
@@ -319,6 +320,6 @@ def _broken(name: str, seed: int, error: BaseException, result: str) -> Run:
 def _outcome(run: Run) -> str:
     if not run.counts:
         return f"{run.result}: {run.message}"
-    values = "  ".join(f"{name} {value:.4g}" for name, value in run.rows[-1].items() if name not in RESERVED)
+    values = "  ".join(f"{name} {short(value, 4)}" for name, value in run.rows[-1].items() if name not in RESERVED)
     trouble = f"  {run.result}: {run.message}" if run.message else ""
     return f"{values}  {run.stats['run_seconds']:.2f} s{trouble}"

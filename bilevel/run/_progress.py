@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from bilevel._output import terminal
+from bilevel._output.tables import short
 from bilevel.run._solution import RESERVED
 
 _LINES = 10  # of a log that is no terminal
@@ -23,7 +24,7 @@ def progress_bar(progress: bool | None, steps: int) -> Iterator[Callable[[int, d
     with terminal.progress(Console(stderr=True), steps, lines=_LINES) as shown:
 
         def show(done: int, row: dict[str, Any]) -> None:
-            numbers = [f"{name} {value:.4g}" for name, value in row.items() if name not in RESERVED]
+            numbers = [f"{name} {short(value, 4)}" for name, value in row.items() if name not in RESERVED]
             shown("  ".join(["solve", *numbers[:3]]), done)
 
         yield show
