@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from jax.flatten_util import ravel_pytree
+from problems import identical
 from solvers import test_properties as properties
 
 import bilevel as bl
@@ -58,10 +59,6 @@ STOCBIO = bl.StocBiO(bl.Rule(optax.adam, 0.05), bl.Rule(optax.adam, ALPHA), 3, 3
 
 def solve(solver=ITD, problem=PROBLEM, x=X, y=Y, steps=6, **options):
     return bl.solve(problem, solver, x, y, steps=steps, key=KEY, **options)
-
-
-def identical(a, b):
-    jax.tree.map(lambda u, v: np.testing.assert_array_equal(np.asarray(u), np.asarray(v)), a, b)
 
 
 def tasks_of_step(t):
