@@ -116,8 +116,8 @@ def _name(file: Path, number: int) -> str:
     return (TTFont(file, lazy=True, fontNumber=0)["name"].getDebugName(number) or "").strip()
 
 
-def _license(root: Path, terms: str) -> str:
-    for words, license in LICENSES.items():
+def _found(root: Path, terms: str) -> str:
+    for words, found in LICENSES.items():
         if re.search(words, terms, re.IGNORECASE):
             return license
     raise ValueError(f"{root}: its license is none of {', '.join(LICENSES.values())}")

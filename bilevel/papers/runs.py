@@ -7,10 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 from bilevel.compare import _compare as compare
-from bilevel.compare import records, settings
+from bilevel.compare import settings
 from bilevel.compare.records import Run
 from bilevel.papers.entry import Curve, Entry, Setup
 from bilevel.run._solution import Solution
@@ -124,8 +122,3 @@ def by_seed(curves: dict[str, list[Run]]) -> list[dict[str, Run]]:
     """The runs of each seed, by curve."""
     seeds = sorted({run.seed for runs in curves.values() for run in runs})
     return [{label: run for label, runs in curves.items() for run in runs if run.seed == seed} for seed in seeds]
-
-
-def final(runs: list[Run], metric: str) -> dict[str, float]:
-    """Mean and standard error of the metric's end over the runs that have it."""
-    return records.spread(run.rows[-1][metric] for run in runs if run.rows and np.isfinite(run.rows[-1][metric]))
