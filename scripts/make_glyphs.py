@@ -116,10 +116,10 @@ def _name(file: Path, number: int) -> str:
     return (TTFont(file, lazy=True, fontNumber=0)["name"].getDebugName(number) or "").strip()
 
 
-def _found(root: Path, terms: str) -> str:
+def _license(root: Path, terms: str) -> str:
     for words, found in LICENSES.items():
         if re.search(words, terms, re.IGNORECASE):
-            return license
+            return found
     raise ValueError(f"{root}: its license is none of {', '.join(LICENSES.values())}")
 
 
