@@ -13,7 +13,7 @@ LOWEST_TESTS := tests/test_steps.py tests/test_trees.py tests/test_oracles.py te
 	tests/test_cli.py tests/hypergradients/test_adjoint.py tests/solvers/test_saba.py tests/run/test_sweep.py \
 	tests/estimators/test_penalized.py tests/clean
 
-.PHONY: demo test test-slow test-lowest coverage lint docs tables clean
+.PHONY: demo test test-slow test-lowest test-optimized coverage lint docs tables clean
 
 demo: $(VENV)/.demo
 	$(BIN)/bilevel compare cleaning --solvers $(DEMO) --out runs/demo
@@ -27,6 +27,10 @@ test-slow: $(VENV)/.test
 # old releases warn of newer ones that they use
 test-lowest: $(LOWEST)/.test
 	$(LOWEST)/bin/python -m pytest -n 2 -q -W default::DeprecationWarning $(LOWEST_TESTS)
+
+# the listings as users run them, with XLA's optimizations, which the other tests do without
+test-optimized: $(VENV)/.test
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 -q tests/solvers/test_listings.py tests/solvers/test_recursive.py
 
 coverage: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -q --cov=bilevel --cov-report=term:skip-covered

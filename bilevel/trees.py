@@ -84,19 +84,19 @@ def is_sparse(leaf: Any) -> bool:
     return isinstance(leaf, SparseRows)
 
 
-def map(f: Any, tree: Tree, *others: Tree) -> Tree:
+def map_leaves(f: Any, tree: Tree, *others: Tree) -> Tree:
     """`jax.tree.map` that takes a `SparseRows` for one leaf."""
     return jax.tree.map(f, tree, *others, is_leaf=is_sparse)
 
 
 def add(a: Tree, b: Tree) -> Tree:
     """a + b."""
-    return map(operator.add, a, b)
+    return map_leaves(operator.add, a, b)
 
 
 def sub(a: Tree, b: Tree) -> Tree:
     """a − b."""
-    return map(operator.sub, a, b)
+    return map_leaves(operator.sub, a, b)
 
 
 def _scaled(scale: Any, leaf: Any) -> Any:
@@ -107,17 +107,17 @@ def _scaled(scale: Any, leaf: Any) -> Any:
 
 def scale(scale: Any, a: Tree) -> Tree:
     """scale · a, the scalar cast to each leaf's dtype."""
-    return map(lambda leaf: _scaled(scale, leaf), a)
+    return map_leaves(lambda leaf: _scaled(scale, leaf), a)
 
 
 def axpy(scale: Any, a: Tree, b: Tree) -> Tree:
     """scale · a + b, the scalar cast to each leaf's dtype."""
-    return map(lambda a_leaf, b_leaf: _scaled(scale, a_leaf) + b_leaf, a, b)
+    return map_leaves(lambda a_leaf, b_leaf: _scaled(scale, a_leaf) + b_leaf, a, b)
 
 
 def dense(a: Tree, like: Tree) -> Tree:
     """`a` with every `SparseRows` written out, in the dtypes of `like`."""
-    return map(lambda leaf, ref: leaf.dense(ref.dtype) if is_sparse(leaf) else leaf, a, like)
+    return map_leaves(lambda leaf, ref: leaf.dense(ref.dtype) if is_sparse(leaf) else leaf, a, like)
 
 
 def cast(a: Tree, dtype: Any) -> Tree:
@@ -127,6 +127,11 @@ def cast(a: Tree, dtype: Any) -> Tree:
 
 def zeros_like(a: Tree) -> Tree:
     return jax.tree.map(jnp.zeros_like, a)
+
+
+def size(a: Tree) -> int:
+    """The number of entries over all leaves of a dense tree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(a))
 
 
 def dot(a: Tree, b: Tree) -> Float[Scalar, ""]:

@@ -117,9 +117,9 @@ def _name(file: Path, number: int) -> str:
 
 
 def _license(root: Path, terms: str) -> str:
-    for words, license in LICENSES.items():
+    for words, found in LICENSES.items():
         if re.search(words, terms, re.IGNORECASE):
-            return license
+            return found
     raise ValueError(f"{root}: its license is none of {', '.join(LICENSES.values())}")
 
 

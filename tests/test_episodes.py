@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from jax.flatten_util import ravel_pytree
+from problems import identical
 from solvers import test_properties as properties
 
 import bilevel as bl
@@ -58,10 +59,6 @@ STOCBIO = bl.StocBiO(bl.Rule(optax.adam, 0.05), bl.Rule(optax.adam, ALPHA), 3, 3
 
 def solve(solver=ITD, problem=PROBLEM, x=X, y=Y, steps=6, **options):
     return bl.solve(problem, solver, x, y, steps=steps, key=KEY, **options)
-
-
-def identical(a, b):
-    jax.tree.map(lambda u, v: np.testing.assert_array_equal(np.asarray(u), np.asarray(v)), a, b)
 
 
 def tasks_of_step(t):
@@ -368,6 +365,34 @@ def test_samples_of_one_lower_problem_suit_every_solver(name):
     episodes = bl.Episodes(SomeRows(jnp.asarray(np.float32(properties.NOISE))))
     solution = bl.solve(episodes, properties.make_solvers()[name], *properties.start(), steps=3000, key=KEY)
     np.testing.assert_allclose(solution.x["x"][0], properties.X_STAR, atol=0.05)
+
+
+class SomeConcave(eqx.Module):
+    """A lower level that is concave in one draw of four."""
+
+    signs: jax.Array
+
+    def __call__(self, key):
+        sign = jax.random.choice(key, self.signs)
+        return bl.Problem(
+            bl.Level(lambda x, y, _: 0.5 * (y - 1) ** 2),
+            bl.Level(lambda x, y, sign: 0.5 * jnp.mean(sign) * (y - x) ** 2, jnp.reshape(sign, (1,))),
+        )
+
+
+@pytest.mark.parametrize(
+    "solver", [bl.AIDBiO(0.1, 0.1, 2), bl.HOAG(0.1, 0.1, 1.0, inner_steps=5), bl.BA(0.1, 0.1, inner_steps=2)]
+)
+def test_a_concave_draw_is_not_forgotten(solver):
+    """Whatever the draws after it, within the chunk."""
+    episodes = bl.Episodes(SomeConcave(jnp.array([1.0, 1.0, 1.0, -1.0])), start=lambda x: 0.5 * x)
+    keys = [jax.random.split(jax.random.fold_in(KEY, t), 3)[0] for t in range(12)]
+    signs = [float(episodes.draw(key).lower.data.arrays[0]) for key in keys]
+    steps = max(t + 1 for t in range(12) if signs[t] > 0)
+    assert -1 in signs[: steps - 1]
+    solution = bl.solve(episodes, solver, 1.0, steps=steps, every=steps, key=KEY, throw=False)
+    assert solution.result == bl.RESULTS.not_convex
+    assert solution.stats["steps"] == signs.index(-1)
 
 
 def test_the_cost_of_starting_anew_counts():

@@ -8,6 +8,7 @@ import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from bilevel import _checks as checks
+from bilevel import trees
 from bilevel._output.tables import aligned, short
 from bilevel._prepare import prepare
 from bilevel._suggest._trial import Trial, try_steps
@@ -177,7 +178,7 @@ def _facts(
         L=constants.L,
         kappa=max(1.0, constants.kappa),
         upper_smoothness=abs(smoothness.largest),
-        dim_y=sum(leaf.size for leaf in jax.tree.leaves(y)),
+        dim_y=trees.size(y),
         batch=lower.size,
         rows=lower.length,
         passes=budget / lower.size,

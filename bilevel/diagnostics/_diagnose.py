@@ -108,7 +108,7 @@ def diagnose(
         constants=constants,
         method=method,
         dtype=dtype,
-        dim_y=sum(leaf.size for leaf in jax.tree.leaves(y)),
+        dim_y=trees.size(y),
         batches=tuple((name, level.batch_size, level.length) for name, level in _levels(problem)),
         row_factor=_row_factor(problem, x),
         strongly_convex=convex,

@@ -53,7 +53,7 @@ class CrossGram(eqx.Module):
 
     @property
     def like(self) -> Tree:
-        return self.x if _length(self.x) <= _length(self.y) else self.y
+        return self.x if trees.size(self.x) <= trees.size(self.y) else self.y
 
     def __call__(self, u: Vector) -> Vector:
         _, unravel = ravel_pytree(self.like)
@@ -63,10 +63,6 @@ class CrossGram(eqx.Module):
             return ravel_pytree(trees.dense(oracles.cross_product(*at, back, self.batch), self.x))[0]
         forth = trees.dense(oracles.cross_product(*at, unravel(u), self.batch), self.x)
         return ravel_pytree(oracles.transposed_cross_product(*at, forth, self.batch))[0]
-
-
-def _length(tree: Tree) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

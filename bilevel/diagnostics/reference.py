@@ -22,7 +22,7 @@ _MOST_CG_STEPS = 5000
 
 def accurate_solver(y: Tree) -> AbstractAdjoint:
     """`Direct` for a small y, else conjugate gradient to the rounding of the dtype."""
-    small = sum(leaf.size for leaf in jax.tree.leaves(y)) <= _MOST_DIM
+    small = trees.size(y) <= _MOST_DIM
     return Direct() if small else ConjugateGradient(steps=_MOST_CG_STEPS)
 
 

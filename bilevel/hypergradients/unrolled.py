@@ -287,8 +287,7 @@ def unroll_forward(
 def _check_tangents(x: Tree, y: Tree, rule: AbstractStep) -> None:
     """Raise where the tangents of forward mode would not fit."""
     state = eqx.filter(jax.eval_shape(rule.init, y), lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact))
-    dim_x = sum(leaf.size for leaf in jax.tree.leaves(x))
-    dim_y = sum(leaf.size for leaf in jax.tree.leaves(y))
+    dim_x, dim_y = trees.size(x), trees.size(y)
     needed = dim_x * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((x, y, state)))
     if needed > _MAX_TANGENT_BYTES:
         raise ValueError(

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from bilevel import trees
+
 Tree = PyTree[Any]
 
 
@@ -18,7 +20,7 @@ def matrix_dtype(x: Tree, y: Tree) -> Any:
 
 def zero_matrices(name: str, x: Tree, y: Tree, max_bytes: int) -> tuple[Float[Array, "x y"], Float[Array, "y y"]]:
     """Estimates of ∇²_xy g and ∇²_yy g; an error where the matrices of a step would take more than `max_bytes`."""
-    p, q = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (x, y))
+    p, q = (trees.size(tree) for tree in (x, y))
     dtype = matrix_dtype(x, y)
     needed = 3 * (p + q) * q * dtype.itemsize
     if needed > max_bytes:

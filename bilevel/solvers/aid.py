@@ -97,7 +97,7 @@ class AIDBiO(AbstractHypergradientSolver):
         state = AIDState(state.x, y, found.adjoint.v, state.y0, state.x_rule, convex)
         return found.h, state, Cost(G=(D, problem.lower.size)) + found.cost
 
-    of_x = ("x", "x_rule")
+    of_x = ("x", "x_rule", "convex")
     about = About(
         name="aid",
         lower="D gradient steps",

@@ -40,7 +40,7 @@ class _Cold(AbstractSolver):
     inner_steps: eqx.AbstractVar[Any]
     warm_start: eqx.AbstractVar[bool]
 
-    of_x = ("x", "x_rule")
+    of_x = ("x", "x_rule", "convex")
 
     @abc.abstractmethod
     def _method(self) -> AbstractAdjoint: ...

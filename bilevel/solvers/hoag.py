@@ -102,7 +102,7 @@ class HOAG(AbstractSolver):
         state = HOAGState(problem.project(x), y, adjoint.v, x_rule, state.convex & adjoint.convex)
         return state, lower.cost + Cost(F=upper_rows.size, H=adjoint.products, J=rows.size)
 
-    of_x = ("x", "x_rule")
+    of_x = ("x", "x_rule", "convex")
     about = About(
         name="hoag",
         lower="to a tolerance",

@@ -2,10 +2,9 @@
 
 Chosen where the listing is silent or contradicts itself: eta_0 = 1 whatever the schedules say,
 and later ones are clipped to at most 1. In eq. (7), zeta_1 acts first on F_y (the zetas are
-independent and alike, so the order changes no distribution). Option II concerns the
-hypergradient only; hg follows (13) in both options. (As printed, Option II telescopes: hf_t - h_t =
-(1 - eta)(hf_{t-1} - h_{t-1}) = 0, so hf_t is the plain sample for every eta.) Adam is the standard
-one, with bias-corrected copies, and does not touch the recursion's state.
+independent and alike, so the order changes no distribution). Option I; as printed, Option II
+telescopes: hf_t - h_t = (1 - eta)(hf_{t-1} - h_{t-1}) = 0, so hf_t is the plain sample for every
+eta. Adam is the standard one, with bias-corrected copies, and does not touch the recursion's state.
 
 Draws of iteration t: lower zeta_t, upper xi, lower zeta_0, lower zeta_1..zeta_k.
 """
@@ -25,20 +24,20 @@ def hypergradient(problem, x, y, xi, zeta_0, zetas, K, L):
 
 def sustain(
     problem, x0, y0, draws, steps, *, alpha, beta, eta_f, eta_g, K, L,
-    option=1, upper="plain", b1=0.9, b2=0.999, eps=1e-8, ks=None,
+    upper="plain", b1=0.9, b2=0.999, eps=1e-8, ks=None,
 ):  # fmt: skip
     """`alpha`, `beta`, `eta_f`, `eta_g` are functions of t: eta_f(t) is the listing's eta^f_t.
 
     k is the number of lower draws left once zeta_0 is taken; `ks[t]` gives it in deterministic
     runs. `upper` is "plain" or "adam"; alpha(t) is Adam's step too.
     """
-    assert option in (1, 2) and upper in ("plain", "adam")
+    assert upper in ("plain", "adam")
     draws.begin(0)
     draws.end()
     x, y = x0.copy(), y0.copy()
     # x_{-1} = y_{-1} = h_{-1} = 0
     x_old, y_old = np.zeros_like(x0), np.zeros_like(y0)
-    hf, hg, h_last = np.zeros_like(x0), np.zeros_like(y0), np.zeros_like(x0)
+    hf, hg = np.zeros_like(x0), np.zeros_like(y0)
     m, s = np.zeros_like(x0), np.zeros_like(x0)
     trajectory = []
     for t in range(steps):
@@ -58,15 +57,10 @@ def sustain(
         old = problem.G_y(x_old, y_old, zeta_t)
         hg = etag * new + (1.0 - etag) * (hg + new - old)
         new = hypergradient(problem, x, y, xi, zeta_0, zetas, K, L)
-        if option == 1:
-            # (14) hf_t = eta h(x_t, y_t; xi_t)
-            #          + (1 - eta) (hf_{t-1} + h(x_t, y_t; xi_t) - h(x_{t-1}, y_{t-1}; xi_t))
-            old = hypergradient(problem, x_old, y_old, xi, zeta_0, zetas, K, L)
-            hf = etaf * new + (1.0 - etaf) * (hf + new - old)
-        else:
-            # hf_t = h_t + (1 - eta) (hf_{t-1} - h_{t-1})
-            hf = new + (1.0 - etaf) * (hf - h_last)
-            h_last = new
+        # (14) hf_t = eta h(x_t, y_t; xi_t)
+        #          + (1 - eta) (hf_{t-1} + h(x_t, y_t; xi_t) - h(x_{t-1}, y_{t-1}; xi_t))
+        old = hypergradient(problem, x_old, y_old, xi, zeta_0, zetas, K, L)
+        hf = etaf * new + (1.0 - etaf) * (hf + new - old)
         # both from (x_t, y_t): simultaneous
         x_old, y_old = x, y
         # y_{t+1} = y_t - beta_t hg_t
