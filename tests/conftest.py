@@ -9,7 +9,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 import jax
-import platformdirs
+import pooch
 import problems
 import pytest
 from hypothesis import HealthCheck, settings
@@ -80,7 +80,7 @@ def clock(monkeypatch):
 @pytest.fixture
 def empty_world(tmp_path, monkeypatch):
     """An empty cache, and no folder."""
-    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda app: str(tmp_path / "cache" / app))
+    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
     monkeypatch.delenv("BILEVEL_DATA", raising=False)
 
 

@@ -13,8 +13,7 @@ from bilevel._checks import MissingExtraError
 from bilevel.compare import compare
 
 EXTRAS = (
-    "PIL", "jinja2", "matplotlib", "orbax", "pandas", "platformdirs", "plotly", "pooch", "pyarrow", "rich", "sklearn",
-    "typer",
+    "PIL", "jinja2", "matplotlib", "orbax", "pandas", "plotly", "pooch", "pyarrow", "rich", "sklearn", "typer",
 )  # fmt: skip
 
 

@@ -1,11 +1,13 @@
 """20 Newsgroups as counts of words, by scikit-learn."""
 
 import contextlib
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 
-from bilevel.datasets import fetching, places
+from bilevel.datasets import places
 from bilevel.datasets.base import Card, DatasetError, SparseDataset
 
 _FILE = "20news-bydate_py3.pkz"
@@ -31,22 +33,21 @@ def load_sparse(name: str) -> SparseDataset:
     beside that file. A pickle: put there only what scikit-learn itself wrote.
     """
     import scipy.sparse
-    from sklearn.datasets import fetch_20newsgroups_vectorized
+    from sklearn.datasets import fetch_20newsgroups, fetch_20newsgroups_vectorized
 
-    found = FILES[name].find()
-    home = found[0].parent if found else FILES[name].cache
-    doing = "vectorizing newsgroups" if found else "downloading newsgroups, about 14 MB, and vectorizing it"
+    def fetch(scratch: str, path: str) -> None:
+        fetch_20newsgroups(data_home=scratch)
+        shutil.move(Path(scratch) / _FILE, path)
+
+    files = FILES[name]
+    (path,) = files.find() or (files.download(_FILE, "scikit-learn, about 14 MB", fetch),)
     try:
-        # scikit-learn prints what is wrong with a file of the cache
-        with fetching.notice(f"bilevel: {doing}"), fetching.patience(), contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr):  # scikit-learn prints what is wrong with a file
             features, labels = fetch_20newsgroups_vectorized(
-                subset="all", data_home=str(home), download_if_missing=not found, return_X_y=True
+                subset="all", data_home=str(path.parent), download_if_missing=False, return_X_y=True
             )
-    except fetching.FAILURES as error:
-        if found:
-            raise DatasetError(f"{home}: damaged ({error}); delete it, and it will be downloaded again") from error
-        why = f"it could not be downloaded ({error}); the file is what sklearn.datasets.fetch_20newsgroups keeps"
-        raise FILES[name].error(why) from error
+    except places.FAILURES as error:
+        raise DatasetError(f"{path.parent}: damaged ({error}); delete it, and it will be downloaded again") from error
     card = CARDS[name]
     features = scipy.sparse.csr_matrix(features, dtype=np.float32)
     rows, train_rows = len(labels), card.splits["train"]

@@ -1,7 +1,9 @@
 """What the tests of data sets share."""
 
 import dataclasses
+import io
 
+import pooch
 import pytest
 
 
@@ -15,3 +17,12 @@ def publish(monkeypatch):
         return card
 
     return pretend
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What the user is told of downloads, as a text buffer."""
+    (handler,) = pooch.get_logger().handlers
+    buffer = io.StringIO()
+    monkeypatch.setattr(handler, "stream", buffer)
+    return buffer

@@ -1,12 +1,13 @@
 """20 Newsgroups, from a small file as scikit-learn keeps it."""
 
 import codecs
+import os
+import pathlib
 import pickle
 import urllib.error
 
 import numpy as np
 import pytest
-import scipy.sparse
 import sklearn.datasets
 from sklearn.utils import Bunch
 
@@ -23,27 +24,32 @@ def small(publish):
 
 
 @pytest.fixture
-def file(small, folder_of):
+def content():
     """What `sklearn.datasets.fetch_20newsgroups` keeps: a pickle of two bunches, compressed by zlib."""
     parts = {}
     for part, texts in TEXTS.items():
         names = np.array([f"{part}/{i}" for i in range(len(texts))])
         target = np.array([LABELS[text] for text in texts])
         parts[part] = Bunch(data=list(texts), target=target, filenames=names, target_names=list("abcde"))
+    return codecs.encode(pickle.dumps(parts), "zlib_codec")
+
+
+@pytest.fixture
+def file(small, content, folder_of):
     path = folder_of("newsgroups") / "20news-bydate_py3.pkz"
-    path.write_bytes(codecs.encode(pickle.dumps(parts), "zlib_codec"))
+    path.write_bytes(content)
     return path
 
 
-def offer(monkeypatch, result):
-    def fetch(*, subset, data_home, download_if_missing, return_X_y):
-        assert (subset, download_if_missing, return_X_y) == ("all", True, True)
-        assert data_home.endswith("newsgroups")
-        if isinstance(result, Exception):
-            raise result
-        return result
+def offer(monkeypatch, content, error=None):
+    """A download that leaves this content, or as much of it before an error."""
 
-    monkeypatch.setattr(sklearn.datasets, "fetch_20newsgroups_vectorized", fetch)
+    def fetch(*, data_home):
+        (pathlib.Path(data_home) / "20news-bydate_py3.pkz").write_bytes(content)
+        if error:
+            raise error
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_20newsgroups", fetch)
 
 
 def test_reads_what_scikit_learn_keeps(file, small, capsys):
@@ -79,24 +85,30 @@ def test_a_damaged_file(file, capsys, monkeypatch):
     assert capsys.readouterr().out == ""
 
 
-def test_a_download_is_announced(small, folder_of, monkeypatch, capsys):
-    offer(monkeypatch, (scipy.sparse.csr_matrix(np.eye(5)), np.arange(5)))
+def test_a_download_is_announced_and_kept(small, content, empty_world, tmp_path, monkeypatch, told, capsys):
+    offer(monkeypatch, content)
     dataset = datasets.load_sparse("newsgroups")
     assert dataset.features.dtype == np.float32 and dataset.features.format == "csr"
-    np.testing.assert_array_equal(dataset.labels, range(5))
-    assert capsys.readouterr().err == "bilevel: downloading newsgroups, about 14 MB, and vectorizing it\n"
+    assert set(dataset.labels.tolist()) == set(range(5))
+    cache = tmp_path / "cache" / "bilevel" / "newsgroups"
+    said = f"Downloading file '20news-bydate_py3.pkz' from 'scikit-learn, about 14 MB' to '{cache}'.\n"
+    assert (told.getvalue(), capsys.readouterr().out) == (said, "")
+
+    offer(monkeypatch, b"", AssertionError("it is in the cache"))
+    datasets.load_sparse("newsgroups")
 
 
 @pytest.mark.parametrize("error", [urllib.error.URLError("no route"), EOFError("torn"), ValueError("no such set")])
-def test_without_a_network(small, folder_of, monkeypatch, error):
-    offer(monkeypatch, error)
+def test_without_a_network(small, content, empty_world, tmp_path, monkeypatch, error):
+    offer(monkeypatch, content[:50], error)
     with pytest.raises(datasets.DatasetError) as caught:
         datasets.load_sparse("newsgroups")
     for part in ("BILEVEL_DATA", "'newsgroups'", "20news-bydate_py3.pkz", "could not be downloaded", str(error)):
         assert part in str(caught.value)
+    assert os.listdir(tmp_path / "cache" / "bilevel" / "newsgroups") == []
 
 
-def test_another_number_of_rows(small, folder_of, monkeypatch):
-    offer(monkeypatch, (scipy.sparse.csr_matrix(np.eye(4)), np.arange(4)))
-    with pytest.raises(datasets.DatasetError, match="1 in the part 'test', where the published one has 2"):
+def test_another_number_of_rows(file, publish):
+    publish(newsgroups, "newsgroups", splits={"train": 3, "test": 3})
+    with pytest.raises(datasets.DatasetError, match="2 in the part 'test', where the published one has 3"):
         datasets.load_sparse("newsgroups")
