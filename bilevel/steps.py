@@ -15,12 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from bilevel import _checks as checks
 from bilevel import trees
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 def as_leaf(value: Any) -> Any:

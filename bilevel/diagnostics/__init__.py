@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
@@ -20,18 +20,17 @@ from bilevel.diagnostics.findings import Finding, terms
 from bilevel.diagnostics.report import Report
 from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient, Direct, Neumann, RandomNeumann
 from bilevel.problem import Episodes, Problem, drawn_once, per_row_flags
+from bilevel.trees import Tree
 
 __all__ = ["Finding", "Report", "diagnose"]
-
-Tree = PyTree[Any]
 
 _DIRECTIONS = 8
 
 
 def diagnose(
     problem: Problem | Episodes,
-    x: PyTree,
-    y: PyTree,
+    x: Tree,
+    y: Tree,
     *,
     key: PRNGKeyArray,
     method: AbstractAdjoint | None = None,

@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from bilevel import oracles, trees
 from bilevel.oracles import HessianOperator
 from bilevel.problem import Level
 from bilevel.sampling import Batch
+from bilevel.trees import Tree
 
-Tree = PyTree[Any]
 Vector = Float[Array, " dim"]
 
 _ROUND = 20  # Lanczos steps between two looks at the residuals

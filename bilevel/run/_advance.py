@@ -4,15 +4,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import trees
 from bilevel._cost import Total
 from bilevel.problem import Episodes, Problem, start_of
 from bilevel.solvers._base import AbstractSolver
 from bilevel.solvers.registry import on_episodes
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 def advance(
