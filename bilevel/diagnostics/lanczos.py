@@ -101,9 +101,9 @@ class Spectrum:
 class _Basis(eqx.Module):
     """q_0 … q_m (zero where not yet built), and the tridiagonal matrix of the operator in it."""
 
-    vectors: Float[Array, "steps+1 dim"]
     diagonal: Float[Array, " steps"]
     beside: Float[Array, " steps"]
+    vectors: Float[Array, "steps+1 dim"]
 
 
 def lanczos(
@@ -123,7 +123,7 @@ def lanczos(
     steps = min(most, start.size, max(_ROUND, _MOST_BYTES // start.nbytes))
     first = jax.random.normal(key, start.shape, start.dtype)
     vectors = jnp.zeros((steps + 1, start.size), start.dtype).at[0].set(first / jnp.linalg.norm(first))
-    basis = _Basis(vectors, *jnp.zeros((2, steps), start.dtype))
+    basis = _Basis(*jnp.zeros((2, steps), start.dtype), vectors)
     done, spectrum = 0, None
     while spectrum is None:
         stop = min(done + _ROUND, steps)
@@ -145,7 +145,7 @@ def _extend(operator: Any, basis: _Basis, start: Any, stop: Any) -> _Basis:
         goes_on = length > jnp.finfo(w.dtype).eps * scale  # else the space is exhausted
         following = jnp.where(goes_on, w / jnp.where(goes_on, length, 1), 0)
         beside = basis.beside.at[k].set(jnp.where(goes_on, length, 0))
-        return _Basis(basis.vectors.at[k + 1].set(following), diagonal, beside)
+        return _Basis(diagonal, beside, basis.vectors.at[k + 1].set(following))
 
     return jax.lax.fori_loop(start, stop, body, basis)
 

@@ -20,7 +20,7 @@ def general_hypergradient(
     problem: Problem,
     x: Tree,
     ys: Tree,
-    betas: Float[Array, " K"],
+    betas: Float[Array | np.ndarray, " K"],
     *,
     mode: str,
     p: Tree | None = None,

@@ -95,7 +95,7 @@ def initial_state(
     return state, Total.zero() + cost
 
 
-def _keys_with_tasks(key: PRNGKeyArray, t: Any) -> PRNGKeyArray:
+def _keys_with_tasks(key: PRNGKeyArray, t: Any) -> Array:
     """The keys of step t for drawing the tasks, for starting anew on them, and for the step."""
     return jax.random.split(jax.random.fold_in(key, t), 3)
 
