@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Scalar
+from jaxtyping import Array, Scalar, UInt32
 
 KINDS = ("F", "G", "H", "J")
 
@@ -62,7 +62,7 @@ class Total(eqx.Module):
     digits in base 2¹⁵.
     """
 
-    digits: Int[Array, "*runs 4 3"]
+    digits: UInt32[Array | np.ndarray, "*runs 4 3"]
 
     @staticmethod
     def zero() -> "Total":
@@ -99,7 +99,7 @@ def _digits(part: Calls) -> Any:
     return _carry(jnp.stack([a0 * b0, a0 * b1 + a1 * b0, high]))
 
 
-def _carry(digits: Int[Array, "... 3"]) -> Int[Array, "... 3"]:
+def _carry(digits: UInt32[Array, "*kinds 3"]) -> UInt32[Array, "*kinds 3"]:
     low, middle, high = digits[..., 0], digits[..., 1], digits[..., 2]
     middle = middle + (low >> 15)
     return jnp.stack([low & 0x7FFF, middle & 0x7FFF, high + (middle >> 15)], axis=-1)

@@ -8,10 +8,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import PyTree
 
 from bilevel import _checks as checks
 from bilevel.problem import Episodes, Factored, Level, Problem, Then, identity, per_row_flags
+from bilevel.trees import Tree
 
 _LARGE_CONSTANT_BYTES = 1_000_000
 
@@ -22,16 +22,16 @@ class Prepared(eqx.Module, Generic[P]):
     """A problem of the array leaves of x and y alone, these leaves, and all else of x and y."""
 
     problem: P
-    x: PyTree
-    y: PyTree
-    x_static: PyTree
-    y_static: PyTree
+    x: Tree
+    y: Tree
+    x_static: Tree
+    y_static: Tree
 
-    def restore_x(self, x: PyTree) -> PyTree:
+    def restore_x(self, x: Tree) -> Tree:
         """An x, or what is shaped like one, with its other leaves."""
         return eqx.combine(x, self.x_static)
 
-    def restore_y(self, y: PyTree) -> PyTree:
+    def restore_y(self, y: Tree) -> Tree:
         """The same for y."""
         return eqx.combine(y, self.y_static)
 
@@ -64,7 +64,7 @@ class _WithStatic(eqx.Module):
     """A function whose arguments are array leaves alone: the other leaves stand in `statics`, by position."""
 
     function: Callable[..., Any]
-    statics: dict[int, PyTree]
+    statics: dict[int, Tree]
 
     def __call__(self, *arguments: Any) -> Any:
         whole = [eqx.combine(a, self.statics[i]) if i in self.statics else a for i, a in enumerate(arguments)]
@@ -80,7 +80,7 @@ class _Arrays(eqx.Module):
         return eqx.filter(self.function(*arguments), eqx.is_inexact_array)
 
 
-def _of_arrays(problem: Any, x_static: PyTree, y_static: PyTree) -> Any:
+def _of_arrays(problem: Any, x_static: Tree, y_static: Tree) -> Any:
     """The problem as one of the array leaves of x and y."""
     project = _Arrays(_WithStatic(problem.project, {0: x_static}))
     if isinstance(problem, Episodes):
@@ -94,7 +94,7 @@ def _of_arrays(problem: Any, x_static: PyTree, y_static: PyTree) -> Any:
     return Problem(upper, lower, project)
 
 
-def _loss_of_arrays(loss: Any, x_static: PyTree, y_static: PyTree) -> Any:
+def _loss_of_arrays(loss: Any, x_static: Tree, y_static: Tree) -> Any:
     if isinstance(loss, Factored):
         return Factored(_WithStatic(loss.inputs, {0: x_static}), _WithStatic(loss.given, {1: y_static}))
     return _WithStatic(loss, {0: x_static, 1: y_static})

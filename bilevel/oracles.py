@@ -9,20 +9,17 @@ leaf that the loss does not use.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
+from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from bilevel import trees
 from bilevel.problem import Factored, Level, per_row_flags
 from bilevel.sampling import Batch
-from bilevel.trees import SparseRows
-
-Tree = PyTree[Any]
+from bilevel.trees import SparseRows, Tree
 
 
 def loss(level: Level, x: Tree, y: Tree, batch: Batch) -> Float[Scalar, ""]:

@@ -14,7 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
-from bilevel.trees import take_rows
+from bilevel.trees import Tree, take_rows
 
 
 class Batch(eqx.Module):
@@ -84,7 +84,7 @@ class Rows(eqx.Module):
 
     arrays: PyTree[Array]
 
-    def __init__(self, arrays: PyTree):
+    def __init__(self, arrays: Tree):
         self.arrays = _as_rows(arrays)
 
     @property

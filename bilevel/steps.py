@@ -15,12 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Real
 
 from bilevel import _checks as checks
 from bilevel import trees
+from bilevel.trees import Tree
 
-Tree = PyTree[Any]
+
+Number = Real[Array | np.ndarray | np.number, ""]
 
 
 def as_leaf(value: Any) -> Any:
@@ -32,7 +34,7 @@ class AbstractSchedule(eqx.Module):
     """A number for each iteration t = 0, 1, …; any function of t may stand where a schedule is asked for."""
 
     @abc.abstractmethod
-    def __call__(self, t: Any) -> Float[Array, ""]: ...
+    def __call__(self, t: Any) -> Number: ...
 
 
 class Constant(AbstractSchedule):
@@ -40,7 +42,7 @@ class Constant(AbstractSchedule):
 
     value: Any = eqx.field(converter=as_leaf)
 
-    def __call__(self, t: Any) -> Float[Array, ""]:
+    def __call__(self, t: Any) -> Number:
         return self.value
 
 
@@ -57,8 +59,9 @@ class InversePower(AbstractSchedule):
         checks.positive("scale", self.scale)
         checks.positive("offset", self.offset)
 
-    def __call__(self, t: Any) -> Float[Array, ""]:
-        return self.scale * (self.offset + t) ** (-self.power)
+    def __call__(self, t: Any) -> Number:
+        base = 1.0 * self.offset + t  # no integer, which has no negative powers
+        return self.scale * base ** (-self.power)
 
 
 def inverse_power(scale: Any, power: Any, offset: Any = 1.0) -> InversePower:
@@ -84,7 +87,7 @@ class From(AbstractSchedule):
     first: float = eqx.field(static=True)
     then: Callable[[Any], Any]
 
-    def __call__(self, t: Any) -> Float[Array, ""]:
+    def __call__(self, t: Any) -> Number:
         return jnp.where(t == 0, self.first, self.then(t))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
 
 Tree = PyTree[Any]
@@ -41,7 +42,7 @@ class SparseRows(eqx.Module):
 
     __array_ufunc__ = None  # so that NumPy leaves the operators to this class
 
-    def add_to(self, array: Array) -> Array:
+    def add_to(self, array: Array | np.ndarray) -> Array:
         array = jnp.asarray(array)
         if len(self.parts) < 2:
             for indices, rows in self.parts:

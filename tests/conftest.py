@@ -8,6 +8,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # optimization and fusion.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
+import shapes  # isort: split  # before bilevel is imported
+
 import jax
 import pooch
 import problems
@@ -32,6 +34,13 @@ def _programs_of_one_module():
     """Without this a worker ends with some ten gigabytes of compiled programs."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def unchecked():
+    """No types and shapes are checked at run time, for the length of a test."""
+    with shapes.unchecked():
+        yield
 
 
 @pytest.fixture

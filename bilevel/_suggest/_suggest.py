@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import trees
@@ -19,8 +19,7 @@ from bilevel.solvers._base import AbstractSolver
 from bilevel.solvers._theory import Choice, Facts
 from bilevel.solvers.registry import SOLVERS, get_solver
 from bilevel.solvers.stocbio import StocBiO
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 DEFAULT_BUDGET = 20_000  # in batches of the lower level
 
@@ -55,8 +54,8 @@ class Suggestion:
 
 def suggest(
     problem: Problem,
-    x: PyTree,
-    y: PyTree,
+    x: Tree,
+    y: Tree,
     *,
     solver: Callable[..., AbstractSolver] | str = StocBiO,
     key: PRNGKeyArray,

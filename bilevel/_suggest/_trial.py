@@ -12,7 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray
 
 from bilevel import oracles, trees
 from bilevel.diagnostics.constants import on_all_rows
@@ -20,8 +20,7 @@ from bilevel.hypergradients.adjoint import ConjugateGradient
 from bilevel.problem import Level, Problem
 from bilevel.run._advance import advance, initial_state
 from bilevel.solvers._base import AbstractSolver
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 TRIAL = 0.2  # of the budget, at most
 WARM_UP = 0.2  # of the trial: x held, until y and v have settled

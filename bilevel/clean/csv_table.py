@@ -131,7 +131,7 @@ class CsvTable:
 
     def _lines(self, pending: list[str]) -> Iterator[str]:
         """The lines as text, each put into `pending` too."""
-        position = 0
+        position, number, data = 0, 0, b""
         try:
             with opened(self.path, self._zipped) as file:
                 for number, data in enumerate(file, 1):

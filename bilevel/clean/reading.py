@@ -2,10 +2,11 @@
 
 import dataclasses
 import gzip
+import io
 import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import IO, Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -28,6 +29,7 @@ class Added:
     NAMES: ClassVar = ("bilevel_weight", "bilevel_rank", "bilevel_label")
 
 
+@runtime_checkable
 class Table(Protocol):
     """What reading and writing need of a format."""
 
@@ -49,9 +51,9 @@ class Table(Protocol):
         ...
 
 
-def opened(path: pathlib.Path, zipped: bool) -> IO[bytes]:
+def opened(path: pathlib.Path, zipped: bool) -> gzip.GzipFile | io.BufferedReader:
     """The file's bytes, unpacked."""
-    return cast(Any, gzip.open(path, "rb") if zipped else path.open("rb"))
+    return gzip.open(path, "rb") if zipped else path.open("rb")
 
 
 def chunk_rows(columns: Sequence[str]) -> int:

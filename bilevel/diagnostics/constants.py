@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
@@ -16,8 +16,7 @@ from bilevel._prepare import prepare
 from bilevel.diagnostics.lanczos import CrossGram, Hessian, lanczos
 from bilevel.problem import Episodes, Level, Problem, drawn_once
 from bilevel.sampling import Batch, Subset
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 MOST_ROWS = 50_000  # above it, "all rows" is a random subsample of so many
 ORACLES = ("F_x", "F_y", "G_y")
@@ -72,7 +71,7 @@ class Constants:
         return self.sigma[oracle] / math.sqrt(batch)
 
 
-def measure_constants(problem: Problem | Episodes, x: PyTree, y: PyTree, *, key: PRNGKeyArray) -> Constants:
+def measure_constants(problem: Problem | Episodes, x: Tree, y: Tree, *, key: PRNGKeyArray) -> Constants:
     """Measure μ, L and κ of the lower level, ‖J‖, the gradients' norms and their noise at (x, y).
 
     From products alone: Lanczos on H and on J Jᵀ, on all rows of the data (a random 50,000 of larger ones), and 64

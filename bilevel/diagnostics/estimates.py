@@ -7,14 +7,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from bilevel import oracles, trees
 from bilevel.diagnostics.findings import terms
 from bilevel.hypergradients.adjoint import AbstractAdjoint, RandomNeumann
 from bilevel.problem import Problem
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 def estimates(

@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from bilevel import oracles, trees
 from bilevel.oracles import HessianOperator
 from bilevel.problem import Level
 from bilevel.sampling import Batch
+from bilevel.trees import Tree
 
-Tree = PyTree[Any]
 Vector = Float[Array, " dim"]
 
 _ROUND = 20  # Lanczos steps between two looks at the residuals
@@ -97,9 +97,9 @@ class Spectrum:
 class _Basis(eqx.Module):
     """q_0 … q_m (zero where not yet built), and the tridiagonal matrix of the operator in it."""
 
-    vectors: Float[Array, "steps+1 dim"]
     diagonal: Float[Array, " steps"]
     beside: Float[Array, " steps"]
+    vectors: Float[Array, "steps+1 dim"]
 
 
 def lanczos(
@@ -119,7 +119,7 @@ def lanczos(
     steps = min(most, start.size, max(_ROUND, _MOST_BYTES // start.nbytes))
     first = jax.random.normal(key, start.shape, start.dtype)
     vectors = jnp.zeros((steps + 1, start.size), start.dtype).at[0].set(first / jnp.linalg.norm(first))
-    basis = _Basis(vectors, *jnp.zeros((2, steps), start.dtype))
+    basis = _Basis(*jnp.zeros((2, steps), start.dtype), vectors)
     done, spectrum = 0, None
     while spectrum is None:
         stop = min(done + _ROUND, steps)
@@ -141,7 +141,7 @@ def _extend(operator: Any, basis: _Basis, start: Any, stop: Any) -> _Basis:
         goes_on = length > jnp.finfo(w.dtype).eps * scale  # else the space is exhausted
         following = jnp.where(goes_on, w / jnp.where(goes_on, length, 1), 0)
         beside = basis.beside.at[k].set(jnp.where(goes_on, length, 0))
-        return _Basis(basis.vectors.at[k + 1].set(following), diagonal, beside)
+        return _Basis(diagonal, beside, basis.vectors.at[k + 1].set(following))
 
     return jax.lax.fori_loop(start, stop, body, basis)
 

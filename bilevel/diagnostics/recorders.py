@@ -2,11 +2,10 @@
 
 import math
 import warnings
-from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, PyTree, Scalar
+from jaxtyping import Array, Float, Scalar
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
@@ -15,8 +14,7 @@ from bilevel.diagnostics.constants import at_least_single, on_all_rows
 from bilevel.diagnostics.lanczos import Hessian, lanczos
 from bilevel.problem import Level, Problem
 from bilevel.run._solution import Solution
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 _COLUMNS = ("lower residual", "adjoint residual", "least curvature", "largest curvature")
 _LANCZOS_STEPS = 10

@@ -1,20 +1,17 @@
 """Accurate answers to compare with: y*(x) by Newton's method, the hypergradient there, and differences of Φ."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Scalar
+from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from bilevel import oracles, trees
 from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient, Direct
 from bilevel.hypergradients.lower import LowerSolution, Newton
 from bilevel.oracles import HessianOperator
 from bilevel.problem import Level, Problem
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 _MOST_DIM = 500  # of y, for the direct solve
 _MOST_CG_STEPS = 5000

@@ -1,7 +1,7 @@
 """LabelCleaner: which labels of a table are wrong, and a classifier that does not believe them."""
 
 import warnings
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -163,7 +163,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
-    def fit(self, X: Any, y: Any, X_trusted: Any = None, y_trusted: Any = None, groups: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, X_trusted: Any = None, y_trusted: Any = None, groups: Any = None) -> "LabelCleaner":
         """Learn the weights, then fit the estimator.
 
         **Arguments**

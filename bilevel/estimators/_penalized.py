@@ -1,6 +1,6 @@
 """Linear models with a penalty for each feature, group of features or class, as scikit-learn estimators."""
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -164,7 +164,7 @@ class PenalizedLogistic(ClassifierMixin, _Penalized):
         super().__init__(penalty_groups=penalty_groups, cv=cv, steps=steps, spread=spread, random_state=random_state)
         self.per = per
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "PenalizedLogistic":
         """Tune the penalties and fit the model. `sample_weight`, (n,), multiplies each row's losses."""
         self._check_parameters()
         checks.one_of("per", self.per, PER)
@@ -239,7 +239,7 @@ class PenalizedRidge(MultiOutputMixin, RegressorMixin, _Penalized):
         True
     """
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "PenalizedRidge":
         """Tune the penalties and fit the model. `sample_weight`, (n,), multiplies each row's squared errors."""
         self._check_parameters()
         X, y, weights = self._validate(X, y, sample_weight, multi_output=True, y_numeric=True)

@@ -195,7 +195,9 @@ def in_units(table: Table, loss: Loss) -> tuple[Table, Units]:
     return replace(table, X=X, targets=targets), Units(center, divisor, target_center, target_divisor, whole)
 
 
-def _root_mean_square(columns: Float[np.ndarray, "n ..."], share: Float[np.ndarray, " n"]) -> Float[np.ndarray, "..."]:
+def _root_mean_square(
+    columns: Float[np.ndarray, "n ..."], share: Float[np.ndarray, " n"]
+) -> Float[np.ndarray | np.floating, "..."]:
     """Of each column. No square overflows."""
     largest = _positive(np.abs(columns).max(axis=0).astype(float))
     return largest * np.sqrt(share @ (columns / largest) ** 2)

@@ -4,7 +4,7 @@ from typing import Any
 
 import equinox as eqx
 from jax.core import Tracer
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from bilevel import trees
 from bilevel._prepare import prepare
@@ -24,6 +24,7 @@ from bilevel.hypergradients.lower import GradientDescent, Newton
 from bilevel.hypergradients.nystrom import Nystrom
 from bilevel.hypergradients.unrolled import key_if_random, unrolled_hypergradient
 from bilevel.problem import Episodes, Problem, drawn_once
+from bilevel.trees import Tree
 
 __all__ = [
     "AbstractAdjoint",
@@ -46,12 +47,12 @@ __all__ = [
 
 def hypergradient(
     problem: Problem | Episodes,
-    x: PyTree,
-    y: PyTree,
+    x: Tree,
+    y: Tree,
     *,
     method: AbstractAdjoint | None = None,
     key: PRNGKeyArray | None = None,
-) -> PyTree:
+) -> Tree:
     """The hypergradient F_x(x, y) − J(x, y)[v] with v ≈ H(x, y)⁻¹ F_y(x, y), by implicit differentiation.
 
     It equals ∇Φ(x), Φ(x) = f(x, y*(x)), when y = y*(x) and v is exact; the error grows with ‖y − y*(x)‖
@@ -97,6 +98,6 @@ def hypergradient(
 
 
 @eqx.filter_jit
-def _hypergradient(problem: Problem, x: PyTree, y: PyTree, method: AbstractAdjoint, key: PRNGKeyArray) -> Any:
+def _hypergradient(problem: Problem, x: Tree, y: Tree, method: AbstractAdjoint, key: PRNGKeyArray) -> Any:
     found = method.hypergradient(problem, x, y, key=key)
     return trees.dense(found.h, x), found.adjoint.convex

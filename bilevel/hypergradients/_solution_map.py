@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
@@ -16,8 +16,7 @@ from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient, R
 from bilevel.hypergradients.lower import AbstractLower
 from bilevel.oracles import HessianOperator
 from bilevel.problem import Level, Problem
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 def solution_map(

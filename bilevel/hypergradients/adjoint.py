@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
@@ -17,8 +17,7 @@ from bilevel._cost import Cost
 from bilevel.oracles import HessianOperator
 from bilevel.problem import Problem
 from bilevel.steps import Settings, count, count_at, number, schedule
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 class Adjoint(eqx.Module):

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from bilevel import oracles, trees
 from bilevel._cost import Cost
@@ -13,8 +13,7 @@ from bilevel.oracles import HessianOperator
 from bilevel.problem import Level, Problem
 from bilevel.sampling import Batch
 from bilevel.steps import number, schedule
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 class FiniteDifference(AbstractAdjoint):

@@ -6,27 +6,26 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
 from bilevel._prepare import prepare
 from bilevel.hypergradients.unrolled import key_if_random
 from bilevel.problem import Problem
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 def general_hypergradient(
     problem: Problem,
-    x: PyTree,
-    ys: PyTree,
-    betas: Float[Array, " K"],
+    x: Tree,
+    ys: Tree,
+    betas: Float[Array | np.ndarray, " K"],
     *,
     mode: str,
-    p: PyTree | None = None,
+    p: Tree | None = None,
     key: PRNGKeyArray | None = None,
-) -> PyTree:
+) -> Tree:
     """The hypergradient that points y_0, …, y_K, weights β_0, …, β_{K−1} and vectors p define.
 
     `mode="backward"`, from u = p_K, for k = K−1, …, 0:

@@ -7,7 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
@@ -17,8 +17,7 @@ from bilevel.oracles import HessianOperator
 from bilevel.problem import Level
 from bilevel.steps import AbstractStep, Settings, Step, count, number, part
 from bilevel.steps import step as step_size
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 def descend(

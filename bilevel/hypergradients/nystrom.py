@@ -5,13 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from bilevel.hypergradients.adjoint import AbstractAdjoint, Adjoint
 from bilevel.oracles import HessianOperator
 from bilevel.steps import count, number
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 class Nystrom(AbstractAdjoint):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
@@ -19,16 +19,15 @@ from bilevel._prepare import prepare
 from bilevel.problem import Episodes, Level, Problem, drawn_once
 from bilevel.sampling import Batch
 from bilevel.steps import AbstractStep, GradientStep, Rule, as_step, check_setting
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 _MAX_TANGENT_BYTES = 2 * 10**9
 
 
 def unrolled_hypergradient(
     problem: Problem | Episodes,
-    x: PyTree,
-    y: PyTree,
+    x: Tree,
+    y: Tree,
     *,
     steps: int,
     lower_step: Any,
@@ -36,7 +35,7 @@ def unrolled_hypergradient(
     mode: str = "reverse",
     rematerialize: bool = False,
     key: PRNGKeyArray | None = None,
-) -> PyTree:
+) -> Tree:
     """The derivative of x ↦ f(x, y^D(x)), y^D being D = `steps` lower steps from y, with y held constant.
 
         F_x − α Σ_{t=0}^{D−1} J(y^t) Π_{j=t+1}^{D−1} (I − α H(y^j)) F_y(x, y^D)

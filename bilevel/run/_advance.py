@@ -4,15 +4,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import trees
 from bilevel._cost import Total
 from bilevel.problem import Episodes, Problem, start_of
 from bilevel.solvers._base import AbstractSolver
 from bilevel.solvers.registry import on_episodes
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 def advance(
@@ -96,7 +95,7 @@ def initial_state(
     return state, Total.zero() + cost
 
 
-def _keys_with_tasks(key: PRNGKeyArray, t: Any) -> PRNGKeyArray:
+def _keys_with_tasks(key: PRNGKeyArray, t: Any) -> Array:
     """The keys of step t for drawing the tasks, for starting anew on them, and for the step."""
     return jax.random.split(jax.random.fold_in(key, t), 3)
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel._cost import Total
 from bilevel._prepare import prepare
@@ -18,8 +18,8 @@ from bilevel.run._advance import advance, check_episodes, initial_state, status
 from bilevel.run._loop import AbstractRuns, Record
 from bilevel.run._solution import RESULTS, Solution
 from bilevel.solvers._base import AbstractSolver
+from bilevel.trees import Tree
 
-Tree = PyTree[Any]
 _RUNS, _SAME = PartitionSpec("runs"), PartitionSpec()
 
 

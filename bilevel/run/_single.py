@@ -7,7 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import trees
 from bilevel._cost import Total
@@ -18,8 +18,7 @@ from bilevel.run._checkpoint import Checkpoint, CheckpointError
 from bilevel.run._loop import AbstractRuns, Record
 from bilevel.run._solution import RESULTS, Solution, name_of
 from bilevel.solvers._base import AbstractSolver
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 @eqx.filter_jit

@@ -5,9 +5,10 @@ from typing import Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from bilevel._cost import KINDS
+from bilevel.trees import Tree
 
 
 class RESULTS(eqx.Enumeration):
@@ -108,8 +109,8 @@ class Solution(eqx.Module):
     - `state`, `key`: what `solve(problem, solver, solution, steps=…)` needs to go on.
     """
 
-    x: PyTree
-    y: PyTree
+    x: Tree
+    y: Tree
     result: RESULTS
     history: History
     state: Any

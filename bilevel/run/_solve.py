@@ -8,7 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 from jax.core import Tracer
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel._prepare import Prepared, prepare
@@ -20,8 +20,6 @@ from bilevel.run._progress import progress_bar
 from bilevel.run._single import Single
 from bilevel.run._solution import FAILURES, RESULTS, Solution, SolveError, numbers
 from bilevel.solvers._base import AbstractSolver
-
-Tree = PyTree[Any]
 
 
 class Target(eqx.Module):

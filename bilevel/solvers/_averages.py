@@ -6,12 +6,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from bilevel import trees
-from bilevel.trees import SparseRows
-
-Tree = PyTree[Any]
+from bilevel.trees import SparseRows, Tree
 
 
 def moving_average(average: Tree, sample: Tree, weight: Any) -> Tree:

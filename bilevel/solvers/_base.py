@@ -5,14 +5,14 @@ import dataclasses
 from typing import Any, ClassVar
 
 import equinox as eqx
-from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel._cost import Cost
 from bilevel.problem import Problem
 from bilevel.solvers._theory import Choice, Facts
 from bilevel.steps import Settings
+from bilevel.trees import Tree
 
-Tree = PyTree[Any]
 State = Any  # an Equinox module of the solver's own, with x and y
 
 

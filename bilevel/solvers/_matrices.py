@@ -6,11 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from bilevel import trees
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 def matrix_dtype(x: Tree, y: Tree) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel._cost import Cost
 from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient, Direct, RandomNeumann
@@ -17,8 +17,7 @@ from bilevel.solvers import _theory as theory
 from bilevel.solvers._base import About, AbstractSolver, Tuned
 from bilevel.solvers._theory import Choice, Facts
 from bilevel.steps import Step, count, count_at, flag, inverse_power, part, schedule, step
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 class ColdState(eqx.Module):

@@ -6,14 +6,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel.hypergradients.lower import ball, descend
 from bilevel.problem import Level
 from bilevel.steps import Constant, GradientStep
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 class EpochSGD(eqx.Module):

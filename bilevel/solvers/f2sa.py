@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
@@ -15,8 +15,7 @@ from bilevel.solvers import _theory as theory
 from bilevel.solvers._base import About, AbstractSolver, Tuned
 from bilevel.solvers._theory import Choice, Facts
 from bilevel.steps import Step, count, inverse_power, schedule, step
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 # the exponents a of α_k and c of γ_k, by where the gradients are noisy
 _EXPONENTS = {"both": (5 / 7, 4 / 7), "upper": (3 / 5, 2 / 5), "none": (1 / 3, 0.0)}

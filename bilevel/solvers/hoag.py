@@ -4,7 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import oracles, trees
 from bilevel._cost import Cost
@@ -16,8 +16,7 @@ from bilevel.solvers import _theory as theory
 from bilevel.solvers._base import About, AbstractSolver, Tuned
 from bilevel.solvers._theory import Choice, Facts
 from bilevel.steps import Step, count, number, schedule, step
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 class HOAGState(eqx.Module):

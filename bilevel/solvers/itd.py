@@ -4,7 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from bilevel._cost import Cost
 from bilevel.hypergradients.unrolled import check_differentiable, unroll
@@ -13,8 +13,7 @@ from bilevel.solvers import _theory as theory
 from bilevel.solvers._base import About, AbstractHypergradientSolver, Tuned
 from bilevel.solvers._theory import Choice, Facts
 from bilevel.steps import Step, count, flag, step
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 class ITDState(eqx.Module):

@@ -4,7 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from bilevel import trees
 from bilevel._cost import Cost
@@ -14,8 +14,7 @@ from bilevel.solvers import _theory as theory
 from bilevel.solvers._base import About, AbstractHypergradientSolver
 from bilevel.solvers._theory import Choice, Facts
 from bilevel.steps import Step, count, step
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 class MAMLState(eqx.Module):

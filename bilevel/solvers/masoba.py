@@ -4,7 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from bilevel import oracles, trees
 from bilevel._cost import Cost
@@ -14,8 +14,7 @@ from bilevel.solvers._averages import moving_average
 from bilevel.solvers._base import About, AbstractSolver, Tuned
 from bilevel.solvers._theory import Choice, Facts
 from bilevel.steps import Step, step, weight
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 class MASOBAState(eqx.Module):

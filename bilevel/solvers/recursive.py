@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 import equinox as eqx
-from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import trees
 from bilevel._cost import Cost
@@ -12,8 +12,7 @@ from bilevel.problem import Problem
 from bilevel.solvers._averages import storm
 from bilevel.solvers._base import AbstractHypergradientSolver, AbstractSolver
 from bilevel.steps import part, weight
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 class RecursiveMomentumState(eqx.Module):

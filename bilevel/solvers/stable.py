@@ -4,7 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from bilevel import oracles, trees
 from bilevel._cost import Cost
@@ -15,8 +15,7 @@ from bilevel.solvers._base import About, AbstractSolver, Tuned
 from bilevel.solvers._matrices import Spectral, clipped_svd, times, zero_matrices
 from bilevel.solvers._theory import Choice, Facts
 from bilevel.steps import Step, count, number, step, weight
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 class STABLEState(eqx.Module):

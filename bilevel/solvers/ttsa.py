@@ -5,7 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import oracles
@@ -16,8 +16,7 @@ from bilevel.solvers import _theory as theory
 from bilevel.solvers._base import About, AbstractSolver, Tuned
 from bilevel.solvers._theory import Choice, Facts
 from bilevel.steps import Step, count, inverse_power, schedule, step
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 class TTSAState(eqx.Module):

@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from bilevel import oracles, trees
 from bilevel._cost import Cost
@@ -17,8 +17,7 @@ from bilevel.solvers._averages import storm
 from bilevel.solvers._base import About, AbstractSolver, Tuned
 from bilevel.solvers._theory import Choice, Facts
 from bilevel.steps import Step, count, schedule, step
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 
 class VRBOState(eqx.Module):

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, PyTree
+from jaxtyping import Int
 
 from bilevel import _checks as checks
 from bilevel import datasets
 from bilevel.problem import Episodes, Problem
 from bilevel.sampling import Blocks, Rows
+from bilevel.trees import Tree
 
 SOURCES = {"rows": Rows, "blocks": Blocks}
 SPLITS = ("test", "validation")
@@ -43,8 +44,8 @@ class Task:
 
     name: str
     problem: Problem | Episodes
-    x: PyTree
-    y: PyTree
+    x: Tree
+    y: Tree
     metrics: Callable[[Any, Any], dict[str, float]]
     score: str
     data: Any = None

@@ -12,7 +12,7 @@ from bilevel import _checks as checks
 from bilevel import datasets
 from bilevel.datasets import words
 
-Indices = Int[np.ndarray, " n"]
+Indices = Int[np.ndarray, "_"]
 NOISES = ("redrawn", "flipped")
 
 
@@ -107,7 +107,7 @@ def corrupted(
     return np.where(chosen, (labels + rng.integers(1, classes, size=len(labels))) % classes, labels)
 
 
-def pooled(features: Shaped[np.ndarray, "n d"], pool: int) -> Shaped[np.ndarray, "n d//pool**2"]:
+def pooled(features: Shaped[np.ndarray, "n d"], pool: int) -> Shaped[np.ndarray, "n d//{pool}**2"]:
     """Square images, as rows, whose `pool`×`pool` pixels are averaged."""
     if pool == 1:
         return features
