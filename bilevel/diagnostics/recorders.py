@@ -54,7 +54,7 @@ class Watch:
         ...     problem, solver, 1.0, 0.0, steps=50, every=25, key=jax.random.key(0), recorders=[bl.Watch(problem)]
         ... )
         >>> [round(float(residual), 1) for residual in solution.history["lower residual"]]
-        [3.0, 0.1, 0.1]
+        [3.0, 0.0, 0.0]
     """
 
     def __init__(self, problem: Problem, *, every: int = 1):

@@ -27,6 +27,7 @@ def numbered(first):
     return images
 
 
+KEY = jax.random.key(0)
 GLYPHS = datasets.FewshotDataset(numbered(0), numbered(100), numbered(200))
 
 
@@ -68,7 +69,7 @@ def of_task(tree, i):
 def test_a_task_has_different_classes_and_different_images():
     problem = fewshot(GLYPHS, **SMALL).problem
     for seed in range(5):
-        support, query = rows(problem.resample(jax.random.key(seed)))
+        support, query = rows(problem.draw(jax.random.key(seed)))
         assert support["images"].shape == (2, 6, SIDE, SIDE, 1) and query["images"].shape == (2, 9, SIDE, SIDE, 1)
         assert support["images"].dtype == jnp.float32 and support["labels"].dtype == jnp.int32
         for i in range(2):
@@ -87,7 +88,7 @@ def test_a_task_has_different_classes_and_different_images():
 
 
 def test_images_are_those_of_the_data_in_0_to_1():
-    support, _ = rows(fewshot(GLYPHS, **SMALL).problem)
+    support, _ = rows(fewshot(GLYPHS, **SMALL).problem.draw(KEY))
     classes, numbers = which(support["images"])
     np.testing.assert_allclose(support["images"], GLYPHS.train[classes, numbers] / 255, rtol=1e-6)
 
@@ -112,14 +113,14 @@ def test_classes_and_images_are_uniform():
 
 def test_every_outer_step_has_tasks_of_its_own():
     task = fewshot(GLYPHS, **SMALL)
-    a, b, again = (rows(task.problem.resample(jax.random.key(seed))) for seed in (0, 1, 0))
+    a, b, again = (rows(task.problem.draw(jax.random.key(seed))) for seed in (0, 1, 0))
     jax.tree.map(np.testing.assert_array_equal, a, again)
     assert (which(a[0]["images"])[0] != which(b[0]["images"])[0]).any()
 
 
 def test_everything_is_drawn_once_per_seed():
     a, b, other = (fewshot(GLYPHS, **SMALL, seed=seed) for seed in (1, 1, 2))
-    jax.tree.map(np.testing.assert_array_equal, (a.x, rows(a.problem)), (b.x, rows(b.problem)))
+    jax.tree.map(np.testing.assert_array_equal, (a.x, rows(a.problem.draw(KEY))), (b.x, rows(b.problem.draw(KEY))))
     assert a.metrics(a.x, None) == b.metrics(b.x, None)
     assert (jax.random.key_data(a.data.test_keys) != jax.random.key_data(other.data.test_keys)).any()
     assert (jax.tree.leaves(a.x)[0] != jax.tree.leaves(other.x)[0]).any()
@@ -131,8 +132,9 @@ def test_everything_is_drawn_once_per_seed():
 def test_losses_of_heads_by_hand():
     task = fewshot(GLYPHS, **SMALL, regularization=0.05)
     x, y = point(task)
-    support, query = rows(task.problem)
-    lower, upper = (loss_at(level, x, y, level.all_rows()) for level in (task.problem.lower, task.problem.upper))
+    problem = task.problem.draw(KEY)
+    support, query = rows(problem)
+    lower, upper = (loss_at(level, x, y, level.all_rows()) for level in (problem.lower, problem.upper))
     by_task = [
         [
             cross_entropies(of_task(y, i), outputs(x["body"], part["images"][i]), part["labels"][i]).mean()
@@ -148,8 +150,9 @@ def test_losses_of_heads_by_hand():
 def test_losses_of_networks_by_hand():
     task = fewshot(GLYPHS, **SMALL, adapt="network", regularization=0.05)
     x, y = point(task)
-    support, query = rows(task.problem)
-    lower, upper = (loss_at(level, x, y, level.all_rows()) for level in (task.problem.lower, task.problem.upper))
+    problem = task.problem.draw(KEY)
+    support, query = rows(problem)
+    lower, upper = (loss_at(level, x, y, level.all_rows()) for level in (problem.lower, problem.upper))
     identity = {"weights": np.eye(3), "bias": np.zeros(3)}
     by_task = [
         [
@@ -161,15 +164,16 @@ def test_losses_of_networks_by_hand():
     norm = sum((np.asarray(leaf, np.float64) ** 2).sum() for leaf in jax.tree.leaves(y))
     np.testing.assert_allclose(lower, np.sum(by_task[0]) + 0.05 * norm, rtol=1e-5)
     np.testing.assert_allclose(upper, np.mean(by_task[1]), rtol=1e-5)
-    assert fewshot(GLYPHS, **SMALL, adapt="network").problem.lower.loss.regularization == 0
+    assert fewshot(GLYPHS, **SMALL, adapt="network").problem.redraw.regularization == 0
 
 
 def test_tasks_share_x_alone():
     """Neither y nor the batch statistics of a task reach another."""
     task = fewshot(GLYPHS, **SMALL)
     x, y = point(task)
-    level = task.problem.lower
-    support, _ = rows(task.problem)
+    problem = task.problem.draw(KEY)
+    level = problem.lower
+    support, _ = rows(problem)
     other = {"images": support["images"].at[1].multiply(0.5), "labels": support["labels"]}
     G_y, moved = (
         eqx.filter_jit(oracles.gradient_y)(level, x, y, bl.Batch(batch, None, 2)) for batch in (support, other)
@@ -182,7 +186,7 @@ def test_tasks_share_x_alone():
 def test_the_lower_level_of_heads_is_strongly_convex():
     task = fewshot(GLYPHS, **SMALL, regularization=0.05)
     x, y = point(task)
-    level = task.problem.lower
+    level = task.problem.draw(KEY).lower
     matrix = eqx.filter_jit(lambda level, x, y: oracles.dense_hessian(level, x, y, level.all_rows())[0])(level, x, y)
     eigenvalues = np.linalg.eigvalsh(np.asarray(matrix, np.float64))
     assert 0.1 * 0.999 < eigenvalues.min() < 0.11
@@ -206,7 +210,7 @@ def test_networks_start_as_copies_and_their_lower_level_ignores_x():
     x, y = point(task)
     for leaf, copies in zip(jax.tree.leaves(x), jax.tree.leaves(start_at(task.problem, x)), strict=True):
         np.testing.assert_array_equal(copies, np.stack([leaf, leaf]))
-    level = task.problem.lower
+    level = task.problem.draw(KEY).lower
     G_x = eqx.filter_grad(lambda x: loss_at(level, x, y, level.all_rows()))(x)
     assert not any(leaf.any() for leaf in jax.tree.leaves(G_x))
 
@@ -281,7 +285,7 @@ def test_splits_see_their_own_classes_alone():
 def test_seeds_share_their_programs(compiled):
     @eqx.filter_jit
     def gradient(problem, x, y, key):
-        level = problem.resample(key).lower
+        level = problem.draw(key).lower
         return oracles.gradient_y(level, x, y, level.all_rows())
 
     for seed, regularization, test_step in ((0, 0.01, 0.1), (1, 0.02, 0.2)):

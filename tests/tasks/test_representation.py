@@ -158,7 +158,7 @@ def test_where_the_heads_start():
 def test_maml_learns_the_start(form):
     """Anil's and MAML's: the gradient of x is that of the loop, by central differences along itself."""
     task = make(**form, batch_size=None, regularization=0.01)
-    problem, x = task.problem, task.x
+    problem, x = task.problem.draw(jax.random.key(0)), task.x
 
     @eqx.filter_jit
     def value(x):
@@ -169,14 +169,42 @@ def test_maml_learns_the_start(form):
         return problem.upper.loss(x, y, task.data.query)
 
     solver = bl.MAML(upper_step=1.0, lower_step=0.2, inner_steps=2)
-    state = solver.init(problem, x, task.y, key=jax.random.key(0))
-    moved = eqx.filter_jit(solver.step)(problem, state, 0, key=jax.random.key(0)).x
+    state, _ = solver.init(problem, x, task.y, key=jax.random.key(0))
+    moved = eqx.filter_jit(solver.step)(problem, state, 0, key=jax.random.key(0))[0].x
     h = jax.tree.map(lambda new, old: old - new, moved, x)
     size = 1e-2 / float(jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(h))))
     ahead, behind = (value(jax.tree.map(lambda old, g: old + s * g, x, h)) for s in (size, -size))  # noqa: B023
     assert float(ahead - behind) / (2e-2) == pytest.approx(1e-2 / size, rel=0.02)
     if "adapt" not in form:
         assert jnp.abs(h["head"]["bias"]).max() > 0
+
+
+# Tasks of their own in each step
+
+
+def test_each_step_has_some_of_the_tasks():
+    task = make(tasks=6, tasks_per_step=4)
+    assert isinstance(task.problem, bl.Episodes) and task.problem.start is None
+    x, y = point(task)
+    pool = task.data.support["tokens"]
+    seen = set()
+    for seed in range(5):
+        rows = task.problem.draw(jax.random.key(seed)).lower.all_rows().rows["tokens"]
+        drawn = [next(i for i in range(6) if (rows[:, j] == pool[:, i]).all()) for j in range(4)]
+        assert len(set(drawn)) == 4
+        seen.add(tuple(drawn))
+    assert len(seen) > 1
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(y)} == {4}
+    assert np.isfinite(list(task.metrics(x, y).values())).all()
+
+
+def test_heads_that_start_anew_go_to_solvers_that_restart():
+    task = make(restart=True)
+    settings = {"steps": 2, "key": jax.random.key(0)}
+    with pytest.raises(ValueError, match="BOREP"):
+        bl.solve(task.problem, bl.BOREP(0.05, 0.05, 0.05), task.x, task.y, **settings)
+    solution = bl.solve(task.problem, bl.ITDBiO(0.05, 0.05, inner_steps=2), task.x, task.y, **settings)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((solution.x, solution.y)))
 
 
 # What is measured
