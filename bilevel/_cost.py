@@ -99,7 +99,7 @@ def _digits(part: Calls) -> Any:
     return _carry(jnp.stack([a0 * b0, a0 * b1 + a1 * b0, high]))
 
 
-def _carry(digits: UInt32[Array, "*kinds 3"]) -> UInt32[Array, "*kinds 3"]:
+def _carry(digits: UInt32[Array | np.ndarray, "*kinds 3"]) -> UInt32[Array, "*kinds 3"]:
     low, middle, high = digits[..., 0], digits[..., 1], digits[..., 2]
     middle = middle + (low >> 15)
     return jnp.stack([low & 0x7FFF, middle & 0x7FFF, high + (middle >> 15)], axis=-1)

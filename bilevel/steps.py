@@ -21,7 +21,6 @@ from bilevel import _checks as checks
 from bilevel import trees
 from bilevel.trees import Tree
 
-
 Number = Real[Array | np.ndarray | np.number, ""]
 
 
@@ -311,8 +310,10 @@ def weight(first: float | None = None, **options: Any) -> Any:
 
 
 def count(least: int = 1, *, of_t: bool = False, optional: bool = False, **options: Any) -> Any:
-    """A static integer of at least `least`: a loop's length or a size. With `of_t`, a function of t may stand there,
-    which gives a traced one; with `optional`, None."""
+    """A static integer of at least `least`: a loop's length or a size.
+
+    With `of_t`, a function of t that returns an integer array is also accepted; with `optional`, None.
+    """
 
     def check(name: str, value: Any) -> None:
         if not (optional and value is None):

@@ -60,9 +60,10 @@ def own_outer_loop():
 
 def own_network():
     figure, axes = panel("rows, the most doubtful first", "share of wrong labels among them")
-    for (name, wrong), line in zip(run("own_network").items(), ("-", "--"), strict=True):
+    rankings = run("own_network")
+    for (name, wrong), line in zip(rankings.items(), ("-", "--"), strict=True):
         axes.plot(np.cumsum(wrong) / np.arange(1, len(wrong) + 1), line, label=name)
-    axes.axhline(np.mean(wrong), color="#666666", linestyle=":", label="any order")
+    axes.axhline(float(np.mean([*rankings.values()][0])), color="#666666", linestyle=":", label="any order")
     axes.set_ylim(0.5, 1.02)
     axes.legend(frameon=False)
     save(figure, "own_network")

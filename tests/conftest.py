@@ -8,12 +8,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # optimization and fusion.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
-import shapes  # isort: split  # before bilevel is imported
-
 import jax
 import pooch
 import problems
 import pytest
+import shapes  # isort: split  # before bilevel is imported
 from hypothesis import HealthCheck, settings
 from jax import monitoring
 

@@ -45,7 +45,7 @@ class Quadratic:
 class Recorder(bl.Rows):
     """Rows that append the indices of every draw to a list; for use under `jax.disable_jit()`."""
 
-    draws: list = None
+    draws: list | None = None
 
     def __init__(self, arrays):
         super().__init__(arrays)

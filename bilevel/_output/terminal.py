@@ -2,9 +2,10 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Show(Protocol):
     def __call__(self, text: str, done: int | None = None) -> None:
         """What is going on, and, when it has changed, how much is done."""

@@ -30,7 +30,7 @@ class Files:
         return pooch.os_cache("bilevel") / self.folder
 
     def find(self) -> tuple[Path, ...] | None:
-        """The paths of the first alternative that is whole, in the first place that has one; None where none has.
+        """The paths of the first complete set of files found, or None.
 
         **Raises** `DatasetError` where a place has some files of an alternative only.
         """
@@ -69,7 +69,7 @@ class Files:
         registry = {file: md5 and f"md5:{md5}"}
         try:
             cache = pooch.create(self.cache, base_url="", registry=registry, urls={file: source})
-            return Path(cache.fetch(file, downloader=downloader))
+            return Path(cache.fetch(file, downloader=downloader))  # pyright: ignore[reportArgumentType]
         except FAILURES as error:
             raise self.error(f"it could not be downloaded ({error})") from error
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
@@ -20,16 +20,15 @@ from bilevel.diagnostics.findings import terms
 from bilevel.diagnostics.report import Report
 from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient, Direct, Neumann, RandomNeumann
 from bilevel.problem import Episodes, Problem, drawn_once, per_row_flags
-
-Tree = PyTree[Any]
+from bilevel.trees import Tree
 
 _DIRECTIONS = 8
 
 
 def diagnose(
     problem: Problem | Episodes,
-    x: PyTree,
-    y: PyTree,
+    x: Tree,
+    y: Tree,
     *,
     key: PRNGKeyArray,
     method: AbstractAdjoint | None = None,

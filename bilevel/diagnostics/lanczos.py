@@ -119,7 +119,8 @@ def lanczos(
     steps = min(most, start.size, max(_ROUND, _MOST_BYTES // start.nbytes))
     first = jax.random.normal(key, start.shape, start.dtype)
     vectors = jnp.zeros((steps + 1, start.size), start.dtype).at[0].set(first / jnp.linalg.norm(first))
-    basis = _Basis(*jnp.zeros((2, steps), start.dtype), vectors)
+    zeros = jnp.zeros(steps, start.dtype)
+    basis = _Basis(zeros, zeros, vectors)
     done, spectrum = 0, None
     while spectrum is None:
         stop = min(done + _ROUND, steps)

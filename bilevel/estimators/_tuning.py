@@ -32,7 +32,7 @@ from bilevel.steps import Rule
 
 DECADES = range(2, -8, -1)  # of the common penalty, in units of the mean sum of squares of a feature
 RATE = 0.3  # Adam's, in units of log λ
-TOLERANCE = 1e-4  # of the Newton decrement of all folds together, in nats a row; of the last fit a tenth
+TOLERANCE = 1e-4  # of the Newton decrement of all folds together, in nats per row; a tenth of it for the last fit
 NEWTON_STEPS = 20  # at most, for a common penalty and the last fit; within the tuning one follows x
 
 LEAST = (256, 32, 4096)  # rows, features and entries of a sparse X that small tables are filled up to
@@ -195,12 +195,10 @@ def in_units(table: Table, loss: Loss) -> tuple[Table, Units]:
     return replace(table, X=X, targets=targets), Units(center, divisor, target_center, target_divisor, whole)
 
 
-def _root_mean_square(
-    columns: Float[np.ndarray, "n ..."], share: Float[np.ndarray, " n"]
-) -> Float[np.ndarray | np.floating, "..."]:
+def _root_mean_square(columns: Float[np.ndarray, "n ..."], share: Float[np.ndarray, " n"]) -> Float[np.ndarray, "..."]:
     """Of each column. No square overflows."""
     largest = _positive(np.abs(columns).max(axis=0).astype(float))
-    return largest * np.sqrt(share @ (columns / largest) ** 2)
+    return np.asarray(largest * np.sqrt(share @ (columns / largest) ** 2))
 
 
 def _root_mean_square_of_sparse(X: Any, share: Float[np.ndarray, " n"]) -> Float[np.ndarray, " d"]:

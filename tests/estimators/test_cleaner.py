@@ -28,7 +28,7 @@ class Table:
 
     def __init__(self, rate=0.3, kind="next", seed=0, n=N):
         rng = np.random.default_rng(seed)
-        X, labels = make_blobs(n + TRUSTED, 5, centers=CLASSES, cluster_std=3.0, random_state=seed)
+        X, labels, *_ = make_blobs(n + TRUSTED, 5, centers=CLASSES, cluster_std=3.0, random_state=seed)
         self.X, self.X_trusted, self.true, self.y_trusted = X[TRUSTED:], X[:TRUSTED], labels[TRUSTED:], labels[:TRUSTED]
         other = (self.true + 1) % CLASSES if kind == "next" else rng.integers(CLASSES, size=n)
         self.y = np.where(rng.random(n) < rate, other, self.true)
