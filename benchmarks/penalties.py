@@ -1,4 +1,4 @@
-"""One penalty a feature against one for all: test loss and time on tables of three sizes, dense and sparse.
+"""One penalty per feature against one for all: test loss and time on tables of three sizes, dense and sparse.
 
     BILEVEL_DATA=DIR python benchmarks/penalties.py  # what docs/penalties.csv lacks, and docs/penalties.md
     python benchmarks/penalties.py --page                       # docs/penalties.md alone, from the CSV
@@ -47,7 +47,7 @@ RIDGE = (
     "ratings",
     "made-up: 10,000 features, 20 matter",
 )
-OURS, COMMON, GRID = "a penalty a feature", "one penalty, ours", "grid of 25"
+OURS, COMMON, GRID = "a penalty per feature", "one penalty, ours", "grid of 25"
 THEIRS = {True: "LogisticRegressionCV", False: "RidgeCV"}
 
 
@@ -272,7 +272,7 @@ Mean squared error:
 
 {ridge}
 
-Split by split (of as many as there are sets and splits), the loss with a penalty a feature is
+Split by split (of as many as there are sets and splits), the loss with a penalty per feature is
 
 - against LogisticRegressionCV {versus_logistic}; against the grid {versus_logistic_grid};
 - against RidgeCV {versus_ridge}; against the grid {versus_ridge_grid};

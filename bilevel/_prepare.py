@@ -61,13 +61,13 @@ def prepare(problem: P, x: Any, y: Any) -> Prepared[P]:
 
 
 class _WithStatic(eqx.Module):
-    """A function whose arguments are array leaves alone: the other leaves stand in `statics`, by position."""
+    """Calls a function after putting the leaves back that are no arrays: `fixed` holds them, by position."""
 
     function: Callable[..., Any]
-    statics: dict[int, Tree]
+    fixed: dict[int, Tree]
 
     def __call__(self, *arguments: Any) -> Any:
-        whole = [eqx.combine(a, self.statics[i]) if i in self.statics else a for i, a in enumerate(arguments)]
+        whole = [eqx.combine(a, self.fixed[i]) if i in self.fixed else a for i, a in enumerate(arguments)]
         return self.function(*whole)
 
 

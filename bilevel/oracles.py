@@ -78,10 +78,11 @@ def transposed_cross_product(level: Level, x: Tree, y: Tree, u: Tree, batch: Bat
 
 
 def hoist_features(level: Level, x: Tree) -> tuple[Level, Tree, Callable[[Tree], Tree]]:
-    """The level for a loop on y at this x: (level, z, pull), to be differentiated at z in place of x.
+    """Computes what a loop on y needs of x once, before the loop: returns (level, z, pull).
 
-    Of a `bl.Factored` loss on all rows, z are the features of all rows, computed here once, and `pull` takes a vector
-    in their space, such as J[v], to the space of x. Else z is x.
+    For a `bl.Factored` loss on all rows, z holds the features of all rows. The level returned takes z in place of x,
+    and `pull` maps a vector in the space of z, such as J[v], to the space of x. For other losses z is x, and the level
+    is unchanged.
     """
     loss = level.loss
     if level.batch_size is not None or not isinstance(loss, Factored):

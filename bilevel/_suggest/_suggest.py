@@ -71,11 +71,11 @@ def suggest(
     1. the solver runs with x held until y (and v) have settled;
     2. with h the hypergradient there, by conjugate gradient on all rows, a step below f/(K‖h‖²) could not close the
        gap in K steps, and one above f/‖h‖² leaps past it: candidates between the two, by factors of 4;
-    3. successive halving: the candidates run on from there, the better ones longer, on the same batches. They are
+    3. successive halving from this state: all candidates run on the same batches, the better ones longer. They are
        judged on all rows, by f(x, y) − ⟨v, G_y(x, y)⟩ with the v of 2, which to first order is f(x, y*(x)); those
        whose iterates are not finite are out;
-    4. what did best in a trial of n steps is too large for a run of K: it is multiplied by (n/K)^p, the theorem's
-       K^(−p) (p = 0 where its step is constant, and where all batches are full).
+    4. the winner of a trial of n steps is too large for a run of K steps: it is scaled by (n/K)^p, where p is the
+       power in the theorem's K^(−p) (p = 0 where its step is constant, and where all batches are full).
 
     **Arguments**
 

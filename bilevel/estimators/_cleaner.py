@@ -34,7 +34,8 @@ from bilevel.solvers._base import AbstractSolver
 from bilevel.solvers.soba import SOBA
 from bilevel.tasks.networks.losses import WeightedLoss
 
-_VISIT = 0.1  # how far a visit of SOBA's moves the log-odds x_i, for each unit of the trusted loss that it promises
+# One draw of row i by SOBA moves x_i by this · n ∂Φ/∂x_i.
+_VISIT = 0.1
 _EXTREME = 4.0  # the start's log-odds are squashed into ±4: beyond, σ hardly moves
 _START_ROWS = 20_480  # the start is fitted to so many rows at most; all rows have their weights learned
 _FACTORS = (1.0, 5.0, 25.0)  # of the penalty, without trusted rows: noise that is not known takes more of it
@@ -95,7 +96,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     - `estimator`: a scikit-learn classifier whose `fit` takes `sample_weight`; default
       `LogisticRegression(max_iter=1000)`.
     - `solver`: a solver of this package, such as `bl.FSLA(...)`. Default: `bl.SOBA` with lower and adjoint steps of ½,
-      half the largest sure one for rows of mean square 1, and 0.1 · (rows in a batch) for x: 0.1 a visit of a row.
+      half the largest step that is sure to converge for rows of mean square 1, and a step of 0.1 · (rows in a batch)
+      for x, with which each draw of row i moves x_i by −0.1 · n ∂Φ/∂x_i on average, n rows in all.
     - `hidden`: the width of a network's hidden layer; default: none, a linear model.
     - `penalty`: c is this over the number of rows. Without trusted rows it may be 5 or 25 times that, whichever start
       foretells the labels of the first fold best.
@@ -112,7 +114,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     - `estimator_`: the classifier; `predict`, `predict_proba`, `decision_function` and `score` are its.
     - `confusion_`: P(label given | true class) as a matrix (k, k); `None` without trusted rows.
     - `history_`: a `bilevel.run._solution.History` of the weights' runs, with `upper loss` and `mean weight`; without
-      trusted rows a run for each `fold`.
+      trusted rows one run per `fold`.
     - `classes_`, `n_features_in_`, `feature_names_in_` (where X has names).
 
     **Raises** `ValueError` or `TypeError`, naming the argument: see `fit`.

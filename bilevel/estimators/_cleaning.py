@@ -21,10 +21,10 @@ Model = PyTree[Array]
 Rows = dict[str, Array]
 
 PASSES = 300  # gradients of a fit, each of all rows
-# A step on y for features of mean square 1 a row beside a bias: the curvature of cross-entropies is at most ½ in the
+# A step on y for features of mean square 1 per row beside a bias: the curvature of cross-entropies is at most ½ in the
 # scores, thus 1 in a linear model's weights. On networks it is as good (tried: a third of it and three times).
 STEP = 1.0
-_FIRST = 2.0  # the spread of a network's first weights: its units are bent, but not flat
+_FIRST = 2.0  # the spread of a network's first weights: tanh units start in their nonlinear range, without saturating
 _CHUNK = 2000  # sparse rows at a time: their gathered weights take entries · classes numbers a row
 
 
@@ -54,7 +54,7 @@ def _joint(y: Model, channel: Float[Array, "k k"], rows: Rows) -> Float[Array, "
 
 
 def losses(y: Model, rows: Rows) -> Float[Array, " n"]:
-    """The cross-entropy of each row, times what `keep` says of it."""
+    """The cross-entropy of each row, times its weight in `keep`."""
     scores = log_probabilities(y, rows)
     return rows["keep"] * optax.softmax_cross_entropy_with_integer_labels(scores, rows["labels"])
 

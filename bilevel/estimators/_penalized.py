@@ -121,7 +121,7 @@ class PenalizedLogistic(ClassifierMixin, _Penalized):
     **Arguments**
 
     - `per`: `"feature"` or `"class"` (of two classes there is one penalty).
-    - `penalty_groups`: the group of each feature, (n_features,), for one penalty a group.
+    - `penalty_groups`: the group of each feature, (n_features,), for one penalty per group.
     - `cv`: the number of folds, or the share of the rows to hold out once, a float up to 0.5. Classes are spread
       evenly.
     - `steps`: of the tuning, by Adam. With 0 there is one common penalty.

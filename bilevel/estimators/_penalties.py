@@ -163,7 +163,9 @@ class TrainingLoss(eqx.Module):
 
 
 class HeldOutLoss(eqx.Module):
-    """f, in nats a row: of a squared loss, the mean of c/2 · log of the mean squared error (the best variance's).
+    """f, in nats per row: the mean loss; of a squared loss with c outputs, (c/2) log of the mean of ½ ‖error‖².
+
+    That is, up to a constant, the negative log-likelihood of a Gaussian with the best variance.
 
     The prior is Student's t of the entries of x about their mean, of scale `spread`. Entries where `real` is zero do
     not exist: they fill up a shape.

@@ -66,7 +66,12 @@ def labeled(
     length: int,
     X: Any = None,
 ) -> dict[str, np.ndarray]:
-    """Rows, in this order, with their labels and what `keep` says; `labels` are of all rows of the table or of X."""
+    """The rows at `indices`, in this order, filled up to `length`.
+
+    A dict of the table's arrays, `labels`, int32 (length,), and `keep`, float32 (length,): length / m for a row and 0
+    for a filler, so that a mean over `length` is one over the rows. `labels` holds those of all rows of the table, or
+    of X.
+    """
     n = len(indices)
     full, keep = np.zeros(length, np.int32), np.zeros(length, np.float32)
     full[:n], keep[:n] = labels[indices], length / n

@@ -191,7 +191,7 @@ def unroll(
 
 
 def _segments(first: int, end: int, rematerialize: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The steps first..end−1 as segments of ⌈√K⌉ to recompute, one a row, and the 1..⌈√K⌉ last ones, to store."""
+    """The steps first..end−1 as segments of ⌈√K⌉ to recompute, one per row, and the 1..⌈√K⌉ last ones, to store."""
     count = end - first
     length = math.isqrt(count - 1) + 1 if rematerialize else count
     rows = (count - 1) // length

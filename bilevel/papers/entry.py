@@ -43,9 +43,13 @@ class Setup:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes. `x` is a column of the history, "calls", "gradients", or "value" for an ablation, which shows
-    the end of each curve. `curves` restricts it to some, in whose labels `strip` is left out: curves of several panels
-    that are alike but for it share a color and a line of the legend."""
+    """One pair of axes.
+
+    - `x`: a column of the history, "calls", "gradients", or "value" for an ablation, which shows the end of each curve.
+    - `curves`: the labels of the curves to draw; default: all.
+    - `strip`: a text to remove from their labels. Curves of several panels whose labels are then equal share a color
+      and a line of the legend.
+    """
 
     x: str
     y: str

@@ -31,7 +31,7 @@ def description(entry: Entry, setup: Setup, curve: Curve) -> dict[str, Any]:
 
 
 def make(entry: Entry, setup: Setup, curve: Curve, checkpoint: pathlib.Path | None = None) -> list[Run]:
-    """A curve's runs, one a seed. Those that are solved one by one keep themselves in `checkpoint` while they go."""
+    """A curve's runs, one per seed. Those that are solved one by one keep themselves in `checkpoint` while they go."""
     return KINDS[entry.kind](setup, curve, checkpoint)
 
 

@@ -49,7 +49,7 @@ class EpochSGD(eqx.Module):
         checks.positive("rates", self.rates)
         for name, values in (("rates", self.rates), ("radii", self.radii)):
             if values is not None and values.shape != (len(self.lengths),):
-                raise ValueError(f"{name}: got shape {values.shape} for {len(self.lengths)} epochs; pass one an epoch")
+                raise ValueError(f"{name}: got shape {values.shape} for {len(self.lengths)} epochs; pass one per epoch")
         if self.radii is not None:
             checks.positive("radii", self.radii)
 

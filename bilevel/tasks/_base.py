@@ -95,7 +95,7 @@ def by_group(
 ) -> dict[str, Int[np.ndarray, " size"]]:
     """Disjoint random parts of the rows, of these sizes, no two with rows of one group.
 
-    What the last group of a part has too much is left out.
+    If the last group of a part does not fit, its surplus rows are dropped.
     """
     rank = rng.permutation(groups.max() + 1)[groups]
     order = np.argsort(rank, kind="stable")

@@ -31,8 +31,8 @@ _CHUNK = 250  # rows of a metric at a time: those of a convolutional network tak
 
 
 def logits(y: PyTree[Array], features: Shaped[Array, "n d"]) -> Float[Array, "n classes"]:
-    """The model y. The linear one has a row of weights a class: on a CPU its gradient takes half the time of a column
-    a class."""
+    """The model y. The linear one has one row of weights per class: on a CPU its gradient takes half the time of a
+    column a class."""
     if isinstance(y, ConvNet):
         return y(features.reshape(len(features), y.size, y.size, y.channels))
     return y(features) if isinstance(y, TextRNN) else features @ y["weights"].T + y["bias"][None, :]

@@ -62,13 +62,13 @@ def fewshot(
     over a batch of m = `tasks` tasks, drawn afresh from the training classes in each outer step (`bl.Episodes`).
     The lower level is the SUM over tasks, which share nothing but x, so that a step on it is each task's own step of
     the papers, and g is strongly convex with the μ of one task; the upper level is the mean. A level's data have one
-    row a task: {"images": (m, n, h, w, channels), in [0, 1], "labels": (m, n)}, n = ways · shots or ways · queries.
+    row per task: {"images": (m, n, h, w, channels), in [0, 1], "labels": (m, n)}, n = ways · shots or ways · queries.
 
     | `adapt` | x | y_i | starts at |
     |---|---|---|---|
     | `"head"` | {"body"}: a `ConvNet` without outputs | {"weights": (ways, width), "bias": (ways,)} | zero |
     | `"head"`, `learned_start` | {"body", "head"} | the same | x["head"]; with `bl.MAML`: ANIL |
-    | `"network"` | a `ConvNet` with an output a way | a network | x; with `bl.MAML`: MAML |
+    | `"network"` | a `ConvNet` with one output per way | a network | x; with `bl.MAML`: MAML |
 
     A head's lower level is strongly convex in y, with μ = 2c and more where the data say so. A whole network's is not
     convex and does not depend on x: only a solver that differentiates through the start (`bl.MAML`) learns there.

@@ -1,4 +1,4 @@
-"""Regularization: one penalty a feature, learned from validation rows."""
+"""Regularization: one penalty per feature, learned from validation rows."""
 
 import functools
 from dataclasses import dataclass

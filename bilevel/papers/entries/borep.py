@@ -25,11 +25,11 @@ SETTINGS = (
     "0.01; (b) upper 0.0001, lower 0.001 (BO-REP, stocBiO), 0.01 (TTSA), 0.05 (the others), 5 inner steps; (c) "
     "BO-REP and stocBiO (0.05, 0.05), TTSA (0.05, 0.01), SOBA, SABA and MA-SOBA (0.1, 0.05), 5 inner steps; adjoint "
     "steps 0.05 in (b) and (c); I = 2, N = 3, R = 0.5, β = 0.9. Not given, and chosen by rule: 50 steps of plain "
-    "SGD refine y_0, Neumann series have 5 factors and the others' adjoint step, F2SA's λ grows by 0.01 a step from "
+    "SGD refine y_0, Neumann series have 5 factors and the others' adjoint step, F2SA's λ grows by 0.01 per step from "
     "1. Laptop: for Amazon reviews the made-up sentences (a: eight domains, two of them held out, three a task; on "
     "the rated sentences, three real domains, no method gets off chance on the one held out) and the rated "
     "sentences (b); for Sentiment140 the rated tweets (c); networks of two layers of 24 on word vectors of 24 that "
-    "are learned with them, batches of 10 a task, 64 and 64; MAML and ANIL take a fifth of the steps."
+    "are learned with them, batches of 10 per task, 64 and 64; MAML and ANIL take a fifth of the steps."
 )
 
 UNTUNED = (

@@ -131,7 +131,7 @@ def max_pool(images: Float[Array, "n h w channels"]) -> Float[Array, "n h//2 w//
 def _larger(a: Array, b: Array) -> Array:
     """The first of two that are equal takes the whole gradient, as in XLA's own pooling.
 
-    That of `jnp.max` asks which pixels equal the maximum, and divides by their number: none, and then it is NaN, where
-    the compiler computes the maximum anew with other rounding.
+    The gradient of `jnp.max` divides by the number of pixels that equal the maximum. Where the compiler computes the
+    maximum again with another rounding, no pixel equals it, and the gradient is NaN.
     """
     return jnp.where(a >= b, a, b)
