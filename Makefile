@@ -9,11 +9,13 @@ LOWEST := .venv-lowest
 DEMO := itd,aid,stocbio,sustain,fsla,borep,soba,saba,masoba,amigo,f2sa
 
 # What changes with the dependencies: numbers and dtypes, compiled programs, scikit-learn, tables, the command line.
+SHAPES_TESTS := tests/solvers tests/hypergradients tests/diagnostics tests/test_oracles.py tests/test_episodes.py \
+                tests/test_steps.py tests/test_trees.py tests/test_sampling.py tests/test_cost.py tests/test_problem.py
 LOWEST_TESTS := tests/test_steps.py tests/test_trees.py tests/test_oracles.py tests/test_checks.py tests/test_import.py \
 	tests/test_cli.py tests/hypergradients/test_adjoint.py tests/solvers/test_saba.py tests/run/test_sweep.py \
 	tests/estimators/test_penalized.py tests/clean
 
-.PHONY: demo test test-slow test-lowest test-optimized coverage lint docs tables clean
+.PHONY: demo test test-slow test-lowest test-optimized test-shapes coverage lint docs tables clean
 
 demo: $(VENV)/.demo
 	$(BIN)/bilevel compare cleaning --solvers $(DEMO) --out runs/demo
@@ -31,6 +33,10 @@ test-lowest: $(LOWEST)/.test
 # the listings as users run them, with XLA's optimizations, which the other tests do without
 test-optimized: $(VENV)/.test
 	XLA_FLAGS= $(BIN)/python -m pytest -n 2 -q tests/solvers/test_listings.py tests/solvers/test_recursive.py
+
+# a part of the tests, with the types and shapes of the package's annotations checked at run time
+test-shapes: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m pytest -n 2 -q -p shapes $(SHAPES_TESTS)
 
 coverage: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -q --cov=bilevel --cov-report=term:skip-covered

@@ -1,6 +1,6 @@
 """Bilevel optimization for machine learning: min over x of f(x, y*(x)), y*(x) = argmin over y of g(x, y)."""
 
-# ruff: noqa: I001  (by storey, from the ground floor up)
+# ruff: noqa: I001  (by room, from the ground floor up)
 
 from importlib import metadata
 

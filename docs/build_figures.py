@@ -63,7 +63,7 @@ def own_network():
     rankings = run("own_network")
     for (name, wrong), line in zip(rankings.items(), ("-", "--"), strict=True):
         axes.plot(np.cumsum(wrong) / np.arange(1, len(wrong) + 1), line, label=name)
-    axes.axhline(float(np.mean([*rankings.values()][0])), color="#666666", linestyle=":", label="any order")
+    axes.axhline(float(np.mean(next(iter(rankings.values())))), color="#666666", linestyle=":", label="any order")
     axes.set_ylim(0.5, 1.02)
     axes.legend(frameon=False)
     save(figure, "own_network")

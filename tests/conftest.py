@@ -12,7 +12,6 @@ import jax
 import pooch
 import problems
 import pytest
-import shapes  # isort: split  # before bilevel is imported
 from hypothesis import HealthCheck, settings
 from jax import monitoring
 
@@ -33,13 +32,6 @@ def _programs_of_one_module():
     """Without this a worker ends with some ten gigabytes of compiled programs."""
     yield
     jax.clear_caches()
-
-
-@pytest.fixture
-def unchecked():
-    """No types and shapes are checked at run time, for the length of a test."""
-    with shapes.unchecked():
-        yield
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from solvers import test_properties as properties
 import bilevel as bl
 from bilevel._cost import Total
 from bilevel._prepare import prepare
+from bilevel.diagnostics import _diagnose
 from bilevel.solvers.registry import SOLVERS, on_episodes
 
 KEY = jax.random.key(3)
@@ -226,7 +227,7 @@ def test_a_diagnosis_draws_once(monkeypatch):
     def measure(problem, x, y, *, key):
         raise MeasureError(problem, key)
 
-    monkeypatch.setattr(bl.diagnostics, "measure", measure)
+    monkeypatch.setattr(_diagnose, "measure", measure)
     problems = []
     tasks_key, rest = jax.random.split(KEY)
     for problem, key in ((PROBLEM, KEY), (PROBLEM.draw(tasks_key), rest)):

@@ -78,7 +78,7 @@ _norm = eqx.filter_jit(trees.norm)
 
 @eqx.filter_jit
 def _draw(
-    problem: Problem, x: Tree, y: Tree, method: AbstractAdjoint, truth: Tree, keys: PRNGKeyArray
+    problem: Problem, x: Tree, y: Tree, method: AbstractAdjoint, truth: Tree, keys: Array
 ) -> tuple[Float[Array, " draws"], Float[Array, ""]]:
     """‖h_i − truth‖² of each draw, and the norm of the mean of h_i − truth."""
 

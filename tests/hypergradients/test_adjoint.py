@@ -397,7 +397,7 @@ def test_a_warm_start_survives_a_right_hand_side_that_vanishes():
     for size in (1e-30, 1e-25, 1e-5):
         rhs = size * jnp.array([1.0, 2.0, 3.0])
         found = bl.ConjugateGradient(steps=5).solve(
-            HessianOperator(level, jnp.zeros(()), start, level.all_rows()), rhs, start, key=None
+            HessianOperator(level, jnp.zeros(()), start, level.all_rows()), rhs, start, key=jax.random.key(0)
         )
         assert bool(found.convex)
         np.testing.assert_allclose(found.v, rhs / jnp.array([2.0, 4.0, 6.0]), atol=1e-6)

@@ -136,7 +136,7 @@ def test_conjugate_gradient(steps):
         ps.append(F_y + gamma * previous)
         betas.append((r @ r) / (c @ H(Y) @ c))
         rr, r, previous = r @ r, r - betas[-1] * H(Y) @ c, c
-    h = bl.general_hypergradient(PROBLEM, X, Y[None], betas, mode="forward", p=np.stack(ps))
+    h = bl.general_hypergradient(PROBLEM, X, Y[None], np.array(betas), mode="forward", p=np.stack(ps))
     method = bl.ConjugateGradient(steps=steps) if steps < 4 else bl.Direct()
     np.testing.assert_allclose(h, bl.hypergradient(PROBLEM, X, Y, method=method), rtol=1e-10)
 
