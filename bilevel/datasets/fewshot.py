@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from bilevel.datasets import pickles, places
+from bilevel.datasets import pickles
 from bilevel.datasets.base import Card, DatasetError, FewshotDataset
+from bilevel.datasets.files import Files, check_splits
 
 CARDS = {
     "fc100": Card(
@@ -27,8 +28,8 @@ CARDS = {
     ),
 }
 FILES = {
-    "fc100": places.Files("fc100", (("FC100_train.pickle", "FC100_val.pickle", "FC100_test.pickle"),)),
-    "mini-imagenet": places.Files(
+    "fc100": Files("fc100", (("FC100_train.pickle", "FC100_val.pickle", "FC100_test.pickle"),)),
+    "mini-imagenet": Files(
         "mini-imagenet", (tuple(f"mini-imagenet-cache-{part}.pkl" for part in ("train", "val", "test")),)
     ),
 }
@@ -47,7 +48,7 @@ def load(name: str) -> FewshotDataset:
     per_class = card.rows // card.classes
     paths = FILES[name].need()
     train, validation, test = (_read(path, _SIDES[name], per_class) for path in paths)
-    places.check_splits(card, {"train": len(train), "validation": len(validation), "test": len(test)})
+    check_splits(card, {"train": len(train), "validation": len(validation), "test": len(test)})
     return FewshotDataset(train, validation, test, card)
 
 

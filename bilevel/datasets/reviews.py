@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from bilevel.datasets.base import Card, DatasetError, TextDataset
-from bilevel.datasets.places import Files
+from bilevel.datasets.files import Files
 
 _PARTS = ("positive.review", "negative.review", "unlabeled.review")
 _NEUTRAL = 3.0

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bilevel.datasets import places
 from bilevel.datasets.base import Card, DatasetError, SparseDataset, TextDataset
+from bilevel.datasets.files import Files, check_splits
 
 _FILES = {
     "tweets": "tweets_GroundTruth.txt",
     "amazon": "amazonReviewSnippets_GroundTruth.txt",
     "films": "movieReviewSnippets_GroundTruth.txt",
 }
-_ALL = places.Files("sentences", (tuple(_FILES.values()),))
+_ALL = Files("sentences", (tuple(_FILES.values()),))
 _DOMAINS = {"sentences": ("tweets", "amazon", "films"), "tweets": ("tweets",)}
 _LEAST_RATING = 0.5
 _TEST_EVERY = 5
@@ -29,7 +29,7 @@ CARDS = {
 }
 FILES = {
     "sentences": _ALL,
-    "tweets": places.Files("sentences", ((_FILES["tweets"],),)),
+    "tweets": Files("sentences", ((_FILES["tweets"],),)),
     "sentences-tfidf": _ALL,
 }
 
@@ -44,7 +44,7 @@ def load(name: str) -> TextDataset:
     domains = _DOMAINS[name]
     paths = FILES[name].need()
     parts = [_read(path) for path in paths]
-    places.check_splits(CARDS[name], {domain: len(part) for domain, part in zip(domains, parts, strict=True)})
+    check_splits(CARDS[name], {domain: len(part) for domain, part in zip(domains, parts, strict=True)})
     rows = [(i, *row) for i, part in enumerate(parts) for row in part]
     groups = {(i, group): None for i, group, _, _ in rows}
     numbers = {group: number for number, group in enumerate(groups)}
@@ -87,7 +87,7 @@ def load_sparse(name: str) -> SparseDataset:
     train = texts.groups % _TEST_EVERY != _TEST_EVERY - 1
     order = np.argsort(~train, kind="stable")
     train_rows = int(train.sum())
-    places.check_splits(CARDS[name], {"train": train_rows, "test": len(train) - train_rows})
+    check_splits(CARDS[name], {"train": train_rows, "test": len(train) - train_rows})
     ordered = [texts.texts[row] for row in order]
     vectorizer = TfidfVectorizer(min_df=2).fit(ordered[:train_rows])
     return SparseDataset(

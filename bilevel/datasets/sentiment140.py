@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bilevel.datasets import places
 from bilevel.datasets.base import Card, DatasetError, TextDataset
+from bilevel.datasets.files import Files, check_splits
 
 _FILES = ("training.1600000.processed.noemoticon.csv", "testdata.manual.2009.06.14.csv")
 
@@ -21,7 +21,7 @@ CARDS = {
         source="Go, Bhayani & Huang (2009), Twitter sentiment classification using distant supervision",
     )
 }
-FILES = {"sentiment140": places.Files("sentiment140", (_FILES,))}
+FILES = {"sentiment140": Files("sentiment140", (_FILES,))}
 
 
 def load(name: str) -> TextDataset:
@@ -33,7 +33,7 @@ def load(name: str) -> TextDataset:
     """
     paths = FILES[name].need()
     train, test = (list(_read(path)) for path in paths)
-    places.check_splits(CARDS[name], {"train": len(train), "test": len(test)})
+    check_splits(CARDS[name], {"train": len(train), "test": len(test)})
     rows = train + test
     users: dict[str, int] = {}
     return TextDataset(
