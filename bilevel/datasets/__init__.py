@@ -1,4 +1,4 @@
-"""Data sets by name. Only a loader that runs imports what it needs."""
+"""Data sets by name. A loader imports what it needs when it runs."""
 
 import importlib
 from pathlib import Path
@@ -29,8 +29,8 @@ __all__ = [
     "read",
 ]
 
-# The one list of sets: of each kind, its loader's name, and the module of each set. A module has `CARDS`, `FILES` if
-# the set needs any, and the loader.
+# The only list of data sets: for each kind, the name of its loader and the module of each set. A module has `CARDS`,
+# `FILES` if the set needs files, and the loader.
 _SETS = {
     "images": (
         "load",
@@ -53,23 +53,23 @@ _SETS = {
 NAMES, TEXT_NAMES, SPARSE_NAMES, FEWSHOT_NAMES = (tuple(sets) for _, sets in _SETS.values())
 # Name ↦ kind.
 KINDS = {name: kind for kind, (_, sets) in _SETS.items() for name in sets}
-# They need no file and no network.
+# These need no file and no network.
 BUILT_IN = ("digits", "made-up", "glyphs")
-# These need no other package either.
+# These need no other package, either.
 _PACKAGED = ("made-up", "glyphs")
 
 
 def load(name: str) -> Dataset:
-    """The images of that name, as rows: one of `NAMES`.
+    """Images as rows, one image per row. The name is one of `NAMES`.
 
-    - `"digits"`: 1,797 images of 8×8 pixels; comes with scikit-learn.
-    - `"mnist"`, `"fashion-mnist"`: 70,000 images of 28×28 pixels. They are looked for in
-      `$BILEVEL_DATA/<name>/` (the four published `idx-ubyte.gz` files), then in the user's cache, and else
-      downloaded into it. Their sums are checked.
-    - `"qmnist"`: 120,000 such images, half of them for testing, from its four published files.
+    - `"digits"`: 1,797 images of 8×8 pixels, which scikit-learn contains.
+    - `"mnist"`, `"fashion-mnist"`: 70,000 images of 28×28 pixels. They are read from `$BILEVEL_DATA/<name>/` (the four
+      published `idx-ubyte.gz` files), else from the user's cache, else downloaded into that cache. Their checksums are
+      verified.
+    - `"qmnist"`: 120,000 images of that size, half of them for testing, from the four published files.
 
-    **Raises** `ValueError` for an unknown name; `DatasetError` for a damaged file, or where there is no
-    network, with what to put where.
+    **Raises** `ValueError` for an unknown name. `DatasetError` for a damaged file, and where files are missing and
+    cannot be downloaded; the message says which files to put where.
 
     Example:
 
@@ -82,17 +82,20 @@ def load(name: str) -> Dataset:
 
 
 def load_text(name: str) -> TextDataset:
-    """The labeled texts of that name: one of `TEXT_NAMES`. All have two classes: blame (0) and praise (1).
+    """Labeled texts. The name is one of `TEXT_NAMES`. All sets have two classes: blame (0) and praise (1).
 
-    - `"made-up"`: 4,800 sentences of 8 domains from a small grammar; needs no file, says nothing about language.
-    - `"sentences"`: 16,489 sentences of 3 domains, rated by people; `"tweets"`: its 3,432 tweets alone.
+    - `"made-up"`: 4,800 sentences of 8 domains from a small grammar. It needs no file and teaches nothing about
+      language.
+    - `"sentences"`: 16,489 sentences of 3 domains, rated by people.
+    - `"tweets"`: the 3,432 tweets of `"sentences"`.
     - `"sentiment140"`: 1,600,359 tweets labeled by their emoticons (the last 359 by hand).
     - `"amazon-reviews"`: reviews of up to 25 kinds of products.
 
-    Files are looked for in `$BILEVEL_DATA/<name>/` (that of `"tweets"` in `sentences`), then in the user's cache.
+    Files are read from `$BILEVEL_DATA/<name>/` (for `"tweets"`, from the folder `sentences`), else from the user's
+    cache.
 
-    **Raises** `ValueError` for an unknown name; `DatasetError` for a damaged file, or where there is none, with
-    what to put where.
+    **Raises** `ValueError` for an unknown name. `DatasetError` for damaged or missing files; the message says which
+    files to put where.
 
     Example:
 
@@ -105,41 +108,42 @@ def load_text(name: str) -> TextDataset:
 
 
 def load_sparse(name: str) -> SparseDataset:
-    """The sparse data set of that name: one of `SPARSE_NAMES`.
+    """Sparse rows. The name is one of `SPARSE_NAMES`.
 
-    - `"newsgroups"`: 20 Newsgroups, 18,846 rows of 130,107 features, by scikit-learn, which downloads it if need be.
-    - `"sentences-tfidf"`: the rated sentences of 3 domains; 6 classes, one a domain and sign.
+    - `"newsgroups"`: 20 Newsgroups, 18,846 rows of 130,107 features. Scikit-learn downloads it where the file is
+      missing.
+    - `"sentences-tfidf"`: the rated sentences of 3 domains; 6 classes, one per domain and sign.
 
-    **Raises** `ValueError` for an unknown name; `DatasetError` for a damaged file, or where there is none or no
-    network, with what to put where.
+    **Raises** `ValueError` for an unknown name. `DatasetError` for a damaged file, and where files are missing and
+    cannot be downloaded; the message says which files to put where.
     """
     return _module(name, "sparse").load_sparse(name)
 
 
 def load_fewshot(name: str) -> FewshotDataset:
-    """The few-shot set of that name: one of `FEWSHOT_NAMES`.
+    """Images for few-shot learning. The name is one of `FEWSHOT_NAMES`.
 
-    - `"glyphs"`: letters of many scripts in many typefaces; comes with the package.
+    - `"glyphs"`: letters of many scripts in many typefaces, which the package contains.
     - `"fc100"`, `"mini-imagenet"`: 100 classes of 600 color images of 32×32 and 84×84 pixels, from the usual three
-      pickles in `$BILEVEL_DATA/<name>/` or the user's cache. Reading them runs no code that they may hold.
+      pickles in `$BILEVEL_DATA/<name>/` or in the user's cache. Reading a pickle runs no code in it.
 
-    **Raises** `ValueError` for an unknown name; `DatasetError` for a damaged file, or where there is none, with
-    what to put where.
+    **Raises** `ValueError` for an unknown name. `DatasetError` for damaged or missing files; the message says which
+    files to put where.
     """
     return _module(name, "few-shot").load(name)
 
 
 def read(name: str) -> Dataset | TextDataset | SparseDataset | FewshotDataset:
-    """Any set, by the loader of its kind."""
+    """Any data set, by the loader of its kind."""
     checks.one_of("dataset", name, KINDS)
     return globals()[_SETS[KINDS[name]][0]](name)
 
 
 def card(name: str) -> Card:
-    """What is known of a set without reading any files but the package's own.
+    """What is known about a data set without reading the user's files.
 
-    Where the number of rows depends on the form at hand it is 0, and there are no splits; what a loader gives back has
-    them.
+    Where the number of rows depends on the user's files, the card has 0 rows and no splits. The card of a loaded data
+    set has them.
 
     Example:
 
@@ -152,22 +156,22 @@ def card(name: str) -> Card:
 
 
 def find(name: str) -> Path | None:
-    """The folder that holds a set's files: `$BILEVEL_DATA/<name>`, or the user's cache. None where neither does.
+    """The folder that contains a set's files: in `$BILEVEL_DATA`, or in the user's cache. None where neither has it.
 
-    None, too, for the sets of `BUILT_IN`, which need no file.
+    Also None for the sets of `BUILT_IN`, which need no file.
     """
     if name in BUILT_IN:
         return None
     checks.require("pooch", extra="datasets")
     try:
         found = _module(name).FILES[name].find()
-    except DatasetError:  # some of its files only: the loader says which
+    except DatasetError:  # only some of the files: the loader says which
         return None
     return found[0].parent if found else None
 
 
 def _module(name: str, kind: str | None = None) -> Any:
-    """The module that loads this set, which must be of that kind, if any is given."""
+    """The module that loads this data set. If a kind is given, the set must be of that kind."""
     known = _SETS[kind][1] if kind else KINDS
     if name in KINDS and name not in known:
         actual = KINDS[name]

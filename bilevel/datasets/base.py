@@ -1,8 +1,8 @@
-"""What the loaders give back."""
+"""What the loaders return."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +14,16 @@ if TYPE_CHECKING:  # SciPy comes with scikit-learn and JAX, and is imported by t
 
 
 class DatasetError(RuntimeError):
-    """A data set that is damaged, or that cannot be had; the message says what to do."""
+    """A data set is damaged, or its files are missing; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a data set is, and whose.
+    """What a data set is, who published it, and under which license.
 
-    - `rows`, `classes`: how many in all.
-    - `splits`: name ↦ how many, of the parts it is published in, in the order of the rows: so many rows or, in few-shot
-      sets, classes.
-    - `source`, `license`: whose it is, and on what terms.
+    - `rows`, `classes`: their numbers in all.
+    - `splits`: the parts in which the set is published, in the order of the rows: name ↦ number of rows or, in few-shot
+      sets, of classes.
     """
 
     name: str
@@ -35,7 +34,7 @@ class Card:
     source: str
 
 
-# of a set that no card is known of
+# The card of a user's own set.
 _OWN = Card("own", rows=0, classes=0, splits={}, license="none stated", source="none stated")
 
 
@@ -47,30 +46,40 @@ def _check_labels(labels: Int32[np.ndarray, " n"], classes: int, rows: int) -> N
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
-    """A data set for classification.
+class _Rows:
+    """What the two kinds of data sets for classification have in common."""
 
-    - `features`: float32, of the sets here in [0, 1]; `labels`: 0, …, `classes` − 1.
-    - `train_rows`: so many rows, the first ones, are the published training set; all of them where none is.
-    """
-
-    features: Float32[np.ndarray, "n d"]
+    features: Any
     labels: Int32[np.ndarray, " n"]
     classes: int
     train_rows: int
     card: Card = _OWN
 
     def __post_init__(self) -> None:
-        _check_labels(self.labels, self.classes, len(self.features))
+        _check_labels(self.labels, self.classes, self.features.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset(_Rows):
+    """A data set for classification.
+
+    - `features`: float32; in [0, 1] in the sets of this package.
+    - `labels`: 0, …, `classes` − 1.
+    - `train_rows`: the first `train_rows` rows are the published training set. It is the number of all rows where no
+      training set is published.
+    """
+
+    features: Float32[np.ndarray, "n d"]
 
 
 @dataclass(frozen=True, eq=False)
 class TextDataset:
-    """Short texts with a label each, from one or more domains.
+    """Short texts from one or more domains, with one label per text.
 
-    - `texts`: as they were published; `labels`: 0, …, `classes` − 1.
+    - `texts`: as they were published.
+    - `labels`: 0, …, `classes` − 1.
     - `domains`: the domain of each row, an index into `domain_names`.
-    - `groups`: rows of one group (the sentences of one review) belong on one side of any split.
+    - `groups`: rows of one group (the sentences of one review) belong on the same side of any split.
     """
 
     texts: tuple[str, ...]
@@ -90,28 +99,38 @@ class TextDataset:
                 )
 
 
+def text_dataset(
+    rows: Sequence[tuple[int, Hashable, int, str]], domain_names: Sequence[str], card: Card
+) -> TextDataset:
+    """The data set of these rows: domain, group, label, text. Groups are numbered in the order of their first rows."""
+    domains, groups, labels, texts = zip(*rows, strict=True)
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    return TextDataset(
+        texts=texts,
+        labels=np.array(labels, np.int32),
+        domains=np.array(domains, np.int32),
+        domain_names=tuple(domain_names),
+        groups=np.array([numbers[group] for group in groups], np.int32),
+        classes=card.classes,
+        card=card,
+    )
+
+
 @dataclass(frozen=True, eq=False)
-class SparseDataset:
+class SparseDataset(_Rows):
     """A data set for classification whose features are mostly zero.
 
-    - `features`: a SciPy CSR matrix (n, d) of float32; `labels`: 0, …, `classes` − 1.
-    - `train_rows`: so many rows, the first ones, are the training set.
+    - `features`: a SciPy CSR matrix (n, d) of float32.
+    - `labels`: 0, …, `classes` − 1.
+    - `train_rows`: the first `train_rows` rows are the training set.
     """
 
     features: scipy.sparse.csr_matrix
-    labels: Int32[np.ndarray, " n"]
-    classes: int
-    train_rows: int
-    card: Card = _OWN
-
-    def __post_init__(self) -> None:
-        shape: Any = self.features.shape  # SciPy's types say that it may be None
-        _check_labels(self.labels, self.classes, shape[0])
 
 
 @dataclass(frozen=True, eq=False)
 class FewshotDataset:
-    """Images of many classes, few of each; the three parts have no class in common."""
+    """Few images of each of many classes; the three parts have no class in common."""
 
     train: UInt8[np.ndarray, "classes per_class height width channels"]
     validation: UInt8[np.ndarray, "validation_classes per_class height width channels"]

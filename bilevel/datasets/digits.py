@@ -1,4 +1,4 @@
-"""The handwritten digits that come with scikit-learn."""
+"""The handwritten digits that scikit-learn contains."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ CARDS = {
 
 
 def load(name: str) -> Dataset:
-    """1,797 images of 8×8 pixels with 17 gray levels; needs no network."""
+    """`"digits"`: 1,797 images of 8×8 pixels with 17 gray levels; needs no network."""
     from sklearn.datasets import load_digits
 
     features, labels = load_digits(return_X_y=True)

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from bilevel.datasets import pickles, places
+from bilevel.datasets import pickles
 from bilevel.datasets.base import Card, DatasetError, FewshotDataset
+from bilevel.datasets.files import Files, check_splits
 
 CARDS = {
     "fc100": Card(
@@ -27,8 +28,8 @@ CARDS = {
     ),
 }
 FILES = {
-    "fc100": places.Files("fc100", (("FC100_train.pickle", "FC100_val.pickle", "FC100_test.pickle"),)),
-    "mini-imagenet": places.Files(
+    "fc100": Files("fc100", (("FC100_train.pickle", "FC100_val.pickle", "FC100_test.pickle"),)),
+    "mini-imagenet": Files(
         "mini-imagenet", (tuple(f"mini-imagenet-cache-{part}.pkl" for part in ("train", "val", "test")),)
     ),
 }
@@ -36,18 +37,18 @@ _SIDES = {"fc100": 32, "mini-imagenet": 84}
 
 
 def load(name: str) -> FewshotDataset:
-    """`"fc100"` or `"mini-imagenet"`: three pickles, one of each part; classes in the order of their labels or names.
+    """`"fc100"` or `"mini-imagenet"`: three pickles, one per part; classes in the order of their labels or names.
 
     - FC100: `data`, uint8 (n, 32, 32, 3), and `labels`, n integers.
     - miniImageNet: `image_data`, uint8 (n, 84, 84, 3), and `class_dict`, name ↦ rows.
 
-    The pickles are read without running code. No sums are published; the numbers of classes and images are checked.
+    Reading a pickle runs no code in it. No checksums are published; the numbers of classes and images are checked.
     """
     card = CARDS[name]
     per_class = card.rows // card.classes
     paths = FILES[name].need()
     train, validation, test = (_read(path, _SIDES[name], per_class) for path in paths)
-    places.check_splits(card, {"train": len(train), "validation": len(validation), "test": len(test)})
+    check_splits(card, {"train": len(train), "validation": len(validation), "test": len(test)})
     return FewshotDataset(train, validation, test, card)
 
 
@@ -64,9 +65,11 @@ def _read(path: Path, side: int, per_class: int) -> UInt8[np.ndarray, "classes p
         if (images.dtype, images.shape[1:]) != (np.uint8, (side, side, 3)):
             raise ValueError(f"images of type {images.dtype} and shape {images.shape[1:]}")
         if {len(of_class) for of_class in rows} != {per_class}:
-            raise ValueError(f"classes with other numbers of images than {per_class}")
+            raise ValueError(f"not all classes have {per_class} images")
         order = np.concatenate(rows)
-        images = images if np.array_equal(order, np.arange(len(images))) else images[order]  # a copy only if need be
+        images = (
+            images if np.array_equal(order, np.arange(len(images))) else images[order]
+        )  # no copy if they are in order
     except (KeyError, AttributeError, TypeError, ValueError, IndexError) as error:
-        raise DatasetError(f"{path}: not as published ({error}); fetch it again") from error
+        raise DatasetError(f"{path}: not as published ({error}); get the published file again") from error
     return images.reshape(len(rows), per_class, side, side, 3)

@@ -1,4 +1,4 @@
-"""Characters of twelve scripts in twenty typefaces each; comes with the package."""
+"""Characters of twelve scripts in twenty typefaces each; the package contains them."""
 
 from pathlib import Path
 
@@ -14,14 +14,15 @@ _SPLITS = ("train", "validation", "test")
 def load(name: str) -> FewshotDataset:
     """`"glyphs"`: black-and-white images of 20×20 pixels, 255 for ink and 0 for paper; needs no network.
 
-    A class is a character, its images are that character in 20 typefaces. The splits have no script in common:
+    A class is a character; its images are that character in 20 typefaces. The splits have no script in common:
 
     - train: Latin, Greek, Cyrillic, Hiragana, Katakana, Han and Hangul;
     - validation: Thai and Hebrew;
     - test: Devanagari, Arabic and Telugu.
 
-    Look-alikes, within a script or across scripts and splits, are one class. The typefaces and their licenses are in
-    `glyphs_fonts.csv` beside this file; `scripts/make_glyphs.py` of the repository draws the images and has the rules.
+    Characters that look alike, within a script or across scripts and splits, are one class. The typefaces and their
+    licenses are in `glyphs_fonts.csv` beside this file. `scripts/make_glyphs.py` in the repository draws the images and
+    states the rules.
     """
     with np.load(_FILE) as stored:
         parts = {split: _unpack(stored[split], int(stored["size"])) for split in _SPLITS}
@@ -39,6 +40,6 @@ def load(name: str) -> FewshotDataset:
 
 
 def _unpack(packed: np.ndarray, size: int) -> UInt8[np.ndarray, "classes per_class size size 1"]:
-    """Of rows with eight pixels a byte."""
+    """The images of rows that store eight pixels per byte."""
     pixels = np.unpackbits(packed, axis=-1, count=size * size)
     return (255 * pixels).reshape(*packed.shape[:2], size, size, 1)

@@ -1,4 +1,4 @@
-"""Files in the idx format of the handwritten digits, compressed by gzip, with their MD5 sums."""
+"""Files in the idx format of the handwritten digits, compressed by gzip."""
 
 import gzip
 import hashlib
@@ -12,29 +12,23 @@ from bilevel.datasets.base import DatasetError
 _TYPES = {8: ">u1", 12: ">i4"}
 
 
-def read(path: Path, *, file_md5: str = "", content_md5: str = "") -> np.ndarray:
-    """Two zeros, the type (bytes or 32-bit integers), the number of axes, their lengths, the data; all big-endian.
+def read(path: Path, md5: str, *, of_content: bool = False) -> np.ndarray:
+    """The array in a file whose MD5 sum is published: the sum of the compressed file, or of its content.
 
-    The sum is that of the compressed file or that of what it holds, whichever of the two is published.
+    The content is two zeros, the type (bytes or 32-bit integers), the number of axes, their lengths, and the data. All
+    numbers are big-endian.
 
-    **Raises** `DatasetError` for a torn file and for a wrong sum.
+    **Raises** `DatasetError` for a damaged file and for a wrong sum.
     """
     compressed = path.read_bytes()
     try:
         content = gzip.decompress(compressed)
     except (OSError, EOFError, zlib.error) as error:
-        raise DatasetError(f"{path}: not a whole gzip file ({error}); fetch it again") from error
-    if file_md5 and md5(compressed) != file_md5:
-        raise DatasetError(f"{path}: its MD5 is {md5(compressed)}, the published one is {file_md5}; fetch it again")
-    if content_md5 and md5(content) != content_md5:
-        raise DatasetError(
-            f"{path}: its content's MD5 is {md5(content)}, the published one is {content_md5}; fetch it again"
-        )
+        raise DatasetError(f"{path}: not a whole gzip file ({error}); get the published file again") from error
+    found = hashlib.md5(content if of_content else compressed, usedforsecurity=False).hexdigest()
+    if found != md5:
+        whose = "its content's MD5" if of_content else "its MD5"
+        raise DatasetError(f"{path}: {whose} is {found}, the published one is {md5}; get the published file again")
     kind, axes = content[2:4]
     shape = np.frombuffer(content, ">u4", count=axes, offset=4)
     return np.frombuffer(content, _TYPES[kind], offset=4 + 4 * axes).reshape(shape)
-
-
-def md5(content: bytes | memoryview) -> str:
-    """The MD5 sum of some bytes."""
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -1,29 +1,28 @@
-"""Made-up sentences from a small grammar: texts of several domains where no file is at hand."""
+"""Made-up sentences from a small grammar: texts of several domains that need no file."""
 
 import random
 from collections.abc import Sequence
 from typing import TypeAlias, TypeVar
 
-import numpy as np
-
-from bilevel.datasets.base import Card, TextDataset
+from bilevel.datasets.base import Card, TextDataset, text_dataset
 
 T = TypeVar("T")
 Words: TypeAlias = Sequence[Sequence[str]]  # of praise and of blame
 
-_SENTENCES = 600  # of each domain
-_SHARED = 0.6  # how often a judgment is one that every domain knows
-_SLIP = 0.08  # how often a clause says the opposite of the label
-_NOISE = 0.03  # how often a label is wrong
+_SENTENCES = 600  # per domain
+_SHARED = 0.6  # probability that a judgment is a word that all domains share
+_SLIP = 0.08  # probability that a clause says the opposite of the label
+_NOISE = 0.03  # probability that a label is wrong
 
-# Words of praise and of blame that every domain shares.
+# Words of praise and of blame that all domains share.
 _JUDGMENTS = (
     "good great excellent wonderful lovely fine superb perfect brilliant pleasant delightful amazing nice splendid "
     "fantastic terrific impressive charming satisfying outstanding",
     "bad awful terrible horrible poor dreadful disappointing nasty annoying mediocre useless unpleasant lousy pathetic "
     "miserable frustrating dismal disgusting inferior appalling",
 )
-# Of each domain: its things, its words of praise, its words of blame. Some words praise in one and blame in another.
+# For each domain: its things, its words of praise, its words of blame. Some words praise in one domain and blame in
+# another.
 _DOMAINS = {
     "books": (
         "plot chapter author prose ending novel character story hero page",
@@ -104,17 +103,17 @@ class _Dice:
 
 
 def load(name: str) -> TextDataset:
-    """`"made-up"`: 600 sentences of each of 8 domains, always the same; half of each praise (label 1), half blame.
+    """`"made-up"`: 600 sentences per domain of 8 domains, always the same; half of them praise (label 1), half blame.
 
-    A sentence is one to three clauses, each with a thing of the domain and a judgment. Of the judgments 60 % are
-    words that every domain shares, the others the domain's own, and some of these praise in one domain and blame in
-    another. A clause says the opposite of the label with probability 0.08; of the labels 3 % are wrong. There is
-    nothing to learn from them about language.
+    A sentence has one to three clauses, each with a thing of the domain and a judgment. 60 % of the judgments are words
+    that all domains share; the others belong to the domain, and some of these praise in one domain and blame in
+    another. A clause says the opposite of the label with probability 0.08, and 3 % of the labels are wrong. The
+    sentences teach nothing about language.
     """
     dice = _Dice()
-    texts, labels = [], []
+    rows = []
     shared = [words.split() for words in _JUDGMENTS]
-    for vocabulary in _DOMAINS.values():
+    for domain, vocabulary in enumerate(_DOMAINS.values()):
         things, *own = (words.split() for words in vocabulary)
         for i in range(_SENTENCES):
             label = i % 2
@@ -122,17 +121,9 @@ def load(name: str) -> TextDataset:
             text = clauses[0]
             for clause in clauses[1:]:
                 text += dice.choose(_LINKS) + clause
-            texts.append(f"{dice.choose(_OPENINGS)}{text} .")
-            labels.append(1 - label if dice.happens(_NOISE) else label)
-    return TextDataset(
-        texts=tuple(texts),
-        labels=np.array(labels, np.int32),
-        domains=np.repeat(np.arange(len(_DOMAINS), dtype=np.int32), _SENTENCES),
-        domain_names=tuple(_DOMAINS),
-        groups=np.arange(len(texts), dtype=np.int32),
-        classes=2,
-        card=CARDS[name],
-    )
+            text = f"{dice.choose(_OPENINGS)}{text} ."
+            rows.append((domain, len(rows), 1 - label if dice.happens(_NOISE) else label, text))
+    return text_dataset(rows, tuple(_DOMAINS), CARDS[name])
 
 
 def _clause(dice: _Dice, label: int, things: Sequence[str], own: Words, shared: Words) -> str:

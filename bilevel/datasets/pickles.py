@@ -1,4 +1,4 @@
-"""Pickles of NumPy arrays, read without running what else they may hold."""
+"""Pickles of NumPy arrays, read without running other code in them."""
 
 import pickle
 from pathlib import Path
@@ -11,7 +11,7 @@ from bilevel.datasets.base import DatasetError
 
 
 def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    """What `_codecs.encode` is for in a pickle of protocol 2: bytes."""
+    """Stands for `_codecs.encode`, by which pickles of protocol 2 store bytes."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"the encoding {encoding!r}")
     return text.encode("latin1")
@@ -26,7 +26,7 @@ _ALLOWED = {
     ("_codecs", "encode"): _latin1,
     ("__builtin__", "xrange"): range,
 } | {("builtins", kind.__name__): kind for kind in (bytearray, bytes, complex, frozenset, list, range, set, slice)}
-# The names that the same modules have had in Python 2 and in NumPy 1.
+# The names of the same modules in Python 2 and in NumPy 1.
 _MODULES = {
     "__builtin__": "builtins",
     "numpy.core.multiarray": "multiarray",
@@ -37,7 +37,7 @@ _MODULES = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows arrays, numbers, texts and containers; refuses every other name."""
+    """Makes arrays, numbers, texts and containers, and refuses all other names."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         module = module_name if (module_name, global_name) in _ALLOWED else _MODULES.get(module_name, module_name)
@@ -48,19 +48,19 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read(path: Path) -> Any:
-    """What the pickle holds, if that is NumPy arrays and built-in types only; texts of Python 2 as Latin-1.
+    """The content of a pickle that has NumPy arrays and built-in types only. Texts of Python 2 are read as Latin-1.
 
-    Unpickling as usual would run whatever the file says.
+    The usual unpickler would run any code that the file names.
 
-    **Raises** `DatasetError` for anything else, and for a torn file.
+    **Raises** `DatasetError` for any other content, and for a damaged file.
     """
     try:
         with open(path, "rb") as file:
             return _Unpickler(file, encoding="latin1").load()
     except pickle.UnpicklingError as error:
         raise DatasetError(
-            f"{path}: refused, it asks for more than NumPy arrays and built-in types ({error}), or is torn; "
-            "fetch it again from where it was published"
+            f"{path}: refused; it names more than NumPy arrays and built-in types ({error}), or is damaged; "
+            "get the published file again"
         ) from error
     except (EOFError, ValueError, TypeError, IndexError, KeyError, AttributeError, MemoryError) as error:
-        raise DatasetError(f"{path}: not a whole pickle ({error}); fetch it again") from error
+        raise DatasetError(f"{path}: not a whole pickle ({error}); get the published file again") from error

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from bilevel.datasets import idx, places
+from bilevel.datasets import idx
 from bilevel.datasets.base import Card, Dataset
+from bilevel.datasets.files import Files, check_splits
 
 SUMS = {  # MD5 of the compressed files
     "qmnist-train-images-idx3-ubyte.gz": "ed72d4157d28c017586c42bc6afe6370",
@@ -21,14 +22,14 @@ CARDS = {
         source="Yadav & Bottou (2019), Cold Case: The Lost MNIST Digits, NeurIPS",
     )
 }
-FILES = {"qmnist": places.Files("qmnist", (tuple(SUMS),))}
+FILES = {"qmnist": Files("qmnist", (tuple(SUMS),))}
 
 
 def load(name: str) -> Dataset:
-    """`"qmnist"`: the four published files; labels have 8 columns of integers, the first of them the digit."""
+    """`"qmnist"`: the four published files. Labels have 8 columns of integers; the first is the digit."""
     paths = FILES[name].need()
-    images, labels, test_images, test_labels = (idx.read(path, file_md5=SUMS[path.name]) for path in paths)
-    places.check_splits(CARDS[name], {"train": len(labels), "test": len(test_labels)})
+    images, labels, test_images, test_labels = (idx.read(path, SUMS[path.name]) for path in paths)
+    check_splits(CARDS[name], {"train": len(labels), "test": len(test_labels)})
     pixels = np.concatenate([images, test_images])
     return Dataset(
         features=np.divide(pixels.reshape(len(pixels), -1), 255, dtype=np.float32),

@@ -1,4 +1,4 @@
-"""Amazon reviews of Blitzer, Dredze & Pereira: stars and texts of up to 25 kinds of products."""
+"""Amazon reviews, collected by Blitzer, Dredze & Pereira: stars and texts for up to 25 kinds of products."""
 
 import dataclasses
 import re
@@ -7,10 +7,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
-from bilevel.datasets.base import Card, DatasetError, TextDataset
-from bilevel.datasets.places import Files
+from bilevel.datasets.base import Card, DatasetError, TextDataset, text_dataset
+from bilevel.datasets.files import Files
 
 _PARTS = ("positive.review", "negative.review", "unlabeled.review")
 _NEUTRAL = 3.0
@@ -20,7 +18,7 @@ CARDS = {
         "amazon-reviews",
         rows=0,
         classes=2,
-        splits={},  # known once read: the release has one form with 4 domains and one with 25
+        splits={},  # known after reading: the release has one form with 4 domains and one with 25
         license="none stated; the texts are their authors'",
         source="Blitzer, Dredze & Pereira (2007), Biographies, Bollywood, boom-boxes and blenders, ACL",
     )
@@ -36,11 +34,11 @@ FILES = {
 def load(name: str) -> TextDataset:
     """`"amazon-reviews"`: the unprocessed form, as folders or as the archive; a domain is a kind of product.
 
-    A domain's folder holds `positive.review`, `negative.review` and, it may be, `unlabeled.review` (an `all.review`
-    beside them repeats theirs and is not read): reviews between `<review>` tags, not quite XML, in Latin-1 or UTF-8.
-    All of them have stars: the label is 1 for more than 3 and 0 for fewer; those with 3 are left out. The text is that
-    of `review_text`; what has the same (first) `unique_id` is one group. No sums or numbers of rows are published; the
-    card counts what was read, domain by domain.
+    The folder of a domain contains `positive.review`, `negative.review` and sometimes `unlabeled.review`. An
+    `all.review` beside them repeats their reviews and is not read. Reviews stand between `<review>` tags, in Latin-1 or
+    UTF-8; the files are not valid XML. Each review has stars, in all three files: the label is 1 for more than 3 and 0
+    for fewer; reviews with 3 are left out. The text is that of `review_text`. Reviews with the same (first) `unique_id`
+    are one group. No checksums or numbers of rows are published; the card has the number of rows read per domain.
     """
     (path,) = FILES[name].need()
     parts = {}
@@ -50,22 +48,13 @@ def load(name: str) -> TextDataset:
     by_domain = {domain: [row for part in _PARTS for row in parts.get((domain, part), ())] for domain in domains}
     rows = [(i, *row) for i, domain in enumerate(domains) for row in by_domain[domain]]
     if not rows:
-        raise DatasetError(f"{path}: no reviews in it; it needs folders, one a domain, with {', '.join(_PARTS)}")
-    groups: dict[str, int] = {}
+        raise DatasetError(f"{path}: has no reviews; it needs one folder per domain, with {', '.join(_PARTS)}")
     splits = {domain: len(by_domain[domain]) for domain in domains}
-    return TextDataset(
-        texts=tuple(text for *_, text in rows),
-        labels=np.array([stars > _NEUTRAL for _, _, stars, _ in rows], np.int32),
-        domains=np.array([i for i, *_ in rows], np.int32),
-        domain_names=tuple(domains),
-        groups=np.array([groups.setdefault(group, len(groups)) for _, group, _, _ in rows], np.int32),
-        classes=2,
-        card=dataclasses.replace(CARDS[name], rows=len(rows), splits=splits),
-    )
+    return text_dataset(rows, domains, dataclasses.replace(CARDS[name], rows=len(rows), splits=splits))
 
 
 def _unpacked(folder: Path) -> Iterator[tuple[str, str, bytes]]:
-    """Domain, file and content of each part."""
+    """Domain, file name and content of each part of each domain."""
     for domain in sorted(folder.iterdir()):
         for part in _PARTS:
             if (domain / part).exists():
@@ -73,7 +62,7 @@ def _unpacked(folder: Path) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _archived(path: Path) -> Iterator[tuple[str, str, bytes]]:
-    """The same from an archive; nothing is unpacked to the disk."""
+    """The same from an archive, without writing anything to the disk."""
     try:
         with tarfile.open(path) as archive:
             for member in archive:
@@ -81,11 +70,11 @@ def _archived(path: Path) -> Iterator[tuple[str, str, bytes]]:
                 if place.name in _PARTS and (file := archive.extractfile(member)):
                     yield place.parent.name, place.name, file.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise DatasetError(f"{path}: not a whole archive ({error}); fetch it again") from error
+        raise DatasetError(f"{path}: not a whole archive ({error}); get the published file again") from error
 
 
-def _parse(where: str, content: bytes) -> Iterator[tuple[str, float, str]]:
-    """Id, stars and text of each review that does not have three stars."""
+def _parse(where: str, content: bytes) -> Iterator[tuple[str, int, str]]:
+    """Id, label and text of each review that does not have three stars."""
     try:
         text = content.decode()
     except UnicodeDecodeError:
@@ -97,6 +86,6 @@ def _parse(where: str, content: bytes) -> Iterator[tuple[str, float, str]]:
         try:
             group, stars, text = (match[1].strip() for match in found if match)
             if float(stars) != _NEUTRAL:
-                yield group, float(stars), text
+                yield group, int(float(stars) > _NEUTRAL), text
         except ValueError:
             raise DatasetError(f"{where}, review {number}: needs unique_id, rating and review_text") from None

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bilevel.datasets import places
-from bilevel.datasets.base import Card, DatasetError, SparseDataset, TextDataset
+from bilevel.datasets.base import Card, DatasetError, SparseDataset, TextDataset, text_dataset
+from bilevel.datasets.files import Files, check_splits
 
 _FILES = {
     "tweets": "tweets_GroundTruth.txt",
     "amazon": "amazonReviewSnippets_GroundTruth.txt",
     "films": "movieReviewSnippets_GroundTruth.txt",
 }
-_ALL = places.Files("sentences", (tuple(_FILES.values()),))
+_ALL = Files("sentences", (tuple(_FILES.values()),))
 _DOMAINS = {"sentences": ("tweets", "amazon", "films"), "tweets": ("tweets",)}
 _LEAST_RATING = 0.5
 _TEST_EVERY = 5
@@ -29,38 +29,28 @@ CARDS = {
 }
 FILES = {
     "sentences": _ALL,
-    "tweets": places.Files("sentences", ((_FILES["tweets"],),)),
+    "tweets": Files("sentences", ((_FILES["tweets"],),)),
     "sentences-tfidf": _ALL,
 }
 
 
 def load(name: str) -> TextDataset:
-    """`"sentences"` or `"tweets"`: lines of an id, a mean rating from −4 to 4 and the sentence, between tabs.
+    """`"sentences"` or `"tweets"`: each line has an id, a mean rating from −4 to 4 and a sentence, separated by tabs.
 
-    The label is 1 for a rating ≥ 0.5 and 0 for one ≤ −0.5; the others are left out. The published files are in a
-    folder `sentences`, for both names. Sentences of one Amazon review (`<review>_<sentence>`) are one group.
-    No sums are published; the numbers of rows are checked.
+    The label is 1 for a rating ≥ 0.5 and 0 for a rating ≤ −0.5; other sentences are left out. For both names the
+    published files are in a folder `sentences`. Sentences of one Amazon review (id `<review>_<sentence>`) are one
+    group. No checksums are published; the numbers of rows are checked.
     """
     domains = _DOMAINS[name]
     paths = FILES[name].need()
     parts = [_read(path) for path in paths]
-    places.check_splits(CARDS[name], {domain: len(part) for domain, part in zip(domains, parts, strict=True)})
-    rows = [(i, *row) for i, part in enumerate(parts) for row in part]
-    groups = {(i, group): None for i, group, _, _ in rows}
-    numbers = {group: number for number, group in enumerate(groups)}
-    return TextDataset(
-        texts=tuple(text for *_, text in rows),
-        labels=np.array([rating > 0 for _, _, rating, _ in rows], np.int32),
-        domains=np.array([i for i, *_ in rows], np.int32),
-        domain_names=domains,
-        groups=np.array([numbers[i, group] for i, group, _, _ in rows], np.int32),
-        classes=2,
-        card=CARDS[name],
-    )
+    check_splits(CARDS[name], {domain: len(part) for domain, part in zip(domains, parts, strict=True)})
+    rows = [(i, (i, group), int(rating > 0), text) for i, part in enumerate(parts) for group, rating, text in part]
+    return text_dataset(rows, domains, CARDS[name])
 
 
 def _read(path: Path) -> list[tuple[str, float, str]]:
-    """Group, rating and sentence of each clearly rated line."""
+    """Group, rating and sentence of each line whose rating is at least ±0.5."""
     rows = []
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         try:
@@ -69,16 +59,17 @@ def _read(path: Path) -> list[tuple[str, float, str]]:
                 rows.append((identity.partition("_")[0], float(rating), text.strip()))
         except ValueError:
             raise DatasetError(
-                f"{path}, line {number}: {line[:60]!r} is not an id, a rating and a sentence between tabs"
+                f"{path}, line {number}: {line[:60]!r} is not an id, a rating and a sentence, separated by tabs"
             ) from None
     return rows
 
 
 def load_sparse(name: str) -> SparseDataset:
-    """`"sentences-tfidf"`: words with their TF-IDF weights; the classes are 2 · domain + sign.
+    """`"sentences-tfidf"`: one TF-IDF weight per word; the classes are 2 · domain + sign.
 
-    The split is fixed: in the order of the files, every fifth group is for testing. Vocabulary and document
-    frequencies come from the training rows alone: words (two letters or more, in lower case) that two of them hold.
+    The split is fixed: in the order of the files, every fifth group is for testing. The vocabulary and the document
+    frequencies come from the training rows alone: words of two or more letters, in lower case, that at least two
+    training rows contain.
     """
     import scipy.sparse
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -87,7 +78,7 @@ def load_sparse(name: str) -> SparseDataset:
     train = texts.groups % _TEST_EVERY != _TEST_EVERY - 1
     order = np.argsort(~train, kind="stable")
     train_rows = int(train.sum())
-    places.check_splits(CARDS[name], {"train": train_rows, "test": len(train) - train_rows})
+    check_splits(CARDS[name], {"train": train_rows, "test": len(train) - train_rows})
     ordered = [texts.texts[row] for row in order]
     vectorizer = TfidfVectorizer(min_df=2).fit(ordered[:train_rows])
     return SparseDataset(

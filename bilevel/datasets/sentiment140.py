@@ -4,10 +4,8 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from bilevel.datasets import places
-from bilevel.datasets.base import Card, DatasetError, TextDataset
+from bilevel.datasets.base import Card, DatasetError, TextDataset, text_dataset
+from bilevel.datasets.files import Files, check_splits
 
 _FILES = ("training.1600000.processed.noemoticon.csv", "testdata.manual.2009.06.14.csv")
 
@@ -21,34 +19,24 @@ CARDS = {
         source="Go, Bhayani & Huang (2009), Twitter sentiment classification using distant supervision",
     )
 }
-FILES = {"sentiment140": places.Files("sentiment140", (_FILES,))}
+FILES = {"sentiment140": Files("sentiment140", (_FILES,))}
 
 
 def load(name: str) -> TextDataset:
     """`"sentiment140"`: two files of comma-separated, quoted columns in Latin-1; training rows first.
 
-    The columns are target, id, date, query, user and text. The label is 1 for a target of 4 and 0 for one of 0; the
-    139 neutral tweets (2), which only the test file has, are left out. A user's tweets are one group. No sums are
-    published; the numbers of rows are checked.
+    The columns are target, id, date, query, user and text. The label is 1 for the target 4 and 0 for the target 0. The
+    139 neutral tweets (target 2), which only the test file has, are left out. The tweets of one user are one group. No
+    checksums are published; the numbers of rows are checked.
     """
     paths = FILES[name].need()
     train, test = (list(_read(path)) for path in paths)
-    places.check_splits(CARDS[name], {"train": len(train), "test": len(test)})
-    rows = train + test
-    users: dict[str, int] = {}
-    return TextDataset(
-        texts=tuple(text for _, _, text in rows),
-        labels=np.array([label for label, _, _ in rows], np.int32),
-        domains=np.zeros(len(rows), np.int32),
-        domain_names=("tweets",),
-        groups=np.array([users.setdefault(user, len(users)) for _, user, _ in rows], np.int32),
-        classes=2,
-        card=CARDS[name],
-    )
+    check_splits(CARDS[name], {"train": len(train), "test": len(test)})
+    return text_dataset(train + test, ("tweets",), CARDS[name])
 
 
-def _read(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Label, user and text of each tweet that is not neutral."""
+def _read(path: Path) -> Iterator[tuple[int, str, int, str]]:
+    """Domain (always 0), user, label and text of each tweet that is not neutral."""
     with open(path, encoding="latin-1", newline="") as file:
         lines = csv.reader(file)
         for row in lines:
@@ -58,4 +46,4 @@ def _read(path: Path) -> Iterator[tuple[int, str, str]]:
                     "query, user and text"
                 )
             if row[0] != "2":
-                yield int(row[0] == "4"), row[4], row[5]
+                yield 0, row[4], int(row[0] == "4"), row[5]

@@ -10,7 +10,7 @@ from jaxtyping import Float32, Int32
 
 from bilevel import _checks as checks
 
-PADDING, UNKNOWN = 0, 1  # the tokens that stand for no word, and for a word that the vocabulary does not hold
+PADDING, UNKNOWN = 0, 1  # the tokens for no word, and for a word that is not in the vocabulary
 _RESERVED = {"<padding>": PADDING, "<unknown>": UNKNOWN}
 _WORD = re.compile(r"\w+(?:'\w+)*|[!?]+|[:;=]-?(?:[)(|]|[dp]\b)")
 
@@ -18,8 +18,8 @@ _WORD = re.compile(r"\w+(?:'\w+)*|[!?]+|[:;=]-?(?:[)(|]|[dp]\b)")
 def split(text: str) -> list[str]:
     """The words of a text, in lower case.
 
-    A word is a run of letters, digits and underscores, apostrophes inside it included; a run of ! or ?; or a simple
-    emoticon such as :-) or =D, of ( ) | D P. Everything else separates words.
+    A word is a run of letters, digits and underscores, with apostrophes inside it; a run of ! or ?; or a simple
+    emoticon such as :-) or =D, which ends in ( ) | D or P. All other characters separate words.
 
     Example:
 
@@ -33,7 +33,8 @@ def split(text: str) -> list[str]:
 def vocabulary(texts: Iterable[str], size: int) -> dict[str, int]:
     """The most frequent words of some texts, each with its token: at most `size` tokens in all.
 
-    Token 0 is padding and 1 is any other word; then by frequency, and by the alphabet where that is equal.
+    Token 0 is padding and token 1 is any word not in the vocabulary. The other words come in the order of their
+    frequency, and of the alphabet where frequencies are equal.
 
     **Raises** `ValueError` or `TypeError` for a size below 3.
 
@@ -72,13 +73,13 @@ def encode(texts: Sequence[str], vocabulary: Mapping[str, int], length: int) -> 
 def read_vectors(
     path: str | os.PathLike[str], vocabulary: Mapping[str, int]
 ) -> Float32[np.ndarray, "vocabulary dimension"]:
-    """The vectors of a vocabulary's words, from a file in GloVe's text format: on each line a word and its numbers.
+    """The vectors of a vocabulary's words, from a file in GloVe's text format: each line has a word and its numbers.
 
-    Padding has the vector 0. Words that the file does not hold, the unknown word among them, have the mean of those
-    that it does. Lines of other words are passed over, their numbers unread.
+    Padding has the vector 0. Words that are not in the file, and the unknown word, have the mean of the vectors found.
+    Lines of other words are skipped; their numbers are not read.
 
-    **Raises** `ValueError`, naming the line, for a number that cannot be read or a line of another width; and where
-    the file holds no word of the vocabulary. `OSError` for a file that cannot be opened.
+    **Raises** `ValueError`, which names the line, for a number that cannot be read and for a line with another number
+    of numbers; also for a file with no word of the vocabulary. `OSError` for a file that cannot be opened.
 
     Example:
 
@@ -96,7 +97,7 @@ def read_vectors(
             word, *numbers = line.rstrip("\r\n").split(" ")
             width = len(numbers) if width is None else width
             if len(numbers) > width and not _is_number(numbers[0]):
-                continue  # a few words of GloVe's largest file hold spaces; a vocabulary's hold none
+                continue  # a few words in GloVe's largest file contain spaces; no word of a vocabulary does
             if len(numbers) != width or width == 0:
                 others = f", but line 1 has {width}" if number > 1 else "; each line must be a word and its numbers"
                 raise ValueError(f"{path}, line {number}: has {len(numbers)} numbers after the word{others}")
@@ -104,7 +105,7 @@ def read_vectors(
             if token not in _RESERVED.values():
                 found[token] = _vector(numbers, f"{path}, line {number}")
     if not found or width is None:
-        raise ValueError(f"{path}: holds no word of the vocabulary; pass word vectors of the same language")
+        raise ValueError(f"{path}: contains no word of the vocabulary; pass word vectors of the same language")
     vectors = np.empty((max(vocabulary.values()) + 1, width), np.float32)
     vectors[:] = np.mean(list(found.values()), axis=0)
     vectors[PADDING] = 0
@@ -124,7 +125,7 @@ def _vector(numbers: list[str], where: str) -> np.ndarray:
     try:
         vector = np.array(numbers, np.float32)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}; each line must be a word and its numbers, between single spaces") from None
+        raise ValueError(f"{where}: {error}; each line must be a word and its numbers, with single spaces") from None
     if not np.isfinite(vector).all():
-        raise ValueError(f"{where}: holds a number that is not finite")
+        raise ValueError(f"{where}: contains a number that is not finite")
     return vector

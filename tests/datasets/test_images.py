@@ -46,15 +46,13 @@ def labels(parts):
 
 
 @pytest.fixture
-def world(empty_world, parts, pixels, labels, monkeypatch):
+def world(empty_world, parts, pixels, labels, publish, monkeypatch):
     """Small sets under the published names, and no way to download."""
-    small = dataclasses.replace(
-        images.PUBLISHED["mnist"],
-        files=tuple(md5(idx(part)) for part in parts),
-        rows=md5(pixels.tobytes() + labels.tobytes()),
-    )
-    monkeypatch.setitem(images.PUBLISHED, "mnist", small)
-    monkeypatch.setattr(images, "TRAIN_ROWS", TRAIN)
+    publish(images, "mnist", splits={"train": TRAIN, "test": TEST})
+    monkeypatch.setitem(images.SUMS, "mnist", tuple(md5(idx(part)) for part in parts))
+    files = images.FILES["mnist"]
+    download = dataclasses.replace(files.download, md5=md5(pixels.tobytes() + labels.tobytes()))
+    monkeypatch.setitem(images.FILES, "mnist", dataclasses.replace(files, download=download))
     offer(monkeypatch, AssertionError("nothing should be downloaded here"))
 
 
@@ -82,7 +80,7 @@ def offer(monkeypatch, result):
         assert (name, version, return_X_y, as_frame) == ("mnist_784", 1, True, False)
         assert os.path.isdir(data_home)
         assert socket.getdefaulttimeout() is None  # a library leaves the other connections of a process alone
-        if isinstance(result, Exception):
+        if isinstance(result, BaseException):
             raise result
         return result
 
@@ -130,7 +128,10 @@ def test_a_changed_byte(folder, parts, number):
 
 def test_a_missing_file(folder):
     (folder / images.IDX_FILES[1]).unlink()
-    with pytest.raises(datasets.DatasetError, match=f"has no {images.IDX_FILES[1]}; it needs all of"):
+    with pytest.raises(
+        datasets.DatasetError,
+        match=f"has no {images.IDX_FILES[1]}; put all of these files there: {images.IDX_FILES[0]}",
+    ):
         datasets.load("mnist")
 
 
@@ -139,6 +140,7 @@ def test_a_download_is_announced_checked_and_kept(cache, pixels, labels, monkeyp
     check(datasets.load("mnist"), pixels, labels)
     announced = f"Downloading file 'rows.u8' from 'OpenML, about 15 MB' to '{cache.parent}'.\n"
     assert told.getvalue() == announced
+    assert datasets.find("mnist") == cache.parent
 
     offer(monkeypatch, AssertionError("it is in the cache"))
     check(datasets.load("mnist"), pixels, labels)
@@ -157,6 +159,13 @@ def test_another_set_is_refused_and_not_kept(cache, pixels, labels, monkeypatch)
 def test_a_download_that_breaks_off_leaves_nothing(cache, pixels, monkeypatch):
     offer(monkeypatch, (pixels, np.array(["no number"])))  # the pixels are written by then
     with pytest.raises(datasets.DatasetError, match="could not be downloaded"):
+        datasets.load("mnist")
+    assert os.listdir(cache.parent) == []
+
+
+def test_an_interrupted_download_leaves_nothing(cache, monkeypatch):
+    offer(monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
         datasets.load("mnist")
     assert os.listdir(cache.parent) == []
 
@@ -189,12 +198,25 @@ def test_without_a_network(cache, monkeypatch, error, root):
     assert os.listdir(cache.parent) == []
 
 
-@pytest.mark.parametrize("content", [lambda rows: rows[:-9], lambda rows: b"", lambda rows: rows[::-1]])
-def test_a_damaged_cache(cache, pixels, labels, content):
+@pytest.mark.parametrize("damage", [lambda rows: rows[:-9], lambda rows: b"", lambda rows: rows[::-1]])
+def test_a_damaged_cache_is_downloaded_again(cache, pixels, labels, monkeypatch, told, damage):
+    content = pixels.tobytes() + labels.tobytes()
     cache.parent.mkdir(parents=True)
-    cache.write_bytes(content(pixels.tobytes() + labels.tobytes()))
-    with pytest.raises(datasets.DatasetError, match=r"rows\.u8: damaged .*delete it"):
+    cache.write_bytes(damage(content))
+    offer(monkeypatch, as_openml(pixels, labels))
+    check(datasets.load("mnist"), pixels, labels)
+    assert told.getvalue().startswith("Updating file 'rows.u8' from 'OpenML")
+    assert cache.read_bytes() == content
+
+
+def test_a_damaged_cache_stays_where_there_is_no_network(cache, monkeypatch):
+    cache.parent.mkdir(parents=True)
+    cache.write_bytes(b"damaged")
+    offer(monkeypatch, urllib.error.URLError("no route"))
+    with pytest.raises(datasets.DatasetError, match="no route"):
         datasets.load("mnist")
+    assert cache.read_bytes() == b"damaged"
+    assert os.listdir(cache.parent) == ["rows.u8"]
 
 
 @pytest.mark.slow
@@ -213,4 +235,4 @@ def test_the_real_sets(name):
 
     # the sum by which a download is checked is that of the same rows
     rows = np.rint(dataset.features * 255).astype(np.uint8), dataset.labels.astype(np.uint8)
-    assert md5(rows[0].tobytes() + rows[1].tobytes()) == images.PUBLISHED[name].rows
+    assert md5(rows[0].tobytes() + rows[1].tobytes()) == images.FILES[name].download.md5

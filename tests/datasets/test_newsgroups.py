@@ -85,6 +85,15 @@ def test_a_damaged_file(file, capsys, monkeypatch):
     assert capsys.readouterr().out == ""
 
 
+def test_a_folder_that_cannot_be_written(file, monkeypatch):
+    def dump(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("joblib.dump", dump)
+    with pytest.raises(datasets.DatasetError, match="cannot keep its counts .*Permission denied.*make the folder wri"):
+        datasets.load_sparse("newsgroups")
+
+
 def test_a_download_is_announced_and_kept(small, content, empty_world, tmp_path, monkeypatch, told, capsys):
     offer(monkeypatch, content)
     dataset = datasets.load_sparse("newsgroups")

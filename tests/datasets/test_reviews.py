@@ -83,5 +83,5 @@ def test_a_torn_archive(release, folder_of):
 
 def test_a_folder_without_reviews(folder_of):
     (folder_of("amazon-reviews") / "sorted_data" / "books").mkdir(parents=True)
-    with pytest.raises(datasets.DatasetError, match="no reviews in it; it needs folders, one a domain"):
+    with pytest.raises(datasets.DatasetError, match="has no reviews; it needs one folder per domain"):
         datasets.load_text("amazon-reviews")

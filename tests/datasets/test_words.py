@@ -69,9 +69,9 @@ def test_vectors(tmp_path):
         ("a 1 2\n\nthe 1 2\n", "line 2: has 0 numbers"),
         ("the\n", "line 1: has 0 numbers after the word; each line must be"),
         ("a 1 2\nthe 1 two\n", "line 2: could not convert string to float: 'two'"),
-        ("a 1 2\nthe 1 nan\n", "line 2: holds a number that is not finite"),
-        ("a 1 2\nb 3 4\n", "holds no word of the vocabulary"),
-        ("", "holds no word of the vocabulary"),
+        ("a 1 2\nthe 1 nan\n", "line 2: contains a number that is not finite"),
+        ("a 1 2\nb 3 4\n", "contains no word of the vocabulary"),
+        ("", "contains no word of the vocabulary"),
     ],
 )
 def test_bad_vectors(tmp_path, text, message):
