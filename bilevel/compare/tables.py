@@ -107,8 +107,9 @@ def catalog() -> list[Table]:
 
     solvers = Table("Solvers", "name", "in Python", "what it does", "source", left=(0, 1, 2, 3))
     for name, solver in SOLVERS.items():
-        source, unverified = reference(solver), solver.about.unverified
-        source += f" Unverified detail: {unverified}." if unverified else ""
+        source, about = reference(solver), solver.about
+        if about is not None and about.unverified:
+            source += f" Unverified detail: {about.unverified}."
         solvers.add_row(name, f"bl.{solver.__name__}", first_line(solver), source)
     tasks = Table("Tasks", "name", "what it is", left=(0, 1))
     for name, factory in TASKS.items():
