@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar, Shaped, UInt8
 
 from bilevel.problem import Factored, Level, Problem
 
@@ -27,9 +27,9 @@ class Head(eqx.Module):
         dtype = jnp.result_type(*jax.tree.leaves(x))
         return {"weights": jnp.zeros((self.ways, x["body"].width), dtype), "bias": jnp.zeros(self.ways, dtype)}
 
-    def inputs(self, x: PyTree[Array], images: Float[Array, "n h w c"]) -> Float[Array, "n width"]:
+    def inputs(self, x: PyTree[Array], rows: Shaped[Array, "n ..."]) -> Float[Array, "n width"]:
         """What y_i acts on: all that x does, so a lower loop at a fixed x needs it once."""
-        return x["body"](images)
+        return x["body"](rows)
 
     def logits(self, y: PyTree[Array], inputs: Float[Array, "n width"]) -> Float[Array, "n ways"]:
         """What y_i says of them."""
@@ -43,11 +43,11 @@ class Network(eqx.Module):
         """Where y_i starts."""
         return x
 
-    def inputs(self, x: PyTree[Array], images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        """What y_i acts on: the images themselves."""
-        return images
+    def inputs(self, x: PyTree[Array], rows: Shaped[Array, "n ..."]) -> Shaped[Array, "n ..."]:
+        """What y_i acts on: the rows themselves, images or tokens."""
+        return rows
 
-    def logits(self, y: Callable[[Array], Array], inputs: Float[Array, "n h w c"]) -> Float[Array, "n ways"]:
+    def logits(self, y: Callable[[Array], Array], inputs: Shaped[Array, "n ..."]) -> Float[Array, "n ways"]:
         """What y_i says of them."""
         return y(inputs)
 
@@ -74,17 +74,17 @@ class SupportLoss(eqx.Module):
     learner: Learner
     regularization: Float[Array, ""]
 
-    def inputs(self, x: PyTree[Array], batch: dict[str, Array]) -> Float[Array, "tasks n ..."]:
+    def inputs(self, x: PyTree[Array], batch: dict[str, Array]) -> Shaped[Array, "tasks n ..."]:
         """What the y_i act on."""
         return jax.vmap(self.learner.inputs, in_axes=(None, 0))(x, batch["images"])
 
     def given(
-        self, inputs: Float[Array, "tasks n ..."], y: PyTree[Array], batch: dict[str, Array]
+        self, inputs: Shaped[Array, "tasks n ..."], y: PyTree[Array], batch: dict[str, Array]
     ) -> Float[Scalar, ""]:
         """The loss, from what the y_i act on."""
         return jnp.sum(jax.vmap(self.of_task)(inputs, y, batch["labels"]))
 
-    def of_task(self, inputs: Float[Array, "n ..."], y: PyTree[Array], labels: Int[Array, " n"]) -> Float[Scalar, ""]:
+    def of_task(self, inputs: Shaped[Array, "n ..."], y: PyTree[Array], labels: Int[Array, " n"]) -> Float[Scalar, ""]:
         """g_i, from what y_i acts on."""
         penalty = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(y))
         return cross_entropy(self.learner.logits(y, inputs), labels) + self.regularization * penalty

@@ -12,7 +12,7 @@ from bilevel.solvers._matrices import Spectral, clipped_svd, times
 def test_projections_are_the_nearest_matrices(x64):
     rng = np.random.default_rng(0)
     A, B = rng.normal(size=(5, 5)), rng.normal(size=(4, 6))
-    spectral = Spectral.nearest(A, 0.3)
+    spectral = Spectral.nearest(jnp.asarray(A), 0.3)
     expected_values, expected_vectors = np.linalg.eigh((A + A.T) / 2)
     assert expected_values[0] < 0.3  # there is something to do
     expected = expected_vectors @ np.diag(np.maximum(expected_values, 0.3)) @ expected_vectors.T
@@ -21,11 +21,11 @@ def test_projections_are_the_nearest_matrices(x64):
     found = spectral.solve({"a": b[:2], "b": b[2:]})
     np.testing.assert_allclose(np.append(found["a"], found["b"]), np.linalg.solve(expected, b), atol=1e-10)
     u = rng.normal(size=6)
-    product = times(B, (u[:3], u[3:]), like=jnp.zeros((2, 2)))
+    product = times(jnp.asarray(B), (u[:3], u[3:]), like=jnp.zeros((2, 2)))
     np.testing.assert_allclose(product, (B @ u).reshape(2, 2), atol=1e-12)
-    clipped = clipped_svd(B, 0.8)
+    clipped = clipped_svd(jnp.asarray(B), 0.8)
     np.testing.assert_allclose(np.linalg.svd(clipped)[1], np.minimum(np.linalg.svd(B)[1], 0.8), atol=1e-12)
-    np.testing.assert_allclose(clipped_svd(B, 100.0), B, atol=1e-12)
+    np.testing.assert_allclose(clipped_svd(jnp.asarray(B), 100.0), B, atol=1e-12)
 
 
 @pytest.mark.parametrize("solver", [bl.STABLE(0.1, 0.1, 0.5, 0.1), bl.SVRB(0.1, 0.1, 0.5, 0.1)])

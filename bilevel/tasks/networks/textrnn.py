@@ -3,7 +3,8 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from bilevel import _checks as checks
 
@@ -55,7 +56,7 @@ class TextRNN(eqx.Module):
         *,
         layers: int = 2,
         outputs: int | None = None,
-        vectors: Float[Array, "vocabulary embedding"] | None = None,
+        vectors: Float[Array | np.ndarray, "_ _"] | None = None,
         key: PRNGKeyArray,
     ):
         counts = {"vocabulary": vocabulary, "embedding": embedding, "hidden": hidden, "layers": layers}
@@ -96,7 +97,7 @@ class _Cell(eqx.Module):
         self.bias = jnp.zeros(hidden)
 
     def __call__(
-        self, inputs: Float[Array, "length n inputs"], valid: Float[Array, "length n"]
+        self, inputs: Float[Array, "length n inputs"], valid: Bool[Array, "length n"]
     ) -> Float[Array, "length n hidden"]:
         """The states after each word. What the words alone say is one product, outside the scan."""
         driven = inputs @ self.forward + self.bias[None, None, :]
