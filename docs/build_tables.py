@@ -32,7 +32,7 @@ def episodes_table() -> str:
 
 def api_entries() -> str:
     """The entries of the API page."""
-    return "\n\n".join(f"::: bilevel.{solver.__name__}" for solver in SOLVERS.values())
+    return "\n\n".join(f"::: bilevel.solvers.{solver.__name__}" for solver in SOLVERS.values())
 
 
 PARTS = {
