@@ -1,11 +1,11 @@
 """Finding wrong labels on real tables: LabelCleaner against cleanlab's ranking and the trusted rows alone.
 
-    BILEVEL_DATA=DIR python benchmarks/label_cleaning.py  # what docs/label_cleaning.csv lacks, and the page
-    python benchmarks/label_cleaning.py --page                       # docs/label_cleaning.md alone, from the CSV
+    BILEVEL_DATA=DIR python benchmarks/label_cleaning.py  # measures what the CSV lacks, writes the page
+    python benchmarks/label_cleaning.py --page            # writes docs/label_cleaning.md from the CSV
 
-Labels of a table are made wrong, some rows are kept as they are and trusted, and the test rows are right. Each method
-ranks the doubtful rows, and the same logistic regression is fitted to what it makes of them. Whatever is tuned in
-LabelCleaner was tuned on made-up tables and on other draws of digits.
+Labels of a table are made wrong, some rows keep their labels and are trusted, and the test rows are right. Each method
+ranks the doubtful rows, and the same logistic regression is fitted to the rows as it weighs or drops them. The settings
+of LabelCleaner were tuned on made-up tables and on other draws of digits.
 """
 
 import os
@@ -101,7 +101,7 @@ def out_of_fold(X, given, X_more, y_more):
 
 
 def measure(name, noise, rate, trusted, seed):
-    """A row of the table."""
+    """Measures one setting with one seed: a row of the CSV."""
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
     from sklearn.metrics import roc_auc_score
@@ -215,7 +215,7 @@ def averages(rows):
 
 
 def table(means, kind):
-    """A Markdown table with a row a setting."""
+    """A Markdown table with one row per setting."""
     lines = ["| set | labels | noise | trusted | " + " | ".join(title for _, title in SHOWN[kind]) + " |"]
     lines.append("|---|---|--:|--:|" + "--:|" * len(SHOWN[kind]))
     for (name, noise, rate, trusted), mean in means.items():
@@ -225,7 +225,7 @@ def table(means, kind):
 
 
 def losses(means, kind, column, rivals):
-    """The settings in which a column is not above each rival, and by how much the best of them is ahead."""
+    """The settings in which a column is not above every rival, with the lead of the best rival."""
     found = []
     for (name, noise, rate, trusted), mean in means.items():
         best = max(rivals, key=lambda rival: mean[f"{kind} {rival}"])
@@ -236,7 +236,7 @@ def losses(means, kind, column, rivals):
 
 
 def sentence(means, kind, column, rivals):
-    """The count of wins, and every loss."""
+    """The number of wins, and every loss."""
     lost = losses(means, kind, column, rivals)
     gains = [mean[f"{kind} {column}"] - max(mean[f"{kind} {rival}"] for rival in rivals) for mean in means.values()]
     won = len(means) - len(lost)
@@ -280,21 +280,22 @@ TEXT = """<!-- Written by benchmarks/label_cleaning.py from label_cleaning.csv. 
 # Which labels are wrong? Measured
 
 You have a table, and some of its labels are wrong. `LabelCleaner` ranks the rows by how doubtful their label is, and
-fits your classifier so that doubtful rows count for little. It is at its best with some *trusted* rows, whose labels
-you have checked: a hundred are worth the work.
+fits your classifier so that doubtful rows count for little. It works best with some *trusted* rows, whose labels
+you have checked; checking a hundred rows is worth the work.
 
-`LabelCleaner().fit(X, y, X_trusted, y_trusted)`, then `suspects_` and `predict`: see
+Call `LabelCleaner().fit(X, y, X_trusted, y_trusted)`, then use `suspects_` and `predict`: see
 [the first page](index.md) and [cleaning a table](examples/clean_a_table.md).
 
 ## In short
 
-With 100 trusted rows or more, each setting being a set, a kind and a share of wrong labels:
+A setting is a data set, a kind of noise, a share of wrong labels and a number of trusted rows. With 100 trusted rows
+or more:
 
-- **Ranking** the wrong labels (AUROC), against cleanlab, cleanlab that has the trusted rows to train on, and a
-  classifier of the trusted rows alone, whichever is best: ahead in
+- **Ranking** of the wrong labels (AUROC). The rivals are cleanlab, cleanlab trained on the trusted rows too, and a
+  classifier trained on the trusted rows alone. `LabelCleaner` is ahead of the best of them in
   {ranking_enough}
-- **Test accuracy** of the classifier, against plain training on all rows, training without what cleanlab flags, and
-  the trusted rows alone: ahead in
+- **Test accuracy** of the classifier. The rivals are plain training on all rows, training without the rows that
+  cleanlab flags, and training on the trusted rows alone. `LabelCleaner` is ahead of the best of them in
   {accuracy_enough}
 
 With 20 trusted rows:
@@ -302,40 +303,44 @@ With 20 trusted rows:
 - Ranking: ahead in {ranking_few}
 - Test accuracy: ahead in {accuracy_few}
 
-Without trusted rows, where redrawn labels, or fewer than half of them moved to the next class, leave the truth visible:
+Without trusted rows, in the settings where the data still show the truth (labels are redrawn, or fewer than half of
+them moved to the next class):
 
 - Ranking, against cleanlab: ahead in {alone}
 - Test accuracy, against plain training: ahead in {alone_accuracy}
 
-What cannot be done: when more than half of a class's labels have moved to another class, the data say that the wrong
-label is right. Without trusted rows every method then ranks the right labels as the doubtful ones (AUROC far below
-0.5, in the tables below, cleanlab's and ours alike), and `LabelCleaner` warns that it cannot know.
+There is a limit. When more than half of a class's labels have moved to another class, the data suggest that the wrong
+label is right. Without trusted rows every method then ranks the right labels as the doubtful ones: in the tables below,
+cleanlab's AUROC and ours are far below 0.5. `LabelCleaner` warns that it cannot know.
 
-What the learning of the weights adds: the columns "the start" leave the weights where they start (see `LabelCleaner`:
-log-odds by a model behind a confusion of labels). Over the settings with 100 trusted rows or more, learning them
-changes the AUROC by {learned:+.4f} on average, with 20 by {learned_few:+.4f}, without any by {learned_alone:+.4f}. A
-hundred trusted rows say little about thousands of single weights; most of what they can say is how labels are confused,
-and the start knows that. Twenty rows of ten classes say little even of that: where labels are redrawn, ranking without
-trusted rows is then the better one (see digits and MNIST below).
+The columns "the start" show the effect of learning the weights: they leave the weights at their initial values (see
+`LabelCleaner`: log-odds by a model behind a confusion of labels). Over the settings with 100 trusted rows or more,
+learning them changes the AUROC by {learned:+.4f} on average, with 20 by {learned_few:+.4f}, without any by
+{learned_alone:+.4f}. A hundred trusted rows say little about thousands of single weights. Mostly they tell how labels
+are confused, and the initial weights already use that. Twenty rows of ten classes say little even about the
+confusion: if labels are redrawn, the ranking without trusted rows is then better (see digits and MNIST below).
 
 ## How it was measured
 
-- Sets: digits, breast cancer and wine of scikit-learn; {rows:,} rows each of Fashion-MNIST and MNIST (14×14 pixels) and
-  of the rated sentences (TF-IDF; sentences of one review on one side). 30 % of the rows are for the test.
-- Labels: with the probability of the column *noise* a label is redrawn from all classes (by chance perhaps the same) or
-  moved to the next class. Of two classes, 60 and 80 % moved means that most labels are wrong.
-- cleanlab: `get_label_quality_scores` of the probabilities of five folds; told: with the trusted rows in each fold's
-  training. Dropped: `find_label_issues` of the latter, then training on the rest and the trusted rows.
-- One classifier for all: `LogisticRegression(max_iter=100)`, on standardized features; the same settings of
-  `LabelCleaner` everywhere, chosen on made-up tables and on other draws of digits.
+- Sets: digits, breast cancer and wine of scikit-learn; {rows:,} rows each of Fashion-MNIST and MNIST (14×14 pixels)
+  and of the rated sentences (TF-IDF; the sentences of one review stay on one side of the split). 30 % of the rows are
+  for the test.
+- Labels: with the probability in the column *noise*, a label is redrawn from all classes (and may stay the same by
+  chance) or moved to the next class. With two classes, 60 or 80 % moved means that most labels are wrong.
+- cleanlab: `get_label_quality_scores` ranks by the probabilities of five folds. "Told" means that each fold also
+  trains on the trusted rows. "Dropped" means that the rows that `find_label_issues` finds with these are left out,
+  and the classifier trains on the rest and the trusted rows.
+- All methods use the classifier `LogisticRegression(max_iter=100)` on standardized features. The settings of
+  `LabelCleaner` are the same everywhere; they were chosen on made-up tables and on other draws of digits.
 - Means over {seeds} seeds, {runs} runs. On a busy machine of two cores, `fit` took {seconds:.1f} s with and
-  {seconds_alone:.1f} s without trusted rows, compilation included; plain training is faster by far.
+  {seconds_alone:.1f} s without trusted rows, compilation included; plain training is much faster.
 
-A large table, a million rows of 100 columns and 5 classes, on the same machine, busy, in float32 (`--large`): 192 s and
-1.9 GB at the most with 500 trusted rows, 220 s and 2.3 GB without; 0.8 GB of it the table itself, and its making.
+A large table (`--large`) has a million rows of 100 columns and 5 classes, in float32. On the same busy machine it
+took 192 s and at most 1.9 GB with 500 trusted rows, and 220 s and 2.3 GB without. Of this, 0.8 GB are for the table
+itself and for making it.
 
-A setting counts as a win where the mean is above each rival's; ties and differences within the noise of three seeds are
-counted as they fall.
+A setting counts as a win if the mean is above each rival's mean, even if the difference is within the noise of three
+seeds.
 
 ## Finding the wrong labels: AUROC
 

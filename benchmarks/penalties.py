@@ -1,6 +1,6 @@
 """One penalty per feature against one for all: test loss and time on tables of three sizes, dense and sparse.
 
-    BILEVEL_DATA=DIR python benchmarks/penalties.py  # what docs/penalties.csv lacks, and docs/penalties.md
+    BILEVEL_DATA=DIR python benchmarks/penalties.py  # measures what the CSV lacks, writes docs/penalties.md
     python benchmarks/penalties.py --page                       # docs/penalties.md alone, from the CSV
 
 PenalizedLogistic and PenalizedRidge with their defaults, the same with one common penalty (`steps=0`), scikit-learn's
@@ -146,7 +146,7 @@ def timed(fit):
 
 
 def measure(name, method, seed):
-    """A row of the table; `seconds` is that of a second fit, `first` that of one with compilation."""
+    """Measures one fit: a row of the CSV. `first` times a first fit, with compilation, and `seconds` a second one."""
     X, y, train = load(name, seed)
     estimator = methods(name, seed, scipy.sparse.issparse(X))[method]
     jax.clear_caches()
@@ -252,31 +252,32 @@ def speed(rows, column):
 
 PAGE_TEXT = """# Penalties, measured
 
-`PenalizedLogistic` and `PenalizedRidge` tune one L2 penalty for each feature on the rows that five folds hold out. Is
-that better than one penalty for all, and what does it cost? Written by `benchmarks/penalties.py` from
-[`penalties.csv`](penalties.csv): {splits} splits of each set, all defaults, nothing tuned to a set.
+`PenalizedLogistic` and `PenalizedRidge` tune one L2 penalty per feature on the rows that five folds hold out. Is that
+better than one penalty for all, and what does it cost? `benchmarks/penalties.py` writes this page from
+[`penalties.csv`](penalties.csv). Each set has {splits} splits; all methods use their defaults, and nothing is tuned
+to a set.
 
-- *{ours}*: the estimators as they are. *{common}*: the same with `steps=0`, which is where the tuning starts.
+- *{ours}*: the estimators with their defaults. *{common}*: the same with `steps=0`, the point where the tuning starts.
 - *LogisticRegressionCV*: 10 values, 5 folds, chosen by log-loss. *RidgeCV*: 10 values, leave-one-out (5 folds where X
   is sparse).
 - *{grid}*: `GridSearchCV` over 25 values of one penalty, 5 folds.
 
 ## Test loss
 
-Mean log-loss of the test rows, ± its standard error over the splits (which differ in their test rows, too); the best
-in bold:
+The table shows the mean log-loss of the test rows, ± its standard error over the splits (which also differ in their
+test rows). The best is in bold.
 
 {logistic}
 
-Mean squared error:
+The mean squared error:
 
 {ridge}
 
-Split by split (of as many as there are sets and splits), the loss with a penalty per feature is
+Over all sets and splits, the loss with a penalty per feature is
 
 - against LogisticRegressionCV {versus_logistic}; against the grid {versus_logistic_grid};
 - against RidgeCV {versus_ridge}; against the grid {versus_ridge_grid};
-- against its own start, one penalty, {versus_common}.
+- against its own starting point, one penalty for all, {versus_common}.
 
 Its mean loss is above that of LogisticRegressionCV or RidgeCV on: {lost}.
 
@@ -284,8 +285,8 @@ Its mean loss is above that of LogisticRegressionCV or RidgeCV on: {lost}.
 
 ## Time
 
-Seconds of the processor, all threads together (NumPy's on one thread), mean over the splits. The first fit of a shape
-compiles a program; shapes that round up to the same share it.
+The table shows processor seconds of all threads together (NumPy uses one thread), as the mean over the splits. The
+first fit of a shape compiles a program; shapes that round up to the same sizes share it.
 
 {times}
 
@@ -297,16 +298,16 @@ Against LogisticRegressionCV with 10 values and 5 folds,
 {time_reading}
 """
 
-READING = """Where few of many features matter, the gain is large: the others' penalties rise together and those of the
-features that matter are left behind. Elsewhere it is small, and so is what is lost: on TF-IDF rows, where hardly a word
-has enough rows to speak for itself, the tuning is a little worse than its own start. What is lost against
-LogisticRegressionCV on digits, wine and MNIST is less than the splits differ. With many more rows than features
-(diabetes) a weak penalty does no harm, and no choice of penalties says much."""
+READING = """If only few of many features matter, the gain is large: the penalties of the other features rise together,
+and those of the features that matter stay low. Otherwise both gains and losses are small. On TF-IDF rows hardly any
+word occurs in enough rows to determine its own penalty, and the tuning is a little worse than its own starting point.
+On digits, wine and MNIST the deficit against LogisticRegressionCV is smaller than the differences between splits. With
+many more rows than features (diabetes) a weak penalty does no harm, and the choice of penalties matters little."""
 
-TIME_READING = """The first fit of a shape compiles for two to four seconds, which on small tables is nearly all of it.
-Sparse products in XLA take about three times as long as SciPy's on one core, and a strongly penalized fit on TF-IDF
-rows, of which LogisticRegressionCV makes fifty, needs only a few of them. RidgeCV on a dense table of few rows is one
-factorization, which nothing here matches."""
+TIME_READING = """The first fit of a shape compiles for two to four seconds, which is nearly all of its time on small
+tables. Sparse products in XLA take about three times as long as SciPy's on one core. LogisticRegressionCV makes fifty
+strongly penalized fits on TF-IDF rows, and each needs only a few products. RidgeCV on a dense table of few rows is
+one factorization, and nothing here is as fast."""
 
 
 def write_page():

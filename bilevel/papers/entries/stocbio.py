@@ -159,7 +159,7 @@ FIG4 = Entry(
     id="stocbio-fig4",
     paper=PAPER,
     where="Fig. 4",
-    title="One L2 penalty a feature on multinomial logistic regression",
+    title="One L2 penalty per feature on multinomial logistic regression",
     scales={
         "laptop": NEWS,
         "smoke": smaller(
