@@ -5,17 +5,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
 from bilevel import _checks as checks
 from bilevel import datasets
+from bilevel.datasets import words
 from bilevel.problem import Episodes, Problem
 from bilevel.sampling import Blocks, Rows
+from bilevel.tasks.networks import TextRNN
 from bilevel.trees import Tree
 
 SOURCES = {"rows": Rows, "blocks": Blocks}
 SPLITS = ("test", "validation")
+
+# The settings of each model, with their defaults.
+MODELS: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "cnn": {"filters": 8, "layers": 4, "normalize": True, "pool": 1},
+    "rnn": {"vocabulary": 1000, "length": 20, "embedding": 24, "hidden": 24, "layers": 2, "vectors": None},
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,6 +91,36 @@ def loaded(dataset: Any) -> Any:
 def dividing(size: int, rows: int) -> int:
     """The largest divisor of `rows` that is at most `size`: a batch size that `bl.Blocks` takes."""
     return max(divisor for divisor in range(1, min(size, rows) + 1) if rows % divisor == 0)
+
+
+def settings_of(model: str, changes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The settings of a model with these changes, checked by name."""
+    if changes is not None and not isinstance(changes, Mapping):
+        raise TypeError(f"model_settings: got {changes!r}; pass a dictionary")
+    known = MODELS[model]
+    if changes and not known:
+        raise ValueError(f"model_settings: got {dict(changes)}, but the {model} model has none; leave them out")
+    for name in changes or {}:
+        checks.one_of("model_settings", name, known)
+    settings = {**known, **(changes or {})}
+    for name in ("filters", "pool", "vocabulary", "length", "embedding", "hidden", "layers"):
+        if name in settings:
+            checks.count(f"model_settings[{name!r}]", settings[name])
+    return settings
+
+
+def text_network(
+    settings: Mapping[str, Any], vocabulary: Mapping[str, int], outputs: int, rng: np.random.Generator
+) -> TextRNN:
+    """A network of these `model_settings`, at its start."""
+    size, embedding, vectors = settings["vocabulary"], settings["embedding"], None
+    if settings["vectors"] is not None:
+        read = words.read_vectors(settings["vectors"], vocabulary)
+        vectors = jnp.zeros((size, read.shape[1])).at[: len(read)].set(read)  # the training rows may hold fewer words
+    key = jax.random.key(rng.integers(2**31))
+    return TextRNN(
+        size, embedding, settings["hidden"], layers=settings["layers"], outputs=outputs, vectors=vectors, key=key
+    )
 
 
 def generator(seed: Any) -> np.random.Generator:

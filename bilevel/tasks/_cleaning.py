@@ -13,19 +13,23 @@ from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from bilevel import _checks as checks
 from bilevel import datasets
-from bilevel.datasets import words
 from bilevel.problem import Level, Problem
-from bilevel.tasks._base import SOURCES, SPLITS, Task, class_of, dividing, generator, loaded
+from bilevel.tasks._base import (
+    MODELS,
+    SOURCES,
+    SPLITS,
+    Task,
+    class_of,
+    dividing,
+    generator,
+    loaded,
+    settings_of,
+    text_network,
+)
 from bilevel.tasks._cleaning_rows import NOISES, CleaningData, Sizes, draw, whole_batches
 from bilevel.tasks.networks import ConvNet, TextRNN
 from bilevel.tasks.networks.losses import MeanLoss, WeightedLoss
 
-# The settings of each model, with their defaults.
-MODELS: dict[str, dict[str, Any]] = {
-    "linear": {},
-    "cnn": {"filters": 8, "layers": 4, "normalize": True, "pool": 1},
-    "rnn": {"vocabulary": 1000, "length": 20, "embedding": 24, "hidden": 24, "layers": 2, "vectors": None},
-}
 _MEASURED_ROWS = 5000  # of the training rows, by `lower loss`
 _CHUNK = 250  # rows of a metric at a time: those of a convolutional network take much memory
 
@@ -157,7 +161,7 @@ def cleaning(
         checks.count("batch_size", batch_size)
     checks.nonnegative("regularization", regularization)
     checks.number("start_weight", start_weight)
-    sizes, given = Sizes(train, trusted, test, test_fraction), _settings(model, model_settings)
+    sizes, given = Sizes(train, trusted, test, test_fraction), settings_of(model, model_settings)
     rng = generator(seed)
     form = {name: given[name] for name in ("pool", "vocabulary", "length") if name in given}
     given_rows = loaded(dataset)
@@ -203,39 +207,17 @@ def _check_images(width: int) -> None:
         raise ValueError(f"dataset: its rows have {width} features; the convolutional network takes square images")
 
 
-def _settings(model: str, changes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The model's settings, checked as far as the model itself does not."""
-    if changes is not None and not isinstance(changes, Mapping):
-        raise TypeError(f"model_settings: got {changes!r}; pass a dictionary")
-    known = MODELS[model]
-    if changes and not known:
-        raise ValueError(f"model_settings: got {dict(changes)}, but the {model} model has none; leave them out")
-    for name in changes or {}:
-        checks.one_of("model_settings", name, known)
-    settings = {**known, **(changes or {})}
-    for name in ("filters", "pool", "embedding", "hidden", "layers"):
-        if name in settings:
-            checks.count(f"model_settings[{name!r}]", settings[name])
-    return settings
-
-
 def _start(model: str, data: CleaningData, settings: Mapping[str, Any], rng: np.random.Generator) -> PyTree[Array]:
     """The model's parameters where solvers start."""
     width, classes = data.features.shape[1], data.classes
     if model == "linear":
         dtype = data.features.dtype
         return {"weights": jnp.zeros((classes, width), dtype), "bias": jnp.zeros(classes, dtype)}
-    key, layers = jax.random.key(rng.integers(2**31)), settings["layers"]
     if model == "cnn":
-        normalize = settings["normalize"]
-        return ConvNet(
-            1, settings["filters"], math.isqrt(width), layers=layers, outputs=classes, normalize=normalize, key=key
-        )
-    size, embedding, vectors = settings["vocabulary"], settings["embedding"], None
-    if settings["vectors"] is not None:
-        read = words.read_vectors(settings["vectors"], data.vocabulary or {})
-        vectors = jnp.zeros((size, read.shape[1])).at[: len(read)].set(read)  # the training rows may hold fewer words
-    return TextRNN(size, embedding, settings["hidden"], layers=layers, outputs=classes, vectors=vectors, key=key)
+        key = jax.random.key(rng.integers(2**31))
+        form = {name: settings[name] for name in ("layers", "normalize")}
+        return ConvNet(1, settings["filters"], math.isqrt(width), **form, outputs=classes, key=key)
+    return text_network(settings, data.vocabulary or {}, classes, rng)
 
 
 def _per_row(y: PyTree[Array], rows: Any) -> tuple[Float[Array, " n"], Bool[Array, " n"]]:

@@ -17,7 +17,7 @@ from bilevel import datasets, trees
 from bilevel.datasets import words
 from bilevel.problem import Episodes, Level, Problem
 from bilevel.sampling import Rows
-from bilevel.tasks._base import SOURCES, SPLITS, Task, class_of, generator, loaded
+from bilevel.tasks._base import SOURCES, SPLITS, Task, class_of, generator, loaded, settings_of, text_network
 from bilevel.tasks._episodes import Copies, Head, Learner, Network
 from bilevel.tasks.networks import TextRNN
 
@@ -107,11 +107,7 @@ def representation(
     adapt: str = "head",
     split: str = "test",
     source: str = "rows",
-    vocabulary: int = 1000,
-    length: int = 20,
-    embedding: int = 24,
-    hidden: int = 24,
-    layers: int = 2,
+    model_settings: Mapping[str, Any] | None = None,
 ) -> Task:
     """Representation: which embedding of a sentence lets a linear head tell praise from blame, whatever the domain?
 
@@ -153,9 +149,8 @@ def representation(
       the metrics too: nothing then depends on a sentence of a test domain.
     - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`, which needs `support` and `query` to be
       multiples of the batch size.
-    - `vocabulary`: so many tokens: padding, unknown, and the most frequent words of the training domains. `length`: of
-      a row in tokens, cut or padded to. `embedding`, `hidden`, `layers`: of the network. The paper's has 300 and two
-      layers of 4096 and 512, on 25 domains of which 3 are held out.
+    - `model_settings`: of the network, as in `cleaning`; the vocabulary is that of the training domains. The paper's
+      network has an `embedding` of 300 and two layers of 4096 and 512, on 25 domains of which 3 are held out.
 
     Networks start as `TextRNN` does. The paper's start, U(−1, 1) for every parameter, trains here too, but takes about
     three times as many steps.
@@ -190,7 +185,7 @@ def representation(
         if tasks_per_step > tasks:
             raise ValueError(f"tasks_per_step: got {tasks_per_step} of {tasks} tasks; pass at most that")
     counts = {"tasks": tasks, "domains_per_task": domains_per_task, "support": support, "query": query}
-    counts |= {"test_tasks": test_tasks, "test_steps": test_steps, "vocabulary": vocabulary, "length": length}
+    counts |= {"test_tasks": test_tasks, "test_steps": test_steps}
     for name, value in counts.items():
         checks.count(name, value)
     checks.positive("test_step", test_step)
@@ -198,7 +193,7 @@ def representation(
         raise ValueError("learned_start: a whole network's start is x already; leave it out with adapt='network'")
     regularization = _REGULARIZATION[adapt] if regularization is None else regularization
     checks.nonnegative("regularization", regularization)
-    rng = generator(seed)
+    settings, rng = settings_of("rnn", model_settings), generator(seed)
     data = _draw(
         loaded(dataset),
         {"train": tasks, "test": test_tasks},
@@ -206,12 +201,10 @@ def representation(
         domains_per_task,
         held_out,
         split,
-        (vocabulary, length),
+        (settings["vocabulary"], settings["length"]),
         rng,
     )
-    whole = TextRNN(
-        vocabulary, embedding, hidden, layers=layers, outputs=data.classes, key=jax.random.key(rng.integers(2**31))
-    )
+    whole = text_network(settings, data.vocabulary, data.classes, rng)
     learner: Learner = Network() if adapt == "network" else SentenceHead(data.classes)
     x = whole if adapt == "network" else _body(whole, learned_start)
     rows: type[Rows] = SOURCES[source]

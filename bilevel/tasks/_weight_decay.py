@@ -15,7 +15,7 @@ from bilevel import datasets, trees
 from bilevel.datasets import words
 from bilevel.problem import Level, Problem
 from bilevel.sampling import Rows
-from bilevel.tasks._base import SOURCES, SPLITS, Task, by_group, class_of, generator, loaded
+from bilevel.tasks._base import SOURCES, SPLITS, Task, by_group, class_of, generator, loaded, settings_of, text_network
 from bilevel.tasks.networks import TextRNN
 
 
@@ -59,11 +59,7 @@ def weight_decay(
     batch_size: int | None = 64,
     split: str = "test",
     source: str = "rows",
-    vocabulary: int = 1000,
-    length: int = 20,
-    embedding: int = 24,
-    hidden: int = 24,
-    layers: int = 2,
+    model_settings: Mapping[str, Any] | None = None,
 ) -> Task:
     """Weight decay: how strongly to penalize the weights of a recurrent network that tells praise from blame?
 
@@ -88,9 +84,8 @@ def weight_decay(
       metrics too: nothing then depends on a test row.
     - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`, which needs `train` and `validation` to be
       multiples of the batch size.
-    - `vocabulary`: so many tokens: padding, unknown, and the most frequent words of the training rows. `length`: of a
-      row in tokens, cut or padded to. `embedding`, `hidden`, `layers`: of the network. The paper's has 300 and two
-      layers of 4096 and 512.
+    - `model_settings`: of the network, as in `cleaning`. The paper's has an `embedding` of 300 and two layers of 4096
+      and 512.
 
     **Returns** a `Task` with a `WeightDecayData` as its `data`. Metrics: `test accuracy`, the score; `test loss`, the
     mean cross-entropy of the test rows; `upper loss` on all validation rows; `lower loss` on all training rows.
@@ -123,23 +118,21 @@ def weight_decay(
     class_of(dataset, datasets.TextDataset)
     checks.one_of("split", split, SPLITS)
     checks.one_of("source", source, SOURCES)
-    counts = {"validation": validation, "train": train, "test": test, "vocabulary": vocabulary, "length": length}
-    for name, value in counts.items():
+    for name, value in {"validation": validation, "train": train, "test": test}.items():
         checks.count(name, value)
-    rng = generator(seed)
+    settings, rng = settings_of("rnn", model_settings), generator(seed)
     texts: datasets.TextDataset = loaded(dataset)
     sizes = {"test": test, "validation": validation, "train": train}
     held_back = {} if split == "test" else {"held back": test}
     parts = by_group(texts.groups, held_back | sizes, rng)
-    known = words.vocabulary([texts.texts[row] for row in parts["train"]], vocabulary)
+    known = words.vocabulary([texts.texts[row] for row in parts["train"]], settings["vocabulary"])
 
     def take(name: str) -> dict[str, Array]:
-        tokens = words.encode([texts.texts[row] for row in parts[name]], known, length)
+        tokens = words.encode([texts.texts[row] for row in parts[name]], known, settings["length"])
         return {"tokens": jnp.asarray(tokens), "labels": jnp.asarray(texts.labels[parts[name]])}
 
     data = WeightDecayData(vocabulary=known, classes=texts.classes, **{name: take(name) for name in sizes})
     rows: type[Rows] = SOURCES[source]
-    key = jax.random.key(rng.integers(2**31))
     return Task(
         name="weight-decay",
         problem=Problem(
@@ -147,7 +140,7 @@ def weight_decay(
             lower=Level(decayed_loss, data=rows(data.train), batch_size=batch_size),
         ),
         x=jnp.zeros(()),
-        y=TextRNN(vocabulary, embedding, hidden, layers=layers, outputs=data.classes, key=key),
+        y=text_network(settings, known, texts.classes, rng),
         metrics=functools.partial(_metrics, data),
         score="test accuracy",
         data=data,

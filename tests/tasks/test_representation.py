@@ -30,7 +30,7 @@ NUMBERED = numbered_set()
 
 
 def make(**settings):
-    return tasks.representation(NUMBERED, **SMALL, **{**SIZES, **settings})
+    return tasks.representation(NUMBERED, model_settings=SMALL, **{**SIZES, **settings})
 
 
 def parts(data):
@@ -237,7 +237,7 @@ def test_seeds_share_their_programs_and_the_embedding_carries_over(compiled):
     jax.clear_caches()
     solver = bl.SOBA(upper_step=0.5, lower_step=0.1, adjoint_step=0.1)
     for seed in (0, 1):
-        task = tasks.representation(seed=seed, tasks=4, length=12, vocabulary=300, layers=1)
+        task = tasks.representation(seed=seed, tasks=4, model_settings={"length": 12, "vocabulary": 300, "layers": 1})
         before = len(compiled)
         solution = bl.solve(
             task.problem, solver, task.x, task.y, steps=600, key=jax.random.key(0), metrics=task.metrics, every=600

@@ -24,7 +24,7 @@ NUMBERED = numbered_texts(
 
 def make(**settings):
     sizes = {"train": 60, "validation": 40, "test": 50, "batch_size": 20}
-    return tasks.weight_decay(**{"dataset": NUMBERED, **sizes, **SMALL, **settings})
+    return tasks.weight_decay(**{"dataset": NUMBERED, **sizes, "model_settings": SMALL, **settings})
 
 
 def point(task, seed=3):
@@ -109,8 +109,9 @@ def test_metrics_by_hand():
 def test_seeds_share_their_programs_and_learn(compiled):
     jax.clear_caches()
     solver = bl.SOBA(upper_step=1e-9, lower_step=0.1, adjoint_step=0.01)
+    network = {"vocabulary": 300, "length": 10, "hidden": 12, "layers": 1}
     for seed in (0, 1):
-        task = tasks.weight_decay(seed=seed, train=300, vocabulary=300, length=10, hidden=12, layers=1)
+        task = tasks.weight_decay(seed=seed, train=300, model_settings=network)
         before = len(compiled)
         solution = bl.solve(
             task.problem, solver, task.x, task.y, steps=400, key=jax.random.key(0), metrics=task.metrics, every=400
@@ -137,8 +138,8 @@ def test_diagnose_reports_that_the_lower_level_is_not_convex():
         ({"source": "block"}, "source: 'block' is unknown"),
         ({"train": 0}, "train: got 0"),
         ({"train": 400}, "train: got 400, but of 200 rows"),
-        ({"length": 0}, "length: got 0"),
-        ({"hidden": 0}, "hidden: got 0"),
+        ({"model_settings": {"length": 0}}, r"model_settings\['length'\]: got 0"),
+        ({"model_settings": {"units": 3}}, "model_settings: 'units' is unknown"),
         ({"batch_size": 41}, "batch_size: got 41, but the data have 40 rows"),
         ({"seed": -1}, "seed: got -1"),
     ],

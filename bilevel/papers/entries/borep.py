@@ -111,23 +111,20 @@ SHARED = {"dataset": "made-up", "domains_per_task": 3, "held_out": 2, "tasks": 8
 AMAZON = {"dataset": "amazon-reviews", "domains_per_task": 3, "held_out": 3, "tasks": 20, "support": 20, "query": 20}
 REVIEWS = {"dataset": "sentences", "train": 2048, "validation": 512, "test": 1000, "batch_size": 64}
 MANY_REVIEWS = {"dataset": "amazon-reviews", "train": 20_000, "validation": 2000, "test": 2000, "batch_size": 64}
-NETWORK = {"vocabulary": 1000, "length": 20, "embedding": 24, "hidden": 24}
+NETWORK = {"model_settings": {"vocabulary": 1000, "length": 20, "embedding": 24, "hidden": 24}}
 TWEETS = {"dataset": "tweets", "model": "rnn", "trusted": 512, "batch_size": 64, "start_weight": 1.0}
 SENTIMENT = {"dataset": "sentiment140", "model": "rnn", "trusted": 5120, "batch_size": 512, "start_weight": 1.0}
-FULL_NETWORK = {"vocabulary": 20_000, "length": 50, "embedding": 300, "hidden": 4096}
+FULL_NETWORK = {"model_settings": {"vocabulary": 20_000, "length": 50, "embedding": 300, "hidden": 4096}}
+TINY_NETWORK = {"model_settings": {"vocabulary": 50, "length": 6, "embedding": 4, "hidden": 4}}
 TINY = {
     "representation": {
-        "dataset": "made-up", "tasks": 2, "support": 4, "query": 4, "batch_size": 2, "vocabulary": 50, "length": 6,
-        "embedding": 4, "hidden": 4, "test_tasks": 2, "test_steps": 2,
+        "dataset": "made-up", "tasks": 2, "support": 4, "query": 4, "batch_size": 2, "test_tasks": 2, "test_steps": 2,
+        **TINY_NETWORK,
     },
     "weight-decay": {
-        "dataset": "made-up", "train": 64, "validation": 32, "test": 32, "batch_size": 16, "vocabulary": 50,
-        "length": 6, "embedding": 4, "hidden": 4,
+        "dataset": "made-up", "train": 64, "validation": 32, "test": 32, "batch_size": 16, **TINY_NETWORK,
     },
-    "cleaning": {
-        "dataset": "made-up", "train": 64, "trusted": 32, "batch_size": 16,
-        "model_settings": {"vocabulary": 50, "length": 6, "embedding": 4, "hidden": 4},
-    },
+    "cleaning": {"dataset": "made-up", "train": 64, "trusted": 32, "batch_size": 16, **TINY_NETWORK},
 }  # fmt: skip
 
 
@@ -141,11 +138,11 @@ def _three(a: dict[str, Any], b: dict[str, Any], c: dict[str, Any], meta_steps: 
 
 
 def _tweets(corruption: float) -> dict[str, Any]:
-    return TWEETS | {"corruption": corruption, "noise": "flipped", "model_settings": NETWORK}
+    return TWEETS | NETWORK | {"corruption": corruption, "noise": "flipped"}
 
 
 def _sentiment(corruption: float) -> dict[str, Any]:
-    return SENTIMENT | {"corruption": corruption, "noise": "flipped", "model_settings": FULL_NETWORK}
+    return SENTIMENT | FULL_NETWORK | {"corruption": corruption, "noise": "flipped"}
 
 
 THREE = Setup(_three(SHARED | NETWORK, REVIEWS | NETWORK, _tweets(0.3), meta_steps=100), steps=500, rows=5)
