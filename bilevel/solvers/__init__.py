@@ -1,4 +1,4 @@
-"""The solvers, a line for each: what the registry, the command line and the tables read."""
+"""The solvers, one line for each. The registry, the command line and the tables read this list."""
 
 # ruff: noqa: I001  (the order of the tables)
 

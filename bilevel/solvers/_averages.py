@@ -13,13 +13,13 @@ from bilevel.trees import SparseRows, Tree
 
 
 def moving_average(average: Tree, sample: Tree, weight: Any) -> Tree:
-    """(1 − θ) · average + θ · sample, θ = `weight` of the fresh sample, clipped to [0, 1]."""
+    """(1 − θ) · average + θ · sample, where θ is the `weight` of the fresh sample, clipped to [0, 1]."""
     weight = jnp.clip(weight, 0, 1)
     return trees.add(trees.scale(1 - weight, average), trees.scale(weight, sample))
 
 
 def at_both(sample: Callable[..., Tree], new: tuple[Tree, ...], old: tuple[Tree, ...]) -> tuple[Tree, Tree]:
-    """`sample` at two points in one batched pass, so that both see the same draws: (at new, at old)."""
+    """`sample` at two points, (at new, at old), in one batched pass: both use the same draws."""
     both = jax.vmap(sample)(*jax.tree.map(lambda a, b: jnp.stack([a, b]), new, old))
     return jax.tree.map(lambda leaf: leaf[0], both), jax.tree.map(lambda leaf: leaf[1], both)
 
@@ -35,8 +35,8 @@ def storm(
 ) -> Any:
     """Recursive momentum: sample(new) + (1 − η)(estimate − sample(old)), both on the same draws.
 
-    η is the `weight` of the fresh sample, clipped to [0, 1]: 1 is the plain sample, 0 is SPIDER. With `has_aux`,
-    `sample` returns (its value, aux) and `storm` (the estimate, (aux at new, aux at old)).
+    η is the `weight` of the fresh sample, clipped to [0, 1]: 1 gives the plain sample, 0 gives SPIDER. With `has_aux`,
+    `sample` returns (its value, aux), and `storm` returns (the estimate, (aux at new, aux at old)).
 
     Reference: STORM, Cutkosky & Orabona (NeurIPS 2019); SPIDER, Fang, Li, Lin & Zhang (NeurIPS 2018).
     """
@@ -47,14 +47,13 @@ def storm(
 
 
 class SAGATable(eqx.Module):
-    """The last sample of a gradient on each block of rows, and the mean of these.
+    """The last sample of a gradient on each block of rows, and the mean of these samples.
 
-    `entries` holds, for each leaf of the gradient, an array (blocks, *shape) and `mean` one of `shape`. A leaf that is
-    per row of the same data has `entries` of shape (blocks, rows a block, ...), each block's own rows, and no `mean`:
-    that is entries / blocks. A leaf that the gradient does not touch has neither.
+    For each leaf of the gradient, `entries` holds an array (blocks, *shape) and `mean` an array of `shape`. A leaf that
+    is per row of the same data has `entries` of shape (blocks, rows per block, ...), each block's own rows. It has no
+    `mean`, which is entries / blocks. A leaf that the gradient does not touch has neither.
 
-    The entry `last` of `block` is written when the next one comes: a read of the table before a write to it would make
-    XLA copy the table.
+    `last`, the entry of `block`, is written at the next call: XLA would copy the table if it were read before a write.
 
     Reference: SAGA, Defazio, Bach & Lacoste-Julien (NeurIPS 2014).
     """
@@ -66,7 +65,7 @@ class SAGATable(eqx.Module):
 
     @staticmethod
     def of(samples: Tree) -> "SAGATable":
-        """The table of gradients whose leaves, those of `SparseRows` too, are stacked over the blocks."""
+        """The table of gradients whose leaves, `SparseRows` included, are stacked over the blocks."""
         leaves = jax.tree.leaves(samples, is_leaf=trees.is_sparse)
         entries = tuple(_rows(leaf) for leaf in leaves)
         mean = tuple(None if trees.is_sparse(leaf) else jnp.mean(leaf, axis=0) for leaf in leaves)
@@ -96,7 +95,7 @@ class SAGATable(eqx.Module):
 
 
 def _rows(leaf: Any) -> Array | None:
-    """What a table keeps of a leaf."""
+    """The part of a leaf that a table keeps."""
     if not trees.is_sparse(leaf):
         return leaf
     return leaf.parts[0][1] if leaf.parts else None

@@ -1,4 +1,4 @@
-"""What a solver is."""
+"""The base classes of solvers."""
 
 import abc
 import dataclasses
@@ -13,12 +13,12 @@ from bilevel.solvers._theory import Choice, Facts
 from bilevel.steps import Settings
 from bilevel.trees import Tree
 
-State = Any  # an Equinox module of the solver's own, with x and y
+State = Any  # each solver has its own Equinox module, with x and y
 
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """A solver's name on the command line, its row in the tables, and the details that no source at hand settles."""
+    """A solver's name on the command line, its row in the tables, and the details that no available source settles."""
 
     name: str
     lower: str
@@ -29,9 +29,9 @@ class About:
 
 
 class Tuned:
-    """A solver's settings on a task, and for how many steps: about the same computing for each solver.
+    """A solver's settings on a task, and the number of steps, chosen so that all solvers compute about the same amount.
 
-    `task` holds what the solver needs of the task, unless the user has it otherwise.
+    `task` holds the task settings that the solver needs, unless the user sets them.
     """
 
     def __init__(self, steps: int, *, task: dict[str, Any] | None = None, **settings: Any):
@@ -39,20 +39,20 @@ class Tuned:
 
 
 class AbstractSolver(Settings):
-    """An algorithm: its hyperparameters, a start and a step.
+    """An algorithm: its hyperparameters, `init` and `step`.
 
     A state is an Equinox module with at least `x` and `y`. The states of step rules are `x_rule`, `y_rule` and
     `v_rule`; the adjoint, if it is kept, is `v`, shaped like y.
 
-    A setting that is out of range is a `ValueError` or `TypeError` that names it.
+    A setting that is out of range raises a `ValueError` or `TypeError` that names it.
 
     Class variables:
 
-    - `of_x`: the fields of the state that belong to x, and so are kept when new tasks are drawn (`bl.Episodes` with a
-      `start`), while all else begins anew. None, the default, for a solver whose direction leans on a y or an adjoint
-      of earlier steps: it is no method on such episodes, and is refused there.
+    - `of_x`: the fields of the state that belong to x. They are kept when new tasks are drawn (`bl.Episodes` with a
+      `start`); all others are initialized again. None, the default, is for a solver whose direction depends on a y or
+      an adjoint of earlier steps: it does not work on such episodes, and `solve` refuses it.
     - `about`, `tuned`: its row in the tables, and its settings on tasks.
-    - `scaling`, `power`, `normalized`, of use to `suggested`: see there.
+    - `scaling`, `power`, `normalized`: see `suggested`.
     """
 
     of_x: ClassVar[tuple[str, ...] | None] = None
@@ -64,22 +64,23 @@ class AbstractSolver(Settings):
 
     @abc.abstractmethod
     def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[State, Cost]:
-        """The state before the first step, and what it cost."""
+        """The state before the first step, and its cost."""
 
     @abc.abstractmethod
     def step(self, problem: Problem, state: State, t: Any, *, key: PRNGKeyArray) -> tuple[State, Cost]:
-        """The state after iteration t = 0, 1, …, and what the step cost.
+        """The state after iteration t = 0, 1, …, and the cost of the step.
 
-        A pure function, its structure and dtypes fixed. `t` comes from the driver and is never batched.
+        This is a pure function that keeps the structure and dtypes of the state. `t` comes from the driver and is never
+        batched.
         """
 
     @property
     def on_episodes(self) -> bool:
-        """Whether it is a method where each step has fresh tasks and y begins anew."""
+        """Whether the solver works when each step has fresh tasks and y restarts."""
         return self.of_x is not None
 
     def restart(self, problem: Problem, state: State, y: Tree, *, key: PRNGKeyArray) -> tuple[State, Cost]:
-        """The state for fresh tasks: `init` at (x, `y`), but for the fields of x."""
+        """The state for fresh tasks: `init` at (x, `y`), except for the fields of x."""
         assert self.of_x is not None
         fresh, cost = self.init(problem, state.x, y, key=key)
         kept = {name: getattr(state, name) for name in self.of_x}
@@ -91,9 +92,9 @@ class AbstractSolver(Settings):
 
     @classmethod
     def suggested(cls, facts: Facts) -> dict[str, Choice]:
-        """The theory's settings but for the upper step, from measured constants, where there is a theory.
+        """The theory's settings from measured constants, except for the upper step.
 
-        - `scaling` multiplies the theory's lower step, and with it the adjoint's. `benchmarks/suggest.py` measures it.
+        - `scaling` multiplies the theory's lower step and adjoint step. `benchmarks/suggest.py` measures it.
         - `power`: over a run of K steps the theory's upper step is proportional to K^−power.
         - `normalized`: the upper direction has length one.
         """
@@ -107,7 +108,7 @@ class AbstractHypergradientSolver(AbstractSolver):
 
     @abc.abstractmethod
     def hypergradient(self, problem: Problem, state: State, t: Any, *, key: PRNGKeyArray) -> tuple[Tree, State, Cost]:
-        """h at the state's x, the state after the step except for x and its rule, and what both cost."""
+        """h at the state's x, the state after the step except for x and its rule, and the cost of both."""
 
     def step(self, problem: Problem, state: State, t: Any, *, key: PRNGKeyArray) -> tuple[State, Cost]:
         h, state, cost = self.hypergradient(problem, state, t, key=key)

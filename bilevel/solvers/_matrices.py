@@ -13,26 +13,26 @@ from bilevel.trees import Tree
 
 
 def matrix_dtype(x: Tree, y: Tree) -> Any:
-    """The widest of x and y, and at least single: there is no factorization in half precision."""
+    """The widest dtype of x and y, and at least single precision: half precision has no factorizations."""
     return jnp.result_type(jnp.float32, *jax.tree.leaves((x, y)))
 
 
 def zero_matrices(name: str, x: Tree, y: Tree, max_bytes: int) -> tuple[Float[Array, "x y"], Float[Array, "y y"]]:
-    """Estimates of ∇²_xy g and ∇²_yy g; an error where the matrices of a step would take more than `max_bytes`."""
+    """Zero estimates of ∇²_xy g and ∇²_yy g, or an error if the matrices of a step would exceed `max_bytes`."""
     p, q = (trees.size(tree) for tree in (x, y))
     dtype = matrix_dtype(x, y)
     needed = 3 * (p + q) * q * dtype.itemsize
     if needed > max_bytes:
         raise ValueError(
             f"{name}: x has {p} and y {q} entries, so the matrices of a step (the estimates and two samples) take "
-            f"{needed / 1e9:.1f} GB and O((dim y)³) time; use a solver that needs products alone, such as bl.SOBA, or "
+            f"{needed / 1e9:.1f} GB and O((dim y)³) time; use a solver that needs only products, such as bl.SOBA, or "
             "raise max_bytes"
         )
     return jnp.zeros((p, q), dtype), jnp.zeros((q, q), dtype)
 
 
 class Spectral(eqx.Module):
-    """A positive symmetric matrix over the raveled y, by its eigenvalues and eigenvectors."""
+    """The eigenvalues and eigenvectors of a positive symmetric matrix over the raveled y."""
 
     values: Float[Array, " q"]
     vectors: Float[Array, "q q"]

@@ -1,11 +1,10 @@
-"""What a solver's theory starts from, and the rules that several theories share.
+"""The quantities that a solver's theory starts from, and the rules that several theories share.
 
-μ, L and κ = L/μ are those of `bl.measure_constants`. Where a theory gives an order ("Θ(κ log κ)"), its constant is
-taken as 1; where it bounds a step, the bound is taken. The theories of the single loops tie the lower step to the upper
-one by products of worst-case constants: what is taken from them is the bound 1/L that they share, and the powers of the
-number of steps K. What an iteration may cost is capped by `MOST`, and the reason says so. A reason cites the theorem
-where it was read (stocBiO's, SUSTAIN's, FSLA's and BO-REP's papers), else the paper's algorithm: its theory is then
-unverified.
+μ, L and κ = L/μ come from `bl.measure_constants`. If a theory gives an order ("Θ(κ log κ)"), the constant is taken as
+1; if it bounds a step, the bound is taken. The theories of single-loop methods tie the lower step to the upper one by
+products of worst-case constants. Only the bound 1/L that they share and the powers of the number of steps K are taken
+from them. `MOST` caps the cost of an iteration, and the reason then says so. A reason cites the theorem if it was read
+(in the papers of stocBiO, SUSTAIN, FSLA and BO-REP), else the paper's algorithm, whose theory is then unverified.
 """
 
 import math
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 MOST = {"inner steps": 10, "unrolled steps": 50, "Neumann order": 50, "CG steps": 20, "dense y": 50}
-LEAST_STEPS = 300  # that the budget must hold: Neumann orders are cut to it
+LEAST_STEPS = 300  # the budget must suffice for these: Neumann orders are cut so that it does
 
 
 class Choice(NamedTuple):
@@ -25,8 +24,8 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """What the theories start from: μ, L and κ of the lower level, L_f of the upper level in y, the size of y, the
-    batch and the rows of the lower level, the lower batches that the budget pays for, and the solver's scaling."""
+    """The inputs of the theories: μ, L and κ of the lower level, L_f of the upper level in y, the size of y, the batch
+    size and the rows of the lower level, the lower batches that the budget pays for, and the solver's scaling."""
 
     mu: float
     L: float
@@ -40,7 +39,7 @@ class Facts:
 
     @property
     def horizon(self) -> int:
-        """The steps K of a single loop that calls each of its four oracles once."""
+        """The steps K of a single-loop method that calls each of its four oracles once per step."""
         return max(1, int(self.passes / 4))
 
 
@@ -55,7 +54,7 @@ def neumann_step(facts: Facts, source: str) -> Choice:
 
 
 def capped(facts: Facts, kind: str, order: str, source: str, products: float = 0) -> Choice:
-    """A loop's length by its order in κ, or the cap: so that 300 steps of `products` passes each are affordable."""
+    """A loop's length by its order in κ, capped so that the budget allows 300 steps of `products` passes each."""
     value, most = max(1, math.ceil(_order(facts, order))), MOST[kind]
     if products:
         most = max(3, min(most, int(facts.passes / LEAST_STEPS / products)))
@@ -69,7 +68,7 @@ def inner_steps(facts: Facts, source: str, order: str = "κ") -> Choice:
 
 
 def neumann_order(facts: Facts, source: str, products: float = 1) -> Choice:
-    """`products`: Hessian products of an iteration for each unit of the order."""
+    """`products`: Hessian products per iteration for each unit of the order."""
     return capped(facts, "Neumann order", "κ log κ", source, products)
 
 
@@ -81,7 +80,7 @@ def _order(facts: Facts, order: str) -> float:
 
 
 def power_weight(facts: Facts, source: str, power: str) -> Choice:
-    """A momentum weight, which the theory has ∝ K^(−p) over a run of K steps: the looser K^(−1/3) for all."""
+    """A momentum weight. In theory it is ∝ K^(−p) over a run of K steps; the looser K^(−1/3) is used for all."""
     value = facts.horizon ** (-1 / 3)
     return Choice(value, f"{source}: ∝ K^−{power}, loosened to K^−1/3, K = {facts.horizon}")
 

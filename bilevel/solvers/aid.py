@@ -21,8 +21,8 @@ from bilevel.trees import Tree
 
 
 class AIDState(eqx.Module):
-    """x, y, the adjoint v (shaped like y), where each lower loop begins if not at the last y (shaped like y), the state
-    of x's step rule, and whether every solve found H positive."""
+    """x, y, the adjoint v (shaped like y), the start of each lower loop (shaped like y) if it is not the last y, the
+    state of x's step rule, and whether every solve found H positive."""
 
     x: Tree
     y: Tree
@@ -42,9 +42,9 @@ class AIDBiO(AbstractHypergradientSolver):
     **Arguments**
 
     - `upper_step` (β), `lower_step` (α): a number, a schedule of k or a `Rule`.
-    - `inner_steps` (D): an integer, or a function of k, traced (AID-BiO-increasing, whose schedule the paper does not
-      print: `BA`'s, `lambda k: jnp.ceil((k + 1) ** 0.25 / 2).astype(int)`).
-    - `adjoint`: how the system is solved; default 10 conjugate-gradient steps.
+    - `inner_steps` (D): an integer or a traced function of k (AID-BiO-increasing, whose schedule the paper does not
+      print; `BA` uses `lambda k: jnp.ceil((k + 1) ** 0.25 / 2).astype(int)`).
+    - `adjoint`: the adjoint method; default 10 conjugate-gradient steps.
     - `warm_start`: `False` starts each loop at the y that `solve` was given.
     - `adjoint_warm_start`: `False` starts each solve at zero.
 
@@ -63,8 +63,8 @@ class AIDBiO(AbstractHypergradientSolver):
     Reference: Ji, Yang & Liang, "Bilevel Optimization: Convergence Analysis and Enhanced Design", ICML 2021,
     Algorithm 1 (AID-BiO).
 
-    Differences from the paper: x may be projected; `solve` stops where conjugate gradient meets a curvature that is not
-    positive; N does not grow with k; conjugate gradient stops early once its residual is rounding;
+    Differences from the paper: x may be projected; `solve` stops if conjugate gradient meets a curvature that is not
+    positive; N does not grow with k; conjugate gradient stops early once its residual is only rounding error;
     a lower level with a `batch_size` draws a fresh batch for each inner step, and one for the whole solve and J.
     """
 

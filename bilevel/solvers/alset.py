@@ -36,9 +36,9 @@ class ALSET(AbstractSolver):
 
     **Arguments**
 
-    - `upper_step` (α), `lower_step` (β): a number, a schedule of k or a `Rule`. Theory: both constant and
-      proportional to K^{−1/2} over a run of K steps, β to 1/T besides.
-    - `inner_steps` (T): 1 suffices for the rate. A lower `Rule` starts anew in each loop.
+    - `upper_step` (α), `lower_step` (β): a number, a schedule of k or a `Rule`. Theory: both are constant and
+      proportional to K^{−1/2} over a run of K steps; β is also proportional to 1/T.
+    - `inner_steps` (T): 1 suffices for the rate. A lower `Rule` restarts in each loop.
     - `neumann_order` (N, of order log K), `neumann_step` (1/L).
 
     Example:

@@ -1,4 +1,4 @@
-"""AmIGO: both the lower variable and the adjoint are amortized by warm starts."""
+"""AmIGO: warm starts amortize both the lower loop and the adjoint solve."""
 
 from typing import Any
 
@@ -34,12 +34,12 @@ class AmIGO(AbstractSolver):
         v ← v_{k−1};   N times:  v ← v − β_k (H(x_k, y_k; D_n)[v] − F_y);   v_k = v
         x_{k+1} = x_k − γ_k (F_x − J(x_k, y_k; D_J)[v_k])
 
-    from v_{−1} = 0, every D_t, D_f, D_n and D_J a fresh sample; the F_y of D_f serves all N steps.
+    from v_{−1} = 0. Every D_t, D_f, D_n and D_J is a fresh sample; all N steps use the F_y of D_f.
 
     **Arguments**
 
     - `upper_step` (γ), `lower_step` (α), `adjoint_step` (β): a number, a schedule of k or a `Rule`; α, β ≤ 1/L. The
-      rules of the two loops start anew in each.
+      rules of the two inner loops restart in each iteration.
     - `inner_steps` (T), `adjoint_steps` (N): of order κ, constant in k.
 
     Example:

@@ -1,4 +1,4 @@
-"""BA and BSA: the first methods with a rate, a lower loop from a fixed start and an adjoint at its end."""
+"""BA and BSA: the first methods with a rate. A lower loop from a fixed start, and an adjoint at its end."""
 
 import abc
 from collections.abc import Callable
@@ -21,8 +21,8 @@ from bilevel.trees import Tree
 
 
 class ColdState(eqx.Module):
-    """x, y, where each lower loop begins if not at the last y (shaped like y), the state of x's step rule, and whether
-    every solve found H positive."""
+    """x, y, the start of each lower loop (shaped like y) if it is not the last y, the state of x's step rule, and
+    whether every solve found H positive."""
 
     x: Tree
     y: Tree
@@ -32,7 +32,7 @@ class ColdState(eqx.Module):
 
 
 class _Cold(AbstractSolver):
-    """Lower steps from a fixed start, and then a step of x along the hypergradient by an adjoint method."""
+    """Lower steps from a fixed start, then a step of x along the hypergradient from an adjoint method."""
 
     upper_step: eqx.AbstractVar[Any]
     lower_step: eqx.AbstractVar[Any]
@@ -77,13 +77,13 @@ class BA(_Cold):
 
     - `upper_step` (α): a number, a schedule of k or a `Rule`. `lower_step` (β_t): the same, a schedule of the
       inner iteration t. Theory: α ≤ 1/L_Φ, β = 2/(L + μ).
-    - `inner_steps` (t_k): an integer or a function of k, traced; default ⌈(k+1)^{1/4}/2⌉, of the
-      order that the theory has for a nonconvex Φ (its constant is unverified).
-    - `adjoint`: how the system is solved; default `Direct()`, exact.
-    - `warm_start`: `True` starts each loop at the last ȳ, as the experiments of later papers do; `False`, the
+    - `inner_steps` (t_k): an integer or a traced function of k; default ⌈(k+1)^{1/4}/2⌉, which has the theory's
+      order for a nonconvex Φ (its constant is unverified).
+    - `adjoint`: the adjoint method; default `Direct()`, exact.
+    - `warm_start`: `True` starts each loop at the last ȳ, as in the experiments of later papers; `False`, as in the
       listing, at the y_0 that `solve` was given.
 
-    **Raises** `ValueError` from `Direct` where y is too large for a dense matrix.
+    **Raises** `ValueError` from `Direct` if y is too large for a dense matrix.
 
     Example:
 
@@ -100,7 +100,7 @@ class BA(_Cold):
     Reference: Ghadimi & Wang, "Approximation Methods for Bilevel Programming", arXiv 1802.02246, Algorithm 1.
 
     Differences from the paper: a level with a `batch_size` draws a fresh batch for each inner step, and one for H and
-    J; `warm_start` and another `adjoint` may be asked for. Unverified: y_0 is read as fixed, and t_k has the paper's
+    J; `warm_start` and other `adjoint` methods are options. Unverified: y_0 is read as fixed, and t_k has the paper's
     order (k + 1)^{1/4} with a constant ½ that was not checked against it.
     """
 
@@ -122,8 +122,8 @@ class BA(_Cold):
         unverified="the constant in t_k, and that y_0 is fixed",
     )
     tuned = {
-        # BA and BSA from the last y, and BA's system by a few steps, as the experiments of later papers have it:
-        # a dense system takes 650 products a step
+        # BA and BSA start at the last y, and BA solves its system by a few steps, as in the experiments of later
+        # papers: a dense system takes 650 products per step
         "cleaning": Tuned(1000, upper_step=3.0, lower_step=0.1, adjoint=ConjugateGradient(steps=10),
             warm_start=True),
         "quadratic": Tuned(400, upper_step=0.3, lower_step=2 / 11, inner_steps=50),
@@ -137,7 +137,7 @@ class BA(_Cold):
             adjoint = Choice(Direct(), f"{source}: the exact inverse")
         else:
             N = theory.cg_steps(facts, source, "√κ log κ")
-            reason = f"the exact inverse of {facts.dim_y} unknowns costs too much: CG, {N.reason}"
+            reason = f"an exact solve for {facts.dim_y} unknowns costs too much: CG, {N.reason}"
             adjoint = Choice(ConjugateGradient(steps=N.value), reason)
         return {
             "lower_step": theory.lower_step(facts, source, "2/(L+μ)"),
@@ -163,12 +163,13 @@ class BSA(_Cold):
     **Arguments**
 
     - `upper_step` (α): a number, a schedule of k or a `Rule`; theory: constant, proportional to K^{−1/2} over a run of
-      K steps. `lower_step` (β_t): the same, a schedule of the inner iteration t, which starts anew in each loop;
+      K steps. `lower_step` (β_t): the same, but its schedule is of the inner iteration t, which restarts in each loop;
       theory: `bl.inverse_power(1/μ, 1, offset=2)`.
-    - `neumann_order` (b_k): an integer or a function of k, traced; theory: of order κ log(k + 1).
+    - `neumann_order` (b_k): an integer or a traced function of k; theory: of order κ log(k + 1).
       `neumann_step` (1/L).
-    - `inner_steps` (t_k): an integer or a function of k, traced; default ⌈√(k+1)⌉.
-    - `warm_start`: `True` starts each loop at the last ȳ; `False`, the listing, at the y_0 that `solve` was given.
+    - `inner_steps` (t_k): an integer or a traced function of k; default ⌈√(k+1)⌉.
+    - `warm_start`: `True` starts each loop at the last ȳ; `False`, as in the listing, at the y_0 that `solve` was
+      given.
 
     Example:
 
@@ -182,10 +183,9 @@ class BSA(_Cold):
         >>> round(float(solution.x), 3)
         0.333
 
-    Reference: Ghadimi & Wang, "Approximation Methods for Bilevel Programming", arXiv 1802.02246; its inverse (HIA)
-    is Algorithm 3 there.
+    Reference: Ghadimi & Wang, "Approximation Methods for Bilevel Programming", arXiv 1802.02246; Algorithm 3 is HIA.
 
-    Differences from the paper: `warm_start` may be asked for; the constants of t_k and b_k are choices (the paper's
+    Differences from the paper: `warm_start` is an option; the constants of t_k and b_k are choices (the paper's
     orders are √(k+1) and κ log(k+1)); y_0 is read as fixed (unverified).
     """
 
@@ -210,7 +210,7 @@ class BSA(_Cold):
     tuned = {
         "cleaning": Tuned(1000, upper_step=10.0, lower_step=0.1, neumann_order=50, neumann_step=2.0,
             warm_start=True),
-        # a random truncation leaves noise in every step: 1/k steps
+        # 1/k steps, because a random truncation leaves noise in every step
         "quadratic": Tuned(4000, upper_step=inverse_power(4.0, 1.0, 400.0), lower_step=0.1, neumann_order=50,
             neumann_step=0.1),
     }  # fmt: skip

@@ -42,8 +42,8 @@ class BOREP(AbstractSolver):
         m_{k+1} = β m_k + (1 − β)(F_x(x_k, y_k; ζ_k) − J(x_k, y_k; ξ_k)[z_k])
         x_{k+1} = x_k − η m_{k+1}/‖m_{k+1}‖
 
-    UpdateLower moves only when k > 0 and I divides k: N projected SGD steps of size γ in the ball of radius
-    R around y_k, and then the average of their iterates. z and m use the old (x_k, y_k, z_k). The norm is
+    UpdateLower moves y only when k > 0 and I divides k: it makes N projected SGD steps of size γ in the ball of radius
+    R around y_k, and returns the average of their iterates. z and m use the old (x_k, y_k, z_k). The norm is
     over the whole of x; a zero m leaves x as it is.
 
     **Arguments**

@@ -16,12 +16,12 @@ from bilevel.trees import Tree
 
 
 class EpochSGD(eqx.Module):
-    """The initial stage of BO-REP: epochs of projected SGD on g(x_0, ·), each from the last one's average.
+    """The initial stage of BO-REP: epochs of projected SGD on g(x_0, ·).
 
-    Epoch s makes `lengths[s]` steps of size `rates[s]`, projected on the ball of `radii[s]` around its
+    Epoch s makes `lengths[s]` steps of size `rates[s]`, projected onto the ball of radius `radii[s]` around its
     start y^{s,0}; the next epoch starts at the average of its iterates.
 
-    Constructors: `EpochSGD.from_constants` computes all of it from the problem's constants, and
+    Constructors: `EpochSGD.from_constants` computes all of these from the problem's constants, and
     `EpochSGD.plain(steps, rate)` is plain SGD, which the paper's experiments use: one epoch, no ball, and
     the last iterate instead of the average.
 
@@ -100,5 +100,5 @@ class EpochSGD(eqx.Module):
 
     @property
     def steps(self) -> int:
-        """Gradients of g that it takes."""
+        """The number of gradients of g that it takes."""
         return sum(self.lengths)

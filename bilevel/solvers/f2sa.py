@@ -1,4 +1,4 @@
-"""F2SA: gradients of the two levels alone, through a penalty whose weight grows."""
+"""F2SA: gradients of the two levels only, through a penalty whose weight grows."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from bilevel.solvers._theory import Choice, Facts
 from bilevel.steps import Step, count, inverse_power, schedule, step
 from bilevel.trees import Tree
 
-# the exponents a of α_k and c of γ_k, by where the gradients are noisy
+# the exponents a of α_k and c of γ_k, by the levels whose gradients are noisy
 _EXPONENTS = {"both": (5 / 7, 4 / 7), "upper": (3 / 5, 2 / 5), "none": (1 / 3, 0.0)}
 
 
@@ -34,18 +34,18 @@ class F2SAState(eqx.Module):
 class F2SA(AbstractSolver):
     """Fully first-order stochastic approximation.
 
-    In the paper's letters, y minimizes f + λ g and z minimizes g. From y_0 = z_0, at k = 0, 1, …, every oracle on its
-    own fresh sample:
+    In the paper's notation, y minimizes f + λ g and z minimizes g. From y_0 = z_0, at k = 0, 1, …, with a fresh sample
+    for every oracle call:
 
         T times:  z ← z − γ_k G_y(x_k, z);   y ← y − α_k (F_y(x_k, y) + λ_k G_y(x_k, y))
         x_{k+1} = x_k − ξ α_k (F_x(x_k, y) + λ_k (G_x(x_k, y) − G_x(x_k, z)))
 
-    As λ grows the direction tends to the hypergradient; its bias is O(1/λ). No second derivative is taken.
+    As λ grows, the direction tends to the hypergradient; its bias is O(1/λ). No second derivative is taken.
 
     **Arguments**
 
     - `upper_step` (ξ α), `penalized_step` (α), `lower_step` (γ): a number, a schedule of k or a `Rule`; the rules of
-      the inner loop start anew in each. y's step on g is α λ, so α λ ≤ 1/L is wanted.
+      the inner loop restart in each iteration. y's step on g is α λ, so choose α λ ≤ 1/L.
     - `multiplier` (λ_k): a number or a schedule of k; theory: it grows, λ_k = γ_k/(2 α_k), from λ_0 ≥ 2 L_f/μ.
     - `inner_steps` (T).
 
@@ -89,7 +89,7 @@ class F2SA(AbstractSolver):
         """The paper's schedules: α_k = c_α (k+k_0)^{−a}, γ_k = c_γ (k+k_0)^{−c}, λ_k = γ_k/(2 α_k).
 
         `ratio` is ξ, `offset` is k_0. (a, c) is (5/7, 4/7) with `noise="both"`, (3/5, 2/5) with `"upper"` (noise in f
-        alone), (1/3, 0) with `"none"`.
+        only), and (1/3, 0) with `"none"`.
         """
         for name, value in (("c_alpha", c_alpha), ("c_gamma", c_gamma), ("ratio", ratio), ("offset", offset)):
             checks.positive(name, value)

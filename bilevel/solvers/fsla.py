@@ -1,4 +1,4 @@
-"""FSLA: a fully single loop, with the adjoint kept by SGD and recursive momentum on x."""
+"""FSLA: a fully single loop, with SGD on the adjoint and recursive momentum on x."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ class FSLA(AbstractSolver):
         v_{k+1} = β_{k+1} F_y(x_{k+1}, y_k; ξ2) + v_k − β_{k+1} H(x_{k+1}, y_k; ξ3)[v_k]
         d_{k+1} = ∇f(x_{k+1}, y_{k+1}, v_{k+1}; ξ) + (1 − η_{k+1})(d_k − ∇f(x_k, y_k, v_k; ξ))
 
-    from v_0 = 0 and d_0 = ∇f(x_0, y_0, v_0; ξ). Both gradients of the last line see the same ξ4, ξ5.
+    from v_0 = 0 and d_0 = ∇f(x_0, y_0, v_0; ξ). Both gradients in the last line use the same ξ4 and ξ5.
 
     **Arguments**
 
@@ -66,8 +66,8 @@ class FSLA(AbstractSolver):
     Reference: Li, Gu & Huang, "A Fully Single Loop Algorithm for Bilevel Optimization without Hessian
     Inverse", AAAI 2022, Algorithm 1.
 
-    Differences from the paper: v_0 and d_0, which the listing does not give, are as above; line 7 uses the old y_k as
-    the listing has it (eq. (10) of the text has the new one); weights are clipped to 1; x may be projected.
+    Differences from the paper: v_0 and d_0, which the listing does not give, are as above; line 7 uses the old y_k, as
+    in the listing (eq. (10) of the text has the new one); weights are clipped to 1; x may be projected.
     """
 
     upper_step: Step = step()
@@ -79,7 +79,7 @@ class FSLA(AbstractSolver):
     def from_paper(cls, delta: float, c_tau: float, c_beta: float, c_eta: float) -> "FSLA":
         """The schedules of the listing: α_k = δ/√(k+1); τ_{k+1}, β_{k+1}, η_{k+1} = c_τ α_k, c_β α_k, c_η α_k.
 
-        (The listing's √k divides by zero at k = 0.) δ c_η ≤ 1, so that η is a weight throughout.
+        (The listing's √k divides by zero at k = 0.) δ c_η must be at most 1, so that every η is a weight.
         """
         for name, value in (("delta", delta), ("c_tau", c_tau), ("c_beta", c_beta), ("c_eta", c_eta)):
             checks.positive(name, value)

@@ -1,4 +1,4 @@
-"""HOAG: a lower problem and an adjoint system solved to tolerances that shrink."""
+"""HOAG: the lower problem and the adjoint system are solved to decreasing tolerances."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def _geometric(k: Any) -> Any:
 
 
 class HOAG(AbstractSolver):
-    """Hyperparameter optimization with approximate gradient. All of it on all rows, whatever the `batch_size`.
+    """Hyperparameter optimization with approximate gradient. Every oracle uses all rows, whatever the `batch_size`.
 
         y_k:  ‖y_k − y*(x_k)‖ ≤ ε_k, from y_{k−1}: gradient steps until ‖G_y(x_k, y)‖ ≤ μ ε_k
         v_k:  ‖H(x_k, y_k)[v] − F_y(x_k, y_k)‖ ≤ ε_k, by conjugate gradient from v_{k−1}
@@ -44,14 +44,14 @@ class HOAG(AbstractSolver):
     **Arguments**
 
     - `upper_step` (1/L, L the smoothness of Φ): a number, a schedule of k or a `Rule`.
-    - `lower_step`: of the gradient steps, a number, a schedule of k or a `Rule` (which starts anew in each loop).
+    - `lower_step`: the size of the gradient steps, a number, a schedule of k or a `Rule` (which restarts in each loop).
     - `strong_convexity` (μ > 0).
-    - `tolerance` (ε_k): a number or a schedule of k = 0, 1, …, summable; default 0.1 · 0.9^k. Another of the
-      author's code: `lambda k: 0.1 / (k + 1) ** 2`.
-    - `inner_steps`, `adjoint_steps`: at most so many of each in an iteration, as a safeguard: a loop that comes to it
+    - `tolerance` (ε_k): a number or a summable schedule of k = 0, 1, …; default 0.1 · 0.9^k. The author's code also
+      has `lambda k: 0.1 / (k + 1) ** 2`.
+    - `inner_steps`, `adjoint_steps`: the largest number of each per iteration, as a safeguard: a loop that reaches it
       ends before its tolerance is met.
 
-    Where conjugate gradient meets a curvature that is not positive, `solve` stops and says so.
+    If conjugate gradient meets a curvature that is not positive, `solve` stops and says so.
 
     Example:
 
@@ -68,10 +68,10 @@ class HOAG(AbstractSolver):
     Reference: Pedregosa, "Hyperparameter Optimization with Approximate Gradient", ICML 2016 (arXiv 1602.02355),
     Algorithm 1.
 
-    Differences from the paper: its adaptive choice of L, a heuristic beside the listing, is left out; the lower solver,
-    free there (L-BFGS in its experiments), is gradient descent or a rule; both inner loops have a cap, and end where
-    a step is rounding. The default tolerance is 0.1 · 0.9^k: 0.1 is where the author's first release starts, 0.9 its
-    later factor (fabianp/hoag; today's starts at 10⁻³). That the paper's text has the pair is unverified.
+    Differences from the paper: its adaptive choice of L, a heuristic outside the listing, is left out; the lower
+    solver, which the paper leaves open (L-BFGS in its experiments), is gradient descent or a rule; both inner loops are
+    capped, and end once a step is only rounding error. The default tolerance 0.1 · 0.9^k has the start of the author's
+    first release and a later factor (fabianp/hoag now starts at 10⁻³); that the paper has this pair is unverified.
     """
 
     upper_step: Step = step()

@@ -17,7 +17,7 @@ from bilevel.trees import Tree
 
 
 class ITDState(eqx.Module):
-    """x, y, where each lower loop begins if not at the last y (shaped like y), and the state of x's step rule."""
+    """x, y, the start of each lower loop (shaped like y) if it is not the last y, and the state of x's step rule."""
 
     x: Tree
     y: Tree
@@ -35,11 +35,11 @@ class ITDBiO(AbstractHypergradientSolver):
 
     **Arguments**
 
-    - `upper_step` (β), `lower_step` (α ≤ 1/L): a number, a schedule of k or a `Rule`. A lower `Rule` starts
-      anew in each loop and must have a derivative at a zero gradient (Adam needs `eps_root`).
+    - `upper_step` (β), `lower_step` (α ≤ 1/L): a number, a schedule of k or a `Rule`. A lower `Rule` restarts
+      in each loop and must have a derivative at a zero gradient (Adam needs `eps_root`).
     - `inner_steps` (D): the iterates are kept in memory.
-    - `truncation` (K ≤ D): back-propagate through the last K steps alone, of which the iterates are kept.
-    - `warm_start`: `True` starts each loop at the last y; `False` at the y that `solve` was given
+    - `truncation` (K ≤ D): back-propagate through the last K steps only, and keep only their iterates.
+    - `warm_start`: `True` starts each loop at the last y; `False` starts it at the y that `solve` was given
       (deterBiO with its own starts).
 
     h spans all of x: a step on a per-row variable costs O(rows).

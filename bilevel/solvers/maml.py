@@ -1,4 +1,4 @@
-"""MAML and ANIL: a lower loop from a start that is learned, differentiated through the loop and through its start."""
+"""MAML and ANIL: a lower loop from a learned start. The derivative goes through the loop and its start."""
 
 from typing import Any
 
@@ -33,9 +33,9 @@ class MAML(AbstractHypergradientSolver):
         h ← h − α J(x_k, y^t)[p];   p ← p − α H(x_k, y^t)[p],   t = D − 1, …, 0
         x_{k+1} = x_k − β (h + start'(x_k)ᵀ p)
 
-    which is the derivative of x ↦ f(x, y^D(x)), the start included. `start` is that of the
-    `bl.Episodes`, which have new tasks in each step. Two algorithms are two forms of problem, for m tasks, task i with
-    a support loss ℓ_i and a query loss q_i, and a lower loss that is the sum of the ℓ_i, so that each takes steps of α:
+    h + start'(x_k)ᵀ p is the derivative of x ↦ f(x, y^D(x)), start included. `start` comes from `bl.Episodes`, which
+    have new tasks in each step. MAML and ANIL are two forms of the problem. There are m tasks, and task i has a support
+    loss ℓ_i and a query loss q_i. The lower loss is the sum of the ℓ_i, so that each task takes steps of size α:
 
     - MAML: x is all weights, `start(x)` m copies of them, y the adapted weights of each task;
       g(x, y) = Σ_i ℓ_i(y_i) and f(x, y) = (1/m) Σ_i q_i(y_i), neither of which reads x.
@@ -44,7 +44,7 @@ class MAML(AbstractHypergradientSolver):
 
     **Arguments**
 
-    - `upper_step` (β), `lower_step` (α): a number, a schedule of k or a `Rule`. A lower `Rule` starts anew in each
+    - `upper_step` (β), `lower_step` (α): a number, a schedule of k or a `Rule`. A lower `Rule` restarts in each
       loop and must have a derivative at a zero gradient (Adam needs `eps_root`).
     - `inner_steps` (D): the iterates are kept in memory.
 
@@ -69,8 +69,8 @@ class MAML(AbstractHypergradientSolver):
     (arXiv 1703.03400), Algorithm 2; ANIL: Raghu, Raghu, Bengio & Vinyals, "Rapid Learning or Feature Reuse?", ICLR 2020
     (arXiv 1909.09157).
 
-    Differences from the paper: the upper loss is the problem's own, a mean over tasks in the form above where the paper
-    has a sum; a lower level with a `batch_size` draws a fresh batch for each inner step; x may be projected.
+    Differences from the paper: the upper loss is the problem's own, in the forms above a mean over tasks instead of the
+    paper's sum; a lower level with a `batch_size` draws a fresh batch for each inner step; x may be projected.
     """
 
     upper_step: Step = step()

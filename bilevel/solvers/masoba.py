@@ -32,19 +32,19 @@ class MASOBAState(eqx.Module):
 class MASOBA(AbstractSolver):
     """Moving-average stochastic bilevel algorithm.
 
-    Draw a lower batch i and an upper batch j, independent; then, all from the old (x, y, v, h), at k = 0, 1, …
+    At k = 0, 1, …, draw independent lower and upper batches i and j. Then, all from the old (x, y, v, h):
 
         x_{k+1} = x_k − α_k h_k
         y_{k+1} = y_k − β_k G_y(x_k, y_k; i)
         v_{k+1} = v_k − γ_k (H(x_k, y_k; i)[v_k] − F_y(x_k, y_k; j))
         h_{k+1} = (1 − θ_k) h_k + θ_k (F_x(x_k, y_k; j) − J(x_k, y_k; i)[v_k])
 
-    from v_0 = h_0 = 0: x moves along the average of the step before, and not at all in the first.
+    from v_0 = h_0 = 0. x moves along the average of the step before; in the first step it does not move.
 
     **Arguments**
 
-    - `upper_step` (α), `lower_step` (β), `adjoint_step` (γ): a number, a schedule of k or a `Rule`. Theory: all
-      proportional to K^{−1/2} over a run of K steps, and θ too.
+    - `upper_step` (α), `lower_step` (β), `adjoint_step` (γ): a number, a schedule of k or a `Rule`. Theory: all of
+      them, and θ, are proportional to K^{−1/2} over a run of K steps.
     - `average_weight` (θ): a number in [0, 1] or a schedule of k, the weight of the fresh direction.
 
     h spans all of x: a step on a per-row variable costs O(rows).
@@ -64,8 +64,8 @@ class MASOBA(AbstractSolver):
     Reference: Chen, Xiao & Balasubramanian, "Optimal Algorithms for Stochastic Bilevel Optimization under Relaxed
     Smoothness Conditions", JMLR 25, 2024 (arXiv 2306.12067), Algorithm 1.
 
-    Differences from the paper: G_y, H and J share one sample and F_x, F_y another, which is
-    unverified against the listing, as is h_0 = 0; θ is clipped to 1; x may be projected.
+    Differences from the paper: G_y, H and J share one sample, and F_x and F_y share another; this and h_0 = 0 are
+    unverified against the listing. θ is clipped to 1; x may be projected.
     """
 
     upper_step: Step = step()
@@ -115,6 +115,6 @@ class MASOBA(AbstractSolver):
         weight = theory.power_weight(facts, source, "1/2")
         return {
             "lower_step": step,
-            "adjoint_step": Choice(step.value, f"{source}: as the lower"),
+            "adjoint_step": Choice(step.value, f"{source}: the lower step"),
             "average_weight": weight,
         }

@@ -20,7 +20,7 @@ from bilevel.trees import Tree
 
 
 class MRBOState(eqx.Module):
-    """The present and the previous point, the directions d (like x) and s (like y), and the state of each step rule."""
+    """The current and the previous point, the directions d (like x) and s (like y), and the state of each step rule."""
 
     x: Tree
     y: Tree

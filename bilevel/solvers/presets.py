@@ -1,4 +1,4 @@
-"""Known methods that are settings of the solvers here: reverse mode, AID-FP and AID-CG."""
+"""Known methods that are solvers of this package with certain settings: reverse mode, AID-FP and AID-CG."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ P = ParamSpec("P")
 
 @dataclasses.dataclass(eq=False)
 class Preset(Generic[P]):
-    """A function that makes a solver with some settings fixed, and what else must know of it: see `AbstractSolver`."""
+    """A function that makes a solver with some settings fixed; the other fields are those of `AbstractSolver`."""
 
     make: Callable[P, AbstractSolver]
     solver: type[AbstractSolver]
@@ -39,7 +39,7 @@ class Preset(Generic[P]):
 
 
 def preset(**known: Any) -> Callable[[Callable[P, AbstractSolver]], Preset[P]]:
-    """A decorator that makes a `Preset` of a function."""
+    """A decorator that turns a function into a `Preset`."""
     return lambda make: Preset(make, **known)
 
 
@@ -72,14 +72,14 @@ def _aid_cg_theory(facts: Facts) -> dict[str, Choice]:
     solver=ITDBiO,
     suggested=ITDBiO.suggested,
     tuned={
-        # whole, it is ITD by another name: other steps than there
+        # without truncation it is ITD under another name, so its steps are other than ITD's
         "cleaning": Tuned(300, upper_step=300.0, lower_step=0.3, inner_steps=100),
         "quadratic": Tuned(400, upper_step=0.3, lower_step=0.1, inner_steps=100),
     },
     scaling=1.5,
 )
 def reverse(upper_step: Any, lower_step: Any, inner_steps: int, truncation: int | None = None) -> ITDBiO:
-    """Reverse-HG: D gradient steps from the last y, back-propagated through the last K of them.
+    """Reverse-HG: D gradient steps from the last y, and back-propagation through the last K of them.
 
         y^t = y^{t−1} − α G_y(x, y^{t−1}),   t = 1..D
         p = F_y(x, y^D);   g = F_x(x, y^D);   for t = D−1, …, D−K:  g ← g − α J(x, y^t)[p],   p ← p − α H(x, y^t)[p]
@@ -95,7 +95,7 @@ def reverse(upper_step: Any, lower_step: Any, inner_steps: int, truncation: int 
     Reference: Franceschi, Donini, Frasconi & Pontil, "Forward and Reverse Gradient-Based Hyperparameter
     Optimization", ICML 2017 (arXiv 1703.01785), Algorithm 1 (Reverse-HG).
 
-    Differences from the paper: y is warm started, as later experiments do; those of `ITDBiO`.
+    Differences from the paper: y is warm started, as in later experiments; and those of `ITDBiO`.
     """
     return ITDBiO(upper_step, lower_step, inner_steps, truncation)
 
@@ -132,7 +132,7 @@ def aid_fp(upper_step: Any, lower_step: Any, inner_steps: int, adjoint_steps: in
     Reference: Grazzi, Franceschi, Pontil & Salzo, "On the Iteration Complexity of Hypergradient Computation", ICML 2020
     (arXiv 2006.16218), the AID listing with the fixed-point method.
 
-    Differences from the paper: no early stop; those of `AIDBiO`.
+    Differences from the paper: there is no early stop; and those of `AIDBiO`.
     """
     step = as_step(lower_step)
     check_setting("lower_step", step, checks.positive)
@@ -174,7 +174,7 @@ def aid_cg(upper_step: Any, lower_step: Any, inner_steps: int, adjoint_steps: in
     Reference: Grazzi, Franceschi, Pontil & Salzo, "On the Iteration Complexity of Hypergradient Computation", ICML 2020
     (arXiv 2006.16218), the AID listing with conjugate gradient.
 
-    Differences from the paper: conjugate gradient stops early only once its residual is rounding; those of `AIDBiO`.
+    Differences from the paper: conjugate gradient stops early only at rounding error; and those of `AIDBiO`.
     """
     checks.count("adjoint_steps", adjoint_steps)
     return AIDBiO(upper_step, lower_step, inner_steps, ConjugateGradient(adjoint_steps), adjoint_warm_start=False)

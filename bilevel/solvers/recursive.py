@@ -16,7 +16,7 @@ from bilevel.trees import Tree
 
 
 class RecursiveMomentumState(eqx.Module):
-    """The state of the solver inside, the previous x, and the direction d (like x)."""
+    """The state of the inner solver, the previous x, and the direction d (like x)."""
 
     inside: Any
     x_old: Tree
@@ -36,20 +36,20 @@ class RecursiveMomentumState(eqx.Module):
 
 
 class RecursiveMomentum(AbstractSolver):
-    """Recursive momentum on the hypergradients of a solver: BP-T, NS-T-K and CG-T-K as FSLA's experiments run them.
+    """Recursive momentum on a solver's hypergradients: BP-T, NS-T-K and CG-T-K, as in FSLA's experiments.
 
-    With h(x; ξ_t) the solver's estimate at x on the draws ξ_t of step t, from the y (and adjoint) that the step starts
-    from, at t = 0, 1, …:
+    h(x; ξ_t) is the solver's estimate at x on the draws ξ_t of step t, from the y (and adjoint) at the start of the
+    step. At t = 0, 1, …:
 
         d_t = h(x_t; ξ_t) + (1 − η_t)(d_{t−1} − h(x_{t−1}; ξ_t)),   η_0 = 1
         x_{t+1} = x_t − β_t d_t,   y_{t+1} (and the adjoint) those of h(x_t; ξ_t)
 
-    so that d_0 is the plain estimate. Both estimates run the lower loop, together in one batched pass.
+    d_0 is the plain estimate. Both estimates run the lower loop, in one batched pass.
 
     **Arguments**
 
     - `solver`: `ITDBiO` (BP-T), `StocBiO` (NS-T-K), `AIDBiO` (CG-T-K) or `MAML`; β is its `upper_step`.
-    - `storm_weight` (η): a number in [0, 1] or a schedule of t, the weight of the fresh sample; at t = 0 it is 1, and
+    - `storm_weight` (η): a number in [0, 1] or a schedule of t, the weight of the fresh sample. It is 1 at t = 0, and
       never more.
 
     d spans all of x: a step on a per-row variable costs O(rows).
@@ -67,11 +67,11 @@ class RecursiveMomentum(AbstractSolver):
         0.333
 
     Reference: Li, Gu & Huang, "A Fully Single Loop Algorithm for Bilevel Optimization without Hessian Inverse",
-    AAAI 2022, section 6, whose baselines take line 9 of its Algorithm 1; Khanduri et al., "A Near-Optimal Algorithm for
-    Stochastic Bilevel Optimization via Double-Momentum", NeurIPS 2021, whose meta-learning takes eq. (14).
+    AAAI 2022, section 6, whose baselines use line 9 of its Algorithm 1; Khanduri et al., "A Near-Optimal Algorithm for
+    Stochastic Bilevel Optimization via Double-Momentum", NeurIPS 2021, whose meta-learning uses eq. (14).
 
     Differences from the papers: neither lists the combination. Here both estimates start from the y of step t, so that
-    they differ by x alone; x may be projected.
+    they differ only by x; x may be projected.
     """
 
     solver: AbstractHypergradientSolver = part(

@@ -5,11 +5,11 @@ from bilevel import solvers
 from bilevel.solvers._base import About, AbstractSolver
 from bilevel.solvers.presets import Preset
 
-Maker = type[AbstractSolver] | Preset  # a class, or a function that gives one of these with some settings fixed
+Maker = type[AbstractSolver] | Preset  # a class, or a function that fixes some settings of one
 
 
 def _found() -> dict[str, Maker]:
-    """What `bilevel.solvers` imports, in its order."""
+    """The solvers that `bilevel.solvers` imports, in its order."""
     found = {}
     for value in vars(solvers).values():
         about = getattr(value, "about", None)
@@ -22,12 +22,12 @@ SOLVERS: dict[str, Maker] = _found()
 
 
 def get_solver(name: str) -> Maker:
-    """What makes a solver, from its name; an unknown one is an error with the nearest names."""
+    """The class or preset of this name; an unknown name is an error that lists the nearest ones."""
     checks.one_of("solver", name, SOLVERS)
     return SOLVERS[name]
 
 
 def on_episodes() -> list[str]:
-    """The classes of the solvers that work where each step has fresh tasks and y begins anew."""
+    """The classes of the solvers that work when each step has fresh tasks and y restarts."""
     classes = (made.solver if isinstance(made, Preset) else made for made in SOLVERS.values())
     return list(dict.fromkeys(found.__name__ for found in classes if found.of_x is not None))

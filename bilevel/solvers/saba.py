@@ -1,4 +1,4 @@
-"""SABA: SOBA with SAGA tables, which take the noise out of all five oracles."""
+"""SABA: SOBA with SAGA tables, which reduce the variance of all five oracles."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,12 +37,12 @@ class SABAState(eqx.Module):
 class SABA(AbstractSolver):
     """Stochastic average bilevel algorithm.
 
-    Tables hold the last G_y, H[v], J[v] of each lower block and F_y, F_x of each upper one, as they were at the
-    (x, y, v) of their time. Draw a lower block i and an upper block j, independent; with
+    Tables hold the last G_y, H[v] and J[v] of each lower block and the last F_y and F_x of each upper block, at the
+    (x, y, v) where they were computed. Draw independent lower and upper blocks i and j. With
 
         S[φ] = φ(x, y, v; i) − φ's entry of i + the mean of φ's entries,   then the entry of i becomes φ(x, y, v; i)
 
-    all from the old (x, y, v):
+    update, all from the old (x, y, v):
 
         y ← y − ρ S[G_y];   v ← v − ρ (S[H[v]] − S[F_y]);   x ← x − γ (S[F_x] − S[J[v]])
 
@@ -51,12 +51,12 @@ class SABA(AbstractSolver):
     **Arguments**
 
     - `upper_step` (γ), `lower_step` (ρ), `adjoint_step`: a number, a schedule or a `Rule`. Theory: constant.
-    - `full_pass`: `True` fills the tables at the start by a pass over all rows; `False` starts them at zero, which is
-      unbiased too, with more variance in the first epoch.
+    - `full_pass`: `True` fills the tables at the start by a pass over all rows. `False` starts them at zero, which is
+      also unbiased but has more variance in the first epoch.
 
-    A level with a `batch_size` must draw from `bl.Blocks`. The tables take blocks · (2 dim y + dim x) numbers below and
-    blocks · (dim y + dim x) above, where a per-row leaf of x counts once and not once a block; a step writes one entry
-    of each. The means span all of x: a step on a per-row variable costs O(rows).
+    A level with a `batch_size` must draw from `bl.Blocks`. The lower table holds blocks · (2 dim y + dim x) numbers,
+    the upper one blocks · (dim y + dim x), where a per-row leaf of x counts once and not once per block. A step writes
+    one entry of each. The means span all of x: a step on a per-row variable costs O(rows).
 
     **Raises** `ValueError` for data that are not drawn by blocks.
 
@@ -79,8 +79,8 @@ class SABA(AbstractSolver):
     Reference: Dagréou, Ablin, Vaiter & Moreau, "A framework for bilevel optimization that enables stochastic and
     global variance reduction algorithms", NeurIPS 2022 (arXiv 2201.13409), Algorithm 1 with (11a)–(11c).
 
-    Differences from the paper: v has the opposite sign; the adjoint may take a step of its own (the paper's is ρ);
-    x may be projected; the entries are of blocks of rows, not of single rows.
+    Differences from the paper: v has the opposite sign; the adjoint has its own step size (the paper's is ρ);
+    x may be projected; each entry belongs to a block of rows, not to a single row.
     """
 
     upper_step: Step = step()
@@ -107,7 +107,7 @@ class SABA(AbstractSolver):
         return SABAState(x, y, v, *tables, *rules), cost
 
     def _fill(self, level: Level, sample: Callable[[Batch], Tree]) -> SAGATable:
-        """The table of all blocks, by a pass over them, or of zeros."""
+        """The table of all blocks, filled by a pass over them or with zeros."""
 
         def fill() -> Tree:
             if level.batch_size is None:
@@ -161,5 +161,5 @@ def _check_blocks(name: str, level: Level) -> None:
 
 
 def _block(batch: Batch) -> Any:
-    """The number of the block; the one there is where a level has no batches."""
+    """The number of the block, which is 0 if the level has no batches."""
     return 0 if batch.indices is None else batch.indices // batch.size

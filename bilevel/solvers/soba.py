@@ -1,4 +1,4 @@
-"""SOBA: one step each of x, y and the adjoint v, together."""
+"""SOBA: one simultaneous step of x, y and the adjoint v."""
 
 from typing import Any
 
@@ -28,9 +28,9 @@ class SOBAState(eqx.Module):
 
 
 class SOBA(AbstractSolver):
-    """Stochastic bilevel algorithm in a single loop: the simplest there is.
+    """Stochastic bilevel algorithm, the simplest single loop.
 
-    Draw a lower batch i and an upper batch j, independent; then, all from the old (x, y, v),
+    Draw independent lower and upper batches i and j. Then, all from the old (x, y, v):
 
         x ← x − γ (F_x(x, y; j) − J(x, y; i)[v])
         y ← y − ρ G_y(x, y; i)
@@ -58,7 +58,7 @@ class SOBA(AbstractSolver):
     Reference: Dagréou, Ablin, Vaiter & Moreau, "A framework for bilevel optimization that enables stochastic
     and global variance reduction algorithms", NeurIPS 2022 (arXiv 2201.13409), Algorithm 1 with (10a)–(10c).
 
-    Differences from the paper: v has the opposite sign; the adjoint may take a step of its own (the paper's is ρ);
+    Differences from the paper: v has the opposite sign; the adjoint has its own step size (the paper's is ρ);
     x may be projected.
     """
 

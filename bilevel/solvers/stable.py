@@ -19,7 +19,7 @@ from bilevel.trees import Tree
 
 
 class STABLEState(eqx.Module):
-    """The present and the previous point, the estimates of ∇²_xy g and ∇²_yy g over the raveled x and y, and the
+    """The current and the previous point, the estimates of ∇²_xy g and ∇²_yy g over the raveled x and y, and the
     state of each step rule."""
 
     x: Tree
@@ -50,10 +50,10 @@ class STABLE(AbstractSolver):
     - `storm_weight` (τ_k): a number in [0, 1] or a schedule of k, the weight of the fresh sample; at k = 0 it is 1.
       Theory: α, β and τ proportional to K^{−1/2} over a run of K steps.
     - `strong_convexity` (μ > 0), `cross_bound` (C; None: no projection).
-    - `max_bytes`: the matrices are dense, of dim y · (dim x + dim y) entries, and a step takes O((dim y)³) time:
-      for small problems only.
+    - `max_bytes`: the matrices are dense, with dim y · (dim x + dim y) entries, and a step takes O((dim y)³) time, so
+      this solver is for small problems only.
 
-    **Raises** `ValueError` where the matrices would take more than `max_bytes`.
+    **Raises** `ValueError` if the matrices would take more than `max_bytes`.
 
     Example:
 
@@ -70,8 +70,8 @@ class STABLE(AbstractSolver):
     Reference: Chen, Sun, Xiao & Yin, "A Single-Timescale Method for Stochastic Bilevel Optimization", AISTATS 2022
     (arXiv 2102.04671), Algorithm 1.
 
-    Differences from the paper: G_y shares φ with the matrices, and the projected estimates are the ones kept, both of
-    which are unverified against the listing; weights are clipped to 1.
+    Differences from the paper: G_y shares φ with the matrices, and the projected estimates are kept (both are
+    unverified against the listing); weights are clipped to 1.
     """
 
     upper_step: Step = step()
@@ -119,7 +119,7 @@ class STABLE(AbstractSolver):
         unverified="which samples G_y and the matrices share, and which estimates are kept",
     )
     tuned = {
-        # an eigendecomposition of 650 x 650 entries a step: few steps, and still the longest runs of all
+        # few steps: each needs an eigendecomposition of 650 x 650 entries, and these runs are still the longest of all
         "cleaning": Tuned(100, upper_step=30.0, lower_step=0.5, storm_weight=0.3, strong_convexity=0.03),
         "quadratic": Tuned(4000, upper_step=0.03, lower_step=0.1, storm_weight=0.1, strong_convexity=1.0),
     }  # fmt: skip

@@ -42,9 +42,9 @@ class StocBiO(AbstractHypergradientSolver):
 
     - `upper_step` (β), `lower_step` (α): a number, a schedule of k or a `Rule`.
     - `inner_steps` (D), `neumann_order` (Q factors, Q + 1 terms), `neumann_step` (η ≤ 1/L).
-    - `hessian_batch_sizes`: sizes of B_Q, …, B_1 in this order, which is the order of use; an integer is
-      the same for all, None the level's. `neumann_batch_sizes` gives those of Proposition 3.
-    - `cross_batch_size`: size of D_G; None is the level's. (A level with `batch_size=None` always uses all its rows.)
+    - `hessian_batch_sizes`: the sizes of B_Q, …, B_1 in this order, the order of use. An integer is the size of all
+      of them, None means the level's batch size. `neumann_batch_sizes` gives those of Proposition 3.
+    - `cross_batch_size`: the size of D_G; None means the level's. (A level with `batch_size=None` uses all its rows.)
 
     Example:
 
@@ -61,8 +61,8 @@ class StocBiO(AbstractHypergradientSolver):
     Reference: Ji, Yang & Liang, "Bilevel Optimization: Convergence Analysis and Enhanced Design", ICML 2021,
     Algorithms 2 and 3, eq. (5).
 
-    Differences from the paper: x may be projected. The first draft's estimator (its eq. (5)) has the same mean and
-    another distribution: there batch B_1 is in every term and acts last. It is not offered.
+    Differences from the paper: x may be projected. The first draft's estimator (its eq. (5)) is not offered. It has the
+    same mean but another distribution: batch B_1 is in every term and acts last.
     """
 
     upper_step: Step = step()
@@ -141,7 +141,7 @@ class StocBiO(AbstractHypergradientSolver):
             sizes = neumann_batch_sizes(B, order.value, 1 / facts.L, facts.mu)
             mean = min(facts.rows, math.ceil(sum(sizes) / len(sizes)))
             reason = (
-                f"Prop. 3: B Q (1 − ημ)^(j−1) with B = {B}, {sizes[0]} to {sizes[-1]}; their mean, as one compiled loop"
+                f"Prop. 3: B Q (1 − ημ)^(j−1) with B = {B}, {sizes[0]} to {sizes[-1]}; their mean, in one compiled loop"
             )
             choices["hessian_batch_sizes"] = Choice(mean, reason)
         return choices
@@ -167,5 +167,5 @@ def neumann_batch_sizes(batch_size: int, order: int, step: float, strong_convexi
     if step * strong_convexity >= 1:
         raise ValueError(f"step: got {step} with strong_convexity {strong_convexity}; their product must be below 1")
     decay = 1 - step * strong_convexity
-    # the slack keeps rounding from adding a sample to a size that is whole
+    # the slack keeps rounding error from adding a sample to a size that is an integer
     return tuple(math.ceil(batch_size * order * decay**j - 1e-9) for j in range(order))

@@ -20,7 +20,7 @@ from bilevel.trees import Tree
 
 
 class SUSTAINState(eqx.Module):
-    """The present and the previous point, the directions hf (shaped like x) and hg (like y), and the state of each step
+    """The current and the previous point, the directions hf (shaped like x) and hg (like y), and the state of each step
     rule."""
 
     x: Tree
@@ -40,7 +40,7 @@ class SUSTAIN(AbstractSolver):
 
         h(x, y; ξ̄) = F_x(ξ) − (K/L_g) J(ζ_0) Π_{i=1}^{k} (I − H(ζ_i)/L_g) F_y(ξ)                            (7)
 
-    At t = 0, 1, …, with η_0 = 1, both terms of a difference on the same sample, k included:
+    At t = 0, 1, …, with η_0 = 1, and both terms of a difference on the same sample (and the same k):
 
         hg_t = η^g_t G_y(x_t, y_t; ζ_t) + (1 − η^g_t)(hg_{t−1} + G_y(x_t, y_t; ζ_t) − G_y(x_{t−1}, y_{t−1}; ζ_t))   (13)
         hf_t = η^f_t h(x_t, y_t; ξ̄_t) + (1 − η^f_t)(hf_{t−1} + h(x_t, y_t; ξ̄_t) − h(x_{t−1}, y_{t−1}; ξ̄_t))         (14)
@@ -49,10 +49,10 @@ class SUSTAIN(AbstractSolver):
     **Arguments**
 
     - `upper_step` (α), `lower_step` (β): a number, a schedule or a `Rule`. Adam-SUSTAIN (appendix,
-      Algorithm 2) is `upper_step=Rule(optax.adam, …)`: the recursion of hf stays apart from Adam's moments.
+      Algorithm 2) is `upper_step=Rule(optax.adam, …)`: the recursion of hf is separate from Adam's moments.
     - `neumann_order` (K), `neumann_step` (1/L_g).
     - `upper_storm_weight` (η^f), `lower_storm_weight` (η^g): a number or a schedule of t, the weight of the
-      fresh sample. At t = 0 it is 1, and never more.
+      fresh sample. It is 1 at t = 0, and never more.
 
     The directions span all of x: a step on a per-row variable costs O(rows).
 
@@ -75,11 +75,11 @@ class SUSTAIN(AbstractSolver):
     Optimization via Double-Momentum", NeurIPS 2021, Algorithm 1 with (7), (13), (14); Adam-SUSTAIN is
     Algorithm 2 of its appendix with option I.
 
-    Differences from the paper: the last iterate is returned, where Algorithm 1, line 7, returns x_{a(T)}, a(T) uniform
-    on {1, …, T}; option II of (20), Adam-SUSTAIN's, is left out (from η_0 = 1 on it telescopes: hf_t is the plain
-    sample h_t, whatever the weight); the point before the first is (x_0, y_0) and not zero, which η_0 = 1 makes the
-    same; weights are clipped to 1; Adam's moments are the standard ones (Algorithm 2 overwrites m_t and v_t by
-    their bias-corrected values); x may be projected.
+    Differences from the paper: the last iterate is returned, whereas Algorithm 1, line 7, returns x_{a(T)} with a(T)
+    uniform on {1, …, T}; option II of (20), for Adam-SUSTAIN, is left out (it telescopes from η_0 = 1: hf_t is the
+    plain sample h_t, whatever the weight); the point before the first is (x_0, y_0) and not zero, which makes no
+    difference because η_0 = 1; weights are clipped to 1; Adam's moments are the standard ones (Algorithm 2 overwrites
+    m_t and v_t with their bias-corrected values); x may be projected.
     """
 
     upper_step: Step = step()

@@ -19,7 +19,7 @@ from bilevel.trees import Tree
 
 
 class SVRBState(eqx.Module):
-    """The present and the previous point; the estimates u of F_x (like x), w of F_y and s of G_y (like y), V of
+    """The current and the previous point; the estimates u of F_x (like x), w of F_y and s of G_y (like y), V of
     ∇²_xy g and M of ∇²_yy g over the raveled x and y; and the state of each step rule."""
 
     x: Tree
@@ -38,8 +38,8 @@ class SVRBState(eqx.Module):
 class SVRB(AbstractSolver):
     """Stochastic variance-reduced bilevel method.
 
-    With STORM(h, φ) = φ(x_k, y_k) + (1 − a_k)(h − φ(x_{k−1}, y_{k−1})), both on one sample (at k = 0 the plain sample,
-    a_0 = 1), and independent samples ξ, ζ at k = 0, 1, …:
+    With STORM(h, φ) = φ(x_k, y_k) + (1 − a_k)(h − φ(x_{k−1}, y_{k−1})), both on one sample (the plain sample at k = 0,
+    since a_0 = 1), and independent samples ξ, ζ at k = 0, 1, …:
 
         u ← STORM(u, F_x(·; ξ));   w ← STORM(w, F_y(·; ξ));   s ← STORM(s, G_y(·; ζ))
         V ← STORM(V, ∇²_xy g(·; ζ));   M ← Proj_{⪰μI}(STORM(M, ∇²_yy g(·; ζ)))
@@ -52,10 +52,10 @@ class SVRB(AbstractSolver):
     - `storm_weight` (a_k): a number in [0, 1] or a schedule of k, the weight of the fresh sample; at k = 0 it is 1.
       Theory: a_{k+1} proportional to the squared step.
     - `strong_convexity` (μ > 0).
-    - `max_bytes`: the matrices are dense, of dim y · (dim x + dim y) entries, and a step takes O((dim y)³) time:
-      for small problems only.
+    - `max_bytes`: the matrices are dense, with dim y · (dim x + dim y) entries, and a step takes O((dim y)³) time, so
+      this solver is for small problems only.
 
-    **Raises** `ValueError` where the matrices would take more than `max_bytes`.
+    **Raises** `ValueError` if the matrices would take more than `max_bytes`.
 
     Example:
 
@@ -73,7 +73,7 @@ class SVRB(AbstractSolver):
     Optimization", arXiv 2105.02266, its method for one lower problem.
 
     Differences from the paper: as in the authors' code of the multi-task version (quanqihu/BSVRB_ICML2023, `RSVRB`), w
-    and V are not projected, one ζ serves s, V and M, and all five share a_k; M is projected by its eigenvalues, from
+    and V are not projected, s, V and M share one ζ, and all five share a_k. M is projected by its eigenvalues, from
     its first sample on. Whether the listing itself projects w and V is unverified. Weights are clipped to 1; x may be
     projected.
     """

@@ -1,4 +1,4 @@
-"""TTSA: one lower step and one x step an iteration, x on the slower time scale."""
+"""TTSA: one step of y and one of x per iteration, with x on the slower time scale."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +41,7 @@ class TTSA(AbstractSolver):
 
     - `upper_step` (α), `lower_step` (β): a number, a schedule of k or a `Rule`; α/β → 0. Theory: α ∝ K^{−3/5},
       β ∝ K^{−2/5}, constant over a run of K steps (Φ weakly convex); `from_paper` for a strongly convex Φ.
-    - `neumann_order` (K_k, the paper's t_max(k)): an integer or a function of k, traced; theory: of order log k.
+    - `neumann_order` (K_k, the paper's t_max(k)): an integer or a traced function of k; theory: of order log k.
       `neumann_step` (c_h/L ≤ 1/L; theory: c_h of order μ/(μ² + σ²)).
 
     Example:
@@ -59,8 +59,8 @@ class TTSA(AbstractSolver):
     Reference: Hong, Wai, Wang & Yang, "A Two-Timescale Stochastic Algorithm Framework for Bilevel Optimization",
     SIAM J. Optim. 2023 (arXiv 2007.05170), Algorithm 1.
 
-    Differences from the paper: none. Unverified: whether the two steps have one offset k_α or two; c_h and t_max(k) are
-    left to the user.
+    Differences from the paper: none. c_h and t_max(k) are left to the user. Unverified: whether the two steps have one
+    offset k_α or two.
     """
 
     upper_step: Step = step()

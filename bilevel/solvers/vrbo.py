@@ -1,4 +1,4 @@
-"""VRBO: SPIDER at both levels, in an inner loop over y with periodic large batches."""
+"""VRBO: SPIDER at both levels, in an inner loop over y, with periodic large batches."""
 
 import math
 from typing import Any
@@ -47,14 +47,14 @@ class VRBO(AbstractSolver):
             ỹ_{t+1} = ỹ_t − β s;   x̃_{t+1} = x̃_t
         y_{k+1} = ỹ_{m+1}
 
-    The first difference spans x_k → x_{k+1}, and d, s leave the loop at (x_{k+1}, y_{k+1}).
+    The first difference covers the move x_k → x_{k+1}. After the loop, d and s belong to (x_{k+1}, y_{k+1}).
 
     **Arguments**
 
-    - `upper_step` (α), `lower_step` (β): a number, a schedule of k or a `Rule`; y's rule starts anew in each loop.
-    - `inner_steps` (m + 1): the steps of y in an iteration.
+    - `upper_step` (α), `lower_step` (β): a number, a schedule of k or a `Rule`; y's rule restarts in each loop.
+    - `inner_steps` (m + 1): the steps of y per iteration.
     - `neumann_order` (Q), `neumann_step` (η).
-    - `period` (q); `period_batch_size` (S_1): of both levels, `None` for all rows. S_2 is each level's `batch_size`.
+    - `period` (q). `period_batch_size` (S_1): for both levels; `None` means all rows. S_2 is each level's `batch_size`.
 
     d spans all of x: a step on a per-row variable costs O(rows).
 
@@ -76,8 +76,7 @@ class VRBO(AbstractSolver):
     (arXiv 2106.04692), Algorithm 2.
 
     Differences from the paper: the loop's upper limit is read as the one that leaves d and s at the new point
-    (unverified); every
-    batch of an iteration has the full size S_1 or S_2; x may be projected.
+    (unverified); every batch of an iteration has the full size S_1 or S_2; x may be projected.
     """
 
     upper_step: Step = step()
@@ -155,12 +154,12 @@ class VRBO(AbstractSolver):
     @classmethod
     def suggested(cls, facts: Facts) -> dict[str, Choice]:
         source = "Yang et al. 2021, Alg. 2"
-        inner = Choice(3, "a few: each costs two hypergradients")
+        inner = Choice(3, "only a few, since each costs two hypergradients")
         period = max(1, math.ceil(facts.rows / (2 * (inner.value + 1) * facts.batch)))
         return {
             "lower_step": theory.lower_step(facts, source),
             "inner_steps": inner,
             "neumann_order": theory.neumann_order(facts, source, products=3 * (inner.value + 1)),
             "neumann_step": theory.neumann_step(facts, source),
-            "period": Choice(period, "the pass over all rows costs as much as the small batches between two"),
+            "period": Choice(period, "a pass over all rows costs as much as the small batches until the next"),
         }

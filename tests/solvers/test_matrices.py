@@ -31,6 +31,6 @@ def test_projections_are_the_nearest_matrices(x64):
 @pytest.mark.parametrize("solver", [bl.STABLE(0.1, 0.1, 0.5, 0.1), bl.SVRB(0.1, 0.1, 0.5, 0.1)])
 def test_what_is_too_large_is_refused_with_its_memory(solver, compiled):
     problem = bl.Problem(bl.Level(lambda x, y, _: jnp.sum(y)), bl.Level(lambda x, y, _: jnp.sum(y**2) + x))
-    message = r"x has 1 and y 20000 entries, .* take 4.8 GB .*; use a solver that needs products alone, such as bl.SOBA"
+    message = r"x has 1 and y 20000 entries, .* take 4.8 GB .*; use a solver that needs only products, such as bl.SOBA"
     with pytest.raises(ValueError, match=message):
         bl.solve(problem, solver, 0.0, jnp.zeros(20_000), steps=1, key=jax.random.key(0))
