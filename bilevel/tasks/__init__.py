@@ -1,4 +1,4 @@
-"""Applications: each a problem with starts and metrics, made by a function of its settings."""
+"""Applications: functions that make a problem with starts and metrics from its settings."""
 
 from collections.abc import Callable
 
@@ -40,7 +40,7 @@ TASKS: dict[str, Callable[..., Task]] = {
 
 
 def get_task(name: str) -> Callable[..., Task]:
-    """The function that makes a task, from its name; an unknown one is an error with the nearest names.
+    """The function that makes the task of this name; an unknown name is an error that lists the nearest ones.
 
     Example:
 

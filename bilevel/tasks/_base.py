@@ -1,4 +1,4 @@
-"""What a task is."""
+"""The `Task` class, and what several tasks share."""
 
 import operator
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from bilevel.trees import Tree
 SOURCES = {"rows": Rows, "blocks": Blocks}
 SPLITS = ("test", "validation")
 
-# The settings of each model, with their defaults.
+# The default settings of each model.
 MODELS: dict[str, dict[str, Any]] = {
     "linear": {},
     "cnn": {"filters": 8, "layers": 4, "normalize": True, "pool": 1},
@@ -31,14 +31,14 @@ MODELS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
-    """A problem with starts and a way to measure; it knows no solver.
+    """A problem with starts and metrics, independent of any solver.
 
     - `problem`, and the starts `x` and `y`.
     - `metrics(x, y) -> {name: number}`: what `solve` evaluates after each chunk.
     - `score`: the name of the main metric; higher is better.
-    - `data`: what else a comparison needs, such as the rows of reference methods.
+    - `data`: anything else that a comparison needs, such as the rows for reference methods.
 
-    Tasks that differ in their seed alone share their compiled programs.
+    Tasks that differ only in their seed share their compiled programs.
 
     Example:
 
@@ -62,7 +62,7 @@ class Task:
     data: Any = None
 
 
-# What a task takes for `dataset`: a set of one of these classes, or the name of one.
+# The `dataset` of a task is an instance of one of these classes, or one of these names.
 _NAMES: dict[type, tuple[str, ...]] = {
     datasets.Dataset: datasets.NAMES,
     datasets.TextDataset: datasets.TEXT_NAMES,
@@ -72,7 +72,7 @@ _NAMES: dict[type, tuple[str, ...]] = {
 
 
 def class_of(dataset: Any, *classes: type) -> type:
-    """Which of these classes a data set, or the one of that name, is of; nothing is loaded."""
+    """Which of these classes a data set has, given as itself or by name; nothing is loaded."""
     if not isinstance(dataset, str):
         for found in classes:
             if isinstance(dataset, found):
@@ -84,7 +84,7 @@ def class_of(dataset: Any, *classes: type) -> type:
 
 
 def loaded(dataset: Any) -> Any:
-    """The data set itself, or that of the name."""
+    """The data set, which is read if only its name is given."""
     return datasets.read(dataset) if isinstance(dataset, str) else dataset
 
 
@@ -94,7 +94,7 @@ def dividing(size: int, rows: int) -> int:
 
 
 def settings_of(model: str, changes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The settings of a model with these changes, checked by name."""
+    """The default settings of a model, updated by these changes, which are checked by name."""
     if changes is not None and not isinstance(changes, Mapping):
         raise TypeError(f"model_settings: got {changes!r}; pass a dictionary")
     known = MODELS[model]
@@ -112,7 +112,7 @@ def settings_of(model: str, changes: Mapping[str, Any] | None) -> dict[str, Any]
 def text_network(
     settings: Mapping[str, Any], vocabulary: Mapping[str, int], outputs: int, rng: np.random.Generator
 ) -> TextRNN:
-    """A network of these `model_settings`, at its start."""
+    """A network with these `model_settings` and initial parameters."""
     size, embedding, vectors = settings["vocabulary"], settings["embedding"], None
     if settings["vectors"] is not None:
         read = words.read_vectors(settings["vectors"], vocabulary)
@@ -124,7 +124,7 @@ def text_network(
 
 
 def generator(seed: Any) -> np.random.Generator:
-    """NumPy's generator of a seed, which must be given: a task is the same whenever it is built."""
+    """NumPy's generator for a seed, which is required, so that a task is the same whenever it is built."""
     try:
         return np.random.default_rng(operator.index(seed))
     except (TypeError, ValueError):
@@ -134,7 +134,7 @@ def generator(seed: Any) -> np.random.Generator:
 def by_group(
     groups: Int[np.ndarray, " n"], sizes: Mapping[str, int], rng: np.random.Generator
 ) -> dict[str, Int[np.ndarray, " size"]]:
-    """Disjoint random parts of the rows, of these sizes, no two with rows of one group.
+    """Disjoint random parts of the rows, of these sizes. No two parts have rows of the same group.
 
     If the last group of a part does not fit, its surplus rows are dropped.
     """
@@ -144,7 +144,7 @@ def by_group(
     for name, size in sizes.items():
         if start + size > len(order):
             raise ValueError(
-                f"{name}: got {size}, but of {len(order)} rows {len(order) - start} are left beside the others "
+                f"{name}: got {size}, but {len(order) - start} of {len(order)} rows are left after the other parts "
                 f"({', '.join(f'{other} {n}' for other, n in sizes.items() if other != name)}); pass fewer of them"
             )
         parts[name] = rng.permutation(order[start : start + size])

@@ -30,20 +30,20 @@ from bilevel.tasks._cleaning_rows import NOISES, CleaningData, Sizes, draw, whol
 from bilevel.tasks.networks import ConvNet, TextRNN
 from bilevel.tasks.networks.losses import MeanLoss, WeightedLoss
 
-_MEASURED_ROWS = 5000  # of the training rows, by `lower loss`
-_CHUNK = 250  # rows of a metric at a time: those of a convolutional network take much memory
+_MEASURED_ROWS = 5000  # training rows in the metric `lower loss`
+_CHUNK = 250  # rows that a metric evaluates at once: a convolutional network needs much memory for them
 
 
 def logits(y: PyTree[Array], features: Shaped[Array, "n d"]) -> Float[Array, "n classes"]:
-    """The model y. The linear one has one row of weights per class: on a CPU its gradient takes half the time of a
-    column a class."""
+    """The model y. The linear one has one row of weights per class: on a CPU, its gradient takes half the time that it
+    takes with one column per class."""
     if isinstance(y, ConvNet):
         return y(features.reshape(len(features), y.size, y.size, y.channels))
     return y(features) if isinstance(y, TextRNN) else features @ y["weights"].T + y["bias"][None, :]
 
 
 def cross_entropies(y: PyTree[Array], batch: Any) -> Float[Array, " n"]:
-    """Of each row."""
+    """One per row."""
     return optax.softmax_cross_entropy_with_integer_labels(logits(y, batch["features"]), batch["labels"])
 
 
@@ -70,61 +70,61 @@ def cleaning(
         upper:  f(x, y) = mean over trusted rows of CE_j(y)
         lower:  g(x, y) = mean over training rows of σ(x_i) · CE_i(y) + c ‖y‖²
 
-    CE is the cross-entropy of a model with parameters y, x has one entry per training row (`per_row`), ‖y‖² is over
-    all parameters. Pixels are scaled to [0, 1] and nothing more. Of `model`:
+    CE is the cross-entropy of a model with parameters y, x has one entry per training row (`per_row`), and ‖y‖² is over
+    all parameters. Pixels are scaled to [0, 1] and not standardized. The choices of `model` are:
 
-    - `"linear"`, on images: y = {"weights": (classes, d), "bias": (classes,)}, at first zero. g is strongly convex,
+    - `"linear"`, for images: y = {"weights": (classes, d), "bias": (classes,)} starts at zero. g is strongly convex,
       with μ = 2c.
-    - `"cnn"`, on images: a whole `bilevel.tasks.networks.ConvNet`; `"rnn"`, on texts: a whole
+    - `"cnn"`, for images: y is a whole `bilevel.tasks.networks.ConvNet`. `"rnn"`, for texts: y is a whole
       `bilevel.tasks.networks.TextRNN`, word vectors included.
-      **g is then not strongly convex in y**, as in the papers that use these networks: c = 0 leaves
-      flat directions and negative curvature, and any small c the latter; the theorems of this package's methods say
-      nothing. `bl.diagnose` reports "not strongly convex", with what it measured. y starts at the networks' own
-      start, drawn from `seed`. A convolutional network that normalizes uses the statistics of the batch it is given,
-      in the metrics of up to 250 rows.
+      **g is then not strongly convex in y**, as in the papers that use these networks: c = 0 leaves flat directions and
+      negative curvature, and a small c leaves negative curvature. The theorems about this package's methods do not
+      apply. `bl.diagnose` reports "not strongly convex", with what it measured. y starts at a random initialization of
+      the network, drawn from `seed`. A convolutional network that normalizes uses the statistics of the batch it is
+      given; in the metrics, a batch has up to 250 rows.
 
-    Rows are split at random into test, trusted and training rows; of texts, the rows of one group in one part. Then
-    each training label is, with probability `corruption`, made another. All of this is drawn once, from `seed`.
+    Rows are split at random into test, trusted and training rows; rows of one group of texts stay in one part. Each
+    training label is then corrupted with probability `corruption`. All of this is drawn once, from `seed`.
 
     **Arguments**
 
     - `dataset`: one of `bilevel.datasets.NAMES` or, for `"rnn"`, of `bilevel.datasets.TEXT_NAMES`; or a
-      `bilevel.datasets.Dataset` or `TextDataset` of your own. The features of a `Dataset` need not be images, but for
+      `bilevel.datasets.Dataset` or `TextDataset` of your own. The features of a `Dataset` need to be images only for
       `"cnn"`.
-    - `corruption`: a probability. `noise`: `"redrawn"`, a label becomes one of all classes, by chance perhaps the same;
-      `"flipped"`, one of the others (of two classes: the other).
-    - `trusted`: the number of trusted rows. `train`: use so many training rows; default all that remain.
-    - `test_fraction`: the share of the rows that are kept for the test. `test`: measure on so many of them; default
-      all.
-    - `batch_size`: of both levels, the upper one's at most `trusted`; `None`: full batches.
+    - `corruption`: a probability. `noise`: with `"redrawn"`, a label is drawn from all classes and may stay the same;
+      with `"flipped"`, it is drawn from the other classes.
+    - `trusted`: the number of trusted rows. `train`: the number of training rows; default all that remain.
+    - `test_fraction`: the share of the rows that are kept for the test. `test`: the number of them to measure on;
+      default all.
+    - `batch_size`: for both levels, but at most `trusted` for the upper one; `None`: full batches.
     - `regularization`: c ≥ 0. `start_weight`: the start of each x_i; the default, zero, gives all rows the weight ½.
     - `split`: `"validation"` is for tuning. The test rows are dropped, and the same share of the rest takes
       their place, in the metrics too: nothing then depends on a test row.
-    - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`: then the training rows beyond the
+    - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`. With blocks, the training rows beyond the
       largest multiple of the batch size are left out (no other row or label changes), and the upper level's
       batch size is the largest divisor of `trusted` that is at most `batch_size`.
-    - `model_settings`: a dictionary. Of `"cnn"`: `filters` (8; the papers have 32 or 64), `layers` (4), `normalize`
-      (True), and `pool` (1; 2 averages 2×2 pixels of the images first). Of `"rnn"`: `vocabulary` (1000 tokens: padding,
-      unknown and the most frequent words of the training rows; the gradient is dense in them), `length` of a row in
-      tokens (20), `embedding` (24), `hidden` (24), `layers` (2), and `vectors`, a file in GloVe's text format where the
-      word vectors start.
+    - `model_settings`: a dictionary. For `"cnn"`: `filters` (8; the papers have 32 or 64), `layers` (4), `normalize`
+      (True), and `pool` (1; 2 first averages 2×2 pixels of the images). For `"rnn"`: `vocabulary` (1000 tokens:
+      padding, unknown and the most frequent words of the training rows; the gradient is dense in them), `length` (20
+      tokens per row), `embedding` (24), `hidden` (24), `layers` (2), and `vectors`, a file in GloVe's text format with
+      the initial word vectors.
 
-    **Sums.** Some papers sum over rows where both levels average here. A sum over b rows plus c ‖y‖² is b times their
-    mean plus (c/b) ‖y‖². So where a paper's lower oracles sum b rows and its upper ones b', take its c divided by b,
-    its lower, adjoint and Neumann steps times b, and its upper step times b': the hypergradient is linear in f, and
-    multiplying g by a number does not change it. (An upper rule that is free of scale, such as Adam or BO-REP's
-    normalized step, stays.) b is the batch where the batch is summed, so that nothing changes for one sample a step;
-    it is the number of all rows where the oracle estimates the sum over all of them.
+    **Sums.** Some papers sum over rows, whereas both levels average here. A sum over b rows plus c ‖y‖² is b times
+    their mean plus (c/b) ‖y‖². If a paper's lower oracles sum b rows and its upper ones b', divide its c by b, multiply
+    its lower, adjoint and Neumann steps by b, and multiply its upper step by b': the hypergradient is linear in f, and
+    multiplying g by a number does not change it. (A scale-free upper rule, such as Adam or BO-REP's normalized step,
+    stays the same.) If a paper sums over the batch, b is the batch size, so nothing changes for one sample per step; if
+    its oracle estimates the sum over all rows, b is their number.
 
-    **The papers' splits**: with MNIST, `train=20_000, trusted=5_000, test_fraction=1/7` leaves 10,000 test rows; with
-    Fashion-MNIST `train=50_000, trusted=10_000, test_fraction=1/7`. The published test rows are not kept apart.
+    **The papers' splits**: for MNIST, `train=20_000, trusted=5_000, test_fraction=1/7` leaves 10,000 test rows; for
+    Fashion-MNIST, `train=50_000, trusted=10_000, test_fraction=1/7`. The published test rows are not kept apart.
 
     **Returns** a `Task` with a `CleaningData` as its `data`. Metrics: `test accuracy`, the score; `test loss`, the mean
-    cross-entropy of the test rows; `upper loss` on all trusted rows; `lower loss` on the training rows, the first 5,000
-    at most; `AUROC` of −x for finding the wrong labels (NaN where none is wrong, or all are).
+    cross-entropy of the test rows; `upper loss` on all trusted rows; `lower loss` on at most the first 5,000 training
+    rows; `AUROC` of −x for finding the wrong labels (NaN if no label or every label is wrong).
 
     **Raises** `ValueError` or `TypeError`, naming the argument, for unknown names and numbers out of range;
-    `DatasetError` where the data set is not at hand.
+    `DatasetError` if the data set is not available.
 
     Example:
 
@@ -150,8 +150,8 @@ def cleaning(
         (320,)
 
     Reference: the data hyper-cleaning experiments of Ji, Yang & Liang (ICML 2021), whose released code also
-    regularizes weights and bias; Khanduri et al. (NeurIPS 2021), sums; Li, Gu & Huang (AAAI 2022), the convolutional
-    network, c = 0; Hao, Gong & Liu (ICLR 2024), the recurrent one; after Franceschi et al. (ICML 2017).
+    regularizes weights and bias; Khanduri et al. (NeurIPS 2021), with sums; Li, Gu & Huang (AAAI 2022), with the
+    convolutional network and c = 0; Hao, Gong & Liu (ICLR 2024), recurrent. After Franceschi et al. (ICML 2017).
     """
     _check_dataset(dataset, model)
     for name, value, known in (("split", split, SPLITS), ("source", source, SOURCES), ("noise", noise, NOISES)):
@@ -208,7 +208,7 @@ def _check_images(width: int) -> None:
 
 
 def _start(model: str, data: CleaningData, settings: Mapping[str, Any], rng: np.random.Generator) -> PyTree[Array]:
-    """The model's parameters where solvers start."""
+    """The model's initial parameters."""
     width, classes = data.features.shape[1], data.classes
     if model == "linear":
         dtype = data.features.dtype
@@ -221,7 +221,7 @@ def _start(model: str, data: CleaningData, settings: Mapping[str, Any], rng: np.
 
 
 def _per_row(y: PyTree[Array], rows: Any) -> tuple[Float[Array, " n"], Bool[Array, " n"]]:
-    """The cross-entropy of each row, and whether the guess is right; a network sees chunks of nearly equal size."""
+    """The cross-entropy of each row, and whether the prediction is right; networks get chunks of nearly equal size."""
 
     def measure(rows: Any) -> tuple[Array, Array]:
         scores = logits(y, rows["features"])
@@ -245,7 +245,7 @@ def _per_row(y: PyTree[Array], rows: Any) -> tuple[Float[Array, " n"], Bool[Arra
 def _evaluate(
     x: Float[Array, " n"], y: PyTree[Array], lower_loss: WeightedLoss, train: Any, trusted: Any, test: Any
 ) -> tuple[Float[Array, ""], ...]:
-    """At module level, its data arguments: all seeds share one program."""
+    """A function of the module that takes the data as arguments, so that all seeds share one program."""
     losses, right = _per_row(y, test)
     lower = lower_loss.of(x, y, _per_row(y, train)[0])
     return jnp.mean(right), jnp.mean(losses), jnp.mean(_per_row(y, trusted)[0]), lower

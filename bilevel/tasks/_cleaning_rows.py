@@ -1,4 +1,4 @@
-"""The rows of a cleaning task: which ones each level gets, and which labels are wrong."""
+"""The rows of a cleaning task: which rows each level gets, and which labels are wrong."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ NOISES = ("redrawn", "flipped")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CleaningData:
-    """The rows of a cleaning task: features in [0, 1], or of texts the tokens of each word.
+    """The rows of a cleaning task: features in [0, 1], or the tokens of the words for texts.
 
-    - `features`, `noisy_labels`: the training rows as a solver sees them; `true_labels`: what they were.
+    - `features`, `noisy_labels`: the training rows as a solver sees them; `true_labels`: their labels before the noise.
     - `trusted_features`, `trusted_labels`: the upper level's rows.
-    - `test_features`, `test_labels`: only the final metrics touch them. Of a task with `split="validation"`
-      they are validation rows, and the test rows are nowhere.
+    - `test_features`, `test_labels`: only the final metrics use them. For a task with `split="validation"` they are
+      validation rows, and the test rows are not kept.
     - `vocabulary`: the token of each word, from the training rows; `None` for images.
     """
 
@@ -45,7 +45,7 @@ class CleaningData:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many rows of each kind; `None` is all there are."""
+    """The number of rows of each kind; `None` means all."""
 
     train: int | None
     trusted: int
@@ -72,7 +72,7 @@ def draw(
     vocabulary: int = 0,
     length: int = 0,
 ) -> CleaningData:
-    """`pool` is of images; a `vocabulary` of so many tokens and the `length` of a row in tokens are of texts."""
+    """`pool` is for images; `vocabulary`, the number of tokens, and `length`, the tokens per row, are for texts."""
     groups = dataset.groups if isinstance(dataset, datasets.TextDataset) else None
     test, trusted, training = _parts(len(dataset.labels), groups, sizes, split, rng)
     known = None
@@ -100,7 +100,7 @@ def draw(
 def corrupted(
     labels: Int[np.ndarray, " n"], classes: int, corruption: float, noise: str, rng: np.random.Generator
 ) -> Int[np.ndarray, " n"]:
-    """Each label, with that probability, redrawn from all classes or made another one."""
+    """The labels, each redrawn from all classes or changed to another class with the probability `corruption`."""
     chosen = rng.random(len(labels)) < corruption
     if noise == "redrawn":
         return np.where(chosen, rng.integers(classes, size=len(labels)), labels)
@@ -108,7 +108,7 @@ def corrupted(
 
 
 def pooled(features: Shaped[np.ndarray, "n d"], pool: int) -> Shaped[np.ndarray, "n d//{pool}**2"]:
-    """Square images, as rows, whose `pool`×`pool` pixels are averaged."""
+    """Square images as rows, averaged over squares of `pool`×`pool` pixels."""
     if pool == 1:
         return features
     n, d = features.shape
@@ -120,8 +120,8 @@ def pooled(features: Shaped[np.ndarray, "n d"], pool: int) -> Shaped[np.ndarray,
 
 
 def whole_batches(data: CleaningData, size: int) -> CleaningData:
-    """Without the last few training rows where `size` does not divide their number."""
-    kept = len(data.features) // size * size or None  # fewer rows than a batch: the level says so
+    """The data without the last few training rows if `size` does not divide their number."""
+    kept = len(data.features) // size * size or None  # with fewer rows than a batch, the level raises the error
     names = ("features", "noisy_labels", "true_labels")
     return dataclasses.replace(data, **{name: getattr(data, name)[:kept] for name in names})
 
@@ -129,7 +129,7 @@ def whole_batches(data: CleaningData, size: int) -> CleaningData:
 def _parts(
     n: int, groups: Indices | None, sizes: Sizes, split: str, rng: np.random.Generator
 ) -> tuple[Indices, Indices, Indices]:
-    """Disjoint random rows for the test, the trusted and the training set, no two with rows of one group."""
+    """Disjoint random rows for the test, the trusted and the training set; no two sets have rows of one group."""
     order = (
         rng.permutation(n) if groups is None else np.argsort(rng.permutation(groups.max() + 1)[groups], kind="stable")
     )
@@ -153,7 +153,7 @@ def _parts(
 
 
 def _cut(rows: Indices, share: float, groups: Indices | None) -> tuple[Indices, Indices]:
-    """The first `share` of the rows, and the others of other groups."""
+    """The first `share` of the rows, and those of the rest that belong to other groups."""
     size = round(share * len(rows))
     if not 0 < size < len(rows):
         raise ValueError(f"test_fraction: got {share}, which makes {size} of {len(rows)} rows the test set")

@@ -1,4 +1,4 @@
-"""Few-shot episodes: how tasks are drawn from the images of many classes, what is learned in each, and the losses."""
+"""Few-shot episodes: how tasks are drawn from the images of many classes, what each one learns, and the losses."""
 
 from collections.abc import Callable
 
@@ -12,9 +12,9 @@ from bilevel.problem import Factored, Level, Problem
 
 
 class Head(eqx.Module):
-    """A linear head a task, y_i, on the features of a body that all tasks share.
+    """One linear head y_i per task, on the features of a body that all tasks share.
 
-    x = {"body": network without outputs} or, with a start that is learned, {"body": …, "head": {"weights", "bias"}};
+    x = {"body": network without outputs} or, with a learned start, {"body": …, "head": {"weights", "bias"}};
     y_i = {"weights": (ways, width), "bias": (ways,)} starts at x["head"], or at zero.
     """
 
@@ -28,16 +28,16 @@ class Head(eqx.Module):
         return {"weights": jnp.zeros((self.ways, x["body"].width), dtype), "bias": jnp.zeros(self.ways, dtype)}
 
     def inputs(self, x: PyTree[Array], rows: Shaped[Array, "n ..."]) -> Float[Array, "n width"]:
-        """What y_i acts on: all that x does, so a lower loop at a fixed x needs it once."""
+        """What y_i acts on. It contains all effects of x, so a lower loop at a fixed x computes it once."""
         return x["body"](rows)
 
     def logits(self, y: PyTree[Array], inputs: Float[Array, "n width"]) -> Float[Array, "n ways"]:
-        """What y_i says of them."""
+        """The logits of y_i on these inputs."""
         return inputs @ y["weights"].T + y["bias"][None, :]
 
 
 class Network(eqx.Module):
-    """A whole network a task: x is a network and y_i starts as a copy of it."""
+    """One whole network per task: x is a network, and y_i starts as a copy of it."""
 
     def start(self, x: PyTree[Array]) -> PyTree[Array]:
         """Where y_i starts."""
@@ -48,7 +48,7 @@ class Network(eqx.Module):
         return rows
 
     def logits(self, y: Callable[[Array], Array], inputs: Shaped[Array, "n ..."]) -> Float[Array, "n ways"]:
-        """What y_i says of them."""
+        """The logits of y_i on these inputs."""
         return y(inputs)
 
 
@@ -68,7 +68,7 @@ class Copies(eqx.Module):
 class SupportLoss(eqx.Module):
     """Sum over tasks of g_i = mean cross-entropy on the task's support images + `regularization` · ‖y_i‖².
 
-    `Factored(loss.inputs, loss.given)` is the loss of a level: x acts through the inputs alone.
+    `Factored(loss.inputs, loss.given)` is the loss of a level: x acts only through the inputs.
     """
 
     learner: Learner
@@ -81,11 +81,11 @@ class SupportLoss(eqx.Module):
     def given(
         self, inputs: Shaped[Array, "tasks n ..."], y: PyTree[Array], batch: dict[str, Array]
     ) -> Float[Scalar, ""]:
-        """The loss, from what the y_i act on."""
+        """The loss as a function of the inputs of the y_i."""
         return jnp.sum(jax.vmap(self.of_task)(inputs, y, batch["labels"]))
 
     def of_task(self, inputs: Shaped[Array, "n ..."], y: PyTree[Array], labels: Int[Array, " n"]) -> Float[Scalar, ""]:
-        """g_i, from what y_i acts on."""
+        """g_i as a function of the inputs of y_i."""
         penalty = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(y))
         return cross_entropy(self.learner.logits(y, inputs), labels) + self.regularization * penalty
 
@@ -108,14 +108,14 @@ def cross_entropy(logits: Float[Array, "n ways"], labels: Int[Array, " n"]) -> F
 class FewshotTasks(eqx.Module):
     """N-way K-shot tasks drawn from the images of many classes: the `redraw` of few-shot episodes.
 
-    A task is `ways` different classes, and of each `shots` support and `queries` query images, all different; the
-    labels 0, …, ways − 1 are given in the order in which the classes were drawn. The images stay on the device, one
-    byte a value, and only drawn ones are converted to floats in [0, 1].
+    A task has `ways` different classes, with `shots` support and `queries` query images of each, all different. The
+    labels 0, …, ways − 1 follow the order in which the classes were drawn. The images stay on the device with one byte
+    per value, and only those that are drawn become floats in [0, 1].
 
     **Arguments**
 
-    - `images`: of `classes` classes, `per_class` each. `learner`: a `Head` or a `Network`.
-    - `regularization`: of the lower loss. `tasks`: how many `episodes(key)` draws.
+    - `images`: `per_class` images of each class. `learner`: a `Head` or a `Network`.
+    - `regularization`: of the lower loss. `tasks`: the number of tasks that `episodes(key)` draws.
 
     Example:
 
@@ -152,12 +152,12 @@ class FewshotTasks(eqx.Module):
 
         return rows(drawn[:, : self.shots]), rows(drawn[:, self.shots :])
 
-    @jax.jit  # for the one draw that a task makes outside of a solver's program
+    @jax.jit  # a task makes one draw outside a solver's program
     def _draws(self, key: PRNGKeyArray) -> tuple[dict[str, Array], dict[str, Array]]:
         return jax.vmap(self.draw)(jax.random.split(key, self.tasks))
 
     def __call__(self, key: PRNGKeyArray) -> Problem:
-        """The ordinary problem of `tasks` fresh tasks; a row of a level's data is a task."""
+        """The ordinary problem of `tasks` fresh tasks; each row of a level's data is one task."""
         support, query = self._draws(key)
         loss = SupportLoss(self.learner, self.regularization)
         return Problem(
@@ -167,5 +167,5 @@ class FewshotTasks(eqx.Module):
 
 
 def _distinct(key: PRNGKeyArray, n: int, count: int) -> Int[Array, " count"]:
-    """`count` different ones of 0, …, n − 1, in random order: those with the largest of n uniform numbers."""
+    """`count` different numbers from 0, …, n − 1, in random order: the indices of the largest of n uniform draws."""
     return jax.lax.top_k(jax.random.uniform(key, (n,)), count)[1]

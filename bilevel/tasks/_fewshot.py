@@ -23,11 +23,11 @@ _REGULARIZATION = {"head": 0.01, "network": 0.0}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FewshotData:
-    """Where the tasks of a few-shot problem and of its metrics come from.
+    """The sources of the tasks of a few-shot problem and of its metrics.
 
     - `training`: the episodes of the training classes; `test`: those of the test classes, or of the validation
       classes for a task with `split="validation"`. `episodes.draw(key)` gives one task's support and query rows.
-    - `training_keys`, `test_keys`: of the fixed tasks that the metrics measure.
+    - `training_keys`, `test_keys`: the keys of the fixed tasks that the metrics use.
     """
 
     training: FewshotTasks
@@ -60,8 +60,8 @@ def fewshot(
         lower:  g(x, y) = Σ_i g_i,   g_i = mean cross-entropy of task i's support images + c ‖y_i‖²
 
     over a batch of m = `tasks` tasks, drawn afresh from the training classes in each outer step (`bl.Episodes`).
-    The lower level is the SUM over tasks, which share nothing but x, so that a step on it is each task's own step of
-    the papers, and g is strongly convex with the μ of one task; the upper level is the mean. A level's data have one
+    The lower level is the SUM over tasks, which share only x. So a step on it is each task's own step, as in the
+    papers, and g is strongly convex with the μ of one task. The upper level is the mean. A level's data have one
     row per task: {"images": (m, n, h, w, channels), in [0, 1], "labels": (m, n)}, n = ways · shots or ways · queries.
 
     | `adapt` | x | y_i | starts at |
@@ -70,31 +70,31 @@ def fewshot(
     | `"head"`, `learned_start` | {"body", "head"} | the same | x["head"]; with `bl.MAML`: ANIL |
     | `"network"` | a `ConvNet` with one output per way | a network | x; with `bl.MAML`: MAML |
 
-    A head's lower level is strongly convex in y, with μ = 2c and more where the data say so. A whole network's is not
-    convex and does not depend on x: only a solver that differentiates through the start (`bl.MAML`) learns there.
+    A head's lower level is strongly convex in y, with μ at least 2c. A whole network's lower level is not convex and
+    does not depend on x: there, only a solver that differentiates through the start (`bl.MAML`) learns.
 
     Batch statistics are those of one task's images at one level: the support images of a task are normalized together,
-    and so are its query images, apart from the support. Training and test do the same. The lower level thus sees no
-    query image; but a query image's answer depends on the other query images of its task, as in MAML's own code.
+    and so are its query images, separately from the support. Training and test do the same. The lower level thus sees
+    no query image, but the prediction for one depends on the other query images of its task, as in MAML's own code.
 
     **Arguments**
 
     - `dataset`: one of `bilevel.datasets.FEWSHOT_NAMES`, or a `bilevel.datasets.FewshotDataset` of your own.
-    - `queries`: query images of each class of a task.
-    - `filters`, `layers`: of the network. The papers: 4 layers, 32 filters on miniImageNet and 64 on FC100, 32 tasks a
-      batch. Stocbio's appendix prints stride 2 for FC100's convolutions, which with four poolings of 2 would leave an
-      empty third pooling on 32×32 pixels; the stride here is 1.
+    - `queries`: the number of query images of each class of a task.
+    - `filters`, `layers`: of the network. The papers use 4 layers, 32 filters on miniImageNet and 64 on FC100, and 32
+      tasks per batch. stocBiO's appendix prints stride 2 for FC100's convolutions, which with four poolings of 2 would
+      leave an empty third pooling on 32×32 pixels; the stride here is 1.
     - `regularization`: c ≥ 0; default 0.01 for a head, 0 for a network.
-    - `split`: `"validation"` is for tuning: the validation classes take the test classes' place in the metrics.
-    - `test_tasks`, `test_steps`, `test_step`: the metrics adapt to so many fixed tasks, drawn once from `seed`, by so
-      many gradient steps of that size on g_i from the start.
+    - `split`: `"validation"` is for tuning: the validation classes replace the test classes in the metrics.
+    - `test_tasks`, `test_steps`, `test_step`: the metrics adapt to `test_tasks` fixed tasks, drawn once from `seed`, by
+      `test_steps` gradient steps of size `test_step` on g_i from the start.
 
     **Returns** a `Task` with a `FewshotData` as its `data`. Metrics, after the adaptation: `test accuracy`, the score,
     and `test loss` (cross-entropy) on the query images of tasks of classes never seen in training; `training accuracy`
-    on as many fixed tasks of training classes. They depend on x alone: y belongs to the tasks of its step.
+    on the same number of fixed tasks of training classes. They depend only on x: y belongs to the tasks of its step.
 
-    **Raises** `ValueError` or `TypeError`, naming the argument, for unknown names and numbers out of range, and where
-    the data have too few classes or too few images of each.
+    **Raises** `ValueError` or `TypeError`, naming the argument, for unknown names and numbers out of range, and if
+    the data have too few classes or too few images per class.
 
     Example:
 
@@ -163,7 +163,7 @@ def _check_images(name: str, images: UInt8[np.ndarray, "classes per_class h w c"
 def _start(
     episodes: FewshotTasks, learned_start: bool, filters: int, layers: int, key: PRNGKeyArray
 ) -> PyTree[Float[Array, "..."]]:
-    """x_0: a fresh network, and the head's start if it is learned, as a linear layer starts."""
+    """x_0: a new network and, if the head's start is learned, a new linear layer."""
     size, channels = episodes.images.shape[-2:]
     if isinstance(episodes.learner, Network):
         return ConvNet(channels, filters, size, layers=layers, outputs=episodes.ways, key=key)
@@ -179,7 +179,7 @@ def _start(
 def _evaluate(
     episodes: FewshotTasks, x: PyTree[Array], keys: Array, steps: Array, step: Array
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Accuracy and loss on the query images. At module level, its data arguments: all seeds share one program."""
+    """Accuracy and loss on the query images. The data are arguments, so that all seeds share one program."""
     learner, loss = episodes.learner, SupportLoss(episodes.learner, episodes.regularization)
 
     def of_task(key: PRNGKeyArray) -> tuple[Float[Array, ""], Float[Array, ""]]:

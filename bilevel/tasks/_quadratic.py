@@ -1,4 +1,4 @@
-"""A quadratic problem whose answer is known in closed form."""
+"""A quadratic problem whose solution is known in closed form."""
 
 import math
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ def upper_loss(x: Float[Array, " dim_x"], y: Float[Array, " dim_y"], batch: Any)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClosedForm:
-    """The noiseless problem in float64, and its answers."""
+    """The noiseless problem and its solution, in float64."""
 
     A: Float[np.ndarray, "dim_y dim_y"]
     B: Float[np.ndarray, "dim_y dim_x"]
@@ -68,7 +68,7 @@ class ClosedForm:
         return float(np.linalg.eigvalsh(self._upper_hessian)[-1])
 
     def measure(self, x: Any, y: Any) -> dict[str, float]:
-        """How far (x, y) is from the answer; `correct digits` of x are relative to the start's distance."""
+        """How far (x, y) is from the solution; `correct digits` of x are relative to the start's distance."""
         distance = float(np.linalg.norm(_float64(x) - self.x_star))
         relative = distance / float(np.linalg.norm(self.x_star))  # x starts at zero
         return {
@@ -81,7 +81,7 @@ class ClosedForm:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QuadraticTask(ClosedForm, Task):
-    """A `Task` that knows its answer: `x_star`, `y_star(x)`, `v_star(x)` and `hypergradient(x)`, in NumPy float64.
+    """A `Task` that knows its solution: `x_star`, `y_star(x)`, `v_star(x)` and `hypergradient(x)`, in NumPy float64.
 
     `mu` and `L` are the least and the largest eigenvalue of A, `upper_smoothness` the largest of ∇²Φ.
     """
@@ -102,26 +102,26 @@ def quadratic(
     source: str = "rows",
     seed: int = 0,
 ) -> QuadraticTask:
-    """A strongly convex quadratic problem, its constants as asked, its answer known.
+    """A strongly convex quadratic problem with the given constants and a known solution.
 
         f(x, y) = mean_i ½‖y‖² − y·target_i + (ν/2)‖x‖²,   ν = ½
         g(x, y) = mean_i ½ yᵀA_i y − yᵀ(B_i x + c_i)
 
     f is ½‖y − target‖² + (ν/2)‖x‖² up to a constant. The mean A has eigenvalues from μ to L, geometrically
     spaced and randomly rotated; the entries of B, c and the target are normal (B's divided by √dim_x). Row i
-    adds to each a normal perturbation of standard deviation `noise`, A's symmetric, so that the gradients, H
-    and J are all noisy. Over all rows the perturbations sum to zero: the full-batch problem is the noiseless
-    one. x and y start at zero, in JAX's default precision.
+    adds a normal perturbation of standard deviation `noise` to each of them (symmetric for A), so that the
+    gradients, H and J are all noisy. The perturbations of all rows sum to zero: the full-batch problem is the
+    noiseless one. x and y start at zero, in JAX's default precision.
 
     **Arguments**
 
-    - `dim_x`, `dim_y`: the lengths of x and y. With `dim_y=1` the one eigenvalue is μ.
+    - `dim_x`, `dim_y`: the lengths of x and y. With `dim_y=1`, the only eigenvalue is μ.
     - `mu` ≤ `L`: strong convexity and smoothness of g in y.
-    - `noise`: standard deviation of a row's perturbations. A batch's A_i may then fail to be positive.
+    - `noise`: the standard deviation of a row's perturbations. With noise, a batch's A_i may fail to be positive.
     - `rows`, `batch_size`: of both levels. Without noise and batches there is one row.
-    - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`: then the batch size is the largest
+    - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`. With blocks, the batch size is the largest
       divisor of `rows` that is at most `batch_size`.
-    - `seed`: of all that is drawn.
+    - `seed`: the seed of all random draws.
 
     **Returns** a `QuadraticTask`. Metrics: `correct digits` = −log₁₀(‖x − x*‖/‖x*‖), at most 16, the score;
     `distance` ‖x − x*‖; `lower distance` ‖y − y*(x)‖; `hypergradient norm` ‖∇Φ(x)‖.
@@ -139,8 +139,8 @@ def quadratic(
         >>> bool(np.allclose(h, task.hypergradient(x), atol=1e-4))
         True
 
-    Reference: the synthetic quadratic of FSLA, Li, Gu & Huang (AAAI 2022), section 6.1; here with a condition
-    number that can be set.
+    Reference: the synthetic quadratic of FSLA, Li, Gu & Huang (AAAI 2022), section 6.1, with a condition number
+    that can be set.
     """
     _check(dim_x, dim_y, mu, L, noise, rows)
     checks.one_of("source", source, SOURCES)
@@ -196,7 +196,7 @@ def _draw_mean(rng: np.random.Generator, dim_x: int, dim_y: int, mu: float, L: f
 
 
 def _centered(rng: np.random.Generator, shape: tuple[int, ...], symmetric: bool) -> np.ndarray:
-    """Standard normal entries less their mean over the rows; `symmetric` mirrors each row's upper triangle."""
+    """Standard normal entries minus their mean over the rows; `symmetric` mirrors each row's upper triangle."""
     entries = rng.normal(size=shape)
     if symmetric:
         upper = np.triu(entries)

@@ -18,18 +18,18 @@ from bilevel.sampling import Rows
 from bilevel.tasks._base import SOURCES, SPLITS, Task, class_of, generator, loaded
 from bilevel.tasks.networks.linear import ENTRIES, all_logits, logits, padded
 
-_CHUNK = 500  # rows of a metric at a time: their gathered weights take entries · classes numbers a row
+_CHUNK = 500  # rows that a metric evaluates at once: their gathered weights take entries · classes numbers per row
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RegularizationData:
-    """The rows of a regularization task, each a dictionary of arrays with one entry a row.
+    """The parts of a regularization task, dictionaries of arrays with one entry per row.
 
-    - `train`, `validation`: the lower and the upper level's rows. Of a dense set {"features", "labels"}, the features
-      in [0, 1] and a last column of ones; of a sparse set {"columns", "values", "labels"}, as `padded` makes them, with
-      one more column of ones.
-    - `test`: only the final metrics touch them. Of a task with `split="validation"` they are further rows that are
-      not test rows, and the test rows are nowhere.
+    - `train`, `validation`: the lower and the upper level's rows. For a dense set they are {"features", "labels"}, with
+      the features in [0, 1] and a last column of ones. For a sparse set they are {"columns", "values", "labels"} as
+      `padded` makes them, with one more column of ones.
+    - `test`: only the final metrics use these rows. For a task with `split="validation"` they are other rows that are
+      not test rows, and the test rows are not kept.
     - `dropped`: the share of the sum of |values| that the limit on a sparse row's entries left out.
     """
 
@@ -81,35 +81,35 @@ def regularization(
     bound: float = 5.0,
     entries: int = ENTRIES,
 ) -> Task:
-    """Regularization: how strongly to penalize the weights of each feature?
+    """Regularization: how strongly should the weights of each feature be penalized?
 
         upper:  f(x, y) = mean over validation rows of CE_i(y)
         lower:  g(x, y) = mean over training rows of CE_i(y) + mean over j, c of exp(x_j) y_jc²
 
-    CE is the cross-entropy of the linear model y of shape (d, classes), d the features and a constant one; x has one
-    entry a feature and is kept in the box |x_j| ≤ `bound`. x and y start at zero. g is strongly convex in y, with
-    μ = 2 min_j exp(x_j)/(d · classes) where the data say nothing.
+    CE is the cross-entropy of the linear model y of shape (d, classes), where d counts the features and a constant one.
+    x has one entry per feature and is kept in the box |x_j| ≤ `bound`. x and y start at zero. g is strongly convex in
+    y, with μ at least 2 min_j exp(x_j)/(d · classes).
 
-    Rows are drawn at random, by `seed`: of a dense set the test, validation and training rows; of a sparse one the
-    validation and training rows from the published training rows, and the test rows are the published ones.
+    Rows are drawn at random, by `seed`. For a dense set these are the test, validation and training rows. For a sparse
+    set the test rows are the published ones, and the others are drawn from the published training rows.
 
-    The rows of a sparse set are never made dense: a batch of b rows gathers the b · m rows of y that it names, m the
-    entries of the fullest row. With 130,107 features and 20 classes, y, and each gradient in it, is 10.4 MB.
+    The rows of a sparse set are never made dense: a batch of b rows gathers the b · m rows of y that it names, where m
+    is the length of the fullest row. With 130,107 features and 20 classes, y and each gradient in it take 10.4 MB.
 
     **Arguments**
 
     - `dataset`: one of `bilevel.datasets.NAMES` or, with sparse rows, of `bilevel.datasets.SPARSE_NAMES`; or a
       `bilevel.datasets.Dataset` or `SparseDataset` of your own.
     - `validation`, `train`: the numbers of rows. Few training rows leave something to regularize.
-    - `test_fraction`: the share of the rows that are kept for the test, where none are published for it.
-    - `batch_size`: of both levels; `None`: full batches, which of sparse rows take rows · m · classes numbers.
+    - `test_fraction`: the share of the rows that are kept for the test if no test rows are published.
+    - `batch_size`: of both levels; `None`: full batches, which take rows · m · classes numbers for sparse rows.
     - `split`: `"validation"` is for tuning. The test rows are dropped, and the share `test_fraction` of the rest takes
       their place, in the metrics too: nothing then depends on a test row.
-    - `bound`: of the box. Without it the noise of small batches drives x_j of a feature that hardly matters up, and the
-      curvature of g, at most that of CE plus 2 exp(x_j)/(d · classes), with it.
+    - `bound`: of the box. Without it, the noise of small batches drives up the x_j of a feature that hardly matters,
+      and with it the curvature of g, which is at most that of CE plus 2 exp(x_j)/(d · classes).
     - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`, which needs `train` and `validation` to be
       multiples of the batch size.
-    - `entries`: of a sparse row the largest so many are kept; `data.dropped` says what was left out.
+    - `entries`: how many of the largest entries of a sparse row are kept; `data.dropped` says what was left out.
 
     **Returns** a `Task` with a `RegularizationData` as its `data`. Metrics: `test accuracy`, the score; `test loss`,
     the mean cross-entropy of the test rows; `upper loss` on all validation rows; `lower loss` on all training rows.
@@ -165,7 +165,7 @@ def _draw(
     split: str,
     rng: np.random.Generator,
 ) -> dict[str, Int[np.ndarray, " n"]]:
-    """The numbers of the test, validation and training rows; `published`: the test rows are those of the data set."""
+    """The indices of the test, validation and training rows; `published`: the data set has its own test rows."""
     n = len(dataset.labels)
     test, rest = np.arange(dataset.train_rows, n), rng.permutation(dataset.train_rows if published else n)
     for _ in range((not published) + (split == "validation")):
@@ -192,7 +192,7 @@ def _dense_rows(dataset: datasets.Dataset, parts: dict[str, np.ndarray]) -> Regu
 
 
 def _sparse_rows(dataset: datasets.SparseDataset, parts: dict[str, np.ndarray], entries: int) -> RegularizationData:
-    """All padded alike, so that seeds share their programs."""
+    """All parts have the same padding, so that seeds share their programs."""
     features: Any = dataset.features  # SciPy's types say that a shape may be None
     columns, values, dropped = padded(features, entries)
     columns = np.pad(columns, ((0, 0), (0, 1)), constant_values=features.shape[1])
@@ -208,7 +208,7 @@ def _sparse_rows(dataset: datasets.SparseDataset, parts: dict[str, np.ndarray], 
 
 @jax.jit
 def _evaluate(x: Array, y: Array, train: Any, validation: Any, test: Any) -> tuple[Array, ...]:
-    """At module level, its data arguments: all seeds share one program."""
+    """A function of the module that takes the data as arguments, so that all seeds share one program."""
     scores = all_logits(y, test, _CHUNK)
     return (
         jnp.mean(jnp.argmax(scores, axis=-1) == test["labels"]),

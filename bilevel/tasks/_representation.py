@@ -1,4 +1,4 @@
-"""Representation: a recurrent embedding of sentences that serves a linear head a task, learned across domains."""
+"""Representation: a recurrent embedding of sentences, learned across domains, with one linear head per task."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -27,11 +27,11 @@ _REGULARIZATION = {"head": 0.01, "network": 0.0}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RepresentationData:
-    """The rows of the tasks, each part {"tokens": (rows, tasks, length), "labels": (rows, tasks)}.
+    """The rows of the tasks. Each part is {"tokens": (rows, tasks, length), "labels": (rows, tasks)}.
 
-    - `support`, `query`: of the training tasks: the lower and the upper level's rows.
-    - `test_support`, `test_query`: of the test tasks, whose domains no training task has. Of a task with
-      `split="validation"` they are of other domains, and the test domains are nowhere.
+    - `support`, `query`: the rows of the training tasks, for the lower and the upper level.
+    - `test_support`, `test_query`: the rows of the test tasks, whose domains no training task has. With
+      `split="validation"` they come from other domains, and the test domains are not kept.
     - `task_domains`, `test_domains`: the domains of each training and test task, by name.
     - `vocabulary`: the token of each word, from the sentences of the training domains.
     """
@@ -57,7 +57,7 @@ class SentenceHead(Head):
 
 
 def cross_entropies(learner: Learner, x: Any, y: Any, batch: Any) -> tuple[Float[Array, "n tasks"], Array]:
-    """The cross-entropy of each row of each task, and whether the guess is right. The body sees all tasks at once."""
+    """Each row's cross-entropy in each task, and whether the prediction is right. The body sees all tasks at once."""
     n, tasks, length = batch["tokens"].shape
     inputs = learner.inputs(x, batch["tokens"].reshape(n * tasks, length))
     inputs = inputs.reshape(n, tasks, *inputs.shape[1:])
@@ -109,58 +109,58 @@ def representation(
     source: str = "rows",
     model_settings: Mapping[str, Any] | None = None,
 ) -> Task:
-    """Representation: which embedding of a sentence lets a linear head tell praise from blame, whatever the domain?
+    """Representation: which embedding of a sentence lets a linear head tell praise from blame in any domain?
 
         upper:  f(x, y) = mean over tasks i of the mean over query rows of CE(head y_i on the embedding x)
         lower:  g(x, y) = sum over tasks i of ( mean over support rows of CE(head y_i on x) + c ‖y_i‖² )
 
     x = {"body": `bilevel.tasks.networks.TextRNN`}, word vectors included;
-    y = {"weights": (tasks, classes, hidden), "bias": (tasks, classes)}, all zero at first. c > 0 makes
-    g strongly convex in y, with μ = 2c. g is a sum, so that a step of y is the step of each task on its own loss.
+    y = {"weights": (tasks, classes, hidden), "bias": (tasks, classes)} starts at zero. c > 0 makes
+    g strongly convex in y, with μ = 2c. g is a sum, so a step of y is the step of each task on its own loss.
 
     The tasks are a fixed pool, drawn once from `seed`: min over x of (1/m) Σ_i f_i(x, y_i*(x)), as the paper writes it,
-    is then an ordinary problem, whose y (and adjoint) single-loop methods follow from step to step. With
-    `tasks_per_step` each outer step has some of them, as in the paper's experiment. Each task has
-    `domains_per_task` random training domains, and as many rows of each (one more or less). Test tasks have held-out
-    domains, and a head adapted to them from the start by `test_steps` steps of `test_step` on their support rows.
+    is then an ordinary problem, whose y (and adjoint) single-loop methods track from step to step. With
+    `tasks_per_step`, each outer step has some of them, as in the paper's experiment. Each task has `domains_per_task`
+    random training domains, whose numbers of rows differ by at most one. Test tasks have held-out domains and a head
+    adapted to them from the start by `test_steps` steps of size `test_step` on their support rows.
 
-    The sentences are cut once, for all tasks, into one part for support and one for query rows (in the proportion of
-    `support` and `query`), a group (the sentences of one review) in one part: no support sentence is a query anywhere.
-    Two tasks may share sentences of one part.
+    The sentences are split once, for all tasks, into one part for support and one for query rows, in the proportion of
+    `support` to `query`. The sentences of one group (one review) are in one part, and no support sentence is a query of
+    any task. Two tasks may share sentences of one part.
 
     **Arguments**
 
     - `dataset`: one of `bilevel.datasets.TEXT_NAMES`, or a `bilevel.datasets.TextDataset` of your own.
-    - `held_out`: so many domains, the last ones, or their names.
-    - `tasks`, `test_tasks`: how many. `support`, `query`: the rows of each.
-    - `batch_size`: so many rows of **every** task, at both levels; a solver's tally counts these, and not sentences.
+    - `held_out`: the names of the held-out domains, or their number if they are the last ones.
+    - `tasks`, `test_tasks`: the number of tasks. `support`, `query`: the number of rows of each.
+    - `batch_size`: the number of rows of **every** task, at both levels; the cost counts these rows, not sentences.
       `None`: full batches.
-    - `tasks_per_step`: so many of the tasks are drawn afresh in each outer step (`bl.Episodes`), y having as many
-      slots; `None`: all of them in each step, an ordinary problem.
-    - `restart`: `True` begins the heads anew in each outer step, at x's start, as MAML and ANIL do. `False` lets the
-      heads (and the adjoint) of the slots go on from one batch of tasks to the next. Default: whether x holds the
+    - `tasks_per_step`: the number of tasks drawn afresh in each outer step (`bl.Episodes`), for which y has slots;
+      `None`: all tasks in each step, an ordinary problem.
+    - `restart`: `True` restarts the heads in each outer step, at x's start, as in MAML and ANIL. `False` carries the
+      heads (and the adjoint) of the slots over from one batch of tasks to the next. Default: `True` if x holds the
       start, by `learned_start` or `adapt="network"`.
     - `regularization`: c ≥ 0; default 0.01 for heads, 0 for whole networks.
-    - `learned_start`: `True` makes x = {"body", "head"}, and the heads start at x["head"]: ANIL, by `bl.MAML`. Other
-      solvers leave x["head"] as it is.
-    - `adapt`: `"network"` for MAML: x is a `TextRNN` with its head and y a copy of it for each task, which grows with
-      `tasks`. The levels do not read x, which acts through the start alone: for `bl.MAML` only. g is not convex then.
+    - `learned_start`: `True` makes x = {"body", "head"}, and the heads start at x["head"]; with `bl.MAML` this is ANIL.
+      Other solvers do not change x["head"].
+    - `adapt`: `"network"` is for MAML: x is a `TextRNN` with its head, and y has one copy of it per task. The levels do
+      not read x, which acts only through the start, so only `bl.MAML` learns. g is then not convex.
     - `split`: `"validation"` is for tuning. The held-out domains are dropped, and as many others take their place, in
       the metrics too: nothing then depends on a sentence of a test domain.
     - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`, which needs `support` and `query` to be
       multiples of the batch size.
     - `model_settings`: of the network, as in `cleaning`; the vocabulary is that of the training domains. The paper's
-      network has an `embedding` of 300 and two layers of 4096 and 512, on 25 domains of which 3 are held out.
+      network has an `embedding` of 300 and two layers of 4096 and 512 units; 3 of its 25 domains are held out.
 
-    Networks start as `TextRNN` does. The paper's start, U(−1, 1) for every parameter, trains here too, but takes about
+    Networks start as in `TextRNN`. The paper's start, U(−1, 1) for every parameter, trains here too, but takes about
     three times as many steps.
 
     **Returns** a `Task` with a `RepresentationData` as its `data`. Metrics: `test accuracy`, the score, and `test loss`
-    on the query rows of the test tasks; `upper loss` and `upper accuracy` on those of the training tasks, with y, or
-    where y has slots for some of them alone, with heads adapted as the test tasks' are; `lower loss`.
+    on the query rows of the test tasks; `upper loss` and `upper accuracy` on those of the training tasks, and `lower
+    loss`. These use y, or heads adapted like those of the test tasks if y has slots for only some of the tasks.
 
     **Raises** `ValueError` or `TypeError`, naming the argument, for unknown names and numbers out of range;
-    `DatasetError` where the data set is not at hand.
+    `DatasetError` if the data set is not available.
 
     Example:
 
@@ -228,9 +228,9 @@ def representation(
 
 
 class SomeTasks(eqx.Module):
-    """The problem of `count` of a pool's tasks, all different, drawn afresh; None: of all of them.
+    """The problem of `count` different tasks of a pool, drawn afresh; None means all of them.
 
-    A row of a level's data has a sentence of every task.
+    A row of a level's data has one sentence of every task.
     """
 
     pool: Problem
@@ -253,7 +253,7 @@ def _arrays(level: Any) -> Any:
 
 
 def _body(network: TextRNN, learned_start: bool) -> dict[str, PyTree[Array]]:
-    """The network without its head, and the head where its start is learned."""
+    """The network without its head, and the head if its start is learned."""
     head = network.head
     body = eqx.tree_at(lambda network: network.head, network, None)
     return {"body": body} | ({"head": {"weights": head.weight, "bias": head.bias}} if learned_start and head else {})
@@ -269,7 +269,7 @@ def _draw(
     coding: tuple[int, int],
     rng: np.random.Generator,
 ) -> RepresentationData:
-    """`counts`: training and test tasks; `rows`: support and query rows of each; `coding`: words known, and length."""
+    """`counts`: training and test tasks; `rows`: support and query rows of each; `coding`: (vocabulary, length)."""
     domains = dict(zip(("train", "test"), _domains(texts, held_out, split), strict=True))
     if domains_per_task > len(domains["train"]):
         raise ValueError(
@@ -277,7 +277,7 @@ def _draw(
             "pass at most that, or another held_out"
         )
     share = rows["support"] / sum(rows.values())
-    supports = (rng.random(texts.groups.max() + 1) < share)[texts.groups]  # on which side each group is
+    supports = (rng.random(texts.groups.max() + 1) < share)[texts.groups]  # per row, but constant on each group
     train_rows = np.flatnonzero(np.isin(texts.domains, domains["train"]))
     known = words.vocabulary([texts.texts[row] for row in train_rows], coding[0])
 
@@ -314,8 +314,8 @@ def _domains(texts: datasets.TextDataset, held_out: Any, split: str) -> tuple[li
         last, rest = rest[-len(last) :], rest[: -len(last)]
     if not last or not rest:
         raise ValueError(
-            f"held_out: got {held_out!r} with split={split!r}; of {', '.join(names)} at least one domain must be held "
-            "out and one be left to train on"
+            f"held_out: got {held_out!r} with split={split!r}; at least one domain of {', '.join(names)} must be held "
+            "out, and at least one must be left to train on"
         )
     return [names.index(name) for name in rest], [names.index(name) for name in last]
 
@@ -323,7 +323,7 @@ def _domains(texts: datasets.TextDataset, held_out: Any, split: str) -> tuple[li
 def _rows_of_task(
     texts: datasets.TextDataset, domains: Any, on_side: Any, side: str, size: int, rng: np.random.Generator
 ) -> Int[np.ndarray, " size"]:
-    """So many rows, equally many of each domain, in random order."""
+    """`size` rows, equally many from each domain, in random order."""
     rows = []
     for domain, part in zip(domains, np.array_split(np.arange(size), len(domains)), strict=True):
         pool = np.flatnonzero((texts.domains == domain) & on_side)
@@ -337,7 +337,7 @@ def _rows_of_task(
 
 @jax.jit
 def _evaluate(loss: SupportLoss, data: Any, x: Any, y: Any, steps: Array, step: Array) -> tuple[Array, ...]:
-    """At module level, its data arguments: all seeds share one program."""
+    """A function of the module that takes the data as arguments, so that all seeds share one program."""
     support, query, test_support, test_query = data
 
     def adapted(rows: Any) -> Any:
@@ -346,7 +346,7 @@ def _evaluate(loss: SupportLoss, data: Any, x: Any, y: Any, steps: Array, step: 
 
         return jax.lax.fori_loop(0, steps, descend, Copies(loss.learner, rows["labels"].shape[1])(x))
 
-    if jax.tree.leaves(y)[0].shape[0] != query["labels"].shape[1]:  # slots for some of the tasks
+    if jax.tree.leaves(y)[0].shape[0] != query["labels"].shape[1]:  # y has slots for only some of the tasks
         y = adapted(support)
     test_losses, test_right = cross_entropies(loss.learner, x, adapted(test_support), test_query)
     losses, right = cross_entropies(loss.learner, x, y, query)

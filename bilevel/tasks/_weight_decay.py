@@ -21,10 +21,10 @@ from bilevel.tasks.networks import TextRNN
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WeightDecayData:
-    """The rows of a weight-decay task, each part {"tokens": (n, length), "labels": (n,)}.
+    """The rows of a weight-decay task. Each part is {"tokens": (n, length), "labels": (n,)}.
 
-    - `train`, `validation`: the lower and the upper level's rows. `test`: only the final metrics touch them. Of a task
-      with `split="validation"` they are further rows that are not test rows, and the test rows are nowhere.
+    - `train`, `validation`: the lower and the upper level's rows. `test`: only the final metrics use these rows. For a
+      task with `split="validation"` they are other rows that are not test rows, and the test rows are not kept.
     - `vocabulary`: the token of each word, from the training rows.
     """
 
@@ -61,19 +61,19 @@ def weight_decay(
     source: str = "rows",
     model_settings: Mapping[str, Any] | None = None,
 ) -> Task:
-    """Weight decay: how strongly to penalize the weights of a recurrent network that tells praise from blame?
+    """Weight decay: how strongly should the weights of a recurrent network for sentiment be penalized?
 
         upper:  f(x, y) = mean over validation rows of CE_i(y)
         lower:  g(x, y) = mean over training rows of CE_i(y) + x/2 · ‖y‖²
 
-    y is a whole network, `bilevel.tasks.networks.TextRNN`, word vectors included; x is one number, at first zero.
+    y is a whole network, `bilevel.tasks.networks.TextRNN`, word vectors included; x is one number that starts at zero.
 
-    **g is not strongly convex in y**, whatever x is: the network's loss is not convex, and at x = 0 nothing else is
-    there. Nor is x kept at zero or above, because the paper states no projection: it does go below in runs, and there g
-    has no minimum at all. The methods' theorems say nothing here; `diagnose` reports the negative curvature. An adjoint
-    that is iterated grows along it, so that its steps, and those of x, must be small.
+    **g is not strongly convex in y**, whatever x is: the network's loss is not convex, and at x = 0 there is no
+    penalty. The paper states no projection, so x may become negative; it does so in runs, and then g has no minimum at
+    all. The methods' theorems do not apply here, and `diagnose` reports the negative curvature. An iterated adjoint
+    grows along it, so its steps and those of x must be small.
 
-    Rows are drawn by `seed`, and so is the start of y. Rows of one group (the sentences of one review) are in one part.
+    `seed` determines the rows and the start of y. Rows of one group (the sentences of one review) are in one part.
 
     **Arguments**
 
@@ -84,14 +84,14 @@ def weight_decay(
       metrics too: nothing then depends on a test row.
     - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`, which needs `train` and `validation` to be
       multiples of the batch size.
-    - `model_settings`: of the network, as in `cleaning`. The paper's has an `embedding` of 300 and two layers of 4096
-      and 512.
+    - `model_settings`: of the network, as in `cleaning`. The paper's network has an `embedding` of 300 and two layers
+      of 4096 and 512 units.
 
     **Returns** a `Task` with a `WeightDecayData` as its `data`. Metrics: `test accuracy`, the score; `test loss`, the
     mean cross-entropy of the test rows; `upper loss` on all validation rows; `lower loss` on all training rows.
 
     **Raises** `ValueError` or `TypeError`, naming the argument, for unknown names and numbers out of range;
-    `DatasetError` where the data set is not at hand.
+    `DatasetError` if the data set is not available.
 
     Example:
 
@@ -112,8 +112,8 @@ def weight_decay(
         >>> tasks.weight_decay(own, validation=50, train=100, test=50, batch_size=25).data.vocabulary["fine"]
         6
 
-    Reference: the hyperparameter experiment of Hao, Gong & Liu (ICLR 2024), Fig. 1b, on Amazon reviews: 20,000 training
-    rows, 2,000 others.
+    Reference: the hyperparameter experiment of Hao, Gong & Liu (ICLR 2024), Fig. 1b, on Amazon reviews, with 20,000
+    training rows and 2,000 others.
     """
     class_of(dataset, datasets.TextDataset)
     checks.one_of("split", split, SPLITS)
@@ -149,7 +149,7 @@ def weight_decay(
 
 @jax.jit
 def _evaluate(x: Array, y: TextRNN, train: Any, validation: Any, test: Any) -> tuple[Array, ...]:
-    """At module level, its data arguments: all seeds share one program."""
+    """A function of the module that takes the data as arguments, so that all seeds share one program."""
     logits = y(test["tokens"])
     return (
         jnp.mean(jnp.argmax(logits, axis=-1) == test["labels"]),

@@ -23,7 +23,7 @@ def test_parts_have_their_sizes_and_share_no_group():
 def test_single_rows_may_be_used_to_the_last():
     parts = by_group(np.arange(10), {"a": 4, "b": 6}, np.random.default_rng(0))
     assert sorted(np.concatenate([parts["a"], parts["b"]])) == list(range(10))
-    with pytest.raises(ValueError, match=r"b: got 7, but of 10 rows 6 are left beside the others \(a 4\)"):
+    with pytest.raises(ValueError, match=r"b: got 7, but 6 of 10 rows are left after the other parts \(a 4\)"):
         by_group(np.arange(10), {"a": 4, "b": 7}, np.random.default_rng(0))
 
 

@@ -262,7 +262,7 @@ def test_seeds_share_their_programs_and_the_embedding_carries_over(compiled):
         ({"tasks": 0}, "tasks: got 0"),
         ({"domains_per_task": 4}, "domains_per_task: got 4, but 3 domains"),
         ({"held_out": 0}, "held_out: got 0"),
-        ({"held_out": 5}, "held_out: got 5 with split='test'; of birds, cars"),
+        ({"held_out": 5}, "held_out: got 5 with split='test'; at least one domain of birds, cars"),
         ({"held_out": 3, "split": "validation"}, "held_out: got 3 with split='validation'"),
         ({"held_out": ("car",)}, "held_out: 'car' is unknown; did you mean cars"),
         ({"support": 200, "query": 200}, "support: got 200, but domain"),

@@ -1,4 +1,4 @@
-"""The convolutional network of the experiments, in the form that is fast inside a scan."""
+"""The convolutional network of the experiments, in a form that is fast inside a scan."""
 
 import equinox as eqx
 import jax
@@ -13,21 +13,21 @@ _EPSILON = 1e-5  # added to a variance
 class ConvNet(eqx.Module):
     """Blocks of a 3×3 convolution, batch statistics, ReLU and 2×2 max pooling, then a linear layer.
 
-    Each block maps (n, s, s, c) to (n, ⌊s/2⌋, ⌊s/2⌋, filters); where s is 1 already it does not pool. All of it is
-    differentiable twice (the second derivatives of ReLU and maxima are zero), and it works under `jax.vmap` over its
-    parameters. Convolutions are patches and a matrix product: inside a loop on a CPU, XLA's own are several times
-    slower (`benchmarks/convolutions.py`).
+    Each block maps (n, s, s, c) to (n, ⌊s/2⌋, ⌊s/2⌋, filters), without pooling if s is already 1. The network is twice
+    differentiable (the second derivatives of ReLU and maxima are zero) and works under `jax.vmap` over its parameters.
+    Convolutions are patches and a matrix product: inside a loop on a CPU, XLA's own are several times slower
+    (`benchmarks/convolutions.py`).
 
-    With `normalize`, a batch's own mean and variance of each channel normalize it, always: no running averages are
-    kept, and an output depends on the other rows of its batch. The loss is then constant along each kernel's own
-    direction, so that nothing is strongly convex in the parameters without a regularizer.
+    With `normalize`, each channel is always normalized by its mean and variance over the batch. No running averages
+    are kept, and an output depends on the other rows of its batch. The loss is then constant along each kernel's own
+    direction, so it is not strongly convex in the parameters without a regularizer.
 
     **Arguments**
 
     - `channels`, `size`: of the images, (n, size, size, channels). `filters`: channels of each block's output.
     - `layers`: the number of blocks. `outputs`: of the linear layer; `None` leaves it out.
-    - `normalize`: batch statistics, with a trained scale and shift a channel; `False`: a trained shift alone.
-    - `key`: of the start, uniform in ± 1/√(inputs of a unit).
+    - `normalize`: use batch statistics, with a trained scale and shift per channel; `False`: only a trained shift.
+    - `key`: for the initial parameters, uniform in ± 1/√(inputs of a unit).
 
     Attributes: `width`, the number of features before the linear layer.
 
@@ -121,7 +121,7 @@ def convolve(
 
 
 def max_pool(images: Float[Array, "n h w channels"]) -> Float[Array, "n h//2 w//2 channels"]:
-    """The largest of each 2×2 pixels; a last odd row and column are left out."""
+    """The largest of each 2×2 pixels; the last row or column is left out if their number is odd."""
     n, h, w, channels = images.shape
     whole = images[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, channels)
     rows = _larger(whole[:, :, 0], whole[:, :, 1])
@@ -129,9 +129,9 @@ def max_pool(images: Float[Array, "n h w channels"]) -> Float[Array, "n h//2 w//
 
 
 def _larger(a: Array, b: Array) -> Array:
-    """The first of two that are equal takes the whole gradient, as in XLA's own pooling.
+    """The larger of two; if they are equal, the first takes the whole gradient, as in XLA's own pooling.
 
-    The gradient of `jnp.max` divides by the number of pixels that equal the maximum. Where the compiler computes the
-    maximum again with another rounding, no pixel equals it, and the gradient is NaN.
+    The gradient of `jnp.max` divides by the number of pixels that equal the maximum. If the compiler recomputes the
+    maximum with a different rounding, no pixel equals it, and the gradient is NaN.
     """
     return jnp.where(a >= b, a, b)

@@ -1,4 +1,4 @@
-"""The linear model, on dense rows and on sparse ones, which are never made dense."""
+"""The linear model, on dense rows and on sparse rows, which are never made dense."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +10,15 @@ from jaxtyping import Array, Float, Float32, Int32
 if TYPE_CHECKING:
     import scipy.sparse
 
-ENTRIES = 500  # of a sparse row, at most
+ENTRIES = 500  # at most, per sparse row
 
 
 def padded(
     features: "scipy.sparse.csr_matrix", entries: int
 ) -> tuple[Int32[np.ndarray, "n m"], Float32[np.ndarray, "n m"], float]:
-    """A sparse matrix as m pairs (column, value) a row, m the entries of the fullest row, but `entries` at most.
+    """A sparse matrix as m pairs (column, value) per row: m is the length of the fullest row, but at most `entries`.
 
-    Shorter rows end in pairs (0, 0). Of a longer row the largest |values| are kept. Returns the columns, the values and
+    Shorter rows end in pairs (0, 0), and longer rows keep their largest |values|. Returns the columns, the values and
     the share of the sum of |values| that is left out. The matrix is never made dense.
 
     Example:
@@ -43,8 +43,8 @@ def padded(
 
 
 def logits(y: Float[Array, "d classes"], rows: Any) -> Float[Array, "n classes"]:
-    """The linear model y on dense or on padded rows. Of these, n · m · classes numbers are the largest array: the rows
-    of y that they name; the gradient in y adds as many numbers where they belong."""
+    """The linear model y on dense or on padded rows. For padded rows, the largest array has n · m · classes numbers,
+    the rows of y that they name; the gradient in y adds the same number of values back to these rows."""
     if "features" in rows:
         return rows["features"] @ y
     gathered = y.at[rows["columns"]].get(mode="promise_in_bounds")
@@ -52,7 +52,7 @@ def logits(y: Float[Array, "d classes"], rows: Any) -> Float[Array, "n classes"]
 
 
 def all_logits(y: Float[Array, "d classes"], rows: Any, chunk: int) -> Float[Array, "n classes"]:
-    """The logits of many rows; where they are sparse, `chunk` of them at a time."""
+    """The logits of many rows; sparse rows are processed `chunk` at a time."""
     if "features" in rows or len(rows["columns"]) <= chunk:
         return logits(y, rows)
 

@@ -1,4 +1,4 @@
-"""Losses over rows, made of any function `losses(y, batch)` that has one entry per row of the batch."""
+"""Losses over rows, made from any function `losses(y, batch)` that returns one entry per row of the batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,5 +32,5 @@ class WeightedLoss(eqx.Module):
         return self.of(x, y, self.losses(y, batch))
 
     def of(self, x: Float[Array, " n"], y: PyTree[Array], losses: Float[Array, " n"]) -> Float[Scalar, ""]:
-        """The same where the rows' losses are known."""
+        """The same, given the rows' losses."""
         return jnp.mean(jax.nn.sigmoid(x) * losses) + self.penalty * trees.dot(y, y)

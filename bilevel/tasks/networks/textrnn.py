@@ -10,13 +10,12 @@ from bilevel import _checks as checks
 
 
 class TextRNN(eqx.Module):
-    """Word vectors, a plain recurrent network of some layers, and a linear layer on its last state.
+    """Word vectors, a plain recurrent network of one or more layers, and a linear layer on its last state.
 
         h_t = tanh(A e_t + B h_{t-1} + b),  t = 1..length,  h_0 = 0
 
-    where e_t is the t-th word's vector, and for a further layer the state of the one below. Token 0 is padding: it
-    leaves the states as they are, so that the last state is the one after the last word (a row of padding alone has
-    h = 0).
+    In the first layer e_t is the vector of word t; in the others it is the state of the layer below. Token 0 is padding
+    and does not change the states, so the last state is the one after the last word (h = 0 for a row of padding only).
 
     The word vectors are trained with the rest. Their gradient is dense, (vocabulary, embedding) at every step: keep
     the vocabulary small (a few thousand words).
@@ -24,11 +23,12 @@ class TextRNN(eqx.Module):
     **Arguments**
 
     - `vocabulary`: the number of tokens, padding included. `embedding`: the length of a word's vector.
-    - `hidden`: of the state, of each layer. `layers`: how many. `outputs`: of the linear layer; `None` leaves it out.
-    - `vectors`: (vocabulary, embedding), where the word vectors start (see `bilevel.datasets.words.read_vectors`).
-    - `key`: of the start: standard normal word vectors, the rest uniform in ± 1/√(inputs of a unit).
+    - `hidden`: the size of each layer's state. `layers`: their number. `outputs`: of the linear layer; `None` leaves it
+      out.
+    - `vectors`: (vocabulary, embedding), the initial word vectors (see `bilevel.datasets.words.read_vectors`).
+    - `key`: for the initial parameters: standard normal word vectors, the rest uniform in ± 1/√(inputs of a unit).
 
-    **Raises** `ValueError` or `TypeError`, naming the argument, for counts below one and vectors of another shape.
+    **Raises** `ValueError` or `TypeError`, naming the argument, for counts below one and vectors of the wrong shape.
 
     Example:
 
@@ -78,7 +78,7 @@ class TextRNN(eqx.Module):
         self.head = None if outputs is None else eqx.nn.Linear(hidden, outputs, key=head_key)
 
     def __call__(self, tokens: Int[Array, "n length"]) -> Float[Array, "n outputs"]:
-        words = tokens.T  # time first, as a scan takes it
+        words = tokens.T  # a scan needs the time axis first
         states = self.vectors[words]
         for cell in self.cells:
             states = cell(states, words != 0)
@@ -99,7 +99,7 @@ class _Cell(eqx.Module):
     def __call__(
         self, inputs: Float[Array, "length n inputs"], valid: Bool[Array, "length n"]
     ) -> Float[Array, "length n hidden"]:
-        """The states after each word. What the words alone say is one product, outside the scan."""
+        """The states after each word. The part that depends only on the words is one product, outside the scan."""
         driven = inputs @ self.forward + self.bias[None, None, :]
 
         def advance(h: Array, at_t: tuple[Array, Array]) -> tuple[Array, Array]:
