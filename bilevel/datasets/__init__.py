@@ -68,7 +68,7 @@ def load(name: str) -> Dataset:
       verified.
     - `"qmnist"`: 120,000 images of that size, half of them for testing, from the four published files.
 
-    **Raises** `ValueError` for an unknown name. `DatasetError` for a damaged file, and where files are missing and
+    **Raises** `ValueError` for an unknown name. `DatasetError` for a damaged file, and if files are missing and
     cannot be downloaded; the message says which files to put where.
 
     Example:
@@ -110,11 +110,10 @@ def load_text(name: str) -> TextDataset:
 def load_sparse(name: str) -> SparseDataset:
     """Sparse rows. The name is one of `SPARSE_NAMES`.
 
-    - `"newsgroups"`: 20 Newsgroups, 18,846 rows of 130,107 features. Scikit-learn downloads it where the file is
-      missing.
+    - `"newsgroups"`: 20 Newsgroups, 18,846 rows of 130,107 features. Scikit-learn downloads it if the file is missing.
     - `"sentences-tfidf"`: the rated sentences of 3 domains; 6 classes, one per domain and sign.
 
-    **Raises** `ValueError` for an unknown name. `DatasetError` for a damaged file, and where files are missing and
+    **Raises** `ValueError` for an unknown name. `DatasetError` for a damaged file, and if files are missing and
     cannot be downloaded; the message says which files to put where.
     """
     return _module(name, "sparse").load_sparse(name)
@@ -142,8 +141,8 @@ def read(name: str) -> Dataset | TextDataset | SparseDataset | FewshotDataset:
 def card(name: str) -> Card:
     """What is known about a data set without reading the user's files.
 
-    Where the number of rows depends on the user's files, the card has 0 rows and no splits. The card of a loaded data
-    set has them.
+    If the number of rows depends on the user's files, this card has 0 rows and no splits. The card of a loaded data
+    set has both.
 
     Example:
 
@@ -156,9 +155,9 @@ def card(name: str) -> Card:
 
 
 def find(name: str) -> Path | None:
-    """The folder that contains a set's files: in `$BILEVEL_DATA`, or in the user's cache. None where neither has it.
+    """The folder that contains a set's files, in `$BILEVEL_DATA` or in the user's cache, or None if neither has them.
 
-    Also None for the sets of `BUILT_IN`, which need no file.
+    It is also None for the sets of `BUILT_IN`, which need no file.
     """
     if name in BUILT_IN:
         return None

@@ -1,4 +1,4 @@
-"""What the loaders return."""
+"""The types that the loaders return."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ class DatasetError(RuntimeError):
 class Card:
     """What a data set is, who published it, and under which license.
 
-    - `rows`, `classes`: their numbers in all.
-    - `splits`: the parts in which the set is published, in the order of the rows: name ↦ number of rows or, in few-shot
-      sets, of classes.
+    - `rows`, `classes`: their total numbers.
+    - `splits`: the published parts in the order of the rows: name ↦ number of rows, or of classes in few-shot sets.
     """
 
     name: str
@@ -65,8 +64,7 @@ class Dataset(_Rows):
 
     - `features`: float32; in [0, 1] in the sets of this package.
     - `labels`: 0, …, `classes` − 1.
-    - `train_rows`: the first `train_rows` rows are the published training set. It is the number of all rows where no
-      training set is published.
+    - `train_rows`: the first `train_rows` rows are the published training set, or all rows if none is published.
     """
 
     features: Float32[np.ndarray, "n d"]
@@ -130,7 +128,7 @@ class SparseDataset(_Rows):
 
 @dataclass(frozen=True, eq=False)
 class FewshotDataset:
-    """Few images of each of many classes; the three parts have no class in common."""
+    """Images of many classes for few-shot learning; the three parts have no class in common."""
 
     train: UInt8[np.ndarray, "classes per_class height width channels"]
     validation: UInt8[np.ndarray, "validation_classes per_class height width channels"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bilevel.datasets.base import Card, DatasetError
 
-# What scikit-learn and pooch raise without a network, for a damaged file, or for another file than the published one.
+# scikit-learn and pooch raise these without a network, for a damaged file, or for a file that is not the published one.
 FAILURES = (OSError, EOFError, ValueError, HTTPException, zlib.error, pickle.UnpicklingError)
 
 
@@ -21,7 +21,7 @@ class Download:
     - `file`: its name.
     - `source`: where it comes from, for the message that announces the download.
     - `downloader`: pooch calls `downloader(source, path, pooch)`, which writes the file to `path`.
-    - `md5`: its MD5 sum, or None where its bytes depend on the versions of the packages that write it.
+    - `md5`: its MD5 sum, or None if its bytes depend on the versions of the packages that write it.
     """
 
     file: str
@@ -104,7 +104,7 @@ class Files:
             raise self._error(f"it could not be downloaded ({error})") from error
 
     def _error(self, why: str) -> DatasetError:
-        """What to put where; `why` says why it was not downloaded."""
+        """An error that says which files to put where; `why` says why they were not downloaded."""
         root, name = os.environ.get("BILEVEL_DATA"), self.folder
         shown = f"{Path(root) / name} ($BILEVEL_DATA/{name})" if root else f"$BILEVEL_DATA/{name} (which is not set)"
         files = "; or ".join(", ".join(names) for names in self.alternatives)
@@ -117,7 +117,7 @@ class Files:
 def check_splits(card: Card, found: Mapping[str, int]) -> None:
     """Compare the sizes of the parts with those of the published parts.
 
-    **Raises** `DatasetError` where they differ.
+    **Raises** `DatasetError` if they differ.
     """
     for part, published in card.splits.items():
         if found[part] != published:

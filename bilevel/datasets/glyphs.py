@@ -40,6 +40,6 @@ def load(name: str) -> FewshotDataset:
 
 
 def _unpack(packed: np.ndarray, size: int) -> UInt8[np.ndarray, "classes per_class size size 1"]:
-    """The images of rows that store eight pixels per byte."""
+    """The images from rows that store eight pixels per byte."""
     pixels = np.unpackbits(packed, axis=-1, count=size * size)
     return (255 * pixels).reshape(*packed.shape[:2], size, size, 1)

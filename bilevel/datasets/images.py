@@ -58,7 +58,7 @@ Arrays = tuple[UInt8[np.ndarray, "n pixels"], UInt8[np.ndarray, " n"]]  # images
 
 
 def _from_openml(openml_name: str, source: str, path: str, pooch: Any) -> None:
-    """Write all pixels and then all labels, one byte each: bytes that do not depend on any version of a package."""
+    """Write all pixels and then all labels, one byte each, so that the file does not depend on package versions."""
     from sklearn.datasets import fetch_openml
 
     parser = "pandas" if importlib.util.find_spec("pandas") else "liac-arff"  # the second needs nothing, but is slower
@@ -86,7 +86,7 @@ def load(name: str) -> Dataset:
     """`"mnist"` or `"fashion-mnist"`: training rows, then test rows.
 
     They are read from the four published `idx-ubyte.gz` files, or from the file that a download leaves in the cache.
-    Where there are none, they are downloaded. MD5 sums are checked in each case.
+    If there are none, they are downloaded. MD5 sums are checked in each case.
     """
     paths = FILES[name].need()
     pixels, labels = _read_rows(*paths) if len(paths) == 1 else _read_published(name, paths)

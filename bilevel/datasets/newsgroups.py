@@ -27,7 +27,7 @@ CARDS = {
 
 
 def _from_scikit_learn(source: str, path: str, pooch: Any) -> None:
-    """Write what scikit-learn, which checks the sum of the archive, keeps of it."""
+    """Write the file that scikit-learn makes from the archive, whose checksum it verifies."""
     from sklearn.datasets import fetch_20newsgroups
 
     with tempfile.TemporaryDirectory() as home:
@@ -43,9 +43,9 @@ FILES = {
 def load_sparse(name: str) -> SparseDataset:
     """`"newsgroups"`: 130,107 counts of words, each row of unit Euclidean norm; training rows first.
 
-    They are read from `20news-bydate_py3.pkz`, the file that `sklearn.datasets.fetch_20newsgroups` keeps. Where there
-    is none, scikit-learn downloads it. Scikit-learn counts the words that the training rows contain, and keeps the
-    counts beside that file. Both files are pickles: put only files there that scikit-learn itself wrote.
+    They are read from `20news-bydate_py3.pkz`, the file that `sklearn.datasets.fetch_20newsgroups` keeps. If it is
+    missing, scikit-learn downloads it. Scikit-learn counts the words that the training rows contain, and keeps the
+    counts next to that file. Both files are pickles: put only files there that scikit-learn itself wrote.
     """
     import scipy.sparse
     from sklearn.datasets import fetch_20newsgroups_vectorized

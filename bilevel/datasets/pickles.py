@@ -11,7 +11,7 @@ from bilevel.datasets.base import DatasetError
 
 
 def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    """Stands for `_codecs.encode`, by which pickles of protocol 2 store bytes."""
+    """A replacement for `_codecs.encode`, with which pickles of protocol 2 store bytes."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"the encoding {encoding!r}")
     return text.encode("latin1")
@@ -37,7 +37,7 @@ _MODULES = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes arrays, numbers, texts and containers, and refuses all other names."""
+    """Builds arrays, numbers, texts and containers, and refuses all other names."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         module = module_name if (module_name, global_name) in _ALLOWED else _MODULES.get(module_name, module_name)
@@ -48,7 +48,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read(path: Path) -> Any:
-    """The content of a pickle that has NumPy arrays and built-in types only. Texts of Python 2 are read as Latin-1.
+    """The content of a pickle with only NumPy arrays and built-in types. Texts of Python 2 are read as Latin-1.
 
     The usual unpickler would run any code that the file names.
 

@@ -34,10 +34,10 @@ FILES = {
 def load(name: str) -> TextDataset:
     """`"amazon-reviews"`: the unprocessed form, as folders or as the archive; a domain is a kind of product.
 
-    The folder of a domain contains `positive.review`, `negative.review` and sometimes `unlabeled.review`. An
-    `all.review` beside them repeats their reviews and is not read. Reviews stand between `<review>` tags, in Latin-1 or
-    UTF-8; the files are not valid XML. Each review has stars, in all three files: the label is 1 for more than 3 and 0
-    for fewer; reviews with 3 are left out. The text is that of `review_text`. Reviews with the same (first) `unique_id`
+    The folder of a domain contains `positive.review`, `negative.review` and sometimes `unlabeled.review`. If there is
+    an `all.review`, it repeats their reviews and is not read. Reviews are between `<review>` tags, in Latin-1 or UTF-8;
+    the files are not valid XML. Each review has stars, in all three files: the label is 1 for more than 3 and 0 for
+    fewer; reviews with 3 are left out. The text is that of `review_text`. Reviews with the same (first) `unique_id`
     are one group. No checksums or numbers of rows are published; the card has the number of rows read per domain.
     """
     (path,) = FILES[name].need()

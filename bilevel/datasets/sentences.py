@@ -68,7 +68,7 @@ def load_sparse(name: str) -> SparseDataset:
     """`"sentences-tfidf"`: one TF-IDF weight per word; the classes are 2 · domain + sign.
 
     The split is fixed: in the order of the files, every fifth group is for testing. The vocabulary and the document
-    frequencies come from the training rows alone: words of two or more letters, in lower case, that at least two
+    frequencies come only from the training rows: words of two or more letters, in lower case, that at least two
     training rows contain.
     """
     import scipy.sparse

@@ -33,8 +33,8 @@ def split(text: str) -> list[str]:
 def vocabulary(texts: Iterable[str], size: int) -> dict[str, int]:
     """The most frequent words of some texts, each with its token: at most `size` tokens in all.
 
-    Token 0 is padding and token 1 is any word not in the vocabulary. The other words come in the order of their
-    frequency, and of the alphabet where frequencies are equal.
+    Token 0 is padding and token 1 is any word not in the vocabulary. The other words are in order of decreasing
+    frequency; words of equal frequency are in alphabetical order.
 
     **Raises** `ValueError` or `TypeError` for a size below 3.
 
@@ -78,8 +78,8 @@ def read_vectors(
     Padding has the vector 0. Words that are not in the file, and the unknown word, have the mean of the vectors found.
     Lines of other words are skipped; their numbers are not read.
 
-    **Raises** `ValueError`, which names the line, for a number that cannot be read and for a line with another number
-    of numbers; also for a file with no word of the vocabulary. `OSError` for a file that cannot be opened.
+    **Raises** `ValueError`, which names the line, for a number that cannot be read and for a line of another length;
+    also for a file with no word of the vocabulary. `OSError` for a file that cannot be opened.
 
     Example:
 
