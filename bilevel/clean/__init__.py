@@ -1,4 +1,4 @@
-"""Tables in files: which of their labels are doubtful."""
+"""Finding the doubtful labels of tables in files."""
 
 from bilevel import _checks as checks
 

@@ -1,4 +1,4 @@
-"""Which labels of a table are doubtful: from a file to a file with weights, and a report."""
+"""The doubtful labels of a table: from a file to a file with weights, and a report."""
 
 import dataclasses
 import os
@@ -24,9 +24,9 @@ from bilevel.clean.stages import Stages
 from bilevel.clean.survey import Survey, survey
 
 _UNTRUSTED = (
-    "There are no trusted rows, so labels were judged by each other. Scattered errors are found; where most rows of "
-    "one kind bear the same wrong label, it looks like truth. A hundred checked rows, some of each label, find those "
-    "too: pass them as the trusted table."
+    "There are no trusted rows, so labels were judged by each other. This finds scattered errors, but if most rows of "
+    "one kind have the same wrong label, it looks like truth. With a hundred checked rows, some of each label, those "
+    "errors are found too: pass these rows as the trusted table."
 )
 
 
@@ -41,29 +41,29 @@ def clean_table(
     seed: int = 0,
     console: Any = None,
 ) -> Cleaned:
-    """Weigh each row of a table by how probable it seems that its label is right, and propose a label.
+    """Weight each row of a table by how probable it seems that its label is right, and propose a label.
 
-    `bilevel.estimators.LabelCleaner` learns the weights, on features that scikit-learn's ColumnTransformer makes of
+    `bilevel.estimators.LabelCleaner` learns the weights, on features that scikit-learn's ColumnTransformer makes from
     the other columns. The table is read in chunks, three times; only the features are held in memory, as float32.
 
-    Into `out` go four files, all of them or none:
+    Four files are written into `out`, all of them or none:
 
     - `cleaned` with the table's suffix: the table as it was, cell for cell, and the columns `bilevel_weight` (in
       [0, 1]), `bilevel_rank` (1: the most doubtful) and `bilevel_label` (the proposed label, often the given one);
     - `report.html`: the most doubtful rows to look through; `weights.png`: a histogram; `summary.json`.
 
-    Where `out` has one of these already, it is an error: nothing is overwritten.
+    If `out` already has one of these, it is an error: nothing is overwritten.
 
     **Arguments**
 
     - `table`: a CSV file (comma, semicolon, tab or bar; UTF-8; gzip or not) with a header, or a Parquet file.
     - `label`: the column of the labels.
     - `trusted`: a table of rows whose labels someone has checked, with the same columns and some rows of each label.
-      Without it, rows are judged by the other rows, and a note says what that cannot find.
-    - `kinds`: for columns that would be taken wrongly, one of `bilevel.clean.kinds.KINDS`.
+      Without it, rows are judged by the other rows, and a note says which errors this cannot find.
+    - `kinds`: the kind of a column that would be inferred wrongly, one of `bilevel.clean.kinds.KINDS`.
     - `hidden`: width of the hidden layer of the model that learns the weights; `None`: logistic regression.
-    - `seed`: of all that is random.
-    - `console`: a `rich.console.Console`, for the progress and a table of how each column was taken.
+    - `seed`: the seed of all random choices.
+    - `console`: a `rich.console.Console`, for the progress and a table of the columns' kinds.
 
     **Raises** `ValueError` or `OSError`, naming the argument, for tables that cannot be read or whose labels cannot be
     cleaned: see `bilevel.clean.reading` and `bilevel.clean.labels`.
@@ -111,28 +111,28 @@ def _check_columns(table: Table, trusted: Table | None, label: str) -> None:
     find(table.columns, label, "label")
     ours = [name for name in table.columns if name in Added.NAMES]
     if ours:
-        raise ValueError(f"table: {table.path} has {listed(ours)} already; remove or rename them")
+        raise ValueError(f"table: {table.path} already has {listed(ours)}; remove or rename them")
     if trusted is not None:
         find(trusted.columns, label, "trusted")
 
 
 def _place(out: pathlib.Path, files: Iterable[str]) -> pathlib.Path:
-    """The directory, which has none of the files yet."""
+    """The directory, after a check that it has none of the files yet."""
     there = [name for name in files if (out / name).exists()]
     if there:
-        raise ValueError(f"out: {out} has {listed(there)} already; pass another directory, or remove what is there")
+        raise ValueError(f"out: {out} already has {listed(there)}; pass another directory, or remove these files")
     return make_directory(out)
 
 
 def _look(table: Table, label: str, kinds: Mapping[str, str], seed: int, stages: Stages) -> tuple[Survey, list[Column]]:
-    """The labels, and how each other column is to be taken."""
+    """The labels, and the kind of each other column."""
     chunks = stages.counted("Reading", table.chunks())
     look = survey(chunks, len(table.columns), label, "table", "label", seed)
     check_classes(look.classes, look.rows, "label")
     columns = infer(look.sample, look.rows, table.decimals, kinds, label)
     if not any(column.kind in FEATURES for column in columns):
         reasons = listed([f"{column.name} ({column.detail})" for column in columns])
-        raise ValueError(f"table: no column to tell the labels by: {reasons}; add some, or say of which kind they are")
+        raise ValueError(f"table: no column can be a feature: {reasons}; add some columns, or pass their kinds")
     return look, columns
 
 
@@ -161,14 +161,14 @@ def _trusted(table: Table, look: Survey, encoder: Encoder, label: str, seed: int
 def _weigh(
     features: Any, codes: Int[np.ndarray, " n"], trusted: tuple[Any, Any] | None, hidden: int | None, seed: int
 ) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"], list[str]]:
-    """Weights, rows from the most doubtful on, proposed codes, and what the cleaner warned of."""
+    """Weights, rows in order of doubt, proposed codes, and notes from the cleaner's warnings."""
     from sklearn.dummy import DummyClassifier
 
     from bilevel.estimators import LabelCleaner, NoTrustedRowsWarning
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        cleaner = LabelCleaner(DummyClassifier(), hidden=hidden, random_state=seed)  # nothing is to be predicted
+        cleaner = LabelCleaner(DummyClassifier(), hidden=hidden, random_state=seed)  # its predictions are not used
         cleaner.fit(features, codes, *(trusted or ()))
     notes = []
     for warning in caught:
@@ -184,11 +184,11 @@ def _weigh(
 def _with_unread(column: Column, unread: int) -> Column:
     if not unread:
         return column
-    return dataclasses.replace(column, detail=f"{column.detail}; {unread:,} cells that are no numbers taken as missing")
+    return dataclasses.replace(column, detail=f"{column.detail}; {unread:,} non-numeric cells count as missing")
 
 
 def _write(table: Table, cleaned: Cleaned, label: str, arguments: dict[str, Any], seconds: Mapping[str, float]) -> None:
-    """All files into a folder beside their place, then each into its place."""
+    """Write all files into a temporary folder inside `out`, then move each to its place."""
     decimal = "," if any(column.decimal == "," for column in cleaned.columns) else "."
     added = Added(cleaned.weights, cleaned.ranks, cleaned.proposed, cleaned.classes, decimal)
     doubtful = np.argsort(cleaned.ranks)[: report.SHOWN_ROWS].tolist()

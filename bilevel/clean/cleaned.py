@@ -1,4 +1,4 @@
-"""What came out of cleaning a table."""
+"""The result of cleaning a table."""
 
 import dataclasses
 import pathlib
@@ -13,10 +13,10 @@ from bilevel.clean.kinds import Column
 
 @dataclasses.dataclass(frozen=True)
 class Cleaned:
-    """What came out for each row of a table, in the table's order.
+    """The result for each row of a table, in the table's order.
 
-    `weights` are in [0, 1], low where the label is doubtful; rank 1 is the most doubtful row; `given` and `proposed`
-    index `classes`; `out` is where the `files` are.
+    `weights` are in [0, 1], and low for doubtful labels; rank 1 is the most doubtful row; `given` and `proposed`
+    index `classes`; `out` is the directory of the `files`.
     """
 
     out: pathlib.Path
@@ -31,6 +31,6 @@ class Cleaned:
 
     @property
     def suspects(self) -> Int[np.ndarray, " k"]:
-        """The rows for which another label than the given one is proposed, most doubtful first."""
+        """The rows whose proposed label differs from the given one, most doubtful first."""
         rows = np.argsort(self.ranks)
         return rows[self.proposed[rows] != self.given[rows]]

@@ -1,4 +1,4 @@
-"""CSV files, read and written in chunks. What is written is the original line with cells appended."""
+"""CSV files, read and written in chunks. Each written line is the original line with cells appended."""
 
 import csv
 import dataclasses
@@ -18,11 +18,11 @@ from bilevel.clean.reading import Added, batches, chunk_rows, opened
 DELIMITERS = ",;\t|"
 _BOM = "\ufeff"
 _NO_NUMBERS = [form(cell) for cell in MISSING for form in (str, str.upper, str.title)] + ["NaN"]
-_SNIFFED = 50  # records that decide on the delimiter
+_SNIFFED = 50  # the delimiter is chosen by this many records
 
 
 class CsvTable:
-    """A CSV file with a header. Cells are text; blank lines are no rows."""
+    """A CSV file with a header. Cells are text; blank lines are not rows."""
 
     def __init__(self, path: pathlib.Path, argument: str, zipped: bool, head: bytes) -> None:
         self.path, self._argument, self._zipped = path, argument, zipped
@@ -99,7 +99,7 @@ class CsvTable:
         return '"{}"'.format(cell.replace('"', '""')) if special else cell
 
     def _checked(self) -> Iterator["_Record"]:
-        """The records, each but the blank ones as wide as the header."""
+        """The records, after a check that each one, unless it is blank, is as wide as the header."""
         width = len(self.columns)
         for record in self._records():
             if record.cells and len(record.cells) != width:
@@ -110,7 +110,7 @@ class CsvTable:
             yield record
 
     def _records(self) -> Iterator["_Record"]:
-        """The header, and then each record or blank line with the text that it was read from."""
+        """The header, and then each record or blank line, with its original text."""
         pending: list[str] = []
         reader = csv.reader(self._lines(pending), delimiter=self._delimiter, skipinitialspace=True, strict=True)
         line = 1
@@ -122,7 +122,7 @@ class CsvTable:
             except csv.Error as error:
                 raise ValueError(
                     f"{self._argument}: {self.path} cannot be read as CSV from line {line} on ({error}); "
-                    "is there a quotation mark too many?"
+                    "is there an extra quotation mark?"
                 ) from error
             raw = "".join(pending)
             pending.clear()
@@ -130,7 +130,7 @@ class CsvTable:
             line = reader.line_num + 1
 
     def _lines(self, pending: list[str]) -> Iterator[str]:
-        """The lines as text, each put into `pending` too."""
+        """The lines as text; each one is also appended to `pending`."""
         position, number, data = 0, 0, b""
         try:
             with opened(self.path, self._zipped) as file:
@@ -158,8 +158,7 @@ class _Record:
 
 
 def _sniff(head: str) -> str:
-    """The delimiter under which most of the first records are as wide as the header; of two, the one that gives more
-    cells."""
+    """The delimiter for which most of the first records are as wide as the header; a tie goes to more cells."""
 
     def score(delimiter: str) -> tuple[float, int]:
         rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)

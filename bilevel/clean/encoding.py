@@ -1,4 +1,4 @@
-"""From a table's columns to the features of a model: scikit-learn's ColumnTransformer, fitted on a sample of rows and
+"""The features of a model from a table's columns: scikit-learn's ColumnTransformer, fitted on a sample of rows and
 applied chunk by chunk."""
 
 import collections
@@ -11,25 +11,25 @@ import numpy as np
 from bilevel.clean.kinds import LEAST_ROWS, MOST_LEVELS, Column, days, numbers, texts
 
 TEXT_FEATURES = 10_000  # the most frequent words of a text column
-FARTHEST = 10.0  # standard deviations; numbers beyond are brought back to it
+FARTHEST = 10.0  # standard deviations; numbers beyond are clipped
 _WORD = re.compile(r"\w")
-_DENSE_FROM = 0.25  # the share of entries other than zero
+_DENSE_FROM = 0.25  # the share of nonzero entries
 
 
 class Encoder:
     """Features of a table's rows, float32.
 
-    Numbers and dates: a missing one is the median; minus the mean, over the standard deviation, at most 10 away.
-    Categories: one feature for each of the 50 most frequent levels in at least 5 rows, one for all others; a missing
-    one is a level. Texts: TF-IDF of the 10,000 most frequent words. Medians, levels and words come from the sample.
+    Numbers and dates are standardized and clipped to ±10; missing ones become the median. Categories have one feature
+    for each of the 50 most frequent levels in at least 5 rows, and one for all others; a missing value is a level.
+    Texts become the TF-IDF of the 10,000 most frequent words. Medians, levels and words come from the sample.
     """
 
     def __init__(self, columns: Sequence[Column], sample: Any) -> None:
         self.columns = columns
-        self.unread: collections.Counter[str] = collections.Counter()  # cells that are no numbers, of numeric columns
+        self.unread: collections.Counter[str] = collections.Counter()  # cells of numeric columns that are not numbers
         for column in columns:
             if column.kind == "text" and not any(_WORD.search(cell) for cell in texts(sample[column.name])):
-                raise ValueError(f"kind: {column.name!r} has no words to be taken as text; pass another kind")
+                raise ValueError(f"kind: {column.name!r} has no words, so it cannot be text; pass another kind")
         self._transformer = _transformer(columns)
         features = self._transformer.fit_transform(self._typed(sample))
         self.width = features.shape[1]
@@ -37,7 +37,7 @@ class Encoder:
         self.sparse = not isinstance(features, np.ndarray) and features.nnz < _DENSE_FROM * np.prod(features.shape)
 
     def features(self, chunks: Iterable[Any], rows: int) -> Any:
-        """All rows: an array, or a CSR matrix where most entries are zero."""
+        """The features of all rows: an array, or a CSR matrix if most entries are zero."""
         import scipy.sparse
 
         done, parts = 0, []
@@ -50,11 +50,11 @@ class Encoder:
                 whole[done : done + len(chunk)] = part if isinstance(part, np.ndarray) else part.toarray()
             done += len(chunk)
         if done != rows:
-            raise ValueError(f"table: it had {rows:,} rows, and then {done:,}; leave the file alone while it is read")
+            raise ValueError(f"table: it had {rows:,} rows, then {done:,}; do not change the file while it is read")
         return scipy.sparse.vstack(parts, format="csr") if self.sparse else whole
 
     def _typed(self, chunk: Any) -> Any:
-        """The columns that are used, as numbers or text."""
+        """The columns in use, as numbers or text."""
         import pandas as pd
 
         typed = {}

@@ -1,4 +1,4 @@
-"""What a table's columns are: numbers, dates, categories, texts, images, or of no use as features."""
+"""The kinds of a table's columns: numbers, dates, categories, texts, images, or of no use as features."""
 
 import dataclasses
 import re
@@ -13,9 +13,9 @@ from bilevel import _checks as checks
 KINDS = ("numeric", "date", "boolean", "categorical", "text", "image", "identifier", "ignored")
 FEATURES = KINDS[:5]
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
-MOST_LEVELS = 50  # of a category, with a feature of their own; the others share one
-LEAST_ROWS = 5  # of a level with a feature of its own
-_IDENTIFIED_FROM = 20  # rows; in fewer, all may differ by chance
+MOST_LEVELS = 50  # levels of a category with a feature of their own; the others share one
+LEAST_ROWS = 5  # rows of a level that has a feature of its own
+_IDENTIFIED_FROM = 20  # rows; in fewer, all cells may differ by chance
 _TRUTHS = frozenset({"true", "false", "t", "f", "yes", "no", "y", "n"})
 _IMAGE = re.compile(r"\.(png|jpe?g|gif|webp|bmp|tiff?)$", re.IGNORECASE)
 _IDENTIFIER = re.compile(r"(^|[^a-z])(id|index|idx|unnamed: 0)$", re.IGNORECASE)
@@ -23,7 +23,7 @@ _IDENTIFIER = re.compile(r"(^|[^a-z])(id|index|idx|unnamed: 0)$", re.IGNORECASE)
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """How a column is taken. `detail` says why, or what of it."""
+    """A column and its kind. `detail` gives the reason or more information."""
 
     name: str
     kind: str
@@ -35,18 +35,18 @@ def parse(pairs: Iterable[str]) -> dict[str, str]:
     """COLUMN=KIND pairs as a dictionary."""
     for pair in pairs:
         if "=" not in pair:
-            raise ValueError(f"kind: got {pair!r}; write COLUMN=KIND, the kind being one of {', '.join(KINDS)}")
+            raise ValueError(f"kind: got {pair!r}; write COLUMN=KIND, where KIND is one of {', '.join(KINDS)}")
     return {column: kind for column, _, kind in (pair.rpartition("=") for pair in pairs)}
 
 
 def texts(cells: Any) -> list[str]:
-    """The cells as text without spaces around it, empty where missing."""
+    """The cells as text without surrounding spaces, empty if missing."""
     plain = ["" if cell is None or cell != cell else str(cell).strip() for cell in cells]
     return ["" if cell.lower() in MISSING else cell for cell in plain]
 
 
 def numbers(cells: Any, decimal: str = ".") -> Float[np.ndarray, " n"]:
-    """The cells as numbers, NaN where they are none."""
+    """The cells as numbers, NaN if they are not numbers."""
     import pandas as pd
 
     values = cells.to_numpy()
@@ -60,7 +60,7 @@ def numbers(cells: Any, decimal: str = ".") -> Float[np.ndarray, " n"]:
 
 
 def days(cells: Any) -> Float[np.ndarray, " n"]:
-    """Dates and times by ISO 8601 as days since 1970, NaN where they are none."""
+    """ISO 8601 dates and times as days since 1970, NaN if they are not dates."""
     import pandas as pd
 
     if cells.dtype.kind != "M":
@@ -70,7 +70,7 @@ def days(cells: Any) -> Float[np.ndarray, " n"]:
 
 
 def infer(sample: Any, rows: int, decimals: str, told: Mapping[str, str], label: str) -> list[Column]:
-    """The columns but the label, each by the cells of a sample of the table's rows, or as the user says.
+    """The columns except the label: the kind of each, from a sample of the table's rows or from the user.
 
     **Raises** `ValueError`, naming `kind`, for unknown columns and kinds.
     """
@@ -120,7 +120,7 @@ def _number(name: str, values: Float[np.ndarray, " n"], rows: int, decimal: str,
 
 
 def _strings(name: str, filled: list[str], levels: int, rows: int, with_missing: str) -> Column:
-    """A column of other cells than numbers: the first of the kinds that fits."""
+    """A column whose cells are not all numbers: the first kind that fits."""
     if sum(_IMAGE.search(cell) is not None for cell in filled) > 0.9 * len(filled):
         return Column(name, "image", "shown in the report, not used as a feature")
     if np.isfinite(days(_series(filled[:100]))).all() and np.isfinite(days(_series(filled))).all():

@@ -1,4 +1,4 @@
-"""The label column: its classes, and whether it can be one."""
+"""The label column: its classes, and whether it can be a label column."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from jaxtyping import Int
 from bilevel.clean.reading import listed
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null"})
-_FEW = 20  # so many classes are never taken for the values of a regression
+_FEW = 20  # up to this many classes are never mistaken for regression targets
 
 
 class Labels:
@@ -24,7 +24,7 @@ class Labels:
         self.classes: list[Any] = []
 
     def add(self, cells: Iterable[Any], start: int) -> None:
-        """The labels of the rows from `start` on."""
+        """Add the labels of the rows from `start` on."""
         codes = []
         for row, cell in enumerate(cells, start):
             text = label_text(cell)
@@ -39,7 +39,7 @@ class Labels:
     def finish(self) -> tuple[Int[np.ndarray, " n"], list[Any]]:
         """The codes of all rows and the classes, in order.
 
-        **Raises** `ValueError`, naming the argument, for labels that are missing.
+        **Raises** `ValueError`, naming the argument, for missing labels.
         """
         if self._missing:
             rows, count = [row + 1 for row in self._missing], len(self._missing)
@@ -55,13 +55,13 @@ class Labels:
 
 
 def check_classes(classes: Sequence[Any], rows: int, argument: str) -> None:
-    """There are two or more, and they are no numbers to be predicted.
+    """Check that there are two or more classes, and that they are not regression targets.
 
     **Raises** `ValueError`, naming the argument.
     """
     count, numbers = len(classes), _numbers([label_text(label) for label in classes])
     if count == 1:
-        raise ValueError(f"{argument}: all {rows:,} labels are {classes[0]!r}; cleaning takes two classes or more")
+        raise ValueError(f"{argument}: all {rows:,} labels are {classes[0]!r}; cleaning needs two classes or more")
     fractions = sum(number != round(number) for number in numbers) > count / 2
     if numbers and (count > max(_FEW, rows**0.5) or (fractions and count > _FEW / 2)):
         raise ValueError(
@@ -75,7 +75,7 @@ def check_classes(classes: Sequence[Any], rows: int, argument: str) -> None:
 
 
 def label_text(cell: Any) -> str:
-    """What tells classes apart in all formats: 1, 1.0 and "1" are the same."""
+    """The text that identifies a class in all formats: 1, 1.0 and "1" are the same."""
     if cell is None or cell != cell:
         return ""
     if isinstance(cell, float | np.floating) and float(cell).is_integer():
@@ -84,7 +84,7 @@ def label_text(cell: Any) -> str:
 
 
 def find(columns: Sequence[str], label: str, argument: str) -> None:
-    """The label's column is there."""
+    """Check that the label's column exists."""
     if label not in columns:
         near = difflib.get_close_matches(label, columns, n=1, cutoff=0.5)
         advice = f"did you mean {near[0]!r}? " if near else ""
@@ -92,7 +92,7 @@ def find(columns: Sequence[str], label: str, argument: str) -> None:
 
 
 def _numbers(texts: Sequence[str]) -> list[float]:
-    """The texts as numbers, if all are."""
+    """The texts as numbers if all of them are, else no numbers."""
     try:
         numbers = [float(text) for text in texts]
     except ValueError:

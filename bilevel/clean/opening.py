@@ -1,4 +1,4 @@
-"""Tables on disk, opened by what is in them."""
+"""Tables on disk; their content decides the format."""
 
 import collections
 import pathlib
@@ -11,7 +11,7 @@ from bilevel.clean.reading import Table, listed, opened
 def open_table(path: str | pathlib.Path, argument: str) -> Table:
     """The table in a CSV file (comma, semicolon, tab or bar; UTF-8; gzip) or a Parquet file.
 
-    **Raises** `OSError` or `ValueError`, naming the argument, where there is no such table.
+    **Raises** `OSError` or `ValueError`, naming the argument, if there is no such table.
     """
     path = pathlib.Path(path)
     try:

@@ -1,4 +1,4 @@
-"""What all formats of tables have in common: read in chunks, and written again with columns added."""
+"""The part that all table formats share: reading in chunks, and writing with columns added."""
 
 import dataclasses
 import gzip
@@ -13,41 +13,41 @@ from jaxtyping import Float, Int
 
 from bilevel.clean.kinds import Column
 
-CHUNK_CELLS = 1_000_000  # cells of a chunk: those of a text table are Python strings of about 60 bytes
+CHUNK_CELLS = 1_000_000  # cells per chunk; in a text table, a cell is a Python string of about 60 bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class Added:
-    """The columns that are appended, a value for each row; `classes[codes[i]]` is row i's proposed label."""
+    """The appended columns, with one value per row; `classes[codes[i]]` is row i's proposed label."""
 
     weights: Float[np.ndarray, " n"]
     ranks: Int[np.ndarray, " n"]
     codes: Int[np.ndarray, " n"]
     classes: Sequence[Any]
-    decimal: str = "."  # what text tables write before a weight's fraction
+    decimal: str = "."  # the decimal mark of the weights in text tables
 
     NAMES: ClassVar = ("bilevel_weight", "bilevel_rank", "bilevel_label")
 
 
 @runtime_checkable
 class Table(Protocol):
-    """What reading and writing need of a format."""
+    """The interface of a format."""
 
     path: pathlib.Path
     columns: list[str]
-    suffix: str  # of the file that is written, as in .csv.gz
-    decimals: str  # the characters that may stand before a number's fraction
+    suffix: str  # of the written file, such as .csv.gz
+    decimals: str  # the possible decimal marks
 
     def chunks(self) -> Iterator[Any]:
         """The rows as data frames, checked; the index counts the rows from zero. Text tables hold text."""
         ...
 
     def typed_chunks(self, columns: Sequence[Column]) -> Iterator[Any]:
-        """Some columns of a table that was checked; numeric ones may come as numbers, which is faster."""
+        """Some columns of a checked table; numeric ones may be numbers already, which is faster."""
         ...
 
     def write(self, target: pathlib.Path, added: Added, keep: set[int]) -> dict[int, list[str]]:
-        """Write all rows, in order, with the columns added; the cells of the rows in `keep`, as text."""
+        """Write all rows, in order, with the columns added; returns the cells of the rows in `keep`, as text."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The report of a cleaned table: summary, histogram, how columns were taken, the most doubtful rows."""
+"""The report of a cleaned table: summary, histogram, the columns' kinds, the most doubtful rows."""
 
 import base64
 import io
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 SHOWN_ROWS = 200
 _SHOWN_COLUMNS = 8
 _SHOWN_CHARACTERS = 300
-_ALIKE_FROM = 4  # so many neighbors of one kind share a line
+_ALIKE_FROM = 4  # this many neighbors of one kind share a line
 _IMAGE_SIZE = 128  # pixels
-_LOG_FROM = 50  # the axis is logarithmic where the fullest bin holds so many times the median one
+_LOG_FROM = 50  # the axis is logarithmic if the fullest bin exceeds the median bin by more than this factor
 _FIRST = {"image": 0, "text": 1, "identifier": 2, "ignored": 4}  # other kinds: 3
 
 
@@ -46,7 +46,7 @@ def summary(cleaned: Cleaned) -> dict[str, Any]:
 
 
 def kinds_table(columns: Sequence[Column], label: str, features: int) -> Table:
-    """How each column was taken; many neighbors of one kind share a line."""
+    """The kind of each column; many neighbors of one kind share a line."""
     table = Table(f"{features:,} features of these columns", "column", "taken as", "", left=(0, 1, 2), first_width=40)
     table.add_row(label, "label", "")
     for kind, group in itertools.groupby(columns, key=lambda column: column.kind):
@@ -62,7 +62,7 @@ def kinds_table(columns: Sequence[Column], label: str, features: int) -> Table:
 
 
 def histogram(cleaned: Cleaned) -> "Figure":
-    """The weights of all rows, and apart those of the rows for which another label is proposed."""
+    """The weights of the rows that keep their label, and of those for which another label is proposed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4), layout="constrained")
@@ -89,7 +89,7 @@ def histogram(cleaned: Cleaned) -> "Figure":
 def doubtful_rows(
     table: TableFile, cleaned: Cleaned, rows: Mapping[int, list[str]]
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """The names of the main columns; and each row with its cells of them, images as data."""
+    """The names of the main columns, and each row with its cells in them; images are data."""
     telling = sorted(cleaned.columns, key=lambda column: _FIRST.get(column.kind, 3))[:_SHOWN_COLUMNS]
     places = [(table.columns.index(column.name), column.kind == "image") for column in telling]
     found = []
@@ -113,8 +113,8 @@ def doubtful_rows(
 
 
 def confusion(cleaned: Cleaned, most: int = 50) -> Table:
-    """The commonest pairs of given and proposed label, where these differ."""
-    table = Table("Which labels for which", "given", "proposed", "rows", left=(0, 1))
+    """The most common pairs of given and proposed labels that differ."""
+    table = Table("Proposed changes of labels", "given", "proposed", "rows", left=(0, 1))
     pairs = np.stack([cleaned.given, cleaned.proposed])[:, cleaned.suspects]
     (given, proposed), counts = np.unique(pairs, axis=1, return_counts=True)
     for i in np.argsort(-counts, kind="stable")[:most]:
@@ -131,7 +131,7 @@ def _classes(summary: Mapping[str, Any]) -> Table:
 
 
 def _label(label: Any) -> Cell:
-    """Labels that are numbers are sorted as such."""
+    """Labels that are numbers are sorted as numbers."""
     return Cell(str(label), float(label) if isinstance(label, int | float | np.number) else str(label))
 
 
@@ -169,7 +169,7 @@ def _data_uri(png: bytes) -> str:
 
 
 def _thumbnail(path: pathlib.Path) -> str | None:
-    """The image made small, as data; None where there is no image."""
+    """A small version of the image, as data; None if there is no image."""
     from PIL import Image
 
     try:

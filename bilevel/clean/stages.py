@@ -1,4 +1,4 @@
-"""The stages of a command: how far each is, how long it took, and a line when it has ended."""
+"""The stages of a command: their progress, their duration, and a line when each has ended."""
 
 import contextlib
 import time
@@ -9,7 +9,7 @@ from bilevel._output.terminal import progress
 
 
 class Stages:
-    """Stages, printed to a console and timed in `seconds`; without a console, only timed."""
+    """Stages, timed in `seconds` and, if there is a console, printed to it."""
 
     def __init__(self, console: Any = None) -> None:
         self.console = console

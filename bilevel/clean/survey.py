@@ -1,4 +1,4 @@
-"""A first look through a table: how many rows, which labels, and a sample of the rows."""
+"""A first pass over a table: the number of rows, the labels, and a sample of the rows."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from jaxtyping import Int
 from bilevel.clean.labels import Labels
 
 SAMPLE_ROWS = 20_000
-SAMPLE_CELLS = 2_000_000  # of a wide table, fewer rows are drawn
+SAMPLE_CELLS = 2_000_000  # fewer rows are drawn from a wide table
 _LEAST_ROWS = 1_000
 
 
@@ -41,7 +41,7 @@ def survey(chunks: Iterable[Any], columns: int, label: str, argument: str, label
         drawn = rng.random(len(chunk))
         sample.append(chunk[drawn < highest].copy())
         tickets = np.append(tickets, drawn[drawn < highest])
-        if len(tickets) > size:  # the lowest tickets stay
+        if len(tickets) > size:  # keep the lowest tickets
             highest = np.partition(tickets, size)[size]
             sample = [pd.concat(sample)[tickets < highest]]
             tickets = tickets[tickets < highest]

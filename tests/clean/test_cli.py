@@ -113,7 +113,7 @@ def test_summary_and_report(cleaned):
     assert ["data:image/png" in row for row in rows] == pictured.tolist()
     counts = table[table["label"] != table["bilevel_label"]].value_counts(["label", "bilevel_label"])
     cell = r"<td[^>]*>(\w+)</td>"
-    table = page.partition("Which labels for which")[2].partition("</table>")[0]
+    table = page.partition("Proposed changes of labels")[2].partition("</table>")[0]
     pairs = re.findall(f"<tr>{cell * 3}</tr>", table)
     assert {(given, proposed): int(rows) for given, proposed, rows in pairs} == counts.to_dict()
     with Image.open(folder / "out" / "weights.png") as histogram:
@@ -125,7 +125,7 @@ def test_what_is_there_is_not_overwritten(cleaned):
     before = {path: path.read_bytes() for path in (folder / "out").iterdir()}
     result = call(folder / "table.csv", *options, "--out", folder / "out")
     assert result.exit_code == 2
-    assert re.search(r"^Error: out: .* has 'cleaned.csv', .* already; pass another directory", result.stderr)
+    assert re.search(r"^Error: out: .* already has 'cleaned.csv', .*; pass another directory", result.stderr)
     assert {path: path.read_bytes() for path in (folder / "out").iterdir()} == before
 
 
@@ -213,11 +213,11 @@ ERRORS = {
     "unequal rows": (TABLE + "1,a,b\n", "label", None, [], "table: line 32 of ", " has 3 cells, the header has 2"),
     "encoding": (TABLE.encode() + b"1,\xfc\n", "label", None, [], "table: ", "is not UTF-8 at byte "),
     "repeated columns": ("x,x,label\n1,2,a\n", "label", None, [], "table: ", "more than one column named 'x'"),
-    "cleaned before": ("x,bilevel_rank,label\n", "label", None, [], "table: ", "has 'bilevel_rank' already"),
+    "cleaned before": ("x,bilevel_rank,label\n", "label", None, [], "table: ", "already has 'bilevel_rank'; "),
     "no features": (
         lines("row,pic,label", *(f"{i},{i}.png,{'ab'[i % 2]}" for i in range(30))),
         *("label", None, []),
-        "table: no column to tell the labels by: 'row (numbers the rows; ",
+        "table: no column can be a feature: 'row (numbers the rows; ",
     ),
     "unseen label": (TABLE, "label", lines("x,label", "1,c", "2,a"), [], "trusted: ", "no row of the table has: 'c'; "),
     "absent label": (TABLE, "label", lines("x,label", "1,a", "2,a"), [], "trusted: ", "has no row of 'b'; each label"),

@@ -57,5 +57,5 @@ def test_text_without_words():
 def test_a_table_that_changes_while_it_is_read():
     frame = text_frame(x=["1", "2"])
     encoder = Encoder([Column("x", "numeric", "")], frame)
-    with pytest.raises(ValueError, match="table: it had 3 rows, and then 2"):
+    with pytest.raises(ValueError, match="table: it had 3 rows, then 2"):
         encoder.features([frame], 3)

@@ -38,7 +38,7 @@ def test_rows_without_a_label_are_counted_from_one():
 @pytest.mark.parametrize(
     ("classes", "rows", "message"),
     [
-        (["a"], 7, "all 7 labels are 'a'; cleaning takes two classes"),
+        (["a"], 7, "all 7 labels are 'a'; cleaning needs two classes"),
         (
             [str(i) for i in range(40)],
             1000,
