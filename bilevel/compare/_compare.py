@@ -1,4 +1,4 @@
-"""Run solvers on the same seeds of a task, one at a time, and lose nothing that has finished."""
+"""Run solvers on the same seeds of a task, one at a time, and keep every run that has finished."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,11 +23,11 @@ from bilevel.run._solve import solve
 from bilevel.solvers._base import AbstractSolver, Tuned
 from bilevel.solvers.registry import SOLVERS
 
-ROWS = 20  # history rows of a run, if not said otherwise
+ROWS = 20  # default number of history rows of a run
 
 
 def run_key(seed: int) -> jax.Array:
-    """The solver's key of a seed, apart from whatever a task draws with the same seed."""
+    """The solver's key for a seed, independent of what a task draws with the same seed."""
     return jax.random.fold_in(jax.random.key(seed), 1)
 
 
@@ -43,10 +43,10 @@ def run(
     progress: bool | None = False,
     checkpoint: Any = None,
 ) -> Solution:
-    """One solver on one task, for a number of steps or for some seconds of stepping, with about `rows` history rows.
-    A number of steps may have a `checkpoint` as `solve` has it.
+    """Run one solver on one task for `steps` steps or for `seconds` of stepping, with about `rows` history rows.
 
-    Never raises `SolveError`: the solution's result says how it ended.
+    A run of `steps` steps can have a `checkpoint`, as in `solve`. It never raises `SolveError`: the solution's result
+    says how it ended.
     """
     callbacks = () if on_chunk is None else (on_chunk,)
     options: dict[str, Any] = {"metrics": task.metrics, "callbacks": callbacks, "progress": progress, "throw": False}
@@ -60,10 +60,10 @@ def run(
 def together(
     tasks: Sequence[Any], solver: AbstractSolver, *, label: str, seeds: Sequence[int], steps: int, rows: int = ROWS
 ) -> list[Run]:
-    """The runs of `run` on each seed's task, all in one compiled program: equal to them to rounding.
+    """The runs of `run` on each seed's task, all in one compiled program; they differ only by rounding.
 
-    `seconds` is the time of all, divided by their number. A seed whose iterates are no longer finite at a row has no
-    further rows; the others go on.
+    `seconds` is the total time divided by the number of runs. A seed whose iterates are no longer finite at a row has
+    no further rows; the others continue.
     """
     problems, x, y = zip(*((task.problem, task.x, task.y) for task in tasks), strict=True)
     ensemble = Ensemble([solver] * len(seeds), problems, x, y, [run_key(seed) for seed in seeds])
@@ -78,13 +78,13 @@ def together(
 
 
 def _run_for(task: Any, solver: AbstractSolver, seconds: float, *, key: jax.Array, **options: Any) -> Solution:
-    """Chunks sized by the last one's speed, the last of all by what remains."""
+    """Run in chunks. The speed of the last chunk gives the size of the next; the last one takes the remaining time."""
     solution = solve(task.problem, solver, task.x, task.y, steps=1, key=key, **options)
     while solution.result == RESULTS.successful and solution.stats["run_seconds"] < seconds:
         before, last = solution.history.rows[-2:]
         speed = (last["step"] - before["step"]) / (last["seconds"] - before["seconds"])
         wanted = 1.01 * speed * min(seconds / ROWS, seconds - last["seconds"])
-        n = max(1, min(math.ceil(wanted), 10 * last["step"]))  # the first few steps tell the speed but roughly
+        n = max(1, min(math.ceil(wanted), 10 * last["step"]))  # the first few steps give only a rough speed
         try:
             solution = solve(task.problem, solver, solution, steps=n, every=n, **options)
         except BaseException as error:
@@ -113,28 +113,27 @@ def compare(
     **Arguments**
 
     - `solvers`: names; default: all that have settings for the task and its data set.
-    - `seeds`: their number, or the seeds. Each redraws what the task draws (split, noise) and the run's key.
-    - `steps` for each solver, or `seconds` of stepping, compilation apart; default: the settings' steps.
-    - `task_settings`: changed arguments of the task. They win over those that a solver's own settings ask for.
-    - `suggested`: settings by `suggest` on the first seed's problem, in place of the table's, and its steps unless
-      `steps` or `seconds` says otherwise; the reasons go to `suggestions.txt` and `summary.json`.
-    - `untimed`: all seeds of a solver at once, in one program over all devices, where time is not what is compared:
-      `seconds` are then those of all, divided by their number.
-    - `checkpoint`: a directory where each run is kept when it has finished and, if it is of a number of steps and not
-      `untimed`, while it goes. The same comparison takes them from there; another one may use the directory too.
+    - `seeds`: their number, or the seeds. Each seed redraws the task's random choices (split, noise) and the run's key.
+    - `steps` for each solver, or `seconds` of stepping without compilation; default: the settings' steps.
+    - `task_settings`: changed arguments of the task. They override those that a solver's own settings ask for.
+    - `suggested`: use the settings of `suggest` on the first seed's problem instead of the table's, and its steps
+      unless `steps` or `seconds` is given; the reasons go to `suggestions.txt` and `summary.json`.
+    - `untimed`: run all seeds of a solver at once, in one program over all devices, if time is not compared. `seconds`
+      is then the total time divided by the number of seeds.
+    - `checkpoint`: a directory where each run is kept when it has finished and, if it has a number of steps and is not
+      `untimed`, while it runs. The same comparison takes its runs from there. Comparisons can share the directory.
     - `out`: a directory for `report.html`, `results.csv`, `summary.json` and `curves.png`.
     - `console`: a `rich` console that shows the progress; None is silent.
 
-    A run that fails is recorded as such and the others go on. Ctrl-C ends the comparison: what has finished
-    is kept, written, and `interrupted` is set.
+    A run that fails is recorded as failed, and the others continue. Ctrl-C ends the comparison: finished runs
+    are kept and written, and `interrupted` is set.
     """
     checks.require("jinja2", "matplotlib", "plotly", "rich", "sklearn", extra="compare")
     changes = dict(task_settings or {})
     known = settings.settings_of(task_name, changes)
     if not known:
         raise ValueError(
-            f"task: {task_name!r} has no settings of solvers to compare; its experiments are entries of "
-            "`bilevel reproduce`"
+            f"task: {task_name!r} has no solver settings to compare; its experiments are entries of `bilevel reproduce`"
         )
     names = [name for name in SOLVERS if name in known] if solvers is None else list(dict.fromkeys(solvers))
     built = {name: settings.settings(task_name, name, changes) for name in names}
@@ -165,7 +164,7 @@ def compare(
     )
     try:
         with terminal.progress(console, len(names) * len(seeds)) as show:
-            tasks = []  # of all seeds, where they run at once
+            tasks = []  # those of all seeds, if they run at once
             for seed in seeds:
                 task = first if seed == seeds[0] else settings.make_task(task_name, seed, changes)
                 _refer(comparison, task, seed, store, show)
@@ -186,7 +185,7 @@ def compare(
 def _suggest(
     shared: Any, task_name: str, name: str, own: dict[str, dict[str, Any]], seed: int, console: Any
 ) -> Suggestion:
-    """Settings for one solver, from the task as it will see it; its test rows take no part."""
+    """Settings for one solver, from the task that it will run on; the test rows are not used."""
     task = settings.make_task(task_name, seed, own[name]) if name in own else shared
     try:
         found = suggest(task.problem, task.x, task.y, solver=name, key=jax.random.fold_in(jax.random.key(seed), 2))
@@ -198,7 +197,7 @@ def _suggest(
 
 
 def _asked(setting: Tuned, changes: dict[str, Any]) -> dict[str, Any]:
-    """What the solver's own settings ask of the task, as the user left it."""
+    """The task arguments that the solver's own settings ask for, unless the user changed them."""
     return {name: changes.get(name, value) for name, value in setting.task.items()}
 
 
@@ -219,14 +218,14 @@ def _budget(defaults: dict[str, int], seeds: Sequence[int], steps: int | None, s
 
 
 def _about(comparison: Comparison, solver: str, seeds: Sequence[int]) -> dict[str, Any]:
-    """All that decides runs of a solver."""
+    """Everything that determines the runs of a solver."""
     budget = {kind: part[solver] if kind == "steps" else part for kind, part in comparison.budget.items()}
     about = {"task": comparison.task, "arguments": comparison.arguments, "solver": solver, "seeds": list(seeds)}
     return about | budget | {"settings": comparison.solvers[solver]}
 
 
 def _refer(comparison: Comparison, task: Any, seed: int, store: Store | None, show: Show) -> None:
-    """The reference rows of a seed, kept as a run's only row."""
+    """Add the reference rows of a seed; the store keeps them as the only row of a run."""
     show(f"seed {seed}  reference rows")
     about = {"task": comparison.task, "arguments": comparison.arguments, "references of seed": seed}
     kept = None if store is None else store.find(about)
@@ -246,7 +245,7 @@ def _run_seed(
     store: Store | None,
     show: Show,
 ) -> None:
-    """All solvers on the shared task, but for those with task arguments of their own."""
+    """Run all solvers on the shared task, except for those with task arguments of their own."""
     for name, solver in solvers.items():
         head = f"seed {seed}  {name:8}"
         show(head)
@@ -289,7 +288,7 @@ def _run_seeds(
     store: Store | None,
     show: Show,
 ) -> None:
-    """All seeds of a solver in one program, on the shared tasks unless it has task arguments of its own."""
+    """Run all seeds of a solver in one program, on the shared tasks unless it has task arguments of its own."""
     seeds, steps = comparison.seeds, comparison.budget["steps"][name]
     show(f"{name:8} {len(seeds)} seeds")
     about = _about(comparison, name, seeds) | {"untimed": True}
@@ -308,7 +307,7 @@ def _run_seeds(
 
 
 def _broken(name: str, seed: int, error: BaseException, result: str) -> Run:
-    """What an exception left of a run."""
+    """The part of a run that was done before an exception."""
     solution = getattr(error, "solution", None)
     text = " ".join(str(error).split()) or "by the user"
     message = text if result == "interrupted" else f"{type(error).__name__}: {text}"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GRID_POINTS = 100
-LOG_FROM = 4.0  # the axes are logarithmic where the solvers' budgets differ by more than this factor
+LOG_FROM = 4.0  # the axes are logarithmic if the solvers' budgets differ by more than this factor
 
 Position = Callable[[dict[str, Any]], float]
 
@@ -80,7 +80,7 @@ def _panel(axes: "Axes", comparison: Comparison, position: Position, log: bool) 
         if not runs:
             continue
         where, mean, error = mean_curve(runs, position, comparison.score)
-        if log:  # a logarithmic axis has no place for the start
+        if log:  # a logarithmic axis cannot show the start
             where, mean, error = where[1:], mean[1:], error[1:]
         line(axes, i, name, where, mean, error, crowded=crowded)
     tidy(axes)
@@ -91,7 +91,7 @@ def _panel(axes: "Axes", comparison: Comparison, position: Position, log: bool) 
 
 
 def mean_curve(runs: Sequence[Run], position: Position, score: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions, mean and standard error over runs: row by row where all runs have rows at the same steps."""
+    """Positions, mean and standard error over runs, row by row if all runs have rows at the same steps."""
     positions = [np.array([position(row) for row in run.rows], float) for run in runs]
     values = [np.array([row[score] for row in run.rows], float) for run in runs]
     steps = [[row["step"] for row in run.rows] for run in runs]
@@ -105,7 +105,7 @@ def mean_curve(runs: Sequence[Run], position: Position, score: str) -> tuple[np.
 
 
 def score_range(comparison: Comparison) -> tuple[float, float] | None:
-    """What to show of the score: not the first steep rise where it would flatten all that matters."""
+    """The range of the score to show. It cuts off the first steep rise, which would flatten the rest."""
     levels = [spread(scores.values())["mean"] for scores in comparison.references.values()]
     ends = [run.rows[-1][comparison.score] for name in comparison.solvers for run in comparison.of(name)]
     levels += [end for end in ends if math.isfinite(end)]
@@ -117,7 +117,7 @@ def score_range(comparison: Comparison) -> tuple[float, float] | None:
 
 
 def label_places(levels: dict[str, float], limits: tuple[float, float]) -> dict[str, float]:
-    """Where the names of horizontal lines stand: at their levels, moved apart where they would touch."""
+    """The places of the names of horizontal lines: at their levels, moved apart if they would touch."""
     gap, place, places = 0.045 * (limits[1] - limits[0]), -math.inf, {}
     for name in sorted(levels, key=lambda name: levels[name]):
         places[name] = place = max(levels[name], place + gap)
@@ -125,7 +125,7 @@ def label_places(levels: dict[str, float], limits: tuple[float, float]) -> dict[
 
 
 def _reference_lines(axes: "Axes", comparison: Comparison, *, labeled: bool) -> None:
-    """Horizontal lines; their names stand right of the axes."""
+    """Draw horizontal lines; their names are to the right of the axes."""
     levels = {name: spread(scores.values())["mean"] for name, scores in comparison.references.items()}
     for level in levels.values():
         axes.axhline(level, color=GRAY, linewidth=1.0, linestyle=":", zorder=0)

@@ -1,4 +1,4 @@
-"""The files that a comparison, or a single run, is written to."""
+"""The files of a comparison, or of a single run."""
 
 import pathlib
 from typing import Any
@@ -16,8 +16,8 @@ from bilevel.run._solution import Solution
 
 
 def write(comparison: Comparison, out: str | pathlib.Path) -> pathlib.Path:
-    """Write `results.csv` (a line per solver, seed and history row), `summary.json`, `curves.png`, `report.html`, and,
-    where settings were suggested, `suggestions.txt`."""
+    """Write `results.csv` (one line per solver, seed and history row), `summary.json`, `curves.png`, `report.html`,
+    and, if settings were suggested, `suggestions.txt`."""
     out = make_directory(out)
     write_csv(
         out / "results.csv",
@@ -51,12 +51,12 @@ def write_run(
 
 
 def _part(key: Any) -> str:
-    """One step of a leaf's path, as in x.layers.0.weight."""
+    """One step of a leaf's path, such as x.layers.0.weight."""
     return next(str(getattr(key, name)) for name in ("key", "name", "idx") if hasattr(key, name))
 
 
 def summary(comparison: Comparison) -> dict[str, Any]:
-    """All that `summary.json` holds."""
+    """The content of `summary.json`."""
     references = {
         name: {
             "attainable": name != CEILING,

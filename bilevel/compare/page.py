@@ -1,4 +1,4 @@
-"""The page of a comparison: tables to sort, curves to hover over, and what it takes to run it again."""
+"""The page of a comparison: tables to sort, curves to hover over, and how to run it again."""
 
 import shlex
 from typing import Any
@@ -29,9 +29,9 @@ _DASHES = dict(zip(DASHES, ("solid", "dash", "dashdot", "dot"), strict=True))  #
 def report(comparison: Comparison) -> str:
     """The comparison as one HTML page, which needs no other file and no network.
 
-    It holds the tables of `bilevel compare` with every metric, the mean curve of each solver with a band of one
-    standard error over seeds, against each of `AXES`, the settings, the task's arguments, the versions and the
-    command that makes it again.
+    It has the tables of `bilevel compare` with every metric, the mean curve of each solver against each of `AXES` with
+    a band of one standard error over seeds, the settings, the task's arguments, the versions and the command that
+    repeats the comparison.
     """
     from plotly.offline import get_plotlyjs
 
@@ -56,7 +56,7 @@ def report(comparison: Comparison) -> str:
 
 
 def _chart(comparison: Comparison) -> dict[str, Any]:
-    """All that the page's script draws from."""
+    """The data for the page's script."""
     log = {axis: needs_log(comparison, position) for axis, position in AXES.items()}
     curves = {
         axis: {metric: _curves(comparison, position, metric) for metric in comparison.metrics}
@@ -88,12 +88,12 @@ def _curves(comparison: Comparison, position: Position, metric: str) -> list[dic
 
 
 def _plain(values: np.ndarray) -> list[float | None]:
-    """Numbers for JSON, to 6 digits; None for what is not finite."""
+    """Numbers for JSON, to 6 digits; None if they are not finite."""
     return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
 
 
 def command(comparison: Comparison) -> str:
-    """The command that makes the comparison again; for seeds other than 0, 1, … the call in Python."""
+    """The command that repeats the comparison, or the call in Python if the seeds are not 0, 1, …"""
     changes, steps = _changes(comparison), _steps(comparison)
     seeds, seconds = comparison.seeds, comparison.budget.get("seconds")
     if seeds != list(range(len(seeds))):
@@ -114,7 +114,7 @@ def command(comparison: Comparison) -> str:
 
 
 def _changes(comparison: Comparison) -> dict[str, Any]:
-    """The task's arguments that the user gave: not the defaults, nor, for some solver, what its settings ask for."""
+    """The task's arguments that the user gave: they differ from the defaults or from a solver's own settings."""
     defaults = settings.task_arguments(comparison.task)
     known = settings.settings_of(comparison.task, comparison.arguments)
     overruled = {

@@ -1,4 +1,4 @@
-"""What a comparison leaves behind: its runs and their statistics."""
+"""The records of a comparison: its runs and their statistics."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from bilevel.run._solution import RESERVED, RESULTS, Solution, name_of
 
 LEAST_MARGIN = 2.0  # standard errors above the best attainable reference
 LEAST_AUROC = 0.9
-LEAST_SEEDS = 3  # fewer say too little of their spread
+LEAST_SEEDS = 3  # fewer say too little about their spread
 RULE = (
     f"beats: a margin of at least {LEAST_MARGIN:g} standard errors over at least {LEAST_SEEDS} seeds and, where it is "
     f"measured, AUROC >= {LEAST_AUROC}"
@@ -43,7 +43,7 @@ class Run:
 
     @property
     def counts(self) -> bool:
-        """Whether its last row is the solver's doing: not so where the user broke it off or nothing ran."""
+        """Whether its last row is the solver's result: not if the user interrupted it or nothing ran."""
         return bool(self.rows) and self.result not in ("interrupted", "error")
 
 
@@ -51,8 +51,8 @@ class Run:
 class Comparison:
     """Solvers on the same seeds of one task.
 
-    `solvers` holds each one's settings, `budget` what it was given, `references` a score per row and seed,
-    `suggestions` where the settings come from if not from the table, `untimed` whether all seeds ran at once.
+    `solvers` holds the settings of each solver, `budget` its steps or seconds, `references` one score per row and seed,
+    and `suggestions` the source of the settings if it is not the table. `untimed`: all seeds ran at once.
     """
 
     task: str
@@ -101,13 +101,13 @@ def statistics(comparison: Comparison, solver: str) -> dict[str, Any]:
     """A solver's row of the tables."""
     runs = comparison.of(solver)
     margin = _margin(comparison, runs)
-    auroc = _mean(run.rows[-1].get("AUROC", math.nan) for run in runs)  # NaN where nothing is to be found
+    auroc = _mean(run.rows[-1].get("AUROC", math.nan) for run in runs)  # NaN without wrong labels to find
     return {
         "runs": len(runs),
         "metrics": {name: spread(run.rows[-1][name] for run in runs) for name in comparison.metrics},
         "steps": _mean(run.stats["steps"] for run in runs),
         "oracles": {kind: _mean(run.stats[kind] for run in runs) for kind in KINDS},
-        # one program serves all seeds: only the first run that needs it compiles
+        # all seeds share one program, so only the first run compiles
         "compile_seconds": max((run.stats["compile_seconds"] for run in runs), default=math.nan),
         "run_seconds": _mean(run.stats["run_seconds"] for run in runs),
         "target": _target(comparison, runs),
@@ -147,7 +147,7 @@ def _beats(margin: dict[str, float], auroc: float) -> bool:
 
 
 def _verdict(comparison: Comparison, runs: Sequence[Run], margin: dict[str, float] | None, auroc: float) -> str:
-    """Whether the rows bear out a gain, in words."""
+    """Whether the rows show a gain, in words."""
     if not runs:
         return "no result"
     if margin is None:
@@ -166,6 +166,6 @@ def _verdict(comparison: Comparison, runs: Sequence[Run], margin: dict[str, floa
 
 
 def _trouble(comparison: Comparison, solver: str) -> dict[str, int]:
-    """How many runs ended otherwise than meant, by result."""
+    """The number of runs that ended abnormally, by result."""
     results = [run.result for run in comparison.runs if run.solver == solver and run.message]
     return {result: results.count(result) for result in sorted(set(results))}

@@ -1,4 +1,4 @@
-"""Reference rows for `cleaning`: what plain training reaches, and what knowing the wrong labels would give."""
+"""Reference rows for `cleaning`: the scores of plain training, and of training with known wrong labels."""
 
 import warnings
 from collections.abc import Mapping
@@ -15,19 +15,19 @@ ATTAINABLE = ("noisy labels", "noisy + trusted", "trusted alone")
 def references(task_name: str, task: Any, strengths: Mapping[str, float] | None = None) -> dict[str, float]:
     """The score of each reference row on one drawn task; none for a task without such rows, or on texts.
 
-    Multinomial logistic regression: on the noisy labels, on noisy and trusted rows together, on the trusted
-    rows alone, and (the ceiling, out of reach) on the training rows whose labels are in truth right.
+    Each is a multinomial logistic regression: on the noisy labels, on noisy and trusted rows together, on the
+    trusted rows alone, and (an unattainable ceiling) on the training rows whose labels are right.
     `strengths` are scikit-learn's C, by default those found by `benchmarks/tune.py`.
     """
     if getattr(task.data, "vocabulary", None) is not None:
-        return {}  # tokens are no features for a linear model
+        return {}  # tokens are not features for a linear model
     known = settings.REFERENCES.get(task_name, {})
     strengths = known if strengths is None else strengths
     return {name: fit(*training_rows(task, name), C, task) for name, C in strengths.items()}
 
 
 def training_rows(task: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The features and labels that a row trains on."""
+    """The features and labels that a reference row trains on."""
     data = task.data
     noisy = np.asarray(data.features), np.asarray(data.noisy_labels)
     trusted = np.asarray(data.trusted_features), np.asarray(data.trusted_labels)
@@ -48,6 +48,6 @@ def fit(features: np.ndarray, labels: np.ndarray, C: float, task: Any) -> float:
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # at large C the last digits change no label
+        warnings.simplefilter("ignore", ConvergenceWarning)  # at large C, the last digits change no prediction
         model = LogisticRegression(C=C, max_iter=1000).fit(features.astype(float), labels)
     return float(model.score(np.asarray(task.data.test_features, dtype=float), np.asarray(task.data.test_labels)))

@@ -1,6 +1,6 @@
 """The settings of each solver on each task, which the solvers hold as `tuned`, and how a user changes them.
 
-`benchmarks/tune.py` finds them, on a validation set and never on the test set.
+`benchmarks/tune.py` finds them on a validation set, never on the test set.
 """
 
 import ast
@@ -18,7 +18,7 @@ from bilevel.solvers.registry import SOLVERS, get_solver
 from bilevel.steps import AbstractSchedule, Constant, From, GradientStep, InversePower, Rule
 from bilevel.tasks import TASKS, get_task
 
-_LIKE = {"fashion-mnist": "mnist"}  # data sets that share settings: a first look on one validation seed, not a grid
+_LIKE = {"fashion-mnist": "mnist"}  # data sets with shared settings: checked on one validation seed, without a grid
 
 # scikit-learn's C of each reference row, on digits
 REFERENCES: dict[str, dict[str, float]] = {
@@ -32,9 +32,9 @@ REFERENCES: dict[str, dict[str, float]] = {
 
 
 def setting(task_name: str, solver_name: str, changes: Mapping[str, Any] | None = None) -> Tuned:
-    """What a solver's `tuned` holds for a task, or for it on the data set that `changes` of its arguments name.
+    """The `tuned` entry of a solver for a task, or for the task on the data set that `changes` names.
 
-    An unknown task or solver is an error with the nearest names.
+    An unknown task or solver is an error that lists the nearest names.
     """
     get_solver(solver_name)
     of_task = settings_of(task_name, changes)
@@ -48,7 +48,7 @@ def setting(task_name: str, solver_name: str, changes: Mapping[str, Any] | None 
 
 
 def settings_of(task_name: str, changes: Mapping[str, Any] | None = None) -> dict[str, Tuned]:
-    """The same for every solver that has settings there."""
+    """The same for every solver that has settings for it."""
     checks.one_of("task", task_name, TASKS)
     dataset = (changes or {}).get("dataset")
     for name in (f"{task_name} {_LIKE.get(str(dataset), dataset)}", task_name):
@@ -59,7 +59,7 @@ def settings_of(task_name: str, changes: Mapping[str, Any] | None = None) -> dic
 
 
 def settings(task_name: str, solver_name: str, changes: Mapping[str, Any] | None = None) -> AbstractSolver:
-    """The solver with its settings for the task, but with those of its arguments that `changes` holds.
+    """The solver with its settings for the task, updated by those of its arguments that are in `changes`.
 
     Example:
 
@@ -73,14 +73,14 @@ def settings(task_name: str, solver_name: str, changes: Mapping[str, Any] | None
 
 
 def task_arguments(task_name: str) -> dict[str, Any]:
-    """The arguments that a user may give a task, with their defaults; the seed is the experiment's."""
+    """The arguments that a user may give to a task, with their defaults; the experiment sets the seed."""
     checks.one_of("task", task_name, TASKS)
     parameters = inspect.signature(TASKS[task_name]).parameters
     return {name: parameter.default for name, parameter in parameters.items() if name != "seed"}
 
 
 def make_task(task_name: str, seed: int, changes: dict[str, Any]) -> Any:
-    """The task of a seed, with some arguments changed."""
+    """The task for a seed, with some arguments changed."""
     known = task_arguments(task_name)
     for name in changes:
         checks.one_of("setting", name, known)
@@ -88,7 +88,7 @@ def make_task(task_name: str, seed: int, changes: dict[str, Any]) -> Any:
 
 
 def parse(assignments: Iterable[str]) -> dict[str, Any]:
-    """`key=value` strings, the values Python literals or plain text.
+    """`key=value` strings as a dictionary; the values are Python literals or plain text.
 
     Example:
 
@@ -110,7 +110,7 @@ def parse(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def divide(changes: Mapping[str, Any], task_name: str, solver_name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Changes of a run, as those of the solver and those of the task."""
+    """The changes for a run, divided into those of the solver and those of the task."""
     of_solver = inspect.signature(get_solver(solver_name)).parameters
     for name in changes:
         checks.one_of("setting", name, [*of_solver, *task_arguments(task_name)])
@@ -119,7 +119,7 @@ def divide(changes: Mapping[str, Any], task_name: str, solver_name: str) -> tupl
 
 
 def describe(value: Any) -> Any:
-    """A solver, or a part of one, in numbers and text that JSON can hold.
+    """A solver, or a part of one, as numbers and text for JSON.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Finished runs on disk, found again by all that decided them."""
+"""Finished runs on disk, found again by everything that determined them."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from bilevel.compare.records import Run
 
 
 class Store:
-    """Runs on disk, one file for each description of them: runs of other settings are other files."""
+    """Runs on disk, one file per description: runs with other settings are in other files."""
 
     def __init__(self, folder: pathlib.Path, argument: str = "out"):
         self.folder = make_directory(folder, argument)
@@ -24,7 +24,7 @@ class Store:
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
     def find(self, about: dict[str, Any]) -> list[Run] | None:
-        """The runs, or None where there are none, or a file that is not whole."""
+        """The runs, or None if their file is missing or incomplete."""
         try:
             content = json.loads(self._path(about).read_text(encoding="utf-8"))
             return [Run(**{**run, "rows": [_numbers(row) for row in run["rows"]]}) for run in content["runs"]]
@@ -35,14 +35,14 @@ class Store:
         path = self._path(about)
         part = path.with_suffix(".part")
         write_json(part, {"about": about, "runs": [asdict(run) for run in runs]})
-        os.replace(part, path)  # so that nobody ever finds half a file
+        os.replace(part, path)  # so that no one reads an incomplete file
         shutil.rmtree(self.underway(about), ignore_errors=True)
 
     def underway(self, about: dict[str, Any]) -> pathlib.Path:
-        """Where the runs may keep checkpoints until they are done."""
+        """The folder for checkpoints of the runs until they are done."""
         return self._path(about).with_suffix("")
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: what was not finite comes back as one."""
+    """Restore NaN, which JSON does not have, for numbers that were not finite."""
     return {name: math.nan if value is None else value for name, value in row.items()}

@@ -1,4 +1,4 @@
-"""The tables of a comparison, of a run and of what there is; on a terminal at most 100 columns wide."""
+"""The tables of a comparison, of a run and of all names; on a terminal they are at most 100 columns wide."""
 
 import inspect
 import re
@@ -16,7 +16,7 @@ _IN_THE_FILES_ALONE = ("test loss", "lower loss")  # a line has 100 columns
 
 
 def results_table(comparison: Comparison, metrics: Sequence[str] | None = None) -> Table:
-    """The metrics at the end (default: those for which a line has room), and the verdict."""
+    """The metrics at the end (default: those that fit on a line), and the verdict."""
     seeds = len(comparison.seeds)
     title = f"{comparison.task}: at the end, mean ± standard error over {seeds} seed{'s' if seeds > 1 else ''}"
     metrics = metrics or [name for name in comparison.metrics if name not in _IN_THE_FILES_ALONE]
@@ -69,19 +69,19 @@ def _reached(target: dict[str, Any]) -> Cell:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What went wrong, and how to read the tables."""
+    """The errors, and how to read the tables."""
     lines = []
     if comparison.interrupted:
         wanted = len(comparison.solvers) * len(comparison.seeds)
         finished = sum(run.counts for run in comparison.runs)
-        lines.append(f"Interrupted: {finished} of {wanted} runs had finished; the tables hold those.")
+        lines.append(f"Interrupted: {finished} of {wanted} runs had finished; the tables show only those.")
     seen: dict[tuple[str, str], Run] = {}
     for run in comparison.runs:
         if run.message and run.result != "interrupted":
             seen.setdefault((run.solver, run.result), run)
     lines += [f"{run.solver}, seed {run.seed}: {run.message}" for run in seen.values()]
     if comparison.untimed:
-        lines.append("The seeds of a solver ran at once: seconds are those of all, divided by their number.")
+        lines.append("The seeds of a solver ran at once: seconds are the total time divided by their number.")
     lines.append("F, G: gradients of the upper and lower loss. H, J: products with ∇²_yy g and ∇²_xy g.")
     if comparison.best_reference is not None:
         lines.append(f"Margin: the paired difference to {comparison.best_reference!r}, seed by seed.")
@@ -121,7 +121,7 @@ def catalog() -> list[Table]:
 
 
 def datasets_table() -> Table:
-    """All data sets and whether they are here; reads none but the small ones of the package."""
+    """All data sets and whether they are present; reads only the small ones in the package."""
     columns = ("name", "kind", "rows", "classes", "present", "license", "source")
     table = Table("Data sets", *columns, left=(0, 1, 4, 5, 6))
     for name, kind in datasets.KINDS.items():
@@ -133,7 +133,7 @@ def datasets_table() -> Table:
 
 
 def card_table(card: Card) -> Table:
-    """All that a data set's card says."""
+    """The content of a data set's card."""
     unit = "classes" if card.name in datasets.FEWSHOT_NAMES else "rows"
     place = "built in" if card.name in datasets.BUILT_IN else str(datasets.find(card.name))
     table = Table(card.name, "", "", left=(0, 1))

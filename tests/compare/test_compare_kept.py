@@ -82,8 +82,8 @@ def test_seeds_at_once_give_the_same_runs(whole, tmp_path):
             np.testing.assert_allclose([*row.values()], [*other.values()], rtol=2e-4 if key[0] == "soba" else 0.05)
     seconds = [run.stats["run_seconds"] for run in at_once.of("soba")]
     assert seconds[0] == seconds[1] and math.isfinite(seconds[0])
-    assert any("seconds are those of all" in note for note in tables.notes(at_once))
-    assert not any("seconds are those of all" in note for note in tables.notes(whole))
+    assert any("seconds are the total time" in note for note in tables.notes(at_once))
+    assert not any("seconds are the total time" in note for note in tables.notes(whole))
 
 
 def test_seeds_at_once_have_no_clock_of_their_own():
