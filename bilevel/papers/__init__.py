@@ -1,4 +1,4 @@
-"""The papers' experiments: entries as data, and what runs, judges, draws and reports them."""
+"""The papers' experiments: entries as data, and the code that runs, judges, draws and reports them."""
 
 from bilevel import _checks as checks
 

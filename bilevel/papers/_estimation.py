@@ -24,15 +24,15 @@ def lower_loss(x: Float[Array, " dim_x"], y: Float[Array, " dim_y"], batch: Any)
 
 
 def upper_loss(x: Float[Array, " dim_x"], y: Float[Array, " dim_y"], batch: Any) -> Float[Scalar, ""]:
-    """The mean over the rows of (a·y − b)²; it does not depend on x but through y."""
+    """The mean over the rows of (a·y − b)²; it depends on x only through y."""
     return jnp.mean((batch["A"] @ y - batch["b"]) ** 2)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EstimationTask(Task):
-    """A `Task` that knows its answer, in NumPy float64: `y_star(x)`, `v_star(x)` and `hypergradient(x)`.
+    """A `Task` that knows its solution, in NumPy float64: `y_star(x)`, `v_star(x)` and `hypergradient(x)`.
 
-    `problem` has all rows; `reduced` is the same problem from eleven and six rows for five dimensions.
+    `problem` has all rows; `reduced` is the same problem with only eleven and six rows for five dimensions.
     """
 
     A: Float[np.ndarray, "rows dim_y"]
@@ -71,7 +71,7 @@ class EstimationTask(Task):
 
     @cached_property
     def reduced(self) -> Problem:
-        """The same f and g, as functions of x and y to rounding, from the triangular factors of [C D e] and [A b]."""
+        """The same functions f and g up to rounding, from the triangular factors of [C D e] and [A b]."""
         dim_x, dim_y = self.C.shape[1], self.D.shape[1]
         lower = _triangle(np.column_stack([self.C, self.D, self.e]))
         upper = _triangle(np.column_stack([self.A, self.b]))
@@ -90,20 +90,20 @@ def estimation(
     y°, x° and ȳ have uniform entries too, and the noise is normal. x and y start at zero, in JAX's default precision.
     Both levels are deterministic: the noise is in the data.
 
-    From the paper: n = 10⁴, dimension 5, uniform entries, noise of variance 0.1, and SUMS of squares where these are
-    means. A step β on the sum is a step n β on the mean: the paper's 2·10⁻⁵ is 0.2 here; v is the same for both (F_y
-    and H grow alike), and the hypergradient of the sums is n times that of the means. Chosen here: that the targets
-    come from planted uniform vectors (as in the restatement below), each level's from its own, and the starts.
+    From the paper: n = 10⁴, dimension 5, uniform entries, noise of variance 0.1, and SUMS of squares instead of means.
+    A step β on the sum is a step n β on the mean: the paper's 2·10⁻⁵ is 0.2 here. v is the same for both (F_y and H
+    scale alike), and the hypergradient of the sums is n times that of the means. Chosen here: the starts, and targets
+    from planted uniform vectors (as in the restatement below), with separate vectors for each level.
 
-    For uniform entries DᵀD/n is near I/12 + 11ᵀ/4, so that with five dimensions, for every seed, μ is about 1/6 and L
+    For uniform entries, DᵀD/n is near I/12 + 11ᵀ/4. With five dimensions and any seed, μ is therefore about 1/6 and L
     about 8/3 (of the sum: 1700 and 27,000), κ about 16, and β = 2·10⁻⁵ is below 1/L = 3.7·10⁻⁵.
 
     **Arguments**
 
     - `dim_x`, `dim_y`: the lengths of x and y.
-    - `rows`: n, of each level; at least dim_y.
-    - `noise_variance`: of the noise in b and e.
-    - `seed`: of all that is drawn.
+    - `rows`: n for each level; at least dim_y.
+    - `noise_variance`: the variance of the noise in b and e.
+    - `seed`: the seed of all random draws.
 
     **Returns** an `EstimationTask`. Metrics: `correct digits` = −log₁₀(‖∇Φ(x)‖/‖∇Φ(x_0)‖), at most 16, the score;
     `hypergradient norm` ‖∇Φ(x)‖; `lower distance` ‖y − y*(x)‖.
@@ -127,7 +127,7 @@ def estimation(
     for name, value in (("dim_x", dim_x), ("dim_y", dim_y), ("rows", rows)):
         checks.count(name, value)
     if rows < dim_y:
-        raise ValueError(f"rows: got {rows} for dim_y={dim_y}; g has one minimizer only with as many rows as that")
+        raise ValueError(f"rows: got {rows} for dim_y={dim_y}; g has a unique minimizer only with at least dim_y rows")
     checks.nonnegative("noise_variance", noise_variance)
     rng = generator(seed)
     A, C, D = (rng.uniform(size=(rows, dim)) for dim in (dim_y, dim_x, dim_y))
@@ -166,6 +166,6 @@ def _problem(upper: dict[str, np.ndarray], lower: dict[str, np.ndarray]) -> Prob
 
 
 def _triangle(matrix: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "min(n,k) k"]:
-    """R with RᵀR/r = MᵀM/n, r its rows: means of squares over its rows are those over the rows of M."""
+    """R with r rows and RᵀR/r = MᵀM/n: means of squares over its rows equal those over the rows of M."""
     R = np.asarray(np.linalg.qr(matrix, mode="r"))
     return R * math.sqrt(len(R) / len(matrix))

@@ -1,4 +1,4 @@
-"""Run entries, judge their claims, and write what they leave; what is done is on disk as soon as it is done."""
+"""Run entries, judge their claims, and write the results; each result is on disk as soon as it is ready."""
 
 import dataclasses
 import pathlib
@@ -24,29 +24,29 @@ from bilevel.run._checkpoint import can_checkpoint
 def reproduce(
     ids: Sequence[str], *, scale: str = "laptop", out: Any, resume: bool = False, console: Any = None
 ) -> list[Outcome]:
-    """Run entries at one scale, and lay what comes out beside what the paper says.
+    """Run entries at one scale, and compare the results with the paper's.
 
     **Arguments**
 
-    - `ids`: entries, by name. Curves that several have in common run once.
+    - `ids`: entries, by name. Curves that several entries share run once.
     - `scale`: "smoke" (seconds), "laptop" (minutes) or "paper" (the paper's own size, with a projected duration first).
-    - `out`: a directory. Each entry gets a folder with `figure.png`, `table.csv` and `result.json`; `README.md` holds
+    - `out`: a directory. Each entry gets a folder with `figure.png`, `table.csv` and `result.json`; `README.md` has
       all of them. The runs themselves are kept in `runs`.
-    - `resume`: take runs from there that an earlier call with the same settings has finished, and go on with those
-      that were under way (where time is an axis; seeds that run together start anew).
+    - `resume`: use the runs there that an earlier call with the same settings has finished, and continue those that
+      had started (if time is an axis; seeds that run together start over).
     - `console`: a `rich` console for tables and progress; None is silent.
 
-    An entry that is not judged shows its runs, and the reason in place of a verdict.
+    An entry that is not judged shows its runs, and the reason instead of a verdict.
 
-    An entry whose data are missing, or that breaks, is reported as not tested, and the others go on. Ctrl-C ends it:
-    what has finished is kept.
+    An entry that fails, or whose data are missing, is reported as not tested, and the others continue. Ctrl-C ends the
+    call: finished runs are kept.
     """
     for name in ids:
         checks.one_of("entry", name, ENTRIES)
     checks.one_of("scale", scale, SCALES)
     out = files.make_directory(out)
     store = Store(out / "runs")
-    known: set[str] = set()  # of this call: never made twice
+    known: set[str] = set()  # the runs of this call, which are not repeated
     outcomes: list[Outcome] = []
     for name in dict.fromkeys(ids):
         entry = ENTRIES[name]
@@ -64,7 +64,7 @@ def reproduce(
 
 
 def _entry(entry: Entry, scale: str, store: Store, known: set[str], resume: bool, console: Any) -> Outcome:
-    """All curves of an entry, and the verdicts."""
+    """Run all curves of an entry, and judge its claims."""
     setup, start = entry.scales[scale], time.perf_counter()
     found: dict[str, list[Run]] = {}
     trouble: dict[str, str] = {}
@@ -99,7 +99,7 @@ def _curve(entry: Entry, setup: Setup, curve: Curve, store: Store, known: set[st
         underway = store.underway(about)
         if not resume:
             shutil.rmtree(underway, ignore_errors=True)
-        # orbax, which keeps a run that is under way, is an extra; what is finished is kept in any case
+        # orbax, which saves unfinished runs, is an extra; finished runs are always kept
         runs = runs_.make(entry, setup, curve, underway if can_checkpoint() else None)
         store.keep(about, runs)
     known.add(str(about))
@@ -110,7 +110,7 @@ def _project(entry: Entry, setup: Setup, console: Any) -> None:
     try:
         seconds = runs_.projection(setup)
     except DatasetError:
-        return  # the run itself says what is missing
+        return  # the run itself reports the missing data
     if console is not None:
         console.print(
             f"{entry.id}: projected duration {sum(seconds.values()) / 3600:.2f} h, from three executed steps of "

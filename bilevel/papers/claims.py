@@ -1,4 +1,4 @@
-"""A paper's claim as a number for each seed, above zero where the seed bears it out, and the verdict over seeds."""
+"""A paper's claim as one number per seed, above zero if the seed supports it, and the verdict over seeds."""
 
 import abc
 import math
@@ -14,7 +14,7 @@ from bilevel.compare.records import Run
 LEAST_SEEDS = 5
 LEVEL = 0.95
 HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested at this scale"
-NOT_JUDGED = "not judged: to be redone"  # of an entry that contradicts its paper
+NOT_JUDGED = "not judged: to be redone"  # for an entry that contradicts its paper
 RULE = (
     f"Each claim is a number for each seed, above zero where the seed bears it out. The {LEVEL:.0%} interval of its "
     f"mean (Student's t, at least {LEAST_SEEDS} seeds) above zero: holds; below: does not hold; else undecided."
@@ -24,7 +24,7 @@ Records = Mapping[str, Run]  # the runs of one seed, by curve
 
 
 def position(row: Mapping[str, Any], axis: str) -> float:
-    """Where a row of a history stands on an axis: a column, or a sum over oracles.
+    """The position of a history row on an axis: a column, or a sum over oracles.
 
     - `gradients`: gradients of f and g; `calls`: these and the products with H and J; both in samples.
     """
@@ -36,15 +36,15 @@ def position(row: Mapping[str, Any], axis: str) -> float:
 
 
 class Check(abc.ABC):
-    """What a claim comes to on the runs of one seed."""
+    """A claim as a number, computed from the runs of one seed."""
 
     @abc.abstractmethod
     def curves(self) -> tuple[str, ...]:
-        """The labels of the curves that it needs."""
+        """The labels of the curves that the check needs."""
 
     @abc.abstractmethod
     def __call__(self, runs: Records) -> float:
-        """The number: above zero where this seed bears the claim out."""
+        """The number: above zero if this seed supports the claim."""
 
 
 def column(run: Run, metric: str) -> np.ndarray:
@@ -52,13 +52,13 @@ def column(run: Run, metric: str) -> np.ndarray:
 
 
 def at_end(run: Run, metric: str) -> float:
-    """The metric's mean over the last fifth of the history's rows, one at least."""
+    """The metric's mean over the last fifth of the history's rows, but over at least one row."""
     return float(np.mean(column(run, metric)[-max(1, len(run.rows) // 5) :]))
 
 
 @dataclass(frozen=True)
 class Exceeds(Check):
-    """`metric` at the end of `high` less that of `low`, less `by`. For a loss, name the worse curve `high`.
+    """`metric` at the end of `high`, minus that of `low`, minus `by`. For a loss, name the worse curve `high`.
 
     `low=None` compares with zero.
     """
@@ -78,7 +78,7 @@ class Exceeds(Check):
 
 @dataclass(frozen=True)
 class Near(Check):
-    """`within` less the distance of the metric's ends of two curves."""
+    """`within` minus the distance between the metric's ends on two curves."""
 
     metric: str
     one: str
@@ -96,8 +96,8 @@ class Near(Check):
 class Above(Check):
     """How far the curve of `high` lies above that of `low`, on average over the part of the axis that both cover.
 
-    "Converges faster": at equal seconds, or equal gradients, it has reached more. `by` is taken off. For a loss, name
-    the slower curve `high`.
+    "Converges faster" means that it has reached more at equal seconds or equal gradients. `by` is subtracted. For a
+    loss, name the slower curve `high`.
     """
 
     metric: str
@@ -121,7 +121,7 @@ class Above(Check):
 
 @dataclass(frozen=True)
 class Diverges(Check):
-    """1 where the run breaks off as not finite, or ends with a metric worse than it began with; else −1."""
+    """1 if the run stops because it is not finite or not convex, or if its metric ends worse than it began; else −1."""
 
     curve: str
     metric: str
@@ -138,8 +138,8 @@ class Diverges(Check):
 
 @dataclass(frozen=True)
 class Slope(Check):
-    """The slope of log(metric) against log(axis) over the rows from `start` on, less `above`; or, with `below`, `below`
-    less the slope."""
+    """The slope of log(metric) against log(axis) over the rows from `start` on, minus `above`; or `below` minus the
+    slope."""
 
     metric: str
     curve: str
@@ -161,7 +161,7 @@ class Slope(Check):
 
 @dataclass(frozen=True)
 class Correlates(Check):
-    """Spearman's rank correlation of two columns of a run's rows, less `above`."""
+    """Spearman's rank correlation of two columns of a run's rows, minus `above`."""
 
     one: str
     other: str
@@ -181,7 +181,7 @@ class Correlates(Check):
 
 @dataclass(frozen=True)
 class Claim:
-    """What a figure or table of a paper is shown for: a sentence, and what it comes to, all of the checks together."""
+    """The claim that a figure or table of a paper supports: a sentence, and checks that must all hold."""
 
     sentence: str
     checks: tuple[Check, ...]
@@ -189,7 +189,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Finding:
-    """A check over seeds: its verdict, and the mean of its number with the interval that decides."""
+    """A check over seeds: its verdict, and the mean of its number with the interval that decides it."""
 
     check: Check
     verdict: str
@@ -215,7 +215,7 @@ def judge(check: Check, by_seed: Sequence[Records]) -> Finding:
 
 
 def half_width(values: np.ndarray) -> float:
-    """Of Student's interval of the mean."""
+    """Half the width of Student's interval for the mean."""
     from scipy.stats import t
 
     n = len(values)
@@ -223,7 +223,7 @@ def half_width(values: np.ndarray) -> float:
 
 
 def overall(verdicts: Sequence[str]) -> str:
-    """Of verdicts on the parts of a claim, or on the claims of an entry: it holds if all do, and fails if one does."""
+    """One verdict from those on a claim's parts, or on an entry's claims: all must hold, and one failure decides."""
     for verdict in (FAILS, UNTESTED, UNDECIDED):
         if verdict in verdicts:
             return verdict

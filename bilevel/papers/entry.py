@@ -1,4 +1,4 @@
-"""What an entry is: a figure or table of a paper, as data."""
+"""The types of entries: a figure or table of a paper, as data."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ SCALES = ("smoke", "laptop", "paper")
 class Curve:
     """A line of a figure or a row of a table.
 
-    - `task`, with its `arguments`, and `solver`, with its settings (None where an entry's kind runs none).
-    - `steps`: if not the setup's. `value`: where it stands on the axis of an ablation.
+    - `task`, with its `arguments`, and `solver`, with its settings (None if the entry's kind runs no solver).
+    - `steps`: if they differ from the setup's. `value`: its place on the axis of an ablation.
     - `paper`: numbers that the paper prints for it, by metric.
     """
 
@@ -29,9 +29,9 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """An entry at one size: its curves, and for how long they run on how many seeds.
+    """An entry at one scale: its curves, and their numbers of steps and seeds.
 
-    `timed`: run by run, because time is an axis. Otherwise all seeds of a curve run together.
+    `timed`: the runs go one by one, because time is an axis. Otherwise all seeds of a curve run together.
     """
 
     curves: tuple[Curve, ...]
@@ -47,7 +47,7 @@ class Panel:
 
     - `x`: a column of the history, "calls", "gradients", or "value" for an ablation, which shows the end of each curve.
     - `curves`: the labels of the curves to draw; default: all.
-    - `strip`: a text to remove from their labels. Curves of several panels whose labels are then equal share a color
+    - `strip`: a text to remove from their labels. Curves of several panels with the same remaining label share a color
       and a line of the legend.
     """
 
@@ -64,11 +64,11 @@ class Panel:
 class Entry:
     """A figure or table of a paper.
 
-    - `id`: as `bilevel reproduce` takes it; `paper`, `where`: its source.
+    - `id`: its name in `bilevel reproduce`; `paper`, `where`: its source.
     - `kind`: how a run is made, one of `runs.KINDS`.
-    - `settings`: where the settings come from, and what is scaled down at laptop size.
-    - `basis`: what the claim's sentence rests on.
-    - `not_judged`: why the entry gets no verdict, where its claim, axis or settings contradict the paper.
+    - `settings`: the source of the settings, and what is scaled down at laptop scale.
+    - `basis`: the basis of the claim's sentence.
+    - `not_judged`: why the entry gets no verdict, if its claim, axis or settings contradict the paper.
     """
 
     id: str
@@ -85,7 +85,7 @@ class Entry:
 
 
 def smaller(setup: Setup, changes: dict[str, dict[str, Any]], *, steps: int, seeds: int = 2, rows: int = 4) -> Setup:
-    """The setup at smoke size: the same curves for `steps` steps, with other arguments for each task."""
+    """The setup at smoke scale: the same curves for `steps` steps, with other arguments for each task."""
     curves = (
         dataclasses.replace(curve, steps=None, arguments=curve.arguments | changes.get(curve.task, {}))
         for curve in setup.curves

@@ -25,7 +25,7 @@ LABELS = {
 
 
 def draw(entry: Entry, curves: Sequence[Curve], runs: Mapping[str, Sequence[Run]], scale: str) -> Figure:
-    """One pair of axes for each panel, the mean over seeds and a band of one standard error."""
+    """One pair of axes per panel, with the mean over seeds and a band of one standard error."""
     count = len(entry.panels)
     figure = Figure(figsize=(5.6 * count + 0.4, 4.9), layout="constrained")
     for axes, panel in zip(np.atleast_1d(figure.subplots(1, count)), entry.panels, strict=True):
@@ -65,7 +65,7 @@ def _lines(
         if curve not in shown or not found:
             continue
         where, mean, error = mean_curve(found, lambda row: position(row, panel.x), panel.y)
-        if panel.log_x:  # a logarithmic axis has no place for the start
+        if panel.log_x:  # a logarithmic axis cannot show the start
             kept = where > 0
             where, mean, error = where[kept], mean[kept], error[kept]
         broken = any(run.result in ("nonfinite", "not_convex") for run in found)
@@ -79,7 +79,7 @@ def _lines(
 def _values(
     axes: Axes, panel: Panel, curves: Sequence[Curve], shown: Sequence[Curve], runs: Mapping[str, Sequence[Run]]
 ) -> None:
-    """The end of each curve against its value, and what the paper prints beside it."""
+    """The end of each curve against its value, and the numbers that the paper prints."""
     points = [(curve, spread(at_end(run, panel.y) for run in runs.get(curve.label, ()) if run.rows)) for curve in shown]
     points = [(curve, end) for curve, end in points if curve.value is not None and math.isfinite(end["mean"])]
     at = [curve.value or 0.0 for curve, _ in points]
@@ -94,7 +94,7 @@ def _values(
 def _scatter(
     axes: Axes, panel: Panel, curves: Sequence[Curve], shown: Sequence[Curve], runs: Mapping[str, Sequence[Run]]
 ) -> None:
-    """A point for each row of each run."""
+    """One point per row of each run."""
     for i, curve in enumerate(curves):
         rows = [row for run in runs.get(curve.label, ()) for row in run.rows]
         if curve in shown and rows:

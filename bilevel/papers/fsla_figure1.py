@@ -1,4 +1,4 @@
-"""FSLA's figure 1: the error of estimators of the hypergradient on a quadratic with a known answer."""
+"""FSLA's figure 1: the error of hypergradient estimators on a quadratic with a known solution."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,9 +16,9 @@ from bilevel.papers._estimation import EstimationTask, estimation
 from bilevel.problem import Problem
 from bilevel.solvers.fsla import FSLA
 
-STEP = 0.2  # of the mean of 10⁴ rows: the paper's 2e-5 of their sum
-POWERS = (2.0, 1.0, 0.5, 0.25)  # of the sequences y* + ỹ/k^a
-GRID_POINTS = 40  # k's of a sequence, evenly spaced in log k
+STEP = 0.2  # on the mean over 10⁴ rows: the paper's 2e-5 on their sum
+POWERS = (2.0, 1.0, 0.5, 0.25)  # a in the sequences y* + ỹ/k^a
+GRID_POINTS = 40  # values of k in a sequence, evenly spaced in log k
 MOVING = "FSLA, x moving"
 ESTIMATORS = ("BP", "NS", "CG", "FSLA", MOVING)
 
@@ -34,9 +34,9 @@ def estimator_errors(
     rows: int = 10_000,
     step: float = STEP,
 ) -> list[Row]:
-    """Squared errors about ∇Φ(x) of estimates of the hypergradient, in float64, on the task `estimation`.
+    """Squared distances from ∇Φ(x) of estimates of the hypergradient, in float64, on the task `estimation`.
 
-    Along gradient descent with the step β from y_0 = 0, x held (panel "descent", every k up to `iterations`):
+    Panel "descent", every k up to `iterations`: gradient descent with the step β from y_0 = 0, at a fixed x.
 
     | estimator | from y_0, …, y_k |
     |---|---|
@@ -46,25 +46,25 @@ def estimator_errors(
     | FSLA | forward mode, p_i = F_y(x, y_i), weights β |
     | FSLA, x moving | d_k of the solver, its three steps all β, against ∇Φ(x_k) |
 
-    Two things are bound to come out so. H and J are constant, hence BP and NS are the same number, and their error is
-    linear in y_k − y* but for a geometric term. And where x keeps moving, y and v lag behind by what it moves, so that
-    the squared error comes to rest at a level that goes with the square of the step of x.
+    Two results are inevitable. H and J are constant, so BP and NS are the same number, and their error is linear in
+    y_k − y* except for a geometric term. If x keeps moving, y and v lag behind by the size of its moves, so the squared
+    error levels off at a value proportional to the square of x's step.
 
-    Along y_k = y* + ỹ/k^a (panel "sequence", `y_0 = y_1`, ỹ uniform, a = 2, 1, ½, ¼; k up to `sequence_iterations`):
-    the Neumann choice of Lemma 2 (weights β ≤ 1/L) in backward mode (p_k = F_y(x, y_k)) and in forward mode
-    (p_i = F_y(x, y_i)), for which the lemma has O(‖y_k − y*‖): a squared error like k^{−2a}.
+    Panel "sequence", k up to `sequence_iterations`: y_k = y* + ỹ/k^a with y_0 = y_1, ỹ uniform, and a = 2, 1, ½, ¼.
+    The estimate is the Neumann choice of Lemma 2 (weights β ≤ 1/L) in backward mode (p_k = F_y(x, y_k)) and in forward
+    mode (p_i = F_y(x, y_i)). The lemma's bound O(‖y_k − y*‖) means a squared error of order k^{−2a}.
 
-    Each number is what the package's public functions give. Every k goes through one compiled program: its first k
-    points come last in a sequence of full length, whose weights before them are zero, which changes nothing.
+    The package's public functions give each number. All k share one compiled program: the first k points are placed
+    last in a sequence of full length, and the weights before them are zero, which does not change the result.
 
     **Arguments**
 
-    - `seeds`: each draws the data and ỹ anew.
-    - `rows`: n of each level. They enter through their triangular factors (`EstimationTask.reduced`).
-    - `step`: β, of means of squares; of their sums it is β/n.
+    - `seeds`: each draws new data and a new ỹ.
+    - `rows`: n for each level. They enter through their triangular factors (`EstimationTask.reduced`).
+    - `step`: β for means of squares; for their sums it is β/n.
 
-    **Returns** a row for each number: `panel`, `estimator`, `a` (None along descent), `k`, `seed`, `squared error` (of
-    sums over the rows, as in the paper: n² times that of the means) and `relative`, over ‖∇Φ(x_0)‖².
+    **Returns** one row per number: `panel`, `estimator`, `a` (None for descent), `k`, `seed`, `squared error` (for sums
+    over the rows, as in the paper: n² times that of the means) and `relative`, over ‖∇Φ(x_0)‖².
 
     **Raises** `ValueError` or `TypeError`, naming the argument, for sizes out of range and a step above 1/L.
 
@@ -83,7 +83,7 @@ def estimator_errors(
         checks.count(name, value, least=2)
     checks.positive("step", step)
     table: list[Row] = []
-    with jax.enable_x64(True):  # squared errors fall to 1e-20 of the answer's
+    with jax.enable_x64(True):  # relative squared errors fall to 1e-20
         for seed in seeds:
             task = estimation(rows=rows, seed=seed)
             if step * task.L > 1:
@@ -152,7 +152,7 @@ def _gradient_descent(problem: Problem, x: Array, y: Array, step: Any, last: int
 def _general(
     problem: Problem, x: Array, ys: Array, ks: Any, step: float, mode: str, *, last_point: bool = False
 ) -> Float[Array, "K dim_x"]:
-    """For each k, Lemma 2 with y_0, …, y_k, or with y_k alone, and k equal weights."""
+    """For each k, Lemma 2 with y_0, …, y_k, or with only y_k, and k equal weights."""
     last = len(ys) - 1
 
     def at(k: Any) -> Array:
@@ -166,7 +166,7 @@ def _general(
 
 @eqx.filter_jit
 def _conjugate_gradient(problem: Problem, x: Array, ys: Array) -> Float[Array, "K dim_x"]:
-    """For k = 1, …, K, k steps at y_k. It stops at rounding, which is reached well before 2 dim y of them."""
+    """For k = 1, …, K, k steps at y_k. It stops at rounding error, well before 2 dim y steps."""
     most = min(2 * ys.shape[1], len(ys) - 1)
 
     def at(steps: int, y: Array) -> Array:
@@ -178,7 +178,7 @@ def _conjugate_gradient(problem: Problem, x: Array, ys: Array) -> Float[Array, "
 
 @eqx.filter_jit
 def _iterates(solver: FSLA, problem: Problem, x: Array, y: Array, last: int) -> tuple[Array, Array]:
-    """x_k and d_k, k = 1, …, K. Without batches d_k is ∇f_k, whatever the weight of the fresh sample."""
+    """x_k and d_k, k = 1, …, K. Without batches, d_k is ∇f_k, whatever the weight of the fresh sample."""
     key = jax.random.key(0)  # nothing draws from it
 
     def step(state: Any, t: Any) -> tuple[Any, tuple[Array, Array]]:

@@ -1,4 +1,4 @@
-"""What an entry leaves behind for a reader: tables, and the page with all of them."""
+"""An entry's results for a reader: tables, and the page with all of them."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ class Outcome:
 
     @property
     def judged(self) -> list[tuple[Claim, str, Sequence[Finding]]]:
-        """Each claim with its verdict and its findings; none where the entry is not judged."""
+        """Each claim with its verdict and its findings; none if the entry is not judged."""
         if self.entry.not_judged:
             return []
         verdicts = [overall([finding.verdict for finding in findings]) for findings in self.findings]
@@ -39,18 +39,18 @@ class Outcome:
 
 
 def not_run(entry: Entry, scale: str) -> Outcome:
-    """The outcome of an entry that is not judged, where a page needs no runs of it."""
+    """The outcome of an entry that is not judged, for a page that needs no runs of it."""
     return Outcome(entry, scale, entry.scales[scale], {}, [], 0.0)
 
 
 def metrics_of(outcome: Outcome) -> list[str]:
-    """The columns of the runs' ends that are not the driver's: those of any task."""
+    """The columns of the runs' last rows that come from the tasks, not from the driver."""
     rows = [run.rows[-1] for runs in outcome.runs.values() for run in runs if run.rows]
     return list(dict.fromkeys(name for row in rows for name in row if name not in RESERVED))
 
 
 def ends(outcome: Outcome) -> list[dict[str, Any]]:
-    """A row a curve: its metrics at the end, mean and standard error, what it cost, and the paper's numbers."""
+    """One row per curve: its metrics at the end (mean and standard error), its cost, and the paper's numbers."""
     table = []
     for curve in outcome.setup.curves:
         runs = [run for run in outcome.runs.get(curve.label, ()) if run.rows]
@@ -83,7 +83,7 @@ def ends_table(outcome: Outcome) -> Table:
 
 
 def entries_table(entries: Iterable[Entry]) -> Table:
-    """What there is to reproduce."""
+    """The entries that can be reproduced."""
     table = Table("The papers' experiments", "id", "title", "where", left=(0, 1, 2))
     for entry in entries:
         title = f"{entry.title} ({NOT_JUDGED})" if entry.not_judged else entry.title
@@ -104,7 +104,7 @@ def interval(finding: Finding) -> str:
 
 
 def verdict_lines(outcome: Outcome) -> list[str]:
-    """Each claim, its verdict, and the numbers behind it; or why there is none."""
+    """Each claim, its verdict, and the numbers behind it, or why there is no verdict."""
     if outcome.entry.not_judged:
         return [f"{NOT_JUDGED} — {outcome.entry.not_judged}"]
     lines = []
@@ -115,7 +115,7 @@ def verdict_lines(outcome: Outcome) -> list[str]:
 
 
 def section(outcome: Outcome, figure: str | None = None) -> str:
-    """The entry's part of the page, in Markdown. `figure`: where it is, from the page; default beside the table."""
+    """The entry's part of the page, in Markdown. `figure`: its path from the page; default: next to the table."""
     entry = outcome.entry
     said = f"— {entry.not_judged}" if entry.not_judged else f"at {outcome.scale} scale."
     lines = [f"## {entry.id}: {entry.title}", "", f"{entry.paper}, {entry.where}. **{outcome.verdict}** {said}", ""]
@@ -138,7 +138,7 @@ def _results(outcome: Outcome, figure: str | None) -> list[str]:
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """A line for each claim, in Markdown; one for an entry that is not judged."""
+    """One line per claim, in Markdown, and one line for an entry that is not judged."""
     lines = ["| entry | claim | verdict | mean [95 % interval] |", "|---|---|---|---|"]
     missing, total = sum(bool(outcome.entry.not_judged) for outcome in outcomes), len(outcomes)
     if missing:
@@ -155,7 +155,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
 
 
 def page(outcomes: Sequence[Outcome], scale: str) -> str:
-    """All entries on one page, a summary first."""
+    """All entries on one page, after a summary."""
     head = f"# The papers' experiments, {scale} scale"
     return "\n\n".join([head, RULE, summary(outcomes), *(section(outcome) for outcome in outcomes)])
 

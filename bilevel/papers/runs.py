@@ -1,4 +1,4 @@
-"""The runs of an entry's curves: made, kept on disk, and found there again."""
+"""The runs of an entry's curves: how they are made, and the description under which they are kept on disk."""
 
 import functools
 import math
@@ -16,7 +16,7 @@ from bilevel.run._solve import solve
 
 
 def description(entry: Entry, setup: Setup, curve: Curve) -> dict[str, Any]:
-    """All that decides a curve's runs; entries whose curves have it in common share them."""
+    """Everything that determines a curve's runs; curves with the same description share their runs."""
     return {
         "kind": entry.kind,
         "task": curve.task,
@@ -31,7 +31,7 @@ def description(entry: Entry, setup: Setup, curve: Curve) -> dict[str, Any]:
 
 
 def make(entry: Entry, setup: Setup, curve: Curve, checkpoint: pathlib.Path | None = None) -> list[Run]:
-    """A curve's runs, one per seed. Those that are solved one by one keep themselves in `checkpoint` while they go."""
+    """A curve's runs, one per seed. Those that are solved one by one are saved in `checkpoint` while they run."""
     return KINDS[entry.kind](setup, curve, checkpoint)
 
 
@@ -53,7 +53,7 @@ def _solved(setup: Setup, curve: Curve, checkpoint: pathlib.Path | None) -> list
 
 
 def _smoothness(setup: Setup, curve: Curve, _: pathlib.Path | None) -> list[Run]:
-    """Each row a chunk of the run: the local smoothness of Φ against the norm of its gradient."""
+    """One row per chunk of the run: the local smoothness of Φ and the norm of its gradient."""
     from bilevel.diagnostics.smoothness import SmoothnessRecorder
 
     runs, every = [], math.ceil((curve.steps or setup.steps) / setup.rows)
@@ -71,7 +71,7 @@ def _smoothness(setup: Setup, curve: Curve, _: pathlib.Path | None) -> list[Run]
 
 
 def _estimated(setup: Setup, curve: Curve, _: pathlib.Path | None) -> list[Run]:
-    """Each row an iteration k: the squared error of an estimate of the hypergradient, over its squared norm."""
+    """One row per iteration k: the squared error of an estimate of the hypergradient, over its squared norm."""
     panel, estimator, a = ("descent", curve.label, None)
     if curve.label.startswith("a = "):
         panel, estimator, a = "sequence", "backward", float(curve.label.removeprefix("a = "))
@@ -90,7 +90,7 @@ def _estimated(setup: Setup, curve: Curve, _: pathlib.Path | None) -> list[Run]:
 
 @functools.cache
 def _errors(seeds: int, **arguments: int) -> list[dict[str, Any]]:
-    """Of all estimators at once."""
+    """The errors of all estimators."""
     from bilevel.papers.fsla_figure1 import estimator_errors
 
     return estimator_errors(range(seeds), **arguments)
@@ -104,7 +104,7 @@ KINDS: dict[str, Callable[[Setup, Curve, pathlib.Path | None], list[Run]]] = {
 
 
 def projection(setup: Setup) -> dict[str, float]:
-    """Seconds that each curve's runs will take, from three executed steps on the first seed."""
+    """The projected seconds of each curve's runs, from three executed steps on the first seed."""
     seconds = {}
     for curve in setup.curves:
         task = next(_tasks(setup, curve))

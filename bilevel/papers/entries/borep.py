@@ -75,7 +75,7 @@ def borep(rates: Rates, **changes: Any) -> BOREP:
 
 
 def methods(rates: Rates) -> dict[str, AbstractSolver]:
-    """Every method of Figure 1 but MAML and ANIL."""
+    """Every method of Figure 1 except MAML and ANIL."""
     adjoint = rates.adjoint
     (stocbio, upper), (ttsa, ttsa_upper) = rates.stocbio, rates.ttsa
     soba, masoba, f2sa = rates.soba, rates.masoba, rates.f2sa
@@ -99,7 +99,7 @@ def curves(letter: str, task: str, arguments: dict[str, Any], rates: Rates) -> l
 
 
 def meta(arguments: dict[str, Any], steps: int | None) -> list[Curve]:
-    """MAML and ANIL, which have (a) alone; a step of theirs takes as long as twenty of SOBA's."""
+    """MAML and ANIL, which are only in (a); one of their steps takes as long as twenty of SOBA's."""
     test = {"test_steps": 10, "test_step": 0.05}
     return [
         Curve("(a) ANIL", "representation", arguments | test | {"learned_start": True}, MAML(0.1, 0.05, 10), steps),

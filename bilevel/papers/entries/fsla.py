@@ -80,7 +80,7 @@ def fsla(delta: float = DELTA, c_tau: float = C_TAU, c_beta: float = C_BETA, c_e
 
 
 def _rivals(loops: tuple[tuple[int, int], ...]) -> dict[str, RecursiveMomentum]:
-    """BP-T, NS-T-K and CG-T-K with FSLA's schedules and its outer momentum; a warm start only where T = 1."""
+    """BP-T, NS-T-K and CG-T-K with FSLA's schedules and its outer momentum; a warm start only if T = 1."""
     upper, lower, weight = (inverse_power(DELTA * c, 0.5) for c in (1.0, C_TAU, C_ETA))
     found: dict[str, RecursiveMomentum] = {}
     for T, K in loops:
@@ -164,7 +164,7 @@ FIG2 = Entry(
 
 
 def _ablation(number: int, where: str, title: str, curves: Any, claims: tuple[Claim, ...], basis: str) -> Entry:
-    """`curves(common)` gives the curves on MNIST. The number is the entry's, not the figure's."""
+    """`curves(common)` gives the curves on MNIST. `number` is the entry's number, not the figure's."""
     setup = Setup(curves(LAPTOP | {"dataset": "mnist"}), steps=150, rows=6)
     return Entry(
         id=f"fsla-fig{number}",

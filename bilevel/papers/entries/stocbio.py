@@ -28,7 +28,7 @@ def _adam(rate: float) -> Rule:
 
 
 def _episodes(steps: int, step: float, **more: Any) -> dict[str, Any]:
-    """The test adapts as the method does."""
+    """The test adapts in the same way as the method."""
     return {"test_steps": steps, "test_step": step} | more
 
 
@@ -125,11 +125,11 @@ FIG3 = Entry(
 )  # fmt: skip
 
 
-# Figure 4: one penalty a feature
+# Figure 4: one penalty per feature
 
 
 def _news(common: dict[str, Any], batches: tuple[int, ...], full: int, step: float) -> tuple[Curve, ...]:
-    """`full` is the number of outer steps of the methods on full batches, `step` of the lower and the adjoint steps."""
+    """`full`: the number of outer steps of the full-batch methods; `step`: the size of the lower and adjoint steps."""
     whole = common | {"batch_size": None}
     stochastic = [
         Curve(
@@ -197,7 +197,7 @@ FIG4 = Entry(
 
 
 def _cleaning(common: dict[str, Any], seconds: float) -> tuple[Curve, ...]:
-    """Steps for about so many seconds of each, at some speed of a laptop; the axis is the measured time."""
+    """Steps for about `seconds` per curve at a typical laptop's speed; the axis is the measured time."""
     adam, one = _adam(1.0), common | {"batch_size": 1}
     return (
         Curve(

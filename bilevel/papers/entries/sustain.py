@@ -23,7 +23,7 @@ PAPER = "SUSTAIN (NeurIPS 2021)"
 
 
 def _cleaning(common: dict[str, Any], samples: float) -> tuple[Curve, ...]:
-    """For about so many gradients of each."""
+    """Steps for about `samples` gradients per curve."""
     step, weight = inverse_power(0.1, 1 / 3), inverse_power(1.0, 2 / 3)
     sustain = SUSTAIN(
         step, step, neumann_order=3, neumann_step=0.5, upper_storm_weight=weight, lower_storm_weight=weight
@@ -33,7 +33,7 @@ def _cleaning(common: dict[str, Any], samples: float) -> tuple[Curve, ...]:
         solver = StocBiO(0.1, 0.1, inner_steps=50, neumann_order=3, neumann_step=0.5)
         steps = max(2, round(samples / (51 * batch)))
         curves.append(Curve(f"stocBiO, batch {batch}", "cleaning", common | {"batch_size": batch}, solver, steps=steps))
-    # what later code calls HOAG: constant steps, full batches, no tolerance
+    # later code calls this HOAG: constant steps, full batches, no tolerance
     hoag = AIDBiO(0.1, 0.1, inner_steps=50, adjoint=ConjugateGradient(5))
     rows = int(str(common["train"])) + int(str(common["trusted"])) // 50
     steps = max(2, round(samples / (50 * rows)))
@@ -95,7 +95,7 @@ def _episodes(common: dict[str, Any], steps: int, step: float, **more: Any) -> d
 
 
 def _plain(common: dict[str, Any], kappas: tuple[float, ...], weights: tuple[float, ...]) -> tuple[Curve, ...]:
-    """SGD outside, eq. (14)."""
+    """SGD in the outer loop, eq. (14)."""
     head = _episodes(common, 10, 0.05)
     learned = _episodes(common, 5, 0.1, learned_start=True)
     curves = [Curve("ITD-BiO", "fewshot", head, ITDBiO(0.005, 0.05, 10))]
@@ -144,11 +144,11 @@ FIG2 = Entry(
 def _adaptive(
     common: dict[str, Any], inner_steps: int, inner: float, rates: tuple[float, float], weights: tuple[float, ...]
 ) -> tuple[Curve, ...]:
-    """Adam outside; `rates` of ITD-BiO and ANIL, and of MAML."""
+    """Adam in the outer loop; `rates`: one for ITD-BiO and ANIL, and one for MAML."""
     head = _episodes(common, inner_steps, inner)
     adam = Rule(optax.adam, 0.005)
     curves = [
-        # option II telescopes: from η_0 = 1 on its direction is the plain sample, so that this is its recursion
+        # option II telescopes: from η_0 = 1 its direction is the plain sample, so this is its recursion
         Curve("SUSTAIN, option II", "fewshot", head, ITDBiO(adam, inner, inner_steps)),
         Curve("ITD-BiO", "fewshot", head, ITDBiO(Rule(optax.adam, rates[0]), inner, inner_steps)),
         Curve(
