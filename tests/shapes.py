@@ -1,4 +1,4 @@
-"""A pytest plugin: types and shapes of the package's annotations are checked at run time. See `make test-shapes`."""
+"""A pytest plugin that checks the types and shapes of the package's annotations at run time: `make test-shapes`."""
 
 import contextlib
 

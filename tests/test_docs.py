@@ -1,4 +1,4 @@
-"""The pages' code runs, in the order of the page, and gives what the page says."""
+"""The code on the pages runs in the order of the page, with the output that the page shows."""
 
 import doctest
 import importlib

@@ -1,4 +1,4 @@
-"""Episodes: the driver against a loop by hand, which solvers reach a closed-form optimum, and which are refused."""
+"""Episodes: the driver against a hand-written loop, solvers that reach a closed-form optimum, and refused solvers."""
 
 import collections
 import re

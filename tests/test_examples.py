@@ -1,4 +1,4 @@
-"""The examples, and the README's snippets, run and give what they say."""
+"""The examples and the README's snippets run, with the output that they show."""
 
 import re
 import runpy

@@ -1,4 +1,4 @@
-"""What `import bilevel` loads, and what is said where an extra is not installed."""
+"""What `import bilevel` loads, and the message if an extra is not installed."""
 
 import importlib
 import re

@@ -1,4 +1,4 @@
-"""What the rooms import. Their order, and that there is no circle, are contracts of import-linter (pyproject.toml)."""
+"""The imports of the rooms. Contracts of import-linter (pyproject.toml) check their order and exclude cycles."""
 
 import ast
 import re

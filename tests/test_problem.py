@@ -1,4 +1,4 @@
-"""Bad input: a named error, before anything is compiled."""
+"""Bad input raises an error that names it, before anything is compiled."""
 
 import inspect
 import re

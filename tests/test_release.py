@@ -1,4 +1,4 @@
-"""What comes with a release says the same everywhere."""
+"""The parts of a release agree with each other."""
 
 import hashlib
 import inspect

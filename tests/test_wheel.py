@@ -1,4 +1,4 @@
-"""The wheel, built and installed where the checkout is not on the path."""
+"""The wheel, built and installed in a place without the checkout on the path."""
 
 import os
 import subprocess

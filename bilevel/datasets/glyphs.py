@@ -20,8 +20,8 @@ def load(name: str) -> FewshotDataset:
     - validation: Thai and Hebrew;
     - test: Devanagari, Arabic and Telugu.
 
-    Characters that look alike, within a script or across scripts and splits, are one class. The typefaces and their
-    licenses are in `glyphs_fonts.csv` beside this file. `scripts/make_glyphs.py` in the repository draws the images and
+    Characters that look alike, within a script or across scripts and splits, are one class. `glyphs_fonts.csv` in this
+    folder lists the typefaces and their licenses. `scripts/make_glyphs.py` in the repository draws the images and
     states the rules.
     """
     with np.load(_FILE) as stored:

@@ -29,7 +29,7 @@ class About:
 
 
 class Tuned:
-    """A solver's settings on a task, and the number of steps, chosen so that all solvers compute about the same amount.
+    """A solver's settings on a task, and the number of steps: all solvers compute about the same amount.
 
     `task` holds the task settings that the solver needs, unless the user sets them.
     """
@@ -70,8 +70,7 @@ class AbstractSolver(Settings):
     def step(self, problem: Problem, state: State, t: Any, *, key: PRNGKeyArray) -> tuple[State, Cost]:
         """The state after iteration t = 0, 1, …, and the cost of the step.
 
-        This is a pure function that keeps the structure and dtypes of the state. `t` comes from the driver and is never
-        batched.
+        It is a pure function that keeps the state's structure and dtypes. The driver's `t` is never batched.
         """
 
     @property

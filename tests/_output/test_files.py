@@ -1,4 +1,4 @@
-"""Files: strict JSON, tables of rows with other columns, places that cannot be written, the environment."""
+"""Files: strict JSON, tables of rows with different columns, unwritable places, the environment."""
 
 import csv
 import json

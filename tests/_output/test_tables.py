@@ -1,4 +1,4 @@
-"""Tables: what a number looks like, and one table on a terminal, in Markdown and on a page."""
+"""Tables: the form of numbers, and one table on a terminal, in Markdown and on a page."""
 
 import io
 import math

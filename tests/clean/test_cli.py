@@ -1,4 +1,4 @@
-"""`bilevel clean`, as a user meets it."""
+"""`bilevel clean` from a user's point of view."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""How columns are taken."""
+"""The inferred kinds of columns."""
 
 import datetime
 import decimal

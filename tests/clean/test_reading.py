@@ -1,4 +1,4 @@
-"""CSV and Parquet in chunks, and back with columns added."""
+"""CSV and Parquet: reading in chunks, and writing with columns added."""
 
 import csv
 import gzip

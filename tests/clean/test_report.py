@@ -1,4 +1,4 @@
-"""What the report shows."""
+"""The content of the report."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""The first look through a table."""
+"""The first pass over a table."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Comparisons that go on where they were cut off, and those whose seeds run at once."""
+"""Comparisons that resume after an interruption, and those whose seeds run at once."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Reference rows: what each trains on, and what it reaches."""
+"""Reference rows: their training rows and their scores."""
 
 import dataclasses
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Settings: there for every solver and task, and changed only as meant."""
+"""Settings exist for every solver and task, and change only as intended."""
 
 import functools
 import inspect

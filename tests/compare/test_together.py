@@ -1,4 +1,4 @@
-"""Seeds together: the same runs as one by one."""
+"""Seeds that run together give the same runs as one by one."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Sets of one's own: what does not fit together is refused."""
+"""A user's own data sets: inconsistent parts are refused."""
 
 import numpy as np
 import pytest

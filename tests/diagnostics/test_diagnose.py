@@ -1,4 +1,4 @@
-"""`diagnose`: its numbers against closed forms, each finding on a problem with just that disease, and the cure."""
+"""`diagnose`: its numbers against closed forms, and each finding on a problem with only that fault, with its remedy."""
 
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""PenalizedLogistic and PenalizedRidge as a user of scikit-learn meets them."""
+"""PenalizedLogistic and PenalizedRidge from the point of view of a scikit-learn user."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,6 @@
 """ALSET (Chen, Sun, Yin, NeurIPS 2021, Alg. 1, eqs. (8)-(10), (12)).
 
-Chosen where the source is not settled: HIA's p is in {0..N-1}; the submission prints {1..N}, which
+Chosen where the source is unsettled: HIA's p is in {0..N-1}; the submission prints {1..N}, which
 loses the identity term. phi_1 acts first on F_y. The listing has no projection: `project` is the
 identity unless given.
 

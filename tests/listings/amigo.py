@@ -1,7 +1,7 @@
 """AmIGO (Arbel, Mairal, ICLR 2022, Alg. 1 to 3).
 
 Chosen: v_{-1} = 0. (The paper stores -v.) The batch sizes are what was drawn; the paper's formulas
-for them are not sure.
+for them are unclear.
 
 Draws of iteration k: T lower D_t, upper D_f, N lower D_n, lower D_J.
 """

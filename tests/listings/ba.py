@@ -1,6 +1,6 @@
 """BA (Ghadimi, Wang, arXiv 1802.02246, Alg. 1).
 
-Not sure in the source, and chosen: every inner loop starts at the fixed y_0, which carries no k
+Chosen where the source is unclear: every inner loop starts at the fixed y_0, which carries no k
 (`warm_start=True` starts it at the last y_bar); t_k is whatever the caller gives. H and J share one
 lower draw, so that v and the direction belong to one lower problem; F_x and F_y share the upper
 draw. The listing has all rows in each of them.

@@ -1,10 +1,10 @@
 """BO-REP (Hao, Gong, Liu, ICLR 2024, Alg. 1 to 3).
 
 Chosen where the listing is silent: z_0 = 0 (only m_0 = 0 is given), and a zero m leaves x as it
-is. `plain=True` is the papers' experiments' initial stage: SGD without projection, each epoch
-going on from the last iterate.
+is. `plain=True` is the initial stage of the papers' experiments: SGD without projection, where each
+epoch starts at the last iterate.
 
-Draws of `init`: one lower draw for each step of EpochSGD. Draws of iteration k: N lower if k > 0
+Draws of `init`: one lower draw per step of EpochSGD. Draws of iteration k: N lower if k > 0
 and I divides k, then lower xi_k, upper zeta_k.
 """
 

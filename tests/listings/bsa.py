@@ -1,6 +1,6 @@
 """BSA (Ghadimi, Wang, arXiv 1802.02246, their stochastic algorithm).
 
-Not sure in the source, and chosen: every inner loop starts at the fixed y_0, and beta begins anew
+Chosen where the source is unclear: every inner loop starts at the fixed y_0, and beta restarts
 with it (`warm_start=True` starts it at the last y_bar); beta, t_k and b_k are whatever the caller
 gives. HIA has c = 1. zeta'_1 acts first on F_y (the zeta' are independent and alike).
 

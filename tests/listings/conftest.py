@@ -1,4 +1,4 @@
-"""The problem that the referee is examined on."""
+"""The problem on which the referee is tested."""
 
 import numpy as np
 import pytest

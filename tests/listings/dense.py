@@ -1,4 +1,4 @@
-"""Dense algebra and finite differences, which the referee is examined by."""
+"""Dense algebra and finite differences, which test the referee."""
 
 import numpy as np
 

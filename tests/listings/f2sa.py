@@ -1,6 +1,6 @@
 """F2SA (Kwon, Kwon, Wright, Nowak, ICML 2023, Alg. 1).
 
-Chosen where the listing is silent or not sure: z_0 = y_0; no projection of x. lambda_k is given as
+Chosen where the listing is silent or unclear: z_0 = y_0; no projection of x. lambda_k is given as
 a function of k (the listing's is gamma_k / (2 alpha_k)) and not summed from delta_k; x's step
 xi alpha_k is one function.
 

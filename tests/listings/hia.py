@@ -1,6 +1,6 @@
 """HIA, the randomized Neumann estimator of Ghadimi and Wang (arXiv 1802.02246).
 
-Chosen where the source is not settled: p ~ U{0..K-1}, p = 0 included, so that the mean over p of
+Chosen where the source is unsettled: p ~ U{0..K-1}, p = 0 included, so that the mean over p of
 the full-batch estimate is the truncated series (c/L) sum_{n=0}^{K-1} (I - c H/L)^n u.
 """
 

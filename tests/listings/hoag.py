@@ -5,7 +5,7 @@ test ||G_y|| <= mu eps_k; the adjoint's is textbook CG, stopped by the absolute 
 recursion; both tests come before each step, and neither solver exceeds its number of steps, whether
 its test is met or not. v_{-1} = 0. k counts from 0.
 
-Draws: none, all rows everywhere.
+Draws: none; every oracle uses all rows.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """MAML (Finn, Abbeel, Levine, ICML 2017, Alg. 2) and ANIL (Raghu et al., ICLR 2020).
 
-Chosen where the listings leave it open: the meta-gradient is the mean over the tasks of a step (MAML's
+Chosen where the listings are silent: the meta-gradient is the mean over the tasks of a step (MAML's
 paper sums); the outer step is plain or standard Adam (0.9, 0.999, eps = 1e-8 outside the root).
 
 The problem: task i has support rows S_i and query rows Q_i of features a and labels b = +-1, and a loss on rows

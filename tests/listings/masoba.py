@@ -1,6 +1,6 @@
 """MA-SOBA (Chen, Xiao, Balasubramanian, JMLR 2024, Alg. 1).
 
-Chosen where the listing is silent or not sure: v_0 = 0 and h_0 = 0, so that the first step leaves
+Chosen where the listing is silent or unclear: v_0 = 0 and h_0 = 0, so that the first step leaves
 x as it is. The oracles share samples as in SOBA: G_y, H and J one, F_x and F_y another.
 
 Draws of iteration k: lower i, upper j.

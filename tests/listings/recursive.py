@@ -2,10 +2,10 @@
 
 It is (14) of SUSTAIN (Khanduri et al., NeurIPS 2021) and line 9 of FSLA (Li, Gu, Huang, AAAI 2022, Alg. 1), as
 FSLA's experiments run BP-T, CG-T-K and NS-T-K. Neither paper lists the combination. Chosen: eta_0 = 1;
-later ones at most 1; both terms of a difference start from the y (and v) that iteration t starts from, on
-the same draws; what goes on is what was computed at the new x.
+later ones are at most 1; both terms of a difference start from the y (and v) at the start of iteration t, on
+the same draws; the y and v computed at the new x are kept.
 
-Draws of iteration t: those of the solver inside, once.
+Draws of iteration t: those of the inner solver, once.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """STABLE (Chen, Sun, Xiao, Yin, AISTATS 2022, Alg. 1).
 
-Chosen where the listing is silent or not sure: at k = 0 the matrices are the plain samples, which
+Chosen where the listing is silent or unclear: at k = 0 the matrices are the plain samples, which
 are projected too. G_y shares phi with the matrices. The projected matrices are the ones that are
 stored, so the recursion continues from them. tau_k is the weight of the fresh sample of iteration
 k, clipped to at most 1. C = None projects Hxy on nothing; Proj_X is the identity unless `project`

@@ -1,7 +1,7 @@
 """SVRB (Guo, Hu, Zhang, Yang, arXiv 2105.02266, Alg. 1).
 
-Chosen where the listing is silent or not sure: w and V are NOT projected, only M is (its samples
-at k = 0 too). One zeta serves s, V and M. All five estimates share one weight a_k, that of the
+Chosen where the listing is silent or unclear: w and V are NOT projected, only M is (its samples
+at k = 0 too). s, V and M share one zeta. All five estimates share one weight a_k, that of the
 fresh sample of iteration k, clipped to at most 1.
 
 Draws of iteration k: lower zeta, upper xi.

@@ -1,4 +1,4 @@
-"""Recorded draws: their order, and what one more or less does to each listing."""
+"""Recorded draws: their order, and the effect of one more or one fewer on each listing."""
 
 import pytest
 

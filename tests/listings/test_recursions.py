@@ -1,4 +1,4 @@
-"""Recursive momentum: what is exact without noise, and what is averaged at rest."""
+"""Recursive momentum: exact without noise, and an average at a fixed point."""
 
 import numpy as np
 import pytest

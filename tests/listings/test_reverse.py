@@ -1,4 +1,4 @@
-"""Reverse mode, and ITD-BiO: the derivative of what they compute."""
+"""Reverse mode and ITD-BiO: the derivative of the iterates that they compute."""
 
 import pytest
 

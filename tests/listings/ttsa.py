@@ -1,6 +1,6 @@
 """TTSA (Hong, Wai, Wang, Yang, SIAM J. Optim. 2023, Alg. 1).
 
-Not sure in the source, and chosen: c_h and t_max(k) are whatever the caller gives. zeta'_1 acts
+Chosen where the source is unclear: c_h and t_max(k) are whatever the caller gives. zeta'_1 acts
 first on F_y (the zeta' are independent and alike).
 
 Draws of iteration k: lower zeta, upper xi, lower zeta'_0, lower zeta'_1..zeta'_p.

@@ -1,13 +1,13 @@
 """VRBO (Yang, Ji, Liang, NeurIPS 2021, Alg. 2).
 
-Chosen where the listing is not sure: t runs to m + 1 and the last step of y is thrown away, so
-that d and s leave the inner loop at (x_{k+1}, y_{k+1}); `m1` = m + 1 is the number of y steps that
+Chosen where the listing is unclear: t runs to m + 1 and the last step of y is thrown away, so
+that d and s belong to (x_{k+1}, y_{k+1}) after the inner loop; `m1` = m + 1 is the number of y steps that
 are kept. S_1 and S_2 do not split over the parts; the sizes are those of the draws. Both ends of a
 difference use the same draws. Proj_X, which the listing lacks, is the identity unless `project` is
 given.
 
-Draws of iteration k, MRBO's batch set each time (lower B_y, upper B_F, lower B_G, Q lower
-factors): one set when q divides k, then one for each t = 0..m+1.
+Draws of iteration k: one set when q divides k, then one for each t = 0..m+1. A set is that of MRBO:
+lower B_y, upper B_F, lower B_G, Q lower factors.
 """
 
 from .mrbo import draw, hyper

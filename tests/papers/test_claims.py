@@ -1,4 +1,4 @@
-"""Claims: each checker on a planted record for and one against, and the verdict over seeds."""
+"""Claims: each check on a planted record that supports it and one that does not, and the verdict over seeds."""
 
 import math
 

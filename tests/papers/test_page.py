@@ -1,4 +1,4 @@
-"""The page of the papers' experiments is what the code would write, and no other page cites what is not judged."""
+"""The page of the papers' experiments matches the code, and no other page cites an entry that is not judged."""
 
 import dataclasses
 import importlib.util

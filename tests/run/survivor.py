@@ -1,4 +1,4 @@
-"""A run in a process of its own, for those tests that kill it."""
+"""A run in its own process, for the tests that kill it."""
 
 import jax
 import jax.numpy as jnp

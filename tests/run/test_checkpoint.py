@@ -1,4 +1,4 @@
-"""Runs that survive what kills them, and checkpoints that are not taken for others."""
+"""Runs resume after they are killed, and checkpoints are not mistaken for those of other runs."""
 
 import json
 import multiprocessing

@@ -1,4 +1,4 @@
-"""The driver: chunks, history, ways to stop, failures, models with other leaves."""
+"""The driver: chunks, history, ways to stop, failures, and models with leaves that are not arrays."""
 
 import equinox as eqx
 import jax

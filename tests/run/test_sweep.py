@@ -1,4 +1,4 @@
-"""Sweeps: many runs at once are the runs one by one."""
+"""Sweeps: many runs at once equal the runs one by one."""
 
 import os
 import subprocess

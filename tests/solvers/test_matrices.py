@@ -1,4 +1,4 @@
-"""The projections of STABLE and SVRB, and what is too large for them."""
+"""The projections of STABLE and SVRB, and the problems that are too large for them."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A plain step on one variable a row touches the batch's rows alone."""
+"""A plain step on one variable per row touches only the batch's rows."""
 
 import equinox as eqx
 import jax

@@ -1,4 +1,4 @@
-"""Recursive momentum around the double loops: against the transcription, and what it counts."""
+"""Recursive momentum around the double loops: against the transcription, and its cost."""
 
 import equinox as eqx
 import jax

@@ -1,4 +1,4 @@
-"""Suggested settings: what the theorems say, a trial that finds an upper step, and a budget that is kept."""
+"""Suggested settings: the theorems' values, a trial that finds an upper step, and a budget that is kept."""
 
 import inspect
 import json

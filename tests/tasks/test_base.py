@@ -1,4 +1,4 @@
-"""What tasks share: parts of rows by group, and data sets by name or of one's own."""
+"""The parts that tasks share: splits of rows by group, and data sets given by name or as objects."""
 
 import jax
 import numpy as np
