@@ -8,7 +8,7 @@ from bilevel import solvers as _solvers
 
 # the problem
 from bilevel.problem import Episodes, Factored, Level, Problem
-from bilevel.sampling import Batch, Blocks, Rows
+from bilevel.sampling import Batch, Blocks, Rows, Shuffled, ShuffledBlocks
 
 # steps and costs
 from bilevel._cost import Cost
@@ -86,6 +86,8 @@ __all__ = [
     "Report",
     "Rows",
     "Rule",
+    "Shuffled",
+    "ShuffledBlocks",
     "SmoothnessRecorder",
     "Solution",
     "SolveError",

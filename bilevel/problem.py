@@ -23,7 +23,8 @@ class Level(eqx.Module):
       `jax.tree_util.Partial`. Arrays it needs belong in `data` or in a module, not in a closure, where
       they would be compiled into the program. A `bl.Factored` loss says that x acts through some features alone.
     - `data`: a pytree of arrays with one common leading axis of rows, or a source that says how they are
-      drawn (`bl.Rows`, the default, or `bl.Blocks`). `None`: a deterministic level; `batch` is `None`.
+      drawn (`bl.Rows`, the default, `bl.Blocks`, `bl.Shuffled` or `bl.ShuffledBlocks`). `None`: a deterministic level;
+      `batch` is `None`.
     - `batch_size`: rows in a batch; `None` is all of them, a deterministic level.
     - `per_row`: `True` when `x` holds one entry per row of this level's data: `loss` then receives only
       the batch's rows of it, and a plain step on it costs O(batch). A pytree of booleans that is a prefix

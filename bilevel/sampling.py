@@ -1,4 +1,4 @@
-"""Where batches come from: independent draws of rows, or blocks of a fixed partition.
+"""Where batches come from: rows or blocks of rows, drawn independently or in a shuffled order.
 
 A source is a small module over `arrays` with `sample(key, size) -> indices`, `take(indices, size) -> rows`,
 `draw(key, size) -> Batch`, its `length`, and `check(size)`. Another way of drawing is a subclass of `Rows` with
@@ -14,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
+from bilevel import _random
 from bilevel.trees import Tree, take_rows
 
 
@@ -98,7 +99,7 @@ class Rows(eqx.Module):
             raise ValueError(f"{name}: got {size}, but the data have {self.length} rows; pass at most that")
 
     def sample(self, key: PRNGKeyArray, size: int) -> Int[Array, " size"]:
-        return jax.random.randint(key, (size,), 0, self.length, dtype=jnp.int32)
+        return _random.below(key, self.length, (size,))
 
     def take(self, indices: Int[Array, "..."], size: int) -> PyTree[Array]:
         return jax.tree.map(lambda array: take_rows(array, indices, size), self.arrays)
@@ -140,7 +141,58 @@ class Blocks(Rows):
             )
 
     def sample(self, key: PRNGKeyArray, size: int) -> Int[Array, ""]:
-        return size * jax.random.randint(key, (), 0, self.length // size, dtype=jnp.int32)
+        return size * _random.below(key, self.length // size)
+
+
+class Shuffled(Rows):
+    """Every row once per epoch, in a random order that is new in each epoch: what practice does.
+
+    An epoch has ⌊rows / batch size⌋ iterations. Rows left over, others in each epoch, are not seen in it. Each place
+    of a solver's listing that draws a batch goes through the rows by itself, with one batch per iteration; a place
+    inside an inner loop has one order per inner step. No order is stored: it is a permutation that is computed at the
+    batch's positions, from the run's key, the place and the epoch.
+
+    In a loop of your own, take the steps by `bl.advance`: its keys say which iteration it is. With other keys, each
+    batch is the first of an order of its own.
+
+    **Arguments**: `arrays`, as of `Rows`.
+
+    Example:
+
+        >>> import jax, numpy as np, bilevel as bl
+        >>> source = bl.Shuffled(np.arange(6.0))
+        >>> source.draw(jax.random.key(0), 3).rows.shape
+        (3,)
+    """
+
+    def sample(self, key: PRNGKeyArray, size: int) -> Int[Array, " size"]:
+        order, i = _epoch(key, self.length // size)
+        return _random.permuted(order, size * i + jnp.arange(size, dtype=jnp.int32), self.length)
+
+
+class ShuffledBlocks(Blocks):
+    """Every block of a fixed partition once per epoch, in a random order that is new in each epoch.
+
+    As fast to read as `Blocks`, and with its conditions: **the rows must already be in random order**, and the batch
+    size must divide their number. Orders, places and epochs are those of `Shuffled`.
+
+    Example:
+
+        >>> import jax, numpy as np, bilevel as bl
+        >>> source = bl.ShuffledBlocks(np.arange(6.0))
+        >>> source.draw(jax.random.key(0), 3).rows.shape
+        (3,)
+    """
+
+    def sample(self, key: PRNGKeyArray, size: int) -> Int[Array, ""]:
+        blocks = self.length // size
+        return size * _random.permuted(*_epoch(key, blocks), blocks)
+
+
+def _epoch(key: PRNGKeyArray, batches: int) -> tuple[PRNGKeyArray, Int[Array, ""]]:
+    """The key of an epoch's order, and the number of the iteration in it."""
+    place, t = _random.iteration(key)
+    return jax.random.fold_in(place, t // batches), (t % batches).astype(jnp.int32)
 
 
 class Subset(Rows):

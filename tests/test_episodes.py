@@ -14,6 +14,7 @@ from problems import identical
 from solvers import test_properties as properties
 
 import bilevel as bl
+from bilevel import _random
 from bilevel._cost import Total
 from bilevel._prepare import prepare
 from bilevel.diagnostics import _diagnose
@@ -63,7 +64,7 @@ def solve(solver=ITD, problem=PROBLEM, x=X, y=Y, steps=6, **options):
 
 
 def tasks_of_step(t):
-    tasks_key, *_ = jax.random.split(jax.random.fold_in(KEY, t), 3)
+    tasks_key, *_ = jax.random.split(_random.at(KEY, t), 3)
     return np.asarray(jax.random.choice(tasks_key, jnp.asarray(POOL), (3,), replace=False))
 
 
@@ -114,19 +115,21 @@ def test_the_trajectory_depends_on_neither_chunks_nor_interruptions(solver, rest
 
 
 def test_ordinary_problems_run_no_more_than_their_steps():
-    """No draw, no key and no branch beside a step under `fold_in`."""
+    """No draw, no key and no branch beside a step with the key of its iteration."""
     ordinary = PROBLEM.draw(KEY)
     ordinary = bl.Problem(ordinary.upper, ordinary.lower)
 
     def plain(state, key, t0, n):
+        key = _random.light(key)
+
         def body(t, carry):
             state, total = carry
-            state, cost = SUSTAIN.step(ordinary, state, t, key=jax.random.fold_in(key, t))
+            state, cost = SUSTAIN.step(ordinary, state, t, key=_random.at(key, t))
             return state, total + cost
 
         return jax.lax.fori_loop(t0, t0 + n, body, (state, Total.zero()))
 
-    state, _ = SUSTAIN.init(ordinary, jnp.asarray(X), jnp.asarray(Y), key=jax.random.fold_in(KEY, 2**31))
+    state, _ = SUSTAIN.init(ordinary, jnp.asarray(X), jnp.asarray(Y), key=jax.random.fold_in(_random.light(KEY), 2**31))
     identical(state, bl.initial_state(SUSTAIN, ordinary, jnp.asarray(X), jnp.asarray(Y), KEY)[0])
     expected = operations(plain, state)
     assert operations(lambda *args: bl.advance(SUSTAIN, ordinary, *args), state) == expected
@@ -387,7 +390,7 @@ class SomeConcave(eqx.Module):
 def test_a_concave_draw_is_not_forgotten(solver):
     """Whatever the draws after it, within the chunk."""
     episodes = bl.Episodes(SomeConcave(jnp.array([1.0, 1.0, 1.0, -1.0])), start=lambda x: 0.5 * x)
-    keys = [jax.random.split(jax.random.fold_in(KEY, t), 3)[0] for t in range(12)]
+    keys = [jax.random.split(_random.at(KEY, t), 3)[0] for t in range(12)]
     signs = [float(episodes.draw(key).lower.data.arrays[0]) for key in keys]
     steps = max(t + 1 for t in range(12) if signs[t] > 0)
     assert -1 in signs[: steps - 1]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray
 
-from bilevel import trees
+from bilevel import _random, trees
 from bilevel._cost import Total
 from bilevel.problem import Episodes, Problem, start_of
 from bilevel.solvers._base import AbstractSolver
@@ -17,8 +17,9 @@ from bilevel.trees import Tree
 def advance(
     solver: AbstractSolver, problem: Problem | Episodes, state: Any, key: PRNGKeyArray, t0: Any, n: Any
 ) -> tuple[Any, Total]:
-    """The state after `n` steps from iteration `t0`, the key of step t being `fold_in(key, t)`, and what they cost:
-    pure.
+    """The state after `n` steps from iteration `t0`, and what they cost: pure.
+
+    Step t has the light key (see `bilevel._random`) that is made of `key` and t.
 
     `t0` and `n` may be traced, so that one compiled program serves every chunk. The trajectory depends
     neither on how the steps are cut into chunks nor on an interruption. x and y hold arrays alone. Under a
@@ -40,17 +41,18 @@ def advance(
         (0.333, {'F': 500, 'G': 500, 'H': 500, 'J': 500})
     """
     check_episodes(solver, problem)
+    light = _random.light(key)
 
     def on_problem(t: Any, carry: tuple[Any, Total]) -> tuple[Any, Total]:
         assert isinstance(problem, Problem)
         state, cost = carry
-        state, spent = solver.step(problem, state, t, key=jax.random.fold_in(key, t))
+        state, spent = solver.step(problem, state, t, key=_random.at(light, t))
         return state, cost + spent
 
     def on_tasks(t: Any, carry: tuple[Any, Total]) -> tuple[Any, Total]:
         assert isinstance(problem, Episodes)
         state, cost = carry
-        tasks_key, restart_key, step_key = _keys_with_tasks(key, t)
+        tasks_key, restart_key, step_key = _keys_with_tasks(light, t)
         tasks = problem.draw(tasks_key)
         if tasks.start is not None:  # but at t = 0, where `initial_state` has been with the same tasks
 
@@ -86,7 +88,8 @@ def initial_state(
         1.0
     """
     check_episodes(solver, problem)
-    init_key = jax.random.fold_in(key, 2**31)  # no step has this number
+    key = _random.light(key)
+    init_key = jax.random.fold_in(key, 2**31)  # no solver folds in this number
     if isinstance(problem, Episodes):
         problem = problem.draw(_keys_with_tasks(key, 0)[0])
         if problem.start is not None:
@@ -97,7 +100,7 @@ def initial_state(
 
 def _keys_with_tasks(key: PRNGKeyArray, t: Any) -> Array:
     """The keys of step t for drawing the tasks, for starting anew on them, and for the step."""
-    return jax.random.split(jax.random.fold_in(key, t), 3)
+    return jax.random.split(_random.at(key, t), 3)
 
 
 def check_episodes(solver: AbstractSolver, problem: Problem | Episodes) -> None:

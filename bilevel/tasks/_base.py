@@ -14,11 +14,11 @@ from bilevel import _checks as checks
 from bilevel import datasets
 from bilevel.datasets import words
 from bilevel.problem import Episodes, Problem
-from bilevel.sampling import Blocks, Rows
+from bilevel.sampling import Blocks, Rows, Shuffled, ShuffledBlocks
 from bilevel.tasks.networks import TextRNN
 from bilevel.trees import Tree
 
-SOURCES = {"rows": Rows, "blocks": Blocks}
+SOURCES = {"rows": Rows, "shuffled": Shuffled, "blocks": Blocks, "shuffled blocks": ShuffledBlocks}
 SPLITS = ("test", "validation")
 
 # The default settings of each model.

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, PyTree, Shaped
 from bilevel import _checks as checks
 from bilevel import datasets
 from bilevel.problem import Level, Problem
+from bilevel.sampling import Blocks
 from bilevel.tasks._base import (
     MODELS,
     SOURCES,
@@ -100,9 +101,9 @@ def cleaning(
     - `regularization`: c ≥ 0. `start_weight`: the start of each x_i; the default, zero, gives all rows the weight ½.
     - `split`: `"validation"` is for tuning. The test rows are dropped, and the same share of the rest takes
       their place, in the metrics too: nothing then depends on a test row.
-    - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`. With blocks, the training rows beyond the
-      largest multiple of the batch size are left out (no other row or label changes), and the upper level's
-      batch size is the largest divisor of `trusted` that is at most `batch_size`.
+    - `source`: how batches are drawn: `"rows"` (`bl.Rows`), `"shuffled"`, `"blocks"` or `"shuffled blocks"`. With
+      blocks, the training rows beyond the largest multiple of the batch size are left out (no other row or label
+      changes), and the upper level's batch size is the largest divisor of `trusted` that is at most `batch_size`.
     - `model_settings`: a dictionary. For `"cnn"`: `filters` (8; the papers have 32 or 64), `layers` (4), `normalize`
       (True), and `pool` (1; 2 first averages 2×2 pixels of the images). For `"rnn"`: `vocabulary` (1000 tokens:
       padding, unknown and the most frequent words of the training rows; the gradient is dense in them), `length` (20
@@ -169,7 +170,7 @@ def cleaning(
         _check_images(given_rows.features.shape[1])
     data = draw(given_rows, sizes, corruption, noise, split, rng, **form)
     rows, upper_size = SOURCES[source], None if batch_size is None else min(batch_size, trusted)
-    if source == "blocks" and batch_size is not None:
+    if issubclass(SOURCES[source], Blocks) and batch_size is not None:
         data, upper_size = whole_batches(data, batch_size), dividing(batch_size, trusted)
     upper = Level(
         MeanLoss(cross_entropies),

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Scalar
 
 from bilevel import _checks as checks
 from bilevel.problem import Level, Problem
+from bilevel.sampling import Blocks
 from bilevel.tasks._base import SOURCES, Task, dividing, generator
 
 NU = 0.5  # the upper level's curvature in x itself
@@ -119,8 +120,8 @@ def quadratic(
     - `mu` ≤ `L`: strong convexity and smoothness of g in y.
     - `noise`: the standard deviation of a row's perturbations. With noise, a batch's A_i may fail to be positive.
     - `rows`, `batch_size`: of both levels. Without noise and batches there is one row.
-    - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`. With blocks, the batch size is the largest
-      divisor of `rows` that is at most `batch_size`.
+    - `source`: how batches are drawn: `"rows"` (`bl.Rows`), `"shuffled"`, `"blocks"` or `"shuffled blocks"`. With
+      blocks, the batch size is the largest divisor of `rows` that is at most `batch_size`.
     - `seed`: the seed of all random draws.
 
     **Returns** a `QuadraticTask`. Metrics: `correct digits` = −log₁₀(‖x − x*‖/‖x*‖), at most 16, the score;
@@ -149,7 +150,7 @@ def quadratic(
     rng = generator(seed)
     mean = _draw_mean(rng, dim_x, dim_y, mu, L)
     rows = rows if noise > 0 or batch_size is not None else 1
-    if source == "blocks" and batch_size is not None:
+    if issubclass(SOURCES[source], Blocks) and batch_size is not None:
         batch_size = dividing(batch_size, rows)
     data = {name: value + noise * _centered(rng, (rows, *value.shape), name == "A") for name, value in mean.items()}
     lower = {name: data[name] for name in ("A", "B", "c")}

@@ -107,8 +107,8 @@ def regularization(
       their place, in the metrics too: nothing then depends on a test row.
     - `bound`: of the box. Without it, the noise of small batches drives up the x_j of a feature that hardly matters,
       and with it the curvature of g, which is at most that of CE plus 2 exp(x_j)/(d · classes).
-    - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`, which needs `train` and `validation` to be
-      multiples of the batch size.
+    - `source`: how batches are drawn: `"rows"` (`bl.Rows`), `"shuffled"`, `"blocks"` or `"shuffled blocks"`. Blocks
+      need `train` and `validation` to be multiples of the batch size.
     - `entries`: how many of the largest entries of a sparse row are kept; `data.dropped` says what was left out.
 
     **Returns** a `Task` with a `RegularizationData` as its `data`. Metrics: `test accuracy`, the score; `test loss`,

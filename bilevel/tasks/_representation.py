@@ -147,8 +147,8 @@ def representation(
       not read x, which acts only through the start, so only `bl.MAML` learns. g is then not convex.
     - `split`: `"validation"` is for tuning. The held-out domains are dropped, and as many others take their place, in
       the metrics too: nothing then depends on a sentence of a test domain.
-    - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`, which needs `support` and `query` to be
-      multiples of the batch size.
+    - `source`: how batches are drawn: `"rows"` (`bl.Rows`), `"shuffled"`, `"blocks"` or `"shuffled blocks"`. Blocks
+      need `support` and `query` to be multiples of the batch size.
     - `model_settings`: of the network, as in `cleaning`; the vocabulary is that of the training domains. The paper's
       network has an `embedding` of 300 and two layers of 4096 and 512 units; 3 of its 25 domains are held out.
 

@@ -82,8 +82,8 @@ def weight_decay(
     - `batch_size`: of both levels; `None`: full batches.
     - `split`: `"validation"` is for tuning. The test rows are dropped, and as many others take their place, in the
       metrics too: nothing then depends on a test row.
-    - `source`: `"rows"` for independent draws, `"blocks"` for `bl.Blocks`, which needs `train` and `validation` to be
-      multiples of the batch size.
+    - `source`: how batches are drawn: `"rows"` (`bl.Rows`), `"shuffled"`, `"blocks"` or `"shuffled blocks"`. Blocks
+      need `train` and `validation` to be multiples of the batch size.
     - `model_settings`: of the network, as in `cleaning`. The paper's network has an `embedding` of 300 and two layers
       of 4096 and 512 units.
 

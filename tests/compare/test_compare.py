@@ -407,5 +407,5 @@ def test_columns_of_the_history_are_no_metrics(monkeypatch):
 
 
 def test_a_task_without_settings_points_to_its_experiments():
-    with pytest.raises(ValueError, match="task: 'fewshot' has no settings.*bilevel reproduce"):
+    with pytest.raises(ValueError, match="task: 'fewshot' has no solver settings.*bilevel reproduce"):
         compare("fewshot")

@@ -9,6 +9,7 @@ import pytest
 from listings.maml import Features, Logistic, anil, maml, run
 
 import bilevel as bl
+from bilevel import _random
 
 STEPS, TASKS, DIM, HEAD, MU = 5, 4, 4, 3, 0.1
 KEY = jax.random.key(2)
@@ -57,7 +58,7 @@ def choose(key):
 
 
 def drawn_tasks():
-    keys = [jax.random.split(jax.random.fold_in(KEY, t), 3)[0] for t in range(STEPS)]
+    keys = [jax.random.split(_random.at(KEY, t), 3)[0] for t in range(STEPS)]
     return [np.asarray(choose(key)).tolist() for key in keys]
 
 

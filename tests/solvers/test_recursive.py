@@ -13,6 +13,7 @@ from solvers.recording import Log, package_problem
 from solvers.test_properties import for_solver, make_problem, start
 
 import bilevel as bl
+from bilevel import _random
 from bilevel.compare import settings
 
 STEPS, UPPER, LOWER = 6, 12, 9
@@ -44,7 +45,7 @@ def test_recursive_momentum_is_its_listing(name, per_row):
         log.begin()
         for t in range(STEPS):
             log.begin()
-            key = jax.random.fold_in(KEY, t)
+            key = _random.at(KEY, t)
             with jax.disable_jit():  # what the solver inside draws; where x is does not matter to it
                 solver.solver.hypergradient(recording, state.inside, jnp.asarray(t), key=key)
             state = step(state, jnp.asarray(t), key=key)
@@ -117,7 +118,7 @@ def test_fresh_tasks():
     bl.solve(problem, solver, 1.0, steps=4, every=1, key=KEY, callbacks=[lambda s: seen.append(s.state)])
     x, x_old, d = 1.0, 1.0, 0.0
     for t, state in enumerate(seen[1:]):
-        tasks_key, *_ = jax.random.split(jax.random.fold_in(KEY, t), 3)
+        tasks_key, *_ = jax.random.split(_random.at(KEY, t), 3)
         c = np.asarray(redraw(tasks_key).upper.all_rows().rows)
 
         def h(x, c=c):  # y^2 = ¾ x mean(c), from 0

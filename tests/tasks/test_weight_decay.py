@@ -137,7 +137,7 @@ def test_diagnose_reports_that_the_lower_level_is_not_convex():
         ({"split": "valid"}, "split: 'valid' is unknown"),
         ({"source": "block"}, "source: 'block' is unknown"),
         ({"train": 0}, "train: got 0"),
-        ({"train": 400}, "train: got 400, but of 200 rows"),
+        ({"train": 400}, "train: got 400, but 102 of 200 rows are left"),
         ({"model_settings": {"length": 0}}, r"model_settings\['length'\]: got 0"),
         ({"model_settings": {"units": 3}}, "model_settings: 'units' is unknown"),
         ({"batch_size": 41}, "batch_size: got 41, but the data have 40 rows"),
