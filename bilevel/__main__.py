@@ -1,19 +1,30 @@
 """The `bilevel` script: the command line, or how to get it."""
 
+import os
 import sys
 
-from bilevel import _checks as checks
+from bilevel import _extras as extras
 
 
 def main() -> None:
     """Run the command line; where an extra is missing, say in one line which."""
     try:
-        checks.require("rich", "typer", extra="cli")
+        extras.require("platformdirs", "rich", "typer", extra="cli")
+        _keep_programs()
         from bilevel.cli import app
 
         app()
-    except checks.MissingExtraError as error:
+    except extras.MissingExtraError as error:
         sys.exit(f"bilevel: {error}")
+
+
+def _keep_programs() -> None:
+    """Keep compiled programs in the user's cache, small ones too, unless JAX's own variables say otherwise."""
+    import platformdirs
+
+    directory = platformdirs.user_cache_path("bilevel") / "programs"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(directory))  # before JAX is imported
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Only concrete values are looked at, so that hyperparameters may be traced (a gri
 """
 
 import difflib
-import importlib.util
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,20 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-
-
-class MissingExtraError(ModuleNotFoundError):
-    """A package of an extra is not installed."""
-
-
-def require(*packages: str, extra: str) -> None:
-    """Ask for packages, by the names they are imported by, before the work that needs them.
-
-    **Raises** `MissingExtraError`, which names the extra to install.
-    """
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        raise MissingExtraError(f"not installed: {', '.join(missing)}; pip install 'bilevel[{extra}]'", name=missing[0])
 
 
 def _reals(name: str, value: Any, wanted: str, *, scalar: bool = True) -> np.ndarray | None:

@@ -9,7 +9,7 @@ import pytest
 
 import bilevel as bl
 from bilevel import datasets
-from bilevel._checks import MissingExtraError
+from bilevel._extras import MissingExtraError
 from bilevel.compare import compare
 
 EXTRAS = (
@@ -25,8 +25,45 @@ def python(code, *without):
 
 def test_import_loads_no_extra():
     rooms = ("bilevel.tasks", "bilevel.compare", "bilevel.estimators", "bilevel.datasets")
-    done = python(f"import bilevel; print([name for name in {EXTRAS + rooms} if name in sys.modules])")
+    done = python(f"import bilevel; bilevel.solve; print([name for name in {EXTRAS + rooms} if name in sys.modules])")
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_help_loads_no_jax():
+    code = """
+sys.argv = ['bilevel', '--help']
+from bilevel.__main__ import main
+try:
+    main()
+finally:
+    print('jax' in sys.modules)
+"""
+    done = python(code)
+    assert done.stdout.endswith("False\n") and "compare" in done.stdout, done.stderr
+
+
+def test_public_names_load_with_the_first():
+    code = """
+import bilevel
+print("jax" in sys.modules, bilevel.solvers.SOBA is bilevel.SOBA, "SOBA" in dir(bilevel), bilevel.oracles.__name__)
+from bilevel import *
+print(solve is bilevel.solve)
+bilevel.solv
+"""
+    done = python(code)
+    assert done.stdout == "False True True bilevel.oracles\nTrue\n"
+    assert "AttributeError: module 'bilevel' has no attribute 'solv'" in done.stderr
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_script_keeps_compiled_programs(kept, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", str(kept))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    command = ["run", "quadratic", "--solver", "soba", "--steps", "2"]
+    done = python(f"sys.argv = ['bilevel', *{command}]; from bilevel.__main__ import main; main()")
+    assert done.returncode == 0, done.stderr
+    assert any(tmp_path.rglob("*advance*")) == kept
 
 
 def test_the_core_needs_no_extra():

@@ -1,8 +1,8 @@
 """Finding the doubtful labels of tables in files."""
 
-from bilevel import _checks as checks
+from bilevel import _extras as extras
 
-checks.require("jinja2", "matplotlib", "pandas", "rich", "sklearn", extra="clean")
+extras.require("jinja2", "matplotlib", "pandas", "rich", "sklearn", extra="clean")
 
 from bilevel.clean._clean import clean_table
 from bilevel.clean.cleaned import Cleaned

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from bilevel import _checks as checks
+from bilevel import _extras as extras
 from bilevel._output import terminal
 from bilevel._output.files import make_directory
 from bilevel._output.tables import short
@@ -128,7 +128,7 @@ def compare(
     A run that fails is recorded as failed, and the others continue. Ctrl-C ends the comparison: finished runs
     are kept and written, and `interrupted` is set.
     """
-    checks.require("jinja2", "matplotlib", "plotly", "rich", "sklearn", extra="compare")
+    extras.require("jinja2", "matplotlib", "plotly", "rich", "sklearn", extra="compare")
     changes = dict(task_settings or {})
     known = settings.settings_of(task_name, changes)
     if not known:

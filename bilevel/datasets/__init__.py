@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bilevel import _checks as checks
+from bilevel import _extras as extras
 from bilevel.datasets.base import Card, Dataset, DatasetError, FewshotDataset, SparseDataset, TextDataset
 
 __all__ = [
@@ -161,7 +162,7 @@ def find(name: str) -> Path | None:
     """
     if name in BUILT_IN:
         return None
-    checks.require("pooch", extra="datasets")
+    extras.require("pooch", extra="datasets")
     try:
         found = _module(name).FILES[name].find()
     except DatasetError:  # only some of the files: the loader says which
@@ -177,5 +178,5 @@ def _module(name: str, kind: str | None = None) -> Any:
         raise ValueError(f"dataset: {name!r} is of another kind ({actual}); load it by datasets.{_SETS[actual][0]}")
     checks.one_of("dataset", name, known)
     if kind and name not in _PACKAGED:
-        checks.require("pooch", "sklearn", extra="datasets")
+        extras.require("pooch", "sklearn", extra="datasets")
     return importlib.import_module(f"bilevel.datasets.{_SETS[KINDS[name]][1][name]}")

@@ -4,7 +4,7 @@ import math
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from bilevel import _checks as checks
+from bilevel import _extras as extras
 from bilevel._output.tables import aligned, short
 from bilevel.diagnostics import _figure
 from bilevel.diagnostics._measurement import Measurement
@@ -83,5 +83,5 @@ class Report(Measurement):
 
     def plot(self) -> "Figure":
         """Four panels: gradient noise, the spectrum of H, the errors, and the draws of the estimator."""
-        checks.require("matplotlib", extra="display")
+        extras.require("matplotlib", extra="display")
         return _figure.draw(self, [finding.name for finding in self.findings])

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from bilevel import _checks as checks
+from bilevel import _extras as extras
 from bilevel import trees
 from bilevel._output.figures import ORANGE
 from bilevel._output.tables import short
@@ -99,7 +99,7 @@ class SmoothnessRecorder:
 
     def plot(self) -> "Figure":
         """The ratios against the norms, and the fitted line."""
-        checks.require("matplotlib", extra="display")
+        extras.require("matplotlib", extra="display")
         from matplotlib.figure import Figure
 
         L0, L1 = self.fit()

@@ -1,8 +1,8 @@
 """scikit-learn estimators: clean labels, tune thousands of penalties."""
 
-from bilevel import _checks as checks
+from bilevel import _extras as extras
 
-checks.require("sklearn", extra="estimators")
+extras.require("sklearn", extra="estimators")
 
 from bilevel.estimators._cleaner import LabelCleaner, NoTrustedRowsWarning
 from bilevel.estimators._penalized import PenalizedLogistic, PenalizedRidge

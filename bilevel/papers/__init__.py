@@ -1,8 +1,8 @@
 """The papers' experiments: entries as data, and the code that runs, judges, draws and reports them."""
 
-from bilevel import _checks as checks
+from bilevel import _extras as extras
 
-checks.require("matplotlib", "rich", "sklearn", extra="compare")
+extras.require("matplotlib", "rich", "sklearn", extra="compare")
 
 from bilevel.papers._reproduce import reproduce
 from bilevel.papers.entries import ENTRIES
