@@ -113,27 +113,35 @@ def tree(name: str, value: Any) -> Any:
     """
     found = False
 
+    def where(path: Any) -> str:
+        return f"{name}{jax.tree_util.keystr(path)}"
+
     def check(path: Any, leaf: Any) -> Any:
         nonlocal found
-        where = f"{name}{jax.tree_util.keystr(path)}"
         if isinstance(leaf, int | float | complex) and path and isinstance(path[-1], jax.tree_util.GetAttrKey):
             return leaf  # a setting of a module, such as a dropout rate
         if isinstance(leaf, float | np.ndarray | np.generic):
             if np.asarray(leaf).dtype.kind in "OUSMm":
-                raise TypeError(f"{where}: got an array of dtype {np.asarray(leaf).dtype}; pass floating-point numbers")
+                raise TypeError(
+                    f"{where(path)}: got an array of dtype {np.asarray(leaf).dtype}; pass floating-point numbers"
+                )
             leaf = jnp.asarray(np.asarray(leaf))
         if isinstance(leaf, int | complex):
-            raise TypeError(f"{where}: got {leaf!r} ({type(leaf).__name__}); pass a floating-point number or array")
+            raise TypeError(
+                f"{where(path)}: got {leaf!r} ({type(leaf).__name__}); pass a floating-point number or array"
+            )
         if not isinstance(leaf, jax.Array):
             return leaf
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(f"{where}: got dtype {leaf.dtype}; pass floating-point arrays, e.g. .astype('float32')")
+            raise TypeError(
+                f"{where(path)}: got dtype {leaf.dtype}; pass floating-point arrays, e.g. .astype('float32')"
+            )
         if leaf.size == 0:
-            raise ValueError(f"{where}: got an empty array of shape {leaf.shape}; remove it or give it entries")
+            raise ValueError(f"{where(path)}: got an empty array of shape {leaf.shape}; remove it or give it entries")
         if not isinstance(leaf, Tracer) and not np.isfinite(np.asarray(leaf)).all():
-            raise ValueError(f"{where}: contains NaN or infinity; start from finite values")
+            raise ValueError(f"{where(path)}: contains NaN or infinity; start from finite values")
         found = True
-        return leaf.astype(leaf.dtype)  # a weakly typed start would change type within the first chunk
+        return leaf.astype(leaf.dtype) if leaf.weak_type else leaf  # else its type would change in the first chunk
 
     checked = jax.tree_util.tree_map_with_path(check, value)
     if not found:

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from bilevel import _checks as checks
@@ -19,7 +20,7 @@ P = TypeVar("P", bound=Problem | Episodes)
 
 
 class Prepared(eqx.Module, Generic[P]):
-    """A problem of the array leaves of x and y alone, these leaves, and all else of x and y."""
+    """A problem of the array leaves of x and y alone, these leaves, and all else of x and y (None: nothing)."""
 
     problem: P
     x: Tree
@@ -29,11 +30,11 @@ class Prepared(eqx.Module, Generic[P]):
 
     def restore_x(self, x: Tree) -> Tree:
         """An x, or what is shaped like one, with its other leaves."""
-        return eqx.combine(x, self.x_static)
+        return x if self.x_static is None else eqx.combine(x, self.x_static)
 
     def restore_y(self, y: Tree) -> Tree:
         """The same for y."""
-        return eqx.combine(y, self.y_static)
+        return y if self.y_static is None else eqx.combine(y, self.y_static)
 
 
 def prepare(problem: P, x: Any, y: Any) -> Prepared[P]:
@@ -47,17 +48,50 @@ def prepare(problem: P, x: Any, y: Any) -> Prepared[P]:
     if y is None and isinstance(problem, Episodes) and problem.start is not None:
         y = problem.start(x)
     y = checks.tree("y", y)
-    (x, x_static), (y, y_static) = (eqx.partition(tree, eqx.is_inexact_array) for tree in (x, y))
-    if jax.tree.leaves((x_static, y_static)):
+    (x, x_static), (y, y_static) = _divided(x), _divided(y)
+    if not (x_static is None and y_static is None):
         problem = _of_arrays(problem, x_static, y_static)
+    _check_once(problem, x, y)
+    return Prepared(problem, x, y, x_static, y_static)
+
+
+# The functions, static settings, shapes and dtypes of problems that were found right, the last ones at the end. To
+# trace the losses anew would take most of the time of a small hypergradient.
+_right: dict[Any, None] = {}
+_KEPT = 100
+
+
+def _check_once(problem: Any, x: Tree, y: Tree) -> None:
+    leaves, structure = jax.tree.flatten((problem, x, y))
+    kind = structure, tuple(jax.typeof(leaf) if isinstance(leaf, jax.Array | np.ndarray) else leaf for leaf in leaves)
+    try:
+        known = _right.pop(kind, False) is None
+    except TypeError:  # a static setting that cannot be hashed
+        _check(problem, x, y)
+        return
+    if known or _check(problem, x, y):
+        _right[kind] = None
+        if len(_right) > _KEPT:
+            del _right[next(iter(_right))]
+
+
+def _check(problem: Any, x: Tree, y: Tree) -> bool:
+    """Whether all is right without a warning."""
     if isinstance(problem, Problem):
-        _check_levels(problem, x, y)
+        quiet = _check_levels(problem, x, y)
     else:
-        _check_redraw(problem, x, y)
+        quiet = _check_redraw(problem, x, y)
         if problem.start is not None:
             _check_point("start", problem.start, x, y, "y")
     _check_point("project", problem.project, x, x, "x")
-    return Prepared(problem, x, y, x_static, y_static)
+    return quiet
+
+
+def _divided(tree: Tree) -> tuple[Tree, Tree]:
+    """The array leaves, and the tree of all others, or None if there are none."""
+    if all(map(eqx.is_inexact_array, jax.tree.leaves(tree))):
+        return tree, None
+    return eqx.partition(tree, eqx.is_inexact_array)
 
 
 class _WithStatic(eqx.Module):
@@ -67,7 +101,8 @@ class _WithStatic(eqx.Module):
     fixed: dict[int, Tree]
 
     def __call__(self, *arguments: Any) -> Any:
-        whole = [eqx.combine(a, self.fixed[i]) if i in self.fixed else a for i, a in enumerate(arguments)]
+        fixed = self.fixed
+        whole = [a if fixed.get(i) is None else eqx.combine(a, fixed[i]) for i, a in enumerate(arguments)]
         return self.function(*whole)
 
 
@@ -100,10 +135,12 @@ def _loss_of_arrays(loss: Any, x_static: Tree, y_static: Tree) -> Any:
     return _WithStatic(loss, {0: x_static, 1: y_static})
 
 
-def _check_levels(problem: Problem, x: Any, y: Any) -> None:
-    for name, level in (("upper", problem.upper), ("lower", problem.lower)):
+def _check_levels(problem: Problem, x: Any, y: Any) -> bool:
+    levels = {"upper": problem.upper, "lower": problem.lower}
+    for name, level in levels.items():
         _check_per_row(name, level, x)
-        _check_loss(name, level, x, y)
+    quiet = [_check_loss(name, level, x, y) for name, level in levels.items()]
+    return all(quiet)
 
 
 def _check_per_row(name: str, level: Level, x: Any) -> None:
@@ -115,7 +152,7 @@ def _check_per_row(name: str, level: Level, x: Any) -> None:
             )
 
 
-def _check_loss(name: str, level: Level, x: Any, y: Any) -> None:
+def _check_loss(name: str, level: Level, x: Any, y: Any) -> bool:
     flags = per_row_flags(level, x)
     size = level.size
 
@@ -134,8 +171,9 @@ def _check_loss(name: str, level: Level, x: Any, y: Any) -> None:
         warnings.warn(
             f"{name}.loss closes over {constants / 1e6:.0f} MB of arrays, which are compiled into the program; "
             "pass them as data, or make the loss an Equinox module or jax.tree_util.Partial that holds them",
-            stacklevel=5,
+            stacklevel=8,
         )
+    return constants <= _LARGE_CONSTANT_BYTES
 
 
 def _shape_and_constants(function: Any, *args: Any) -> tuple[Any, int]:
@@ -165,7 +203,7 @@ def _check_point(name: str, function: Callable[[Any], Any], x: Any, wanted: Any,
         )
 
 
-def _check_redraw(episodes: Episodes, x: Any, y: Any) -> None:
+def _check_redraw(episodes: Episodes, x: Any, y: Any) -> bool:
     def draw(redraw: Any, x: Any, y: Any) -> None:
         tasks = redraw(jax.random.key(0))
         if not isinstance(tasks, Problem):
@@ -177,5 +215,6 @@ def _check_redraw(episodes: Episodes, x: Any, y: Any) -> None:
         warnings.warn(
             f"redraw closes over {constants / 1e6:.0f} MB of arrays, which are compiled into the program; make it an "
             "Equinox module or jax.tree_util.Partial that holds them",
-            stacklevel=4,
+            stacklevel=6,
         )
+    return constants <= _LARGE_CONSTANT_BYTES

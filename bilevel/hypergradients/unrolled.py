@@ -100,8 +100,14 @@ def key_if_random(problem: Problem | Episodes, key: PRNGKeyArray | None, needed:
     """The key, checked; one that nothing draws from where none is needed."""
     draws = isinstance(problem, Episodes) or (problem.upper.batch_size, problem.lower.batch_size) != (None, None)
     if key is None and not needed and not draws:
-        return jax.random.key(0)
+        return _any_key()
     return checks.key("key", key)
+
+
+@functools.cache
+def _any_key() -> PRNGKeyArray:
+    with jax.ensure_compile_time_eval():
+        return jax.random.key(0)
 
 
 @eqx.filter_jit
