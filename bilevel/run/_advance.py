@@ -88,6 +88,7 @@ def initial_state(
         1.0
     """
     check_episodes(solver, problem)
+    x, y = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), (x, y))  # no weak types
     key = _random.light(key)
     init_key = jax.random.fold_in(key, 2**31)  # no solver folds in this number
     if isinstance(problem, Episodes):

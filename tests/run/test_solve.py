@@ -280,3 +280,17 @@ def test_what_a_start_computes_is_stepping_time_and_runs_once():
         solution = solve(solver, problem, 1.0, np.zeros(300, np.float32), steps=1)
     assert solution.stats["G"] == 500 * 2_000
     assert solution.history["seconds"][0] > 5 * (solution.history["seconds"][1] - solution.history["seconds"][0])
+
+
+def test_a_loop_of_ones_own_compiles_once_from_weak_types(compiled):
+    solver, key = bl.SOBA(0.1, 0.1, 0.1), jax.random.key(0)
+    begin, advance = eqx.filter_jit(bl.initial_state), eqx.filter_jit(bl.advance)
+    x, y = jnp.full(2, -2.0), jnp.zeros(2)
+    assert x.weak_type
+    problem = bl.Problem(
+        bl.Level(lambda x, y, _: jnp.sum((y - 1) ** 2)), bl.Level(lambda x, y, _: jnp.sum((y - x) ** 2))
+    )
+    state, _ = begin(solver, problem, x, y, key)
+    for t in (0, 5):
+        state, _ = advance(solver, problem, state, key, jnp.asarray(t), jnp.asarray(5))
+    assert sum("advance" in name for name in compiled) == 1
