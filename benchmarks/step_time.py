@@ -129,9 +129,10 @@ def measure(names, source, rows, width, pairs, n, size=BATCH):
     upper, lower = data(*rows, width)
     x, W = jnp.zeros(rows[0]), 0.01 * jnp.ones((10, width))
     problem = make_problem(upper, lower, source)
+    tables = raw_oracles.tables(upper, lower, size, blocks)
     used = ["G+F", "G, W of columns", *dict.fromkeys(oracle for name in names for oracle in ALL[name][1])]
     programs = {
-        ("raw", oracle): functools.partial(raw_oracles.repeat, oracle, (x, W, W), KEY, upper, lower, size, blocks, n)
+        ("raw", oracle): functools.partial(raw_oracles.repeat, oracle, (x, W, W), tables, upper, lower, size, blocks, n)
         for oracle in used
     }
     costs, steps = {}, {}
