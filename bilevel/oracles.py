@@ -19,41 +19,41 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 from bilevel import trees
 from bilevel.problem import Factored, Level, per_row_flags
 from bilevel.sampling import Batch
-from bilevel.trees import SparseRows, Tree
+from bilevel.trees import AbstractLazyRows, NotLinearError, SparseRows, Tree
 
 
 def loss(level: Level, x: Tree, y: Tree, batch: Batch) -> Float[Scalar, ""]:
     """The level's mean loss over the batch."""
-    return level.loss(_rows_of_x(level, x, batch), y, batch.rows)
+    return level.loss(_rows_of_x(level, x, y, batch), y, batch.rows)
 
 
 def gradient_y(level: Level, x: Tree, y: Tree, batch: Batch) -> Tree:
     """The gradient of the level's loss in y."""
-    return jax.grad(level.loss, argnums=1)(_rows_of_x(level, x, batch), y, batch.rows)
+    return jax.grad(level.loss, argnums=1)(_rows_of_x(level, x, y, batch), y, batch.rows)
 
 
 def loss_and_gradient_y(level: Level, x: Tree, y: Tree, batch: Batch) -> tuple[Float[Scalar, ""], Tree]:
     """The level's mean loss over the batch, and its gradient in y."""
-    return jax.value_and_grad(level.loss, argnums=1)(_rows_of_x(level, x, batch), y, batch.rows)
+    return jax.value_and_grad(level.loss, argnums=1)(_rows_of_x(level, x, y, batch), y, batch.rows)
 
 
 def gradient_x(level: Level, x: Tree, y: Tree, batch: Batch) -> Tree:
     """The gradient of the level's loss in x."""
-    x_batch = _rows_of_x(level, x, batch)
+    x_batch = _rows_of_x(level, x, y, batch)
     gradient = jax.grad(level.loss, argnums=0)(x_batch, y, batch.rows)
     return _in_x_space(level, x, x_batch, y, batch, gradient)
 
 
 def upper_gradients(level: Level, x: Tree, y: Tree, batch: Batch) -> tuple[Tree, Tree]:
     """(F_x, F_y) in one pass."""
-    x_batch = _rows_of_x(level, x, batch)
+    x_batch = _rows_of_x(level, x, y, batch)
     F_x, F_y = jax.grad(level.loss, argnums=(0, 1))(x_batch, y, batch.rows)
     return _in_x_space(level, x, x_batch, y, batch, F_x), F_y
 
 
 def lower_products(level: Level, x: Tree, y: Tree, v: Tree, batch: Batch) -> tuple[Tree, Tree, Tree]:
     """(G_y, H[v], J[v]) in one pass: the tangent of y ↦ (∇_x g, ∇_y g) along v, and its primal."""
-    x_batch = _rows_of_x(level, x, batch)
+    x_batch = _rows_of_x(level, x, y, batch)
 
     def gradients(y: Tree) -> tuple[Tree, Tree]:
         return jax.grad(level.loss, argnums=(0, 1))(x_batch, y, batch.rows)
@@ -123,7 +123,7 @@ class HessianOperator(eqx.Module):
 def dense_hessian(level: Level, x: Tree, y: Tree, batch: Batch) -> tuple[Float[Array, "y y"], Callable[[Array], Tree]]:
     """The matrix ∇²_yy g over the raveled y, and the function that unravels a vector of that length."""
     flat, unravel = ravel_pytree(y)
-    x_batch = _rows_of_x(level, x, batch)
+    x_batch = _rows_of_x(level, x, y, batch)
     matrix = jax.hessian(lambda flat: level.loss(x_batch, unravel(flat), batch.rows))(flat)
     return matrix, unravel
 
@@ -141,13 +141,20 @@ def dense_products(
     return jax.vmap(column, out_axes=(None, 1, 1))(jnp.eye(flat.size, dtype=flat.dtype))
 
 
-def _rows_of_x(level: Level, x: Tree, batch: Batch) -> Tree:
-    if batch.indices is None:
-        return x
+def _rows_of_x(level: Level, x: Tree, y: Tree, batch: Batch) -> Tree:
     leaves, structure = jax.tree.flatten(x)
-    flags = per_row_flags(level, x)
-    rows = [batch.of(leaf) if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)]
-    return jax.tree.unflatten(structure, rows)
+    if batch.indices is not None:
+        flags = per_row_flags(level, x)
+        leaves = [batch.of(leaf) if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)]
+    unread = [isinstance(leaf, AbstractLazyRows) for leaf in leaves]
+    if any(unread):  # rows that are not up to date: zeros stand for them, if the loss does not use them
+        leaves = [
+            jnp.zeros(leaf.shape, leaf.dtype) if lazy else leaf for leaf, lazy in zip(leaves, unread, strict=True)
+        ]
+        used = _used_leaves(level, jax.tree.unflatten(structure, leaves), y, batch)
+        if any(lazy and is_used for lazy, is_used in zip(unread, used, strict=True)):
+            raise NotLinearError("a loss uses all rows of it")
+    return jax.tree.unflatten(structure, leaves)
 
 
 def _in_x_space(level: Level, x: Tree, x_batch: Tree, y: Tree, batch: Batch, gradient: Tree) -> Tree:

@@ -17,8 +17,40 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
 Tree = PyTree[Any]
 
 
-def take_rows(array: Array, indices: Int[Array, "..."], size: int) -> Array:
+class NotLinearError(TypeError, AttributeError):
+    """A step does more with a per-row array than add, scale and read rows."""
+
+
+class AbstractLazyRows:
+    """Stands for a tall array of which a step reads and writes few rows; see `bilevel._lagged`."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+    def __getattr__(self, name: str) -> Any:
+        raise NotLinearError(f"a step asks for {name} of it")
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def take(self, indices: Int[Array, "..."], size: int) -> Array:
+        """The rows that `take_rows` reads."""
+        raise NotImplementedError
+
+    def dot(self, other: Any) -> Array:
+        """The inner product with another that stands for rows of the same arrays."""
+        raise NotImplementedError
+
+    def paired(self, other: Any) -> tuple[PyTree[Array], Any]:
+        """Arrays to map over, and a function of one of each: (this, other), for `vmap`."""
+        raise NotImplementedError
+
+
+def take_rows(array: Array | AbstractLazyRows, indices: Int[Array, "..."], size: int) -> Array:
     """Rows of `array`: those at a vector of `indices`, or `size` contiguous ones from a scalar start."""
+    if isinstance(array, AbstractLazyRows):
+        return array.take(indices, size)
     if indices.ndim == 0:
         return jax.lax.dynamic_slice_in_dim(array, indices, size)
     return array.at[indices].get(mode="promise_in_bounds")
@@ -69,8 +101,8 @@ class SparseRows(eqx.Module):
 
     def __add__(self, other: Any) -> Any:
         if isinstance(other, SparseRows):
-            return SparseRows(self.parts + other.parts, self.shape)
-        return self.add_to(other)
+            return SparseRows(_merged(self.parts + other.parts), self.shape)
+        return other + self if isinstance(other, AbstractLazyRows) else self.add_to(other)
 
     __radd__ = __add__
 
@@ -79,6 +111,14 @@ class SparseRows(eqx.Module):
 
     def __rsub__(self, other: Any) -> Any:
         return (-self) + other
+
+
+def _merged(parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Rows at the same indices, added."""
+    found: dict[int, Any] = {}
+    for indices, rows in parts:
+        found[id(indices)] = (indices, found[id(indices)][1] + rows if id(indices) in found else rows)
+    return tuple(found.values())
 
 
 def is_sparse(leaf: Any) -> bool:
@@ -137,7 +177,7 @@ def size(a: Tree) -> int:
 
 def dot(a: Tree, b: Tree) -> Float[Scalar, ""]:
     """⟨a, b⟩ over all leaves of two dense trees."""
-    products = jax.tree.map(lambda u, v: jnp.vdot(u, v), a, b)
+    products = jax.tree.map(lambda u, v: u.dot(v) if isinstance(u, AbstractLazyRows) else jnp.vdot(u, v), a, b)
     return jax.tree.reduce(operator.add, products)
 
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import _random, trees
-from bilevel._cost import Total
+from bilevel._cost import Cost, Total
 from bilevel.problem import Episodes, Problem, start_of
+from bilevel.run._lag import advance_lagging, lag_of
 from bilevel.solvers._base import AbstractSolver
 from bilevel.solvers.registry import on_episodes
 from bilevel.trees import Tree
@@ -43,11 +44,13 @@ def advance(
     check_episodes(solver, problem)
     light = _random.light(key)
 
-    def on_problem(t: Any, carry: tuple[Any, Total]) -> tuple[Any, Total]:
+    def one_step(state: Any, t: Any) -> tuple[Any, Cost]:
         assert isinstance(problem, Problem)
-        state, cost = carry
-        state, spent = solver.step(problem, state, t, key=_random.at(light, t))
-        return state, cost + spent
+        return solver.step(problem, state, t, key=_random.at(light, t))
+
+    def on_problem(t: Any, carry: tuple[Any, Total]) -> tuple[Any, Total]:
+        state, spent = one_step(carry[0], t)
+        return state, carry[1] + spent
 
     def on_tasks(t: Any, carry: tuple[Any, Total]) -> tuple[Any, Total]:
         assert isinstance(problem, Episodes)
@@ -64,6 +67,10 @@ def advance(
         state, spent = solver.step(tasks, state, t, key=step_key)
         return state, cost + spent
 
+    if isinstance(problem, Problem):
+        lag = lag_of(solver, problem, state, one_step)
+        if lag is not None:
+            return advance_lagging(lag, one_step, state, t0, n)
     body = on_tasks if isinstance(problem, Episodes) else on_problem
     return jax.lax.fori_loop(t0, t0 + n, body, (state, Total.zero()))
 

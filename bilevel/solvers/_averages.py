@@ -20,8 +20,29 @@ def moving_average(average: Tree, sample: Tree, weight: Any) -> Tree:
 
 def at_both(sample: Callable[..., Tree], new: tuple[Tree, ...], old: tuple[Tree, ...]) -> tuple[Tree, Tree]:
     """`sample` at two points, (at new, at old), in one batched pass: both use the same draws."""
-    both = jax.vmap(sample)(*jax.tree.map(lambda a, b: jnp.stack([a, b]), new, old))
-    return jax.tree.map(lambda leaf: leaf[0], both), jax.tree.map(lambda leaf: leaf[1], both)
+    leaves, structure = jax.tree.flatten(new)
+    pairs = [_pair(a, b) for a, b in zip(leaves, jax.tree.leaves(old), strict=True)]
+
+    def at(mapped: list[Any]) -> Tree:
+        arguments = [one(part) for (_, one), part in zip(pairs, mapped, strict=True)]
+        return sample(*jax.tree.unflatten(structure, arguments))
+
+    both = jax.vmap(at)([stacked for stacked, _ in pairs])
+    return trees.map_leaves(lambda leaf: _half(leaf, 0), both), trees.map_leaves(lambda leaf: _half(leaf, 1), both)
+
+
+def _pair(a: Any, b: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Two leaves as arrays to map over, and the leaf that one of each makes."""
+    if isinstance(a, trees.AbstractLazyRows):
+        return a.paired(b)
+    return jnp.stack([a, b]), lambda leaf: leaf
+
+
+def _half(leaf: Any, i: int) -> Any:
+    """One of the two results; both have the rows of the same draws, and the very same indices."""
+    if not trees.is_sparse(leaf):
+        return leaf[i]
+    return SparseRows(tuple((indices[0], rows[i]) for indices, rows in leaf.parts), leaf.shape)
 
 
 def storm(

@@ -51,11 +51,14 @@ class AbstractSolver(Settings):
     - `of_x`: the fields of the state that belong to x. They are kept when new tasks are drawn (`bl.Episodes` with a
       `start`); all others are initialized again. None, the default, is for a solver whose direction depends on a y or
       an adjoint of earlier steps: it does not work on such episodes, and `solve` refuses it.
+    - `like_x`: the fields of the state that are shaped like x. Rows of a per-row x that are not in the batch need no
+      work in a step if the step is linear in them (`bilevel._lagged`).
     - `about`, `tuned`: its row in the tables, and its settings on tasks.
     - `scaling`, `power`, `normalized`: see `suggested`.
     """
 
     of_x: ClassVar[tuple[str, ...] | None] = None
+    like_x: ClassVar[tuple[str, ...]] = ("x",)
     about: ClassVar[About | None] = None
     tuned: ClassVar[dict[str, Tuned]] = {}
     scaling: ClassVar[float] = 1.0

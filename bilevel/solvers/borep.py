@@ -116,6 +116,7 @@ class BOREP(AbstractSolver):
         state = BOREPState(problem.project(x), new_y, z, m, x_rule, v_rule)
         return state, Cost(F=zeta.size, G=inner, H=xi.size, J=xi.size)
 
+    like_x = ("x", "m")
     about = About(
         name="borep",
         lower="periodic projected SGD",

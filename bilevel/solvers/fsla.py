@@ -118,6 +118,7 @@ class FSLA(AbstractSolver):
         f, g = xi2.size, xi1.size
         return FSLAState(x, y, v, d, x_rule, y_rule, v_rule), Cost(F=3 * f, G=g, H=g, J=2 * g)
 
+    like_x = ("x", "d")
     about = About(
         name="fsla",
         lower="one SGD step",

@@ -94,6 +94,7 @@ class MASOBA(AbstractSolver):
         state = MASOBAState(problem.project(x), y, v, h, x_rule, y_rule, v_rule)
         return state, Cost(F=j.size, G=i.size, H=i.size, J=i.size)
 
+    like_x = ("x", "h")
     about = About(
         name="masoba",
         lower="one SGD step",

@@ -135,6 +135,7 @@ class MRBO(AbstractSolver):
         state = MRBOState(problem.project(x), y, *new, d, s, x_rule, y_rule)
         return state, 2 * Cost(F=f, G=g, H=self.neumann_order * g, J=g)
 
+    like_x = ("x", "x_old", "d")
     about = About(
         name="mrbo",
         lower="recursive momentum",

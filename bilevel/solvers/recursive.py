@@ -90,11 +90,14 @@ class RecursiveMomentum(AbstractSolver):
         def h(x: Tree) -> tuple[Tree, tuple[Any, Cost]]:
             at_x = dataclasses.replace(state.inside, x=x)
             h, inside, cost = self.solver.hypergradient(problem, at_x, t, key=key)
-            return h, (inside, cost)
+            return h, (dataclasses.replace(inside, x=None), cost)
 
         weight = self.storm_weight(t)
         d, ((inside, cost), (_, other)) = storm(state.d, h, (state.x,), (state.x_old,), weight, has_aux=True)
+        inside = dataclasses.replace(inside, x=state.x)
         return RecursiveMomentumState(self.solver.step_x(problem, inside, d, t), state.x, d), cost + other
+
+    like_x = ("inside.x", "x_old", "d")
 
     @property
     def on_episodes(self) -> bool:

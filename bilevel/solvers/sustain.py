@@ -135,6 +135,7 @@ class SUSTAIN(AbstractSolver):
         state = SUSTAINState(problem.project(x), y, *new, hf, hg, x_rule, y_rule)
         return state, Cost(G=2 * zeta.size) + costs[0] + costs[1]
 
+    like_x = ("x", "x_old", "hf")
     about = About(
         name="sustain",
         lower="recursive momentum",
