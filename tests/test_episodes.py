@@ -338,9 +338,11 @@ REFUSED = [name for name in SOLVERS if name not in episode_solvers()]
 @pytest.mark.parametrize("name", REFUSED)
 def test_others_are_refused_before_compiling(name, compiled):
     solver = properties.make_solvers()[name]
-    with pytest.raises(ValueError, match=rf"^solver: {type(solver).__name__} moves x by a y or an adjoint .* ITDBiO, "):
+    with pytest.raises(
+        ValueError, match=rf"^solver: {type(solver).__name__} moves x with a y or an adjoint .* ITDBiO, "
+    ):
         bl.solve(ON_CENTERS, solver, 1.0, steps=3, key=KEY)
-    with pytest.raises(ValueError, match="moves x by a y or an adjoint"):
+    with pytest.raises(ValueError, match="moves x with a y or an adjoint"):
         bl.sweep(lambda: solver, [{}], ON_CENTERS, 1.0, steps=3, key=KEY)
     assert not [program for program in compiled if "begin" in program or "advance" in program or "start" in program]
 

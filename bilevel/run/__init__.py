@@ -1,1 +1,1 @@
-"""Running a solver: one run on the host, many in one program, the steps as a pure function."""
+"""Running a solver: one run on the host, many runs in one program, or the steps as a pure function."""

@@ -1,4 +1,4 @@
-"""The steps of a run as pure functions: its start, any number of its iterations, and whether it is still sound."""
+"""The steps of a run as pure functions: its start, any number of iterations, and whether its state is sound."""
 
 from typing import Any
 
@@ -18,15 +18,13 @@ from bilevel.trees import Tree
 def advance(
     solver: AbstractSolver, problem: Problem | Episodes, state: Any, key: PRNGKeyArray, t0: Any, n: Any
 ) -> tuple[Any, Total]:
-    """The state after `n` steps from iteration `t0`, and what they cost: pure.
+    """The state after `n` steps from iteration `t0`, and their cost. A pure function.
 
-    Step t has the light key (see `bilevel._random`) that is made of `key` and t.
+    Step t has the light key (see `bilevel._random`) that is made of `key` and t. `t0` and `n` may be traced, so that one compiled program serves every
+    chunk. The trajectory depends neither on how the steps are cut into chunks nor on an interruption. x and y hold
+    only arrays. In a `jit` of your own, pass `problem` as an argument (of `eqx.filter_jit`), not in a closure.
 
-    `t0` and `n` may be traced, so that one compiled program serves every chunk. The trajectory depends
-    neither on how the steps are cut into chunks nor on an interruption. x and y hold arrays alone. Under a
-    `jit` of your own, pass `problem` as an argument (of `eqx.filter_jit`): closed over, its data are compiled in.
-
-    On `Episodes` each step has tasks of its own, and the state at t0 = 0 is that of `bl.initial_state`.
+    On `Episodes`, each step draws its own tasks, and the state at t0 = 0 must come from `bl.initial_state`.
 
     Example:
 
@@ -57,7 +55,7 @@ def advance(
         state, cost = carry
         tasks_key, restart_key, step_key = _keys_with_tasks(light, t)
         tasks = problem.draw(tasks_key)
-        if tasks.start is not None:  # but at t = 0, where `initial_state` has been with the same tasks
+        if tasks.start is not None:  # at t = 0, `initial_state` has already used the same tasks
 
             def fresh() -> tuple[Any, Total]:
                 new, spent = solver.restart(tasks, state, start_of(tasks, state.x), key=restart_key)
@@ -78,9 +76,10 @@ def advance(
 def initial_state(
     solver: AbstractSolver, problem: Problem | Episodes, x: Tree, y: Tree, key: PRNGKeyArray
 ) -> tuple[Any, Total]:
-    """The state before the first step of a run with this key, as `solve` has it, and what it cost: for `advance`.
+    """The state before the first step of a run with this key, and its cost. `solve` starts from the same state.
 
-    On `Episodes` it is of the tasks of step 0, and y is `start(x)` if there is a `start`.
+    Pass the state to `advance`. On `Episodes` it belongs to the tasks of step 0, and y is `start(x)` if there is a
+    `start`.
 
     Example:
 
@@ -107,22 +106,22 @@ def initial_state(
 
 
 def _keys_with_tasks(key: PRNGKeyArray, t: Any) -> Array:
-    """The keys of step t for drawing the tasks, for starting anew on them, and for the step."""
+    """The keys of step t for drawing the tasks, for restarting on them, and for the step."""
     return jax.random.split(_random.at(key, t), 3)
 
 
 def check_episodes(solver: AbstractSolver, problem: Problem | Episodes) -> None:
-    """Raise where a solver is no method on the episodes."""
+    """Raise if the solver does not work on these episodes."""
     if isinstance(problem, Episodes) and problem.start is not None and not solver.on_episodes:
         name = type(solver).__name__
         raise ValueError(
-            f"solver: {name} moves x by a y or an adjoint of earlier steps, but with a start these episodes begin both "
-            f"anew in each step, so that x would not move along a hypergradient; take {', '.join(on_episodes())} or "
-            "RecursiveMomentum of one of these. If the tasks are samples of one lower problem, or y holds exchangeable "
-            "slots for them, pass bl.Episodes(redraw) without a start, and y to solve"
+            f"solver: {name} moves x with a y or an adjoint from earlier steps, but these episodes have a start and "
+            "restart both in each step, so that x would not move along a hypergradient; use "
+            f"{', '.join(on_episodes())} or RecursiveMomentum of one of these. If the tasks are samples of one lower "
+            "problem, or y holds exchangeable slots for them, pass bl.Episodes(redraw) without a start, and y to solve"
         )
 
 
 def status(solver: AbstractSolver, state: Any) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
-    """Whether all numbers are finite, and whether the adjoint's solver has met positive curvature alone."""
+    """Whether all numbers are finite, and whether the adjoint method has met only positive curvature."""
     return trees.all_finite(state), jnp.asarray(solver.is_convex(state))

@@ -13,18 +13,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_MARK = "bilevel.json"  # a directory that holds anything, and not this, is not ours
-_OVERHEAD = 10  # the time between two checkpoints, in times of what one takes
+_MARK = "bilevel.json"  # a directory with other files and without this one is not ours
+_OVERHEAD = 10  # the time between two checkpoints, as a multiple of the time to save one
 
 
 class CheckpointError(RuntimeError):
-    """Cannot resume: the checkpoint is corrupt or belongs to another run. It is not modified."""
+    """The run cannot resume: its checkpoint is corrupt or belongs to another run. It is not modified."""
 
 
 class Checkpoint:
-    """A directory with the last two checkpoints of one run, written by orbax: each is complete, or not there.
+    """A directory with the last two checkpoints of one run, written by orbax: each is complete or absent.
 
-    `about` says which run it is, name by name; a run that differs in any of it cannot resume from there.
+    `about` identifies the run, name by name. A run that differs in any entry cannot resume from the directory.
     """
 
     def __init__(self, directory: Any, about: dict[str, Any]):
@@ -45,7 +45,7 @@ class Checkpoint:
         mark = self.directory / _MARK
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            part = mark.with_suffix(".part")  # alone, it is what a process left that died at its first file
+            part = mark.with_suffix(".part")  # alone in the directory, it is from a process that died while writing it
             if all(path == part for path in self.directory.iterdir()):
                 part.write_text(json.dumps(about, indent=2), encoding="utf-8")
                 part.replace(mark)
@@ -68,7 +68,7 @@ class Checkpoint:
                 )
 
     def load(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """The last state, in the shape of `like`, and what was saved with it; None where there is nothing yet."""
+        """The last state, in the shape of `like`, and what was saved with it; None if there is no checkpoint yet."""
         if self._saved is None:
             return None
         leaves, treedef = jax.tree.flatten(like)
@@ -79,18 +79,18 @@ class Checkpoint:
             found, record = list(saved["state"]), dict(saved["record"])
             if any((a.shape, a.dtype) != (b.shape, b.dtype) for a, b in zip(found, arrays, strict=True)):
                 raise ValueError("its arrays have other shapes")
-        except Exception as error:  # orbax has no error of its own for what it cannot read
+        except Exception as error:  # orbax has no error class for unreadable files
             raise CheckpointError(
                 f"checkpoint: {self.directory / str(self._saved)} is corrupt and cannot be read "
-                f"({type(error).__name__}: {_short(error)}); delete that folder, to resume from the checkpoint before "
-                "it if there is one"
+                f"({type(error).__name__}: {_short(error)}); delete that folder to resume from the checkpoint before "
+                "it, if there is one"
             ) from error
         restored = iter(found)
         state = [_like(next(restored), leaf) if eqx.is_array(leaf) else leaf for leaf in leaves]
         return jax.tree.unflatten(treedef, state), record
 
     def save(self, step: int, state: Any, record: dict[str, Any], *, now: bool) -> None:
-        """Keep the state of this step. Unless `now`, only when a while has passed: saving takes a tenth of the time."""
+        """Save the state of this step: always if `now`, else so rarely that saving takes a tenth of the time."""
         if step == self._saved or not (now or time.perf_counter() >= self._due):
             return
         start = time.perf_counter()
@@ -98,10 +98,10 @@ class Checkpoint:
         items = self._args.Composite(state=self._args.StandardSave(arrays), record=self._args.JsonSave(record))
         try:
             self._manager.save(step, args=items, force=True)
-        except Exception as error:  # of many kinds, from several layers
+        except Exception as error:  # several layers raise many kinds
             raise CheckpointError(
                 f"checkpoint: step {step} could not be written to {self.directory} ({type(error).__name__}: "
-                f"{_short(error)}); what was there before is whole: make room, and the same call goes on from there"
+                f"{_short(error)}); the last checkpoint is intact: free some space, and the same call resumes from it"
             ) from error
         self._saved = step
         end = time.perf_counter()
@@ -117,7 +117,7 @@ def can_checkpoint() -> bool:
 
 
 def fingerprint(*parts: Any) -> str:
-    """A hash of the arrays of pytrees, their shapes and their structure; functions count by their names alone."""
+    """A hash of the arrays of pytrees, their shapes and their structure. Functions enter only by name."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(parts):
         if eqx.is_array(leaf) or isinstance(leaf, np.ndarray):
@@ -129,12 +129,12 @@ def fingerprint(*parts: Any) -> str:
 
 
 def described(tree: Any, *, short_arrays: bool = False) -> str:
-    """A pytree in words, the same in each process."""
+    """A pytree as text, which is the same in every process."""
     return re.sub(r" at 0x[0-9a-f]+", "", eqx.tree_pformat(tree, short_arrays=short_arrays))
 
 
 def _data(leaf: Any) -> Any:
-    """Random keys as the integers they are made of."""
+    """The integers that a random key is made of; other arrays as they are."""
     return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
 
 

@@ -1,4 +1,4 @@
-"""Runs side by side in one compiled program, spread over the devices at hand."""
+"""Runs side by side in one compiled program, spread over the available devices."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ def _status(each: Any, same: Any, t0: Any, n: Any) -> tuple[Bool[Array, ""], Boo
 
 @eqx.filter_jit
 def _spread(function: Callable[..., Any], mesh: Mesh, each: Any, same: Any, t0: Any, n: Any) -> Any:
-    """`function` for each run: every device has an equal share of them, under `vmap`, and a whole copy of `same`."""
+    """`function` for each run. Every device has an equal share of the runs, under `vmap`, and a full copy of `same`."""
     arrays, static = eqx.partition(same, eqx.is_array)
 
     def share(each: Any, arrays: Any, t0: Any, n: Any) -> Any:
@@ -52,11 +52,11 @@ def _spread(function: Callable[..., Any], mesh: Mesh, each: Any, same: Any, t0: 
 
 
 class Ensemble(AbstractRuns):
-    """Runs of one solver, whose numbers may differ, in one compiled program. What all have in common is kept once.
+    """Runs of one solver, whose numbers may differ, in one compiled program. What they share is stored once.
 
-    `problem`: one for all runs, or a list with one per run, alike but for their arrays; `x`, `y` accordingly. The
-    seconds of a run are those of all, divided by their number. A run that is no longer sound has no further rows, and
-    its x and y are not finite; the others go on.
+    `problem`: one for all runs, or a list with one per run, which differ only in their arrays; `x` and `y` likewise.
+    The seconds of a run are those of all runs, divided by their number. A run that is no longer sound gets no further
+    rows, and its x and y are not finite; the others continue.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Ensemble(AbstractRuns):
     ):
         devices = list(jax.local_devices() if devices is None else devices)[: len(keys)]
         self._mesh = Mesh(np.array(devices), ("runs",))
-        pad = -len(keys) % len(devices)  # the last run again, on devices that would have less to do
+        pad = -len(keys) % len(devices)  # repeat the last run on devices that would have less to do
         many = not isinstance(problem, Problem | Episodes)
         parts = [prepare(*part) for part in (zip(problem, x, y, strict=True) if many else [(problem, x, y)])]
         for part in parts:
@@ -80,7 +80,7 @@ class Ensemble(AbstractRuns):
         self._keys = jnp.stack([*keys, *[keys[-1]] * pad])
         if many:
             own, alike = _stacked([*points, *[points[-1]] * pad])
-        else:  # kept once, on each device
+        else:  # stored once per device
             own, alike = (None, None, None), points[0]
         each = jax.device_put((solver, *own, self._keys), NamedSharding(self._mesh, _RUNS))
         arrays, static = eqx.partition((solver_alike, *alike, None), eqx.is_array)
@@ -141,11 +141,11 @@ class Ensemble(AbstractRuns):
 
 
 def _stacked(trees: Sequence[Tree]) -> tuple[Tree, Tree]:
-    """The arrays, stacked over the runs; and all else, which must be alike."""
+    """The arrays, stacked over the runs, and all else, which must be the same for all."""
     arrays, rest = zip(*(eqx.partition(tree, is_array) for tree in trees), strict=True)
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays), rest[0]
 
 
 def is_array(leaf: Any) -> bool:
-    """Solvers hold their numbers as NumPy arrays."""
+    """Whether a leaf is an array. Solvers hold their numbers as NumPy arrays."""
     return eqx.is_array(leaf) or isinstance(leaf, np.ndarray | np.generic)

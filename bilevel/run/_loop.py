@@ -19,11 +19,11 @@ class AbstractRuns(abc.ABC):
     @property
     @abc.abstractmethod
     def step(self) -> int:
-        """The steps taken by those that go on."""
+        """The steps taken by the runs that continue."""
 
     @abc.abstractmethod
     def advance(self, n: int) -> None:
-        """`n` steps of all. A run that is no longer sound gets its `result`, and steps of its own."""
+        """Take `n` steps of all runs. A run that is no longer sound gets its `result` and its own number of steps."""
 
     @abc.abstractmethod
     def state(self, i: int) -> Any:
@@ -31,14 +31,14 @@ class AbstractRuns(abc.ABC):
 
     @abc.abstractmethod
     def solution(self, i: int, record: "Record") -> Solution:
-        """A run as far as it got."""
+        """A run, as far as it has come."""
 
 
 class Record:
-    """What one run has come to: its rows, its counts, and how it ended.
+    """The progress of one run: its rows, its counts, and how it ended.
 
-    `sound`: its state is finite and its lower level convex, as far as it has seen. `fresh`: its last row was written
-    just now, and not by the run that it continues.
+    `sound`: its state is finite, and no curvature that is not positive has been met. `fresh`: its last row was
+    written by this run, not by the one that it continues.
     """
 
     def __init__(self, runs: AbstractRuns, i: int):
@@ -70,16 +70,16 @@ class Record:
         return not self.rows or self.rows[-1]["step"] != self.stats["steps"]
 
     def row(self) -> dict[str, Any]:
-        """The driver's columns of a row at the present step."""
+        """The driver's columns of the row at the present step."""
         row = {"step": self.stats["steps"], "seconds": self.stats["run_seconds"]}
         return row | {kind: self.stats[kind] for kind in KINDS}
 
 
 def loop(runs: AbstractRuns, end: int, every: int, fill: Fill, hooks: Sequence[Hook] = ()) -> None:
-    """From a start to step `end`: at the start and after each chunk a row for each run, to which `fill(record, row)`
-    adds columns.
+    """Run from the start to step `end`.
 
-    Then the hooks look at it; one that returns one of `RESULTS` ends its run. So does a state that is no longer sound.
+    At the start and after each chunk each run gets a row, to which `fill(record, row)` adds columns. Then the hooks
+    are called. A hook that returns a member of `RESULTS` ends its run, and so does a state that is no longer sound.
     """
     going = [record for record in runs.records if record.result == RESULTS.successful]
     while going:

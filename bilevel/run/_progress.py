@@ -1,4 +1,4 @@
-"""What a run shows of its progress: the numbers of its last row."""
+"""The display of a run's progress: the numbers of its last row."""
 
 import contextlib
 import importlib.util
@@ -10,7 +10,7 @@ from bilevel._output import terminal
 from bilevel._output.tables import short
 from bilevel.run._solution import RESERVED
 
-_LINES = 10  # of a log that is no terminal
+_LINES = 10  # in a log that is not a terminal
 
 
 @contextlib.contextmanager

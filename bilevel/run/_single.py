@@ -1,4 +1,4 @@
-"""One run: compiled ahead, cut back to its last sound state, and kept on disk."""
+"""One run: compiled in advance, cut back to its last sound state, and saved on disk."""
 
 import contextlib
 import time
@@ -23,7 +23,7 @@ from bilevel.trees import Tree
 
 @eqx.filter_jit
 def _start(solver: AbstractSolver, problem: Problem | Episodes, x: Tree, y: Tree, key: PRNGKeyArray, go: Any) -> Any:
-    """The solver's start; or, to compile without computing it, zeros in its shape."""
+    """The solver's initial state; or zeros in its shape, to compile without computing it."""
 
     def start() -> Any:
         return initial_state(solver, problem, x, y, key)
@@ -37,7 +37,7 @@ _check = eqx.filter_jit(status)
 
 @eqx.filter_jit
 def _advance_while_sound(solver: Any, problem: Any, state: Any, key: PRNGKeyArray, t0: Any, n: Any) -> Any:
-    """The last sound state of a chunk, what it cost, and how many steps it took."""
+    """The last sound state of a chunk, its cost, and its number of steps."""
 
     def going_on(carry: Any) -> Bool[Array, ""]:
         t, _, _, sound = carry
@@ -55,7 +55,7 @@ def _advance_while_sound(solver: Any, problem: Any, state: Any, key: PRNGKeyArra
 
 
 class Single(AbstractRuns):
-    """One run, from a start or from where `previous` ended, or from the last checkpoint."""
+    """One run, from a start, from the end of `previous`, or from the last checkpoint."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Single(AbstractRuns):
         return self.record.stats["steps"]
 
     def start(self) -> None:
-        """Compile, by a chunk of no steps; then take the last checkpoint or, unless continuing, the solver's start."""
+        """Compile with a chunk of no steps. Then load the last checkpoint, or the solver's start unless continuing."""
         clock, stats = time.perf_counter(), self.record.stats
         arguments = (self._solver, self._prepared.problem, self._prepared.x, self._prepared.y, self._key)
         begins = self._state is None
@@ -115,7 +115,7 @@ class Single(AbstractRuns):
         state, cost = jax.block_until_ready(self._call(_advance, n))
         self.record.stats["run_seconds"] += time.perf_counter() - start
         finite, convex = (bool(flag) for flag in _check(self._solver, state))
-        if not (finite and convex):  # once more, to the last sound step, which gets a row
+        if not (finite and convex):  # repeat the chunk up to the last sound step, which gets a row
             state, cost, n = self._call(_advance_while_sound, n)
             self.record.result = RESULTS.not_convex if not convex else RESULTS.nonfinite
         self._state = state
@@ -131,17 +131,17 @@ class Single(AbstractRuns):
         return Solution(x, y, record.result, record.history, state, dict(record.stats), self._key)
 
     def keep(self, *, now: bool) -> None:
-        """Save the state, if its row has been written."""
+        """Save the state if its row has been written."""
         rows, stats = self.record.rows, self.record.stats
         if self.checkpoint is not None and rows and rows[-1]["step"] == stats["steps"]:
             record = {"stats": stats, "rows": rows, "result": name_of(self.record.result)}
             self.checkpoint.save(stats["steps"], self._state, record, now=now)
 
     def leave(self, error: BaseException) -> None:
-        """Hang what has been reached on the error that ends the run, and save it."""
+        """Attach the solution so far to the error that ends the run, and save it."""
         if self.checkpoint is not None and not isinstance(error, CheckpointError):
-            with contextlib.suppress(CheckpointError):  # the error that is under way says more
+            with contextlib.suppress(CheckpointError):  # the error being raised is the more useful one
                 self.keep(now=True)
-            error.add_note(f"{self.checkpoint.directory} keeps the run; the same call goes on from there")
+            error.add_note(f"{self.checkpoint.directory} holds the run; the same call resumes it")
         self.record.result = RESULTS.interrupted
         error.solution = self.record.solution  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,4 +1,4 @@
-"""What a run gives back: the iterates, how it ended, and its history."""
+"""What a run returns: the iterates, how it ended, and its history."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from bilevel.trees import Tree
 
 
 class RESULTS(eqx.Enumeration):
-    """How a run ended; each value says what to do about it."""
+    """How a run ended. Each value says what to do about it."""
 
     successful = "All steps were taken."
     target_reached = "The target metric was reached."
@@ -22,30 +22,30 @@ class RESULTS(eqx.Enumeration):
         "lower step and the Neumann or adjoint step below 1/L first), or check the losses there."
     )
     not_convex = (
-        "The adjoint's solver found that the lower level's curvature is not positive everywhere; the solution holds "
-        "the point before. Add a regularizer to the lower loss, or take more lower steps."
+        "The adjoint method found that the lower level's curvature is not positive everywhere; the solution holds "
+        "the point before it. Add a regularizer to the lower loss, or take more lower steps."
     )
-    interrupted = "Interrupted; the solution holds the last finished chunk. Continue with solve(problem, solver, it)."
+    interrupted = "Interrupted after the last finished chunk. Continue with solve(problem, solver, solution)."
 
 
 _NAMES = ("successful", "target_reached", "stopped", "nonfinite", "not_convex", "interrupted")
 
 
 def name_of(result: RESULTS) -> str:
-    """The name under which `RESULTS` has it."""
+    """The name of a member of `RESULTS`."""
     return next(name for name in _NAMES if getattr(RESULTS, name) == result)
 
 
 FAILURES = (RESULTS.nonfinite, RESULTS.not_convex)
 
-# The history's own columns; a metric takes another name
+# The history's own columns; a metric must have another name
 RESERVED = ("step", "seconds", *KINDS)
 
 
 def numbers(values: Any, of: str = "metrics", taken: Collection[str] = RESERVED) -> dict[str, float]:
-    """What `metrics` or a recorder gave, if it is numbers under names that are free."""
+    """What `metrics` or a recorder returned, checked to be numbers under names that are not taken."""
     if not isinstance(values, dict):
-        raise TypeError(f"{of}: returned {type(values).__name__}; return a dict of names and numbers")
+        raise TypeError(f"{of}: returned {type(values).__name__}; return a dict from names to numbers")
     for name, value in values.items():
         if name in taken:
             raise ValueError(f"{of}: {name!r} is a column of the history already; give it another name")
@@ -55,7 +55,7 @@ def numbers(values: Any, of: str = "metrics", taken: Collection[str] = RESERVED)
 
 
 class SolveError(RuntimeError):
-    """A run that could not go on. `.solution` is what it had reached."""
+    """A run could not continue. `.solution` is the last sound state that it reached."""
 
     def __init__(self, message: str, solution: "Solution"):
         super().__init__(message)
@@ -63,10 +63,10 @@ class SolveError(RuntimeError):
 
 
 class History:
-    """A table with a row for the start and one for each chunk.
+    """A table with one row for the start and one for each chunk.
 
-    Columns: `step`, `seconds` (of stepping alone: no compilation, metrics or callbacks), the oracle counts
-    `F`, `G`, `H`, `J` in samples, those of the recorders and the metrics. `history["step"]` is a column.
+    Columns: `step`, `seconds` (stepping only: no compilation, metrics or callbacks), the oracle counts `F`, `G`,
+    `H`, `J` in samples, and those that recorders and metrics add. `history["step"]` is a column.
 
     Example:
 
@@ -103,10 +103,10 @@ class Solution(eqx.Module):
     """What `solve` returns.
 
     - `x`, `y`: the last iterates, like the starts.
-    - `result`: one of `RESULTS`; `RESULTS[solution.result]` is its advice.
+    - `result`: a member of `RESULTS`; `RESULTS[solution.result]` is its advice.
     - `history`: see `History`.
     - `stats`: `steps`, `compile_seconds`, `run_seconds`, and the oracle counts `F`, `G`, `H`, `J` in samples.
-    - `state`, `key`: what `solve(problem, solver, solution, steps=…)` needs to go on.
+    - `state`, `key`: what `solve(problem, solver, solution, steps=…)` needs to continue.
     """
 
     x: Tree

@@ -23,10 +23,9 @@ from bilevel.solvers._base import AbstractSolver
 
 
 class Target(eqx.Module):
-    """A callback that ends a run at a metric's value: `Target("accuracy", at_least=0.9)` or `Target("loss",
-    at_most=0.1)`.
+    """A callback that ends a run when a metric reaches a value. The run's result is then `RESULTS.target_reached`.
 
-    The run's result is then `RESULTS.target_reached`.
+    Examples: `Target("accuracy", at_least=0.9)`, `Target("loss", at_most=0.1)`.
     """
 
     metric: str
@@ -68,31 +67,31 @@ def solve(
 
     **Arguments**
 
-    - `problem`: a `Problem`, or `Episodes`, where each step has tasks of its own.
-    - `x`, `y`: the starts, pytrees of floating arrays; Equinox modules may hold other leaves. `y` may be left out
-      where episodes have a `start`. Or, as `x`, a `Solution` to go on from (then leave out `y` and `key`):
-      `solve(problem, solver, solution, steps=…)` gives bit for bit what one longer run would have given.
-    - `steps`: how many more. `key`: a JAX random key; the same key gives the same run.
-    - `every`: steps per chunk. At the start and after each chunk the history gets a row.
-    - `metrics(x, y) -> {name: number}`: further columns of a row. So are those of `recorders`, functions
-      `Solution -> {name: number}` such as `bl.Watch(problem, every=n)`, which see the run's state too.
-    - `callbacks`: functions that receive the `Solution` so far after each row. One that returns `bl.RESULTS.stopped`,
-      or another of `RESULTS`, stops the run, as `bl.Target("accuracy", at_least=0.9)` does.
-    - `progress`: a bar on the terminal; default: only where standard error is one.
-    - `checkpoint`: a directory, new or empty at first. After a chunk (not so often that saving takes more than about a
-      tenth of the time) and at the end, the run is kept there. The same call, in another process too, goes on from the
-      last checkpoint to bit for bit the same iterates, history (but for `seconds`) and tally, whenever it was cut off;
-      with more `steps` it goes on further. It is the arrays of the problem that tell one run from another: functions
-      count by their names. Needs `pip install 'bilevel[checkpoint]'`.
-    - `throw`: raise `SolveError`, with `.solution`, where the run cannot go on; else return it.
+    - `problem`: a `Problem`, or `Episodes`, where each step draws its own tasks.
+    - `x`, `y`: the initial values, pytrees of floating arrays; Equinox modules may hold other leaves. `y` may be
+      omitted if the episodes have a `start`. To continue a run, pass its `Solution` as `x` and omit `y` and `key`:
+      `solve(problem, solver, solution, steps=…)` gives bit for bit the result of one longer run.
+    - `steps`: the number of (further) steps. `key`: a JAX random key; the same key gives the same run.
+    - `every`: steps per chunk. The history gets a row at the start and after each chunk.
+    - `metrics(x, y) -> {name: number}` adds columns to a row. So do `recorders`, functions
+      `Solution -> {name: number}` such as `bl.Watch(problem, every=n)`, which also see the run's state.
+    - `callbacks`: functions that receive the `Solution` so far after each row. A callback that returns a member of
+      `RESULTS`, such as `bl.RESULTS.stopped`, stops the run. `bl.Target("accuracy", at_least=0.9)` is one.
+    - `progress`: whether to show a progress bar; by default, only if standard error is a terminal.
+    - `checkpoint`: a directory, at first new or empty. The run is saved there at the end, and after chunks so rarely
+      that saving takes at most about a tenth of the time. After an interruption the same call, also in another
+      process, resumes from the last checkpoint, with bit for bit the same iterates, history (except `seconds`) and
+      oracle counts; with more `steps` it continues further. The arrays of the problem tell runs apart; functions count
+      only by name. Needs `pip install 'bilevel[checkpoint]'`.
+    - `throw`: if the run cannot continue, raise `SolveError`, with `.solution`; if False, return the solution.
 
     **Returns** a `Solution`. If a metric, recorder or callback raises, or on Ctrl-C, the exception has `.solution`, the
     state reached so far (absent before the first row).
 
-    **Raises** `ValueError` or `TypeError`, before anything is compiled, for bad input, and for a solver that is no
-    method on episodes; `SolveError` when an
-    iterate is no longer finite or conjugate gradient meets a curvature that is not positive; `CheckpointError` where
-    the checkpoint is corrupt or belongs to another run (it is not modified), or cannot be written.
+    **Raises** `ValueError` or `TypeError` for bad input, before anything is compiled, also for a solver that does not
+    work on the episodes; `SolveError` if an iterate is no longer finite or conjugate gradient meets a curvature that
+    is not positive; `CheckpointError` if the checkpoint is corrupt, belongs to another run (it is not modified) or
+    cannot be written.
 
     Example:
 
@@ -112,7 +111,7 @@ def solve(
     previous = x if isinstance(x, Solution) else None
     if previous is not None:
         if y is not None or key is not None:
-            raise ValueError("x: got a Solution to continue; leave out y and key, it holds them")
+            raise ValueError("x: got a Solution to continue; omit y and key, which it holds")
         x, y, key = previous.x, previous.y, previous.key
     run_key = checks.key("key", key)
     prepared = prepare(problem, x, y)
@@ -125,7 +124,7 @@ def solve(
     try:
         run.start()
         if run.step > end:
-            raise CheckpointError(f"checkpoint: it is at step {run.step}, beyond the {steps} steps asked for")
+            raise CheckpointError(f"checkpoint: it is at step {run.step}, beyond the requested {steps} steps")
         with progress_bar(progress, steps) as show:
             hooks: list[Hook] = [
                 lambda record: show(run.step - first, record.rows[-1]),
@@ -153,7 +152,7 @@ def _columns(
     metrics: Callable[[Any, Any], dict[str, Any]] | None,
     recorders: Sequence[Callable[[Solution], dict[str, float]]],
 ) -> dict[str, float]:
-    """What recorders and metrics add to a row."""
+    """The columns that recorders and metrics add to a row."""
     solution, found = record.solution, {}
     for recorder in recorders:
         name = f"recorder {type(recorder).__name__}"
@@ -165,12 +164,12 @@ def _columns(
 
 def _as_hook(callback: Callable[[Solution], Any]) -> Hook:
     def hook(record: Record) -> RESULTS | None:
-        if not record.fresh and not isinstance(callback, Target):  # a run that continues has shown this row
+        if not record.fresh and not isinstance(callback, Target):  # the run that is continued has shown this row
             return None
         answer = callback(record.solution)
         if answer is not None and not isinstance(answer, RESULTS):
             raise TypeError(
-                f"callbacks: one returned {answer!r}; return bl.RESULTS.stopped to stop the run, or None to go on"
+                f"callbacks: one returned {answer!r}; return bl.RESULTS.stopped to stop the run, or None to continue"
             )
         return answer
 
@@ -189,7 +188,7 @@ def _check_options(
     steps: Any, every: Any, metrics: Any, recorders: Any, callbacks: Any, progress: Any, inputs: Any
 ) -> None:
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(inputs)):
-        raise TypeError("solve: called inside jit, vmap or grad, but it is a loop on the host; use bl.advance there")
+        raise TypeError("solve: called inside jit, vmap or grad, but it loops on the host; use bl.advance there")
     for name, value in (("steps", steps), ("every", every)):
         checks.count(name, value)
         if value >= 2**31:

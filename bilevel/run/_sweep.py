@@ -1,4 +1,4 @@
-"""Many settings and seeds of a solver at once."""
+"""Many settings and seeds of a solver, run at once."""
 
 import itertools
 import statistics
@@ -33,7 +33,7 @@ class SweptRun:
 
 @dataclass
 class Sweep:
-    """What `sweep` returns: `runs`, and the seconds of all together."""
+    """What `sweep` returns: `runs`, and the seconds that all of them took together."""
 
     runs: list[SweptRun]
     compile_seconds: float
@@ -41,7 +41,7 @@ class Sweep:
 
     @property
     def table(self) -> list[dict[str, Any]]:
-        """A row for each run: its setting, seed and result, and the last row of its history."""
+        """One row per run: its setting, seed and result, and the last row of its history."""
         return [
             {
                 **run.setting,
@@ -59,10 +59,10 @@ class Sweep:
         return pandas.DataFrame(self.table)
 
     def best(self, metric: str, *, largest: bool) -> dict[str, Any]:
-        """The setting with the largest, or least, mean of the metric over its seeds. A setting with a run that did not
-        reach its end is out.
+        """The setting with the largest, or least, mean of the metric over its seeds. Settings with a run that did
+        not reach its end are excluded.
 
-        **Raises** `ValueError` for an unknown metric, and where no setting is left.
+        **Raises** `ValueError` for an unknown metric, or if no setting is left.
         """
         settings: list[dict[str, Any]] = []
         for run in self.runs:
@@ -98,19 +98,19 @@ def sweep(
     """Run a solver at many settings and seeds, all at once in one compiled program.
 
     The run of seed s is, to rounding, `solve(problem, make_solver(**setting), x, y, key=jax.random.fold_in(key, s))`.
-    Settings that change shapes or the length of loops (inner steps, orders) have a program each; numbers share one.
+    Settings that change shapes or loop lengths (inner steps, orders) have one program each; other numbers share one.
 
     **Arguments**
 
-    - `make_solver`: a solver's class, or any function that makes a solver of a setting.
-    - `grid`: the values of each argument, of which all combinations are taken, or a list of settings.
-    - `seeds`: their number, or the seeds.
-    - `every`: steps between two rows of the history and between two looks at `metrics(x, y)`; default: the end alone.
-    - `devices`: each has an equal share of the runs; default: all local ones. On a CPU,
-      `jax.config.update("jax_num_cpu_devices", n)`, before anything else of JAX, makes n of them: one a core runs the
-      cores side by side, where `vmap` alone keeps to one.
+    - `make_solver`: a solver's class, or any function that makes a solver from a setting.
+    - `grid`: the values of each argument, to be combined in all ways, or a list of settings.
+    - `seeds`: the number of seeds, or the seeds themselves.
+    - `every`: steps between two rows of the history, with `metrics(x, y)`; default: only at the end.
+    - `devices`: each runs an equal share; default: all local devices. On a CPU,
+      `jax.config.update("jax_num_cpu_devices", n)`, called before anything else of JAX, makes n of them: with one per
+      core all cores work, while `vmap` alone uses one.
 
-    **Returns** a `Sweep`. A run that diverges is recorded as such, and the others go on.
+    **Returns** a `Sweep`. A run that diverges is recorded as such, and the others continue.
 
     **Raises** `ValueError` or `TypeError`, naming the argument, for bad input.
 
@@ -141,7 +141,7 @@ def sweep(
     key = checks.key("key", key)
     solvers = [make_solver(**setting) for setting in settings]
     if not all(isinstance(solver, AbstractSolver) for solver in solvers):
-        raise TypeError("make_solver: it returned something else than a solver; return e.g. bl.SOBA(...)")
+        raise TypeError("make_solver: it did not return a solver; return e.g. bl.SOBA(...)")
     programs: dict[Any, list[int]] = {}  # the settings of each compiled program
     for i, solver in enumerate(solvers):
         arrays, alike = eqx.partition(solver, is_array)
@@ -170,7 +170,7 @@ def sweep(
 
 
 def _settings(grid: Any) -> list[dict[str, Any]]:
-    """One dictionary a setting."""
+    """One dictionary per setting."""
     if isinstance(grid, Mapping):
         settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     else:

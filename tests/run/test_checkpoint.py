@@ -78,7 +78,7 @@ def test_what_was_done_is_kept_when_an_exception_leaves(tmp_path, whole):
 
     with pytest.raises(KeyboardInterrupt) as caught:
         survivor.run(tmp_path, callbacks=[stop])
-    assert caught.value.solution.stats["steps"] == 40 and "goes on from there" in caught.value.__notes__[0]
+    assert caught.value.solution.stats["steps"] == 40 and "the same call resumes it" in caught.value.__notes__[0]
     assert max(steps_kept(tmp_path)) == 40
     same(survivor.run(tmp_path), whole)
 
@@ -114,7 +114,7 @@ def test_another_run_is_refused_and_nothing_overwritten(tmp_path, change, name):
 
 def test_fewer_steps_than_it_has_are_refused(tmp_path):
     survivor.run(tmp_path, steps=10)
-    with pytest.raises(bl.CheckpointError, match="it is at step 10, beyond the 5 steps asked for"):
+    with pytest.raises(bl.CheckpointError, match="it is at step 10, beyond the requested 5 steps"):
         survivor.run(tmp_path, steps=5)
 
 
@@ -156,7 +156,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path, whole):
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # no file may grow, as on a disk that is full
     try:
-        with pytest.raises(bl.CheckpointError, match=r"could not be written to .* make room") as caught:
+        with pytest.raises(bl.CheckpointError, match=r"could not be written to .* free some space") as caught:
             survivor.run(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -147,7 +147,7 @@ def test_conjugate_gradient_says_that_the_lower_level_is_not_convex():
 
 def test_continuing_takes_everything_from_the_solution():
     first = solve(steps=10)
-    with pytest.raises(ValueError, match="leave out y and key"):
+    with pytest.raises(ValueError, match="omit y and key"):
         bl.solve(PROBLEM, SOBA, first, steps=10, key=KEY)
     with pytest.raises(TypeError, match="steps: got 2.5"):
         bl.solve(PROBLEM, SOBA, first, steps=2.5)
