@@ -265,7 +265,7 @@ def test_other_mistakes():
     for problem in (make_problem(start=None), PROBLEM.redraw(KEY)):
         with pytest.raises(ValueError, match="problem: MAML learns where y begins; pass bl.Episodes"):
             solve(bl.MAML(0.1, 0.1, 2), problem)
-    with pytest.raises(ValueError, match="problem: got Episodes, whose tasks are others in each step; use bl.diagnose"):
+    with pytest.raises(ValueError, match="problem: got Episodes, whose tasks change in each step; use bl.diagnose"):
         bl.Watch(PROBLEM)
     with pytest.raises(TypeError, match="problem: got Episodes, but candidates are judged on all rows of one problem"):
         bl.suggest(PROBLEM, X, Y, key=KEY)

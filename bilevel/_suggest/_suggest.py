@@ -28,11 +28,11 @@ DEFAULT_BUDGET = 20_000  # in batches of the lower level
 class Suggestion:
     """What `suggest` found.
 
-    - `solver`: ready for `solve`, for about `steps` steps, which is what is left of the budget.
-    - `constants`: the measured ones. `reasons`: (setting, value, reason) for each setting that was chosen.
-    - `trials`: the candidates of the upper step, as far as each got, ascending.
-    - `samples`: what the measurements ("constants") and the trial ("trial") took, in oracle samples (F, G, H and J
-      counted alike). The trial is part of the budget; so are the constants.
+    - `solver`: ready for `solve`, with about `steps` steps, which the rest of the budget pays for.
+    - `constants`: the measured constants. `reasons`: (setting, value, reason) for each setting that was chosen.
+    - `trials`: the candidates for the upper step, ascending, as far as each was run.
+    - `samples`: the cost of the measurements ("constants") and of the trial ("trial") in oracle samples (F, G, H and
+      J counted alike). Both are part of the budget.
     """
 
     solver: AbstractSolver
@@ -61,34 +61,33 @@ def suggest(
     key: PRNGKeyArray,
     budget: int | None = None,
 ) -> Suggestion:
-    """Settings of a solver for a problem: by its theorem from measured constants, the upper step by a short trial.
+    """Settings of a solver for a problem, from its theorem and measured constants; the upper step, from a short trial.
 
-    `measure_constants` at (x, y) gives μ, L and κ. From them the solver's theorem sets the lower and the adjoint step,
-    orders, inner steps, batch sizes and momentum weights; the lower and adjoint steps are loosened by the solver's
-    factor of its own, and what an iteration may cost is capped. The
-    theorems' upper steps, 1/L_Φ with L_Φ ∝ κ³, are far too cautious to be of use. Instead:
+    `measure_constants` at (x, y) gives μ, L and κ. From them the solver's theorem sets the lower and adjoint steps,
+    orders, inner steps, batch sizes and momentum weights. The lower and adjoint steps are multiplied by a factor
+    of the solver's own, and the cost of an iteration is capped. The theorems' upper steps, 1/L_Φ with L_Φ ∝ κ³, are far
+    too cautious to be useful. The upper step is found as follows:
 
-    1. the solver runs with x held until y (and v) have settled;
-    2. with h the hypergradient there, by conjugate gradient on all rows, a step below f/(K‖h‖²) could not close the
-       gap in K steps, and one above f/‖h‖² leaps past it: candidates between the two, by factors of 4;
-    3. successive halving from this state: all candidates run on the same batches, the better ones longer. They are
-       judged on all rows, by f(x, y) − ⟨v, G_y(x, y)⟩ with the v of 2, which to first order is f(x, y*(x)); those
-       whose iterates are not finite are out;
-    4. the winner of a trial of n steps is too large for a run of K steps: it is scaled by (n/K)^p, where p is the
-       power in the theorem's K^(−p) (p = 0 where its step is constant, and where all batches are full).
+    1. The solver runs with x held fixed until y (and v) have settled.
+    2. Let h be the hypergradient there, by conjugate gradient on all rows. A step below f/(K‖h‖²) could not close the
+       gap in K steps, and a step above f/‖h‖² overshoots. The candidates lie between the two, spaced by factors of 4.
+    3. Successive halving starts from this state. All candidates run on the same batches, the better ones longer. They
+       are judged on all rows by f(x, y) − ⟨v, G_y(x, y)⟩ with the v of item 2, which to first order is f(x, y*(x)).
+       Candidates whose iterates are not finite are dropped.
+    4. The winner of a trial of n steps is too large for a run of K steps. It is scaled by (n/K)^p, where p is the
+       power in the theorem's K^(−p) (p = 0 if its step is constant, or if all batches are full).
 
     **Arguments**
 
-    - `x`, `y`: the starts of the run to come. `key`: the same key gives the same suggestion.
+    - `x`, `y`: the initial values of the planned run. `key`: the same key gives the same suggestion.
     - `solver`: a solver's class, or a function or name of `bl.SOLVERS`.
-    - `budget`: of the whole run in oracle samples, all kinds counted alike; default: 20,000 batches of the lower
-      level. The measurements are part of it, and the trial, about a fifth of the rest; what is left makes the
-      suggestion's `steps`.
+    - `budget`: for the whole run, in oracle samples of all kinds; default: 20,000 batches of the lower level. It pays
+      for the measurements, the trial (about a fifth of the rest) and the suggested `steps`.
 
     **Returns** a `Suggestion`; `print` shows the reasons.
 
-    **Raises** `ValueError` or `TypeError` for an unknown solver, one without a theorem here, a lower level that is not
-    strongly convex at (x, y), a budget too small to measure anything, or where no candidate stays finite.
+    **Raises** `ValueError` or `TypeError` for an unknown solver, a solver without a theorem here, a lower level that is
+    not strongly convex at (x, y), a budget too small to measure anything, or if no candidate stays finite.
 
     Example:
 
@@ -113,8 +112,8 @@ def suggest(
         checks.count("budget", budget)
     if isinstance(problem, Episodes):
         raise TypeError(
-            "problem: got Episodes, but candidates are judged on all rows of one problem; pass what episodes.draw(key) "
-            "gives, and check the settings on the episodes"
+            "problem: got Episodes, but candidates are judged on all rows of one problem; pass "
+            "episodes.draw(key), and check the settings on the episodes"
         )
     prepared = prepare(problem, x, y)
     problem, x, y = prepared.problem, prepared.x, prepared.y
@@ -122,7 +121,7 @@ def suggest(
     constants_key, trial_key = jax.random.split(key)
     constants, facts, spent = _facts(problem, x, y, make.scaling, budget, key=constants_key)
     if spent > budget / 2:
-        raise ValueError(f"budget: got {budget}, of which the measurements took {spent}; pass {4 * spent} or more")
+        raise ValueError(f"budget: got {budget}, but the measurements took {spent} of it; pass {4 * spent} or more")
     choices = make.suggested(facts)
 
     def build(upper_step: float) -> AbstractSolver:
@@ -131,7 +130,7 @@ def suggest(
 
     found = try_steps(problem, x, y, build, budget - spent, make.normalized, key=trial_key)
     steps = max(1, int((budget - spent - found.samples) / found.per_step))
-    power = make.power if facts.batch < facts.rows else 0.0  # without noise the theory's step is constant
+    power = make.power if facts.batch < facts.rows else 0.0  # without noise, the theorem's step is constant
     scale = min(1.0, found.winner.steps / steps) ** power
     choices["upper_step"] = Choice(scale * found.winner.upper_step, found.reason(steps, power))
     return Suggestion(
@@ -145,27 +144,27 @@ def suggest(
 
 
 def _maker(solver: Any) -> Any:
-    """The class, or the preset, of a solver that has a theory."""
+    """The class or the preset of a solver that has a theorem."""
     made: Any = get_solver(solver) if isinstance(solver, str) else solver
     if isinstance(made, AbstractSolver) or not callable(made):
         raise TypeError(f"solver: got {solver!r}; pass a class such as bl.StocBiO, or a name such as 'stocbio'")
     suggested = getattr(made, "suggested", None)
     if suggested is None or getattr(suggested, "__func__", None) is AbstractSolver.suggested.__func__:
         name = getattr(made, "__name__", made)
-        raise ValueError(f"solver: no theory is known here for {name}; known are {', '.join(SOLVERS)}")
+        raise ValueError(f"solver: there is no theorem here for {name}, only for {', '.join(SOLVERS)}")
     return made
 
 
 def _facts(
     problem: Problem, x: Tree, y: Tree, scaling: float, budget: int, *, key: PRNGKeyArray
 ) -> tuple[Constants, Facts, int]:
-    """The constants, what theories start from, and how many samples it took."""
+    """The constants, the facts that theorems start from, and the number of samples that they took."""
     constants_key, rows_key, upper_key = jax.random.split(key, 3)
     constants = measure(problem, x, y, key=constants_key)
     if not constants.mu > constants.rounding:
         raise ValueError(
-            f"problem: the least curvature of the lower level at (x, y) is {constants.mu:.3g}, but the theorems need "
-            "it strongly convex; add a regularizer to the lower loss, e.g. 1e-3 times the squared norm of y"
+            f"problem: the least curvature of the lower level at (x, y) is {constants.mu:.3g}, but the theorems "
+            "need it to be strongly convex; add a regularizer to the lower loss, e.g. 1e-3 times the squared norm of y"
         )
     upper = on_all_rows(problem, rows_key).upper
     smoothness = lanczos(Hessian.at(upper, x, y), key=upper_key, largest_only=True)
@@ -187,7 +186,7 @@ def _facts(
 
 
 def _short(value: Any) -> str:
-    """A setting, for the table."""
+    """A setting as text, for the table."""
     if isinstance(value, float):
         return short(value, 4)
     if isinstance(value, tuple) and len(value) > 4:

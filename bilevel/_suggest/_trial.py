@@ -1,7 +1,7 @@
 """A short trial of upper steps, by successive halving.
 
-It steps by `advance`, the program of every run, and not by `solve`: candidates run for a number of samples each, on
-from one state, and need no history.
+It calls `advance`, the program of every run, and not `solve`: each candidate runs for a number of samples, continues
+from a state, and needs no history.
 """
 
 import math
@@ -22,9 +22,9 @@ from bilevel.run._advance import advance, initial_state
 from bilevel.solvers._base import AbstractSolver
 from bilevel.trees import Tree
 
-TRIAL = 0.2  # of the budget, at most
-WARM_UP = 0.2  # of the trial: x held, until y and v have settled
-FACTOR = 4.0  # between two candidates
+TRIAL = 0.2  # at most this part of the budget
+WARM_UP = 0.2  # this part of the trial has x held fixed, until y and v have settled
+FACTOR = 4.0  # between neighboring candidates
 KEPT = (20, 4, 2)  # candidates in each round of successive halving; the rounds cost the same
 _HELD = 1e-30  # a step that leaves x where it is
 _CG_STEPS = 20
@@ -32,8 +32,8 @@ _CG_STEPS = 20
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate: its upper step, how many steps it was run for, and the upper loss after them, as step 3 of `suggest`
-    has it; infinite where the iterates were not finite."""
+    """A candidate: its upper step, its number of steps, and then the upper loss by item 3 of `suggest`, which is
+    infinite if the iterates were not finite."""
 
     upper_step: float
     steps: int
@@ -50,7 +50,7 @@ class _Candidate:
 
 @dataclass
 class _Found:
-    """The trial's winner, all candidates, the samples spent, and those of a step."""
+    """The trial's winner, all candidates, the samples spent, and the samples per step."""
 
     winner: Trial
     trials: list[Trial]
@@ -73,7 +73,7 @@ def try_steps(
     *,
     key: PRNGKeyArray,
 ) -> _Found:
-    """The upper step that does best when it is tried for a part of the budget: steps 1 to 3 of `suggest`."""
+    """The upper step that does best in a trial on a part of the budget: items 1 to 3 of `suggest`."""
     run_key, rows_key, h_key = jax.random.split(key, 3)
     whole = on_all_rows(problem, rows_key)
     state, t0, warm_up = _warm_up(problem, x, y, build(_HELD), WARM_UP * TRIAL * budget, key=run_key)
@@ -98,7 +98,7 @@ def try_steps(
         alive = [candidate for candidate in candidates if candidate.loss < math.inf]
         if not alive:
             raise ValueError("solver: no upper step of the trial stayed finite; start nearer, or rescale the losses")
-    winner = min(alive, key=lambda candidate: (-candidate.steps, candidate.loss))  # of those that ran longest
+    winner = min(alive, key=lambda candidate: (-candidate.steps, candidate.loss))  # the best of those that ran longest
     trials = [Trial(candidate.upper_step, candidate.steps, candidate.loss) for candidate in candidates]
     return _Found(trials[candidates.index(winner)], trials, int(spent), per_step)
 
@@ -106,7 +106,7 @@ def try_steps(
 def _warm_up(
     problem: Problem, x: Tree, y: Tree, held: AbstractSolver, allowance: float, *, key: PRNGKeyArray
 ) -> tuple[Any, int, float]:
-    """The state once y and v have settled, the steps that it took, and the samples."""
+    """The state once y and v have settled, and the steps and samples that this took."""
     state, cost = _start(held, problem, x, y, key)
     state, first = _advance(held, problem, state, key, 0, 1)
     per_step = float(first.samples())
@@ -115,12 +115,12 @@ def _warm_up(
         state, more, samples = _run(held, problem, state, key, 1, allowance - spent, per_step)
         steps, spent = steps + more, spent + samples
     if not bool(trees.all_finite((state.x, state.y))):
-        raise ValueError("solver: diverged with the theorem's lower step even though x was held; start y nearer")
+        raise ValueError("solver: diverged with the theorem's lower step even with x held fixed; start y nearer to y*")
     return state, steps, spent
 
 
 def _bracket(loss: float, norm: float, steps: float, normalized: bool) -> list[float]:
-    """Candidates from f/(K‖h‖²) to f/‖h‖² (‖h‖ where the direction is normalized), ascending."""
+    """Candidates from f/(K‖h‖²) to f/‖h‖², ascending (with ‖h‖ for ‖h‖² if the direction is normalized)."""
     if not (norm > 0 and math.isfinite(norm) and math.isfinite(loss)):
         raise ValueError(f"problem: the hypergradient's norm at the start is {norm}; start where it is not zero")
     leap = max(abs(loss), 1e-3) / (norm if normalized else norm**2)
@@ -133,20 +133,20 @@ _program = eqx.filter_jit(advance)
 
 
 def _advance(solver: AbstractSolver, problem: Problem, state: Any, key: PRNGKeyArray, t: int, n: int) -> Any:
-    """`n` steps from iteration `t`: one program, whatever the numbers."""
+    """`n` steps from iteration `t`, by one program for all numbers."""
     return _program(solver, problem, state, key, jnp.asarray(t, jnp.int32), jnp.asarray(n, jnp.int32))
 
 
 def _run(
     solver: AbstractSolver, problem: Problem, state: Any, key: PRNGKeyArray, t: int, allowance: float, per_step: float
 ) -> tuple[Any, int, float]:
-    """The steps that an allowance of samples pays for at so many per step, one at least: (state, steps, samples)."""
+    """As many steps as an allowance of samples pays for, but at least one: (state, steps, samples)."""
     steps, spent = 0, 0.0
     while steps == 0 or spent < allowance:
         n = max(1, math.ceil((allowance - spent) / per_step))
         state, cost = _advance(solver, problem, state, key, t + steps, n)
         steps, spent = steps + n, spent + float(cost.samples())
-        per_step = max(per_step, spent / steps)  # of a solver whose steps grow
+        per_step = max(per_step, spent / steps)  # some solvers' steps become more costly
     return state, steps, spent
 
 
@@ -159,7 +159,7 @@ def _survey(whole: Problem, x: Tree, y: Tree, key: PRNGKeyArray) -> tuple[Array,
 
 @eqx.filter_jit
 def _settled_loss(whole: Problem, x: Tree, y: Tree, v: Tree) -> Array:
-    """f(x, y) − ⟨v, G_y(x, y)⟩, to first order f(x, y*(x)): what y still lags behind x does not count."""
+    """f(x, y) − ⟨v, G_y(x, y)⟩, to first order f(x, y*(x)): the lag of y behind x does not count."""
     G_y = oracles.gradient_y(whole.lower, x, y, whole.lower.all_rows())
     return _upper_loss(whole.upper, x, y) - trees.dot(v, G_y)
 

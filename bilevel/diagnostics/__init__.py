@@ -1,4 +1,4 @@
-"""What is wrong at a point, or along a run: constants, hypergradients with error bars, findings, recorders."""
+"""Diagnosis at a point or along a run: constants, hypergradients with error bars, findings, recorders."""
 
 from bilevel.diagnostics._diagnose import diagnose
 from bilevel.diagnostics.constants import Constants, measure_constants

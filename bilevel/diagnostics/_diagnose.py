@@ -34,27 +34,27 @@ def diagnose(
     method: AbstractAdjoint | None = None,
     draws: int = 64,
 ) -> Report:
-    """How far to trust the hypergradient of `method` at (x, y), and what to do where it cannot be trusted.
+    """How far to trust the hypergradient of `method` at (x, y), and what to do if it cannot be trusted.
 
-    Measures the problem's constants there (`measure_constants`), the lower and the adjoint residual, the error that
-    follows from them and the actual one, and the bias and spread of single estimates. For x fixed, with
-    δ = H⁻¹G_y one Newton step and h(y, v) = F_x − J[v],
+    Measures the problem's constants there (`measure_constants`), the lower and the adjoint residual, the error
+    estimated from them and the actual error, and the bias and spread of single estimates. For fixed x, with one
+    Newton step δ = H⁻¹G_y and h(y, v) = F_x − J[v],
 
         estimate:  ‖h(y, v) − h(y − δ, exact adjoint)‖ / ‖h(y − δ, exact adjoint)‖
         actual:    ‖h(y, v) − ∇Φ(x)‖ / ‖∇Φ(x)‖,   ∇Φ(x) = h(y*(x), exact adjoint)
 
-    The estimate costs three linear solves. It is exact where g is quadratic in y, and within a factor of 2 on the
-    random problems of the tests, where ‖y − y*‖ ≤ ‖y*‖/2 (for y as far off as it is long, within 5). Where Newton's
-    step does not halve ‖G_y‖ the report says that the estimate is rough.
+    The estimate costs three linear solves. It is exact if g is quadratic in y. On the random problems of the tests it
+    is within a factor of 2 for ‖y − y*‖ ≤ ‖y*‖/2, and within 5 for ‖y − y*‖ = ‖y*‖. If Newton's step does not halve
+    ‖G_y‖, the report says that the estimate is rough.
 
     **Arguments**
 
     - `x`, `y`: the point. `key`: a JAX random key.
     - `method`: how the adjoint is solved; default `ConjugateGradient(steps=20)`. On all rows it starts from zero, and a
-      `RandomNeumann` is taken in its mean.
-    - `draws`: estimates for bias and spread, on batches of the levels' sizes.
+      `RandomNeumann` is replaced by its mean.
+    - `draws`: the number of estimates for bias and spread, on batches of the levels' sizes.
 
-    What stands on "all rows" stands on a random 50,000 of a larger level, and the report says so.
+    For a level with more than 50,000 rows, "all rows" are a random 50,000 of them, and the report says so.
 
     **Returns** a `Report`: `print` it, `plot()` it, read its numbers and its `findings`.
 
@@ -93,7 +93,7 @@ def diagnose(
     convex = constants.mu > constants.rounding
     notes = _notes(problem, constants)
     if jnp.finfo(dtype).eps > constants.epsilon:
-        notes.append(f"Measured in float32: what {dtype} rounds is not in these numbers.")
+        notes.append(f"Measured in float32: these numbers do not include the rounding of {dtype}.")
     truth = at_y
     if convex:
         numbers, truth = _errors(whole, x, y, at_y, directions_key, notes)
@@ -158,7 +158,7 @@ def _by_method(whole: Problem, x: Tree, y: Tree, method: AbstractAdjoint) -> ref
 def _errors(
     whole: Problem, x: Tree, y: Tree, at_y: reference.Hypergradient, key: PRNGKeyArray, notes: list[str]
 ) -> tuple[dict[str, Any], reference.Hypergradient]:
-    """Everything that needs H⁻¹, and the accurate hypergradient; adds to `notes`."""
+    """All numbers that need H⁻¹, and the accurate hypergradient; adds to `notes`."""
     solver, key_0 = reference.accurate_solver(y), jax.random.key(0)
     exact = reference.hypergradient_at(whole, x, y, solver, key_0)
     delta = reference.newton_step(whole.lower, x, y, solver)
@@ -176,7 +176,7 @@ def _errors(
         "error_estimate": _relative(at_y.h, corrected.h),
     }
     if not converged:
-        notes.append("Newton's method did not reach y*: there is no actual error, and the estimate stands in for it.")
+        notes.append("Newton's method did not reach y*: there is no actual error, and the estimate replaces it.")
     else:
         numbers |= {"error": _relative(at_y.h, truth.h)} | _differences(whole, x, lower.y, at_y, truth, solver, key)
     if numbers["part_from_y"] > 0.01 and float(corrected.lower_residual) > 0.5 * float(at_y.lower_residual):
@@ -216,14 +216,14 @@ def _differences(
 
 
 def _row_factor(problem: Problem, x: Tree) -> float:
-    """A batch of b of n rows sees b of the n entries of a per-row x: √(n/b) of spread that no problem is free of."""
+    """A batch of b of n rows sees b of the n entries of a per-row x: a spread of √(n/b) in any problem."""
     factors = [math.sqrt(level.length / level.size) for _, level in _levels(problem) if any(per_row_flags(level, x))]
     return max(factors, default=1.0)
 
 
 @eqx.filter_jit
 def _dependence(whole: Problem, x: Tree, y: Tree, key: PRNGKeyArray) -> tuple[Array, Array]:
-    """Whether Jᵀ u is not zero for a random u, and F_y, at y or at a random point near it."""
+    """Whether Jᵀ u, for a random u, and F_y are nonzero at y or at a random point near it."""
     u_key, y_key = jax.random.split(key)
     other = trees.add(y, _normal_like(y, y_key))
     u, lower, upper = _normal_like(x, u_key), whole.lower.all_rows(), whole.upper.all_rows()

@@ -36,7 +36,7 @@ def _empty(axes: "Axes", text: str) -> None:
 def _noise(axes: "Axes", at: Measurement) -> None:
     axes.set_title("Gradient noise")
     c = at.constants
-    drawn = [name for name in c.sigma if c.sigma[name] > 1e-4 * max(c.sigma.values())]  # the rest is rounding
+    drawn = [name for name in c.sigma if c.sigma[name] > 1e-4 * max(c.sigma.values())]  # what is smaller is rounding
     if not drawn:
         return _empty(axes, "no noise: the levels have no rows to draw")
     for name, color, marker in zip(("F_x", "F_y", "G_y"), (GREEN, BLUE, ORANGE), "s^o", strict=True):
@@ -86,7 +86,7 @@ def _errors(axes: "Axes", at: Measurement) -> None:
         ("estimated", at.error_estimate, BLUE),
         ("actual", at.error, ORANGE),
         ("against differences of Φ", at.difference_error, GREEN),
-        ("(the accurate one's)", at.reference_difference_error, GREEN),
+        ("(of the accurate one)", at.reference_difference_error, GREEN),
         ("bias of the mean draw", at.bias, PINK),
         ("spread of one draw", at.spread, PINK),
     ]

@@ -1,4 +1,4 @@
-"""The numbers of `diagnose`, which know neither what is found in them nor how they are shown."""
+"""The numbers of `diagnose`, independent of findings and of how they are shown."""
 
 import math
 from dataclasses import dataclass

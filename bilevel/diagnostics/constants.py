@@ -18,7 +18,7 @@ from bilevel.problem import Episodes, Level, Problem, drawn_once
 from bilevel.sampling import Batch, Subset
 from bilevel.trees import Tree
 
-MOST_ROWS = 50_000  # above it, "all rows" is a random subsample of so many
+MOST_ROWS = 50_000  # of a larger level, "all rows" are a random subsample of this size
 ORACLES = ("F_x", "F_y", "G_y")
 _SIZES = (1, 16)  # and the batch size
 DRAWS = 64
@@ -28,17 +28,17 @@ DRAWS = 64
 class Constants:
     """Constants of a problem at one point (x, y). All are Python floats; all norms are Euclidean.
 
-    - `mu`, `L`: the least and the largest Ritz value of H, and `mu_residual`, `L_residual`, within which an
-      eigenvalue lies. `mu` is never below the least eigenvalue (up to `rounding`): it overestimates. `mu` ≤ 0 where
-      the level is not strongly convex here. `kappa` = L/μ, infinite where μ ≤ `rounding`.
-    - `ritz`: all Ritz values, ascending. `hessian_products`: how many products they took.
+    - `mu`, `L`: the least and the largest Ritz value of H. An eigenvalue lies within `mu_residual`, `L_residual` of
+      each. `mu` overestimates: it is never below the least eigenvalue (up to `rounding`). If `mu` ≤ 0, the level is
+      not strongly convex here. `kappa` = L/μ, infinite if μ ≤ `rounding`.
+    - `ritz`: all Ritz values, ascending. `hessian_products`: the number of products that they took.
     - `J_norm`: the largest singular value of J, within `J_residual`.
-    - `F_x_norm`, `F_y_norm`, `G_y_norm`: the gradients on all rows.
-    - `sigma`: for "F_x", "F_y" and "G_y", the standard deviation of the gradient of one row, so that a batch of b
+    - `F_x_norm`, `F_y_norm`, `G_y_norm`: the norms of the gradients on all rows.
+    - `sigma`: for "F_x", "F_y" and "G_y", the standard deviation σ of the gradient of one row. A batch of b
       independent rows has `noise(oracle, b)` = σ/√b = (E‖g_B − g‖²)^½. Zero for a level without data.
-    - `noise_measured`: for each of them, the pairs (b, noise) that were measured and that σ comes from.
-    - `upper_rows`, `lower_rows`: the rows that "all rows" stands for; `MOST_ROWS` of a larger data set.
-    - `epsilon`: the unit of rounding of y's dtype; below `rounding` a curvature cannot be told from zero.
+    - `noise_measured`: for each of them, the measured pairs (b, noise) that σ comes from.
+    - `upper_rows`, `lower_rows`: the number of rows in "all rows", at most `MOST_ROWS`.
+    - `epsilon`: the machine epsilon of y's dtype. A curvature below `rounding` cannot be told from zero.
     """
 
     mu: float
@@ -65,7 +65,7 @@ class Constants:
         return self.L / self.mu if self.mu > self.rounding else math.inf
 
     def noise(self, oracle: str, batch: int) -> float:
-        """The standard deviation of "F_x", "F_y" or "G_y" on a batch of so many rows."""
+        """The standard deviation of "F_x", "F_y" or "G_y" on a batch of this size."""
         checks.one_of("oracle", oracle, ORACLES)
         checks.count("batch", batch)
         return self.sigma[oracle] / math.sqrt(batch)
@@ -74,9 +74,9 @@ class Constants:
 def measure_constants(problem: Problem | Episodes, x: Tree, y: Tree, *, key: PRNGKeyArray) -> Constants:
     """Measure μ, L and κ of the lower level, ‖J‖, the gradients' norms and their noise at (x, y).
 
-    From products alone: Lanczos on H and on J Jᵀ, on all rows of the data (a random 50,000 of larger ones), and 64
-    batches of each of a few sizes for the noise. A second call with a problem of the same structure and
-    shapes compiles nothing.
+    It uses only products: Lanczos on H and on J Jᵀ, on all rows of the data (or a random 50,000 of them), and for the
+    noise 64 batches of each of a few sizes. A second call with a problem of the same structure and shapes compiles
+    nothing.
 
     **Arguments**: `x`, `y`, the point; μ and L are those of g(x, ·) at y. `key`: for Lanczos' start and the batches.
 
@@ -136,12 +136,12 @@ def measure(problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> Constan
 
 
 def at_least_single(tree: Tree) -> Tree:
-    """Half precision as float32: there are no factorizations in it, and no curvature to be told from rounding."""
+    """Half precision as float32: it has no factorizations, and its rounding would hide the curvature."""
     return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
 
 
 def on_all_rows(problem: Problem, key: PRNGKeyArray, most: int = MOST_ROWS) -> Problem:
-    """The deterministic problem of all rows, or of `most` random rows of a level that has more."""
+    """The deterministic problem on all rows, or on `most` random rows of a level that has more."""
 
     def whole(level: Level, key: PRNGKeyArray) -> Level:
         if level.data is None or level.length <= most:
@@ -167,7 +167,7 @@ def _lower_gradient(level: Level, x: Tree, y: Tree, batch: Batch) -> tuple[Tree]
 def _noise(
     gradients: Any, level: Level, x: Tree, y: Tree, exact: tuple[Tree, ...], key: PRNGKeyArray
 ) -> list[list[tuple[int, float]]]:
-    """For each gradient, (b, (mean over draws of ‖g_B − g‖²)^½) for a few batch sizes b."""
+    """For each gradient, the pairs (b, (mean over draws of ‖g_B − g‖²)^½) for a few batch sizes b."""
     if level.data is None or level.length == 1:
         return [[] for _ in exact]
     sizes = tuple(sorted({size for size in (*_SIZES, level.batch_size or 1) if _can_draw(level, size)}))
@@ -176,7 +176,7 @@ def _noise(
 
 
 def _can_draw(level: Level, size: int) -> bool:
-    """Whether the source can draw so many rows, and not only all of them."""
+    """Whether the source can draw batches of this size, and not only all rows."""
     assert level.data is not None
     try:
         level.data.check(size)
@@ -204,5 +204,5 @@ def _mean_squares(
 
 
 def _sigma(pairs: list[tuple[int, float]]) -> float:
-    """σ of σ/√b, from pairs (b, noise) of equal weight."""
+    """The σ of σ/√b, from pairs (b, noise) of equal weight."""
     return math.sqrt(np.mean([b * noise**2 for b, noise in pairs])) if pairs else 0.0

@@ -19,7 +19,7 @@ from bilevel.trees import Tree
 def estimates(
     problem: Problem, whole: Problem, x: Tree, y: Tree, method: AbstractAdjoint, h: Tree, truth: Tree, keys: Any
 ) -> dict[str, Any]:
-    """The fields of a `Report` on single draws, about `truth`; of a method without randomness `h` is every draw."""
+    """The fields of a `Report` on single draws around `truth`. Without randomness, every draw is `h`."""
     random = method.random
     noisy = problem.upper.batch_size is not None or problem.lower.batch_size is not None
     if not (random or noisy):
@@ -58,7 +58,7 @@ def _moments(
 
 @eqx.filter_jit
 def _random_neumann_variance(whole: Problem, x: Tree, y: Tree, eta: Any, K: Any) -> Float[Array, ""]:
-    """E‖h − E h‖² of h = F_x − K η J (I − ηH)ᵏ F_y, k uniform on {0, …, K − 1}: a few draws may miss the few large."""
+    """E‖h − E h‖² of h = F_x − K η J (I − ηH)ᵏ F_y, k uniform on {0, …, K − 1}: few draws may miss the rare large h."""
     lower = whole.lower.all_rows()
     r = oracles.gradient_y(whole.upper, x, y, whole.upper.all_rows())
 

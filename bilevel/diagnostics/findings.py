@@ -10,12 +10,12 @@ from bilevel.diagnostics._measurement import Measurement
 from bilevel.hypergradients.adjoint import ConjugateGradient, FixedPoint, Neumann, RandomNeumann
 from bilevel.steps import count_at
 
-TOLERANCE = 0.1  # a part of the hypergradient's error above it, relative to ‖F_x‖ + ‖J v‖, is a finding
+TOLERANCE = 0.1  # a part of the error above this, relative to ‖F_x‖ + ‖J v‖, is a finding
 GOAL = TOLERANCE / 2  # what the advice aims at
-ILL_CONDITIONED = 1e4  # an unsolved adjoint is then the conditioning's fault
-ROUNDING = 0.1  # κ times the unit of rounding: H⁻¹ amplifies rounding so much
-NOISE = 10.0  # spread of one estimate from its batches, relative to ‖F_x‖ + ‖J v‖
-SPREAD = 3.0  # the same from a random method
+ILL_CONDITIONED = 1e4  # above this, the conditioning is to blame for an unsolved adjoint
+ROUNDING = 0.1  # κ times the machine epsilon: H⁻¹ amplifies rounding by κ
+NOISE = 10.0  # spread of one estimate that is due to its batches, relative to ‖F_x‖ + ‖J v‖
+SPREAD = 3.0  # the same for a random method
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _curvature(at: Measurement) -> Iterator[Finding]:
 
 
 def _regularizer(c: Any, kappa: float) -> str:
-    """The c > 0 for which (L + c)/(μ + c) is `kappa`, rounded up to three digits; 0.001 for a loss that is all flat."""
+    """The c > 0 for which (L + c)/(μ + c) is `kappa`, rounded up to three digits; 0.001 for a flat loss."""
     least = (c.L - kappa * c.mu) / (kappa - 1) or 1e-3
     digit = 10.0 ** (math.floor(math.log10(least)) - 2)
     return short(math.ceil(least / digit) * digit)
@@ -182,12 +182,12 @@ def _larger(size: int, factor: float, rows: int) -> str:
 
 
 def step_size(method: Any) -> float | None:
-    """The step of a method that has one, as it is at t = 0."""
+    """The step at t = 0 of a method that has one."""
     return float(method.step(0)) if isinstance(method, Neumann | RandomNeumann | FixedPoint) else None
 
 
 def terms(method: Any) -> int:
-    """How many terms a series has; a random one, in its mean."""
+    """The number of terms of a series, or of the mean of a random one."""
     if isinstance(method, RandomNeumann):
         return int(count_at(method.order, 0, least=1))
     return method.steps if isinstance(method, FixedPoint) else method.order + 1

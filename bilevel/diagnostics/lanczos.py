@@ -1,4 +1,4 @@
-"""Extreme eigenvalues of the lower Hessian, and the norm of the cross derivative, from products alone."""
+"""Extreme eigenvalues of the lower Hessian, and the norm of the cross derivative, from products only."""
 
 import math
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from bilevel.trees import Tree
 
 Vector = Float[Array, " dim"]
 
-_ROUND = 20  # Lanczos steps between two looks at the residuals
+_ROUND = 20  # Lanczos steps between two checks of the residuals
 _MOST_STEPS = 300
-_MOST_BYTES = 250_000_000  # of the basis
+_MOST_BYTES = 250_000_000  # for the basis
 
 
 class Hessian(eqx.Module):
@@ -69,9 +69,9 @@ class CrossGram(eqx.Module):
 class Spectrum:
     """Ritz values, ascending, and the residuals ‖A u − θ u‖ of the first and the last.
 
-    An eigenvalue lies within the residual of each; the least Ritz value is never below the least eigenvalue, and
-    the largest never above the largest (up to rounding). `products` counts the operator's applications; `epsilon` is
-    the dtype's unit of rounding.
+    An eigenvalue lies within the residual of each. The least Ritz value is never below the least eigenvalue, and the
+    largest never above the largest (up to rounding). `products` counts the operator's applications; `epsilon` is the
+    machine epsilon of the dtype.
     """
 
     ritz: Float[np.ndarray, " steps"]
@@ -82,7 +82,7 @@ class Spectrum:
 
     @property
     def rounding(self) -> float:
-        """A value below it cannot be told from zero: a few units of rounding of the largest."""
+        """A value below this cannot be told from zero: a few machine epsilons times the largest."""
         return 4 * self.epsilon * float(np.abs(self.ritz).max())
 
     @property
@@ -95,7 +95,7 @@ class Spectrum:
 
 
 class _Basis(eqx.Module):
-    """q_0 … q_m (zero where not yet built), and the tridiagonal matrix of the operator in it."""
+    """The basis q_0 … q_m (zero where not yet built), and the operator's tridiagonal matrix in it."""
 
     diagonal: Float[Array, " steps"]
     beside: Float[Array, " steps"]
@@ -108,10 +108,10 @@ def lanczos(
     """Lanczos' iteration with full reorthogonalization on a symmetric operator, from a random start.
 
     Stops when the residuals of the extreme Ritz values are within `tolerance` of the values themselves (or of the
-    rounding of the largest), after `most` steps, or when the space is exhausted, where they are exact.
+    rounding of the largest), after `most` steps, or when the space is exhausted, so that the values are exact.
 
-    **Arguments**: `operator`, a module u ↦ A u over raveled vectors, its data its leaves (one program then serves
-    all operators of a structure), with `like`, a tree of that space. `largest_only`: do not wait for the least.
+    **Arguments**: `operator`, a module u ↦ A u over raveled vectors, with `like`, a tree of that space. Its data are
+    its leaves, so that one program serves all operators of a structure. `largest_only`: do not wait for the least.
 
     Reference: Golub & Van Loan, Matrix Computations (4th ed.), section 10.3.
     """
@@ -135,11 +135,11 @@ def _extend(operator: Any, basis: _Basis, start: Any, stop: Any) -> _Basis:
         q = basis.vectors[k]
         w = operator(q)
         diagonal = basis.diagonal.at[k].set(q @ w)
-        for _ in range(2):  # once leaves the rounding of a large first projection
+        for _ in range(2):  # doing it once leaves the rounding of a large first projection
             w = w - (basis.vectors @ w) @ basis.vectors
         length = jnp.linalg.norm(w)
         scale = jnp.maximum(jnp.max(jnp.abs(diagonal)), jnp.max(basis.beside))
-        goes_on = length > jnp.finfo(w.dtype).eps * scale  # else the space is exhausted
+        goes_on = length > jnp.finfo(w.dtype).eps * scale  # otherwise the space is exhausted
         following = jnp.where(goes_on, w / jnp.where(goes_on, length, 1), 0)
         beside = basis.beside.at[k].set(jnp.where(goes_on, length, 0))
         return _Basis(diagonal, beside, basis.vectors.at[k + 1].set(following))

@@ -22,25 +22,25 @@ _GROWTH = 10.0
 
 
 class DiagnosisWarning(UserWarning):
-    """Something that `Watch` noticed; `bl.diagnose` at that point says more."""
+    """Something that `Watch` noticed. `bl.diagnose` at that point says more."""
 
 
 class Watch:
     """A recorder of residuals and of a rough curvature of the lower level: `solve(..., recorders=[Watch(problem)])`.
 
     - `lower residual`: ‖G_y(x, y)‖.
-    - `adjoint residual`: ‖H v − F_y‖ / ‖F_y‖ of a solver that keeps an adjoint v; else NaN.
-    - `least curvature`, `largest curvature` of the lower level: Ritz values of 10 Lanczos steps, so that the least is
-      an overestimate and a negative one is certain.
+    - `adjoint residual`: ‖H v − F_y‖ / ‖F_y‖ if the solver keeps an adjoint v, else NaN.
+    - `least curvature`, `largest curvature` of the lower level: Ritz values after 10 Lanczos steps. The least one is
+      an overestimate, so a negative value is certain.
 
-    All on all rows, or a random 50,000 of a larger level, the same ones throughout. The run is the same, and its clock
-    does not hold the time of this. A `DiagnosisWarning` says, once by name, when a curvature is negative or the lower
-    residual exceeds ten times what it was at first.
+    All are measured on all rows, or on one random set of 50,000 rows of a larger level. The run does not change, and
+    its `seconds` do not include the measurements. A `DiagnosisWarning` is given, once per kind, if a curvature is
+    negative or the lower residual exceeds ten times its initial value.
 
-    **Arguments**: `problem`, that of the run. `every`: the steps between two looks; rows between
-    them hold NaN. Default: each row.
+    **Arguments**: `problem`, that of the run. `every`: the steps between measurements; rows between them hold NaN.
+    Default: every row.
 
-    **Raises** `ValueError` for `Episodes`, which have other tasks in each step: use `bl.diagnose`, which draws once.
+    **Raises** `ValueError` for `Episodes`, whose tasks change in each step: use `bl.diagnose`, which draws once.
 
     Example:
 
@@ -60,7 +60,7 @@ class Watch:
     def __init__(self, problem: Problem, *, every: int = 1):
         if not isinstance(problem, Problem):
             raise ValueError(
-                f"problem: got {type(problem).__name__}, whose tasks are others in each step; use bl.diagnose, which "
+                f"problem: got {type(problem).__name__}, whose tasks change in each step; use bl.diagnose, which "
                 "draws once"
             )
         checks.count("every", every)
@@ -93,7 +93,7 @@ class Watch:
                 f"than c = {-least:.3g} to it",
             )
         self._residuals.append(residual)
-        start = max(self._residuals[:2])  # the first may be zero by a good start, the second has noise
+        start = max(self._residuals[:2])  # the first may be zero after a good start; the second has noise
         if len(self._residuals) > 2 and residual > _GROWTH * start:
             self._once(
                 "lower residual grows",

@@ -1,4 +1,4 @@
-"""Accurate answers to compare with: y*(x) by Newton's method, the hypergradient there, and differences of Φ."""
+"""Accurate values to compare with: y*(x) by Newton's method, the hypergradient there, and differences of Φ."""
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ from bilevel.oracles import HessianOperator
 from bilevel.problem import Level, Problem
 from bilevel.trees import Tree
 
-_MOST_DIM = 500  # of y, for the direct solve
+_MOST_DIM = 500  # the largest dim y for the direct solve
 _MOST_CG_STEPS = 5000
 
 
@@ -26,7 +26,7 @@ def accurate_solver(y: Tree) -> AbstractAdjoint:
 class Hypergradient(eqx.Module):
     """h = F_x − J[v] (dense) and its v.
 
-    `scale` = ‖F_x‖ + ‖J[v]‖, beside which h is small near a solution; `residual` = ‖H v − F_y‖ / ‖F_y‖;
+    `scale` = ‖F_x‖ + ‖J[v]‖, compared with which h is small near a solution; `residual` = ‖H v − F_y‖ / ‖F_y‖;
     `lower_residual` = ‖G_y‖.
     """
 
@@ -39,7 +39,7 @@ class Hypergradient(eqx.Module):
 
 @eqx.filter_jit
 def hypergradient_at(problem: Problem, x: Tree, y: Tree, method: AbstractAdjoint, key: PRNGKeyArray) -> Hypergradient:
-    """On all rows, v by `method` from zero."""
+    """The hypergradient on all rows, with v by `method` from zero."""
     upper, lower = problem.upper.all_rows(), problem.lower.all_rows()
     found = method.hypergradient(problem, x, y, trees.zeros_like(y), key=key)
     h, v = trees.dense(found.h, x), found.adjoint.v
@@ -57,14 +57,14 @@ def _ratio(a: Tree, b: Tree) -> Float[Scalar, ""]:
 
 @eqx.filter_jit
 def newton_step(level: Level, x: Tree, y: Tree, solver: AbstractAdjoint) -> Tree:
-    """H⁻¹ G_y: to first order y − y*(x)."""
-    rows, key = level.all_rows(), jax.random.key(0)  # a linear solve draws nothing
+    """H⁻¹ G_y, which to first order is y − y*(x)."""
+    rows, key = level.all_rows(), jax.random.key(0)  # a linear solve draws nothing from it
     return solver.solve(HessianOperator(level, x, y, rows), oracles.gradient_y(level, x, y, rows), None, key=key).v
 
 
 @eqx.filter_jit
 def lower_solution(level: Level, x: Tree, y: Tree, solver: AbstractAdjoint) -> LowerSolution:
-    """y*(x) by Newton's method from y, to rounding; `converged` where its last correction is small beside y."""
+    """y*(x) by Newton's method from y, to rounding; `converged` if its last correction is small relative to y."""
     found = Newton(linear=solver).solve(level, x, y, key=jax.random.key(0))
     last = trees.norm(newton_step(level, x, found.y, solver))
     size = trees.norm(found.y) + trees.norm(trees.sub(y, found.y))
@@ -78,7 +78,7 @@ def difference_quotients(
 ) -> Float[Array, " k"]:
     """(Φ(x + εd) − Φ(x − εd)) / 2ε along each direction d, with ε‖d‖ = (machine epsilon)^⅓ (1 + ‖x‖).
 
-    `y` is y*(x), where the lower solutions start.
+    `y` is y*(x), from which the lower solutions start.
     """
     flat, unravel = ravel_pytree(x)
     length = jnp.finfo(flat.dtype).eps ** (1 / 3) * (1 + jnp.linalg.norm(flat))

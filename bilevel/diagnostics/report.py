@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 class Report(Measurement):
     """A hypergradient at a point with its error bars. Print it for a table; `plot()` draws it.
 
-    With h the method's hypergradient on all rows at (x, y), h* = ∇Φ(x) the accurate one at y*(x), and relative
-    errors divided by ‖h*‖ = `norm`:
+    h is the method's hypergradient on all rows at (x, y), and h* = ∇Φ(x) the accurate one at y*(x). Relative errors
+    are divided by ‖h*‖ = `norm`.
 
-    - `constants`: a `Constants`. `strongly_convex`: whether μ is above rounding; where it is not, the numbers that
-      need H⁻¹ are NaN.
+    - `constants`: a `Constants`. `strongly_convex`: whether μ is above rounding; if it is not, the numbers that need
+      H⁻¹ are NaN.
     - `distance` ≈ ‖y − y*‖, the length of one Newton step; `distance_bound` = ‖G_y‖/μ.
     - `adjoint_residual` = ‖H v − F_y‖/‖F_y‖; `adjoint_error` = ‖v − H⁻¹F_y‖/‖H⁻¹F_y‖.
     - `error_estimate` of ‖h − h*‖/‖h*‖ from these two residuals: h is compared with the hypergradient after one
       Newton step of y and an exact adjoint.
-    - `error`: the actual one, by `reference` (the direct solve or conjugate gradient) at y* by Newton's method to
-      rounding; NaN where that did not converge.
-    - `difference_error`: the same against difference quotients of Φ along random directions, and
-      `reference_difference_error`: h* against them, which is what the quotients can resolve.
-    - `bias` and `spread`, relative: the distance from h* of the mean over `draws` estimates, less its sampling error,
-      which is `bias_error`; and the standard deviation of one estimate. `distances`: ‖h_i − h*‖/‖h*‖ of each.
+    - `error`: the actual error. h* is found by `reference` (the direct solve or conjugate gradient) at y*, which
+      Newton's method finds to rounding; NaN if Newton's method did not converge.
+    - `difference_error`: the error of h against difference quotients of Φ along random directions.
+      `reference_difference_error`: that of h*, which shows how much the quotients can resolve.
+    - `bias`, relative: the distance from h* of the mean over `draws` estimates, less its sampling error `bias_error`.
+      `spread`, relative: the standard deviation of one estimate. `distances`: ‖h_i − h*‖/‖h*‖ for each estimate.
     - `findings`: what is wrong here; empty for a healthy problem. Near a minimizer of Φ, where h* vanishes and
-      every relative error is large, they measure by `scale` = ‖F_x‖ + ‖J v‖: `part_from_y` and
+      every relative error is large, they are relative to `scale` = ‖F_x‖ + ‖J v‖: `part_from_y` and
       `part_from_adjoint` are the two parts of the error, divided by it.
-    - `notes`: what to know of the measurement itself.
+    - `notes`: remarks on the measurement itself.
     """
 
     @cached_property
@@ -72,7 +72,7 @@ class Report(Measurement):
             (
                 "error, differences",
                 short(self.difference_error),
-                f"of Φ; the accurate one's is {short(self.reference_difference_error)}",
+                f"of Φ; that of h* is {short(self.reference_difference_error)}",
             ),
             ("bias", short(self.bias), f"± {short(self.bias_error)}, relative, of the mean of {self.draws} draws"),
             ("spread", short(self.spread), "relative, of one draw"),

@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 class SmoothnessRecorder:
     """A recorder of `solve` that estimates the (L0, L1) constants of Φ along the trajectory.
 
-    Φ is (L0, L1)-smooth when ‖∇Φ(x) − ∇Φ(x')‖ ≤ (L0 + L1 ‖∇Φ(x)‖) ‖x − x'‖ for x' near x. At the end of each chunk
+    Φ is (L0, L1)-smooth if ‖∇Φ(x) − ∇Φ(x')‖ ≤ (L0 + L1 ‖∇Φ(x)‖) ‖x − x'‖ for x' near x. At the end of each chunk,
 
         ratio = ‖h_k − h_{k−1}‖ / ‖x_k − x_{k−1}‖   against   norm = (‖h_k‖ + ‖h_{k−1}‖) / 2
 
-    are recorded, as the columns `smoothness` and `gradient norm`, h = ∇Φ(x_k) on all rows, at y*(x_k) by Newton's
-    method from the run's y (whose own lag behind x would count as roughness). `fit()` draws L0 + L1 · norm through them
-    by least squares, neither constant below zero. Choose `every` small, for x' near x. Where Newton's method does not
-    reach y*, and in the first row, they are NaN.
+    are recorded as the columns `smoothness` and `gradient norm`. h_k = ∇Φ(x_k) is taken on all rows at y*(x_k), which
+    Newton's method finds from the run's y (whose lag behind x would look like roughness). `fit()` fits L0 + L1 · norm
+    to the ratios by least squares, with both constants nonnegative. Choose a small `every`, so that x' is near x. Both
+    columns are NaN in the first row, and if Newton's method does not reach y*.
 
-    **Arguments**: `problem`, that of the run; `method`, how linear systems with H are solved: default `Direct` for a y
-    of at most 500 entries, else conjugate gradient to rounding.
+    **Arguments**: `problem`, that of the run; `method`, how linear systems with H are solved: by default `Direct` if y
+    has at most 500 entries, else conjugate gradient to rounding.
 
     Example:
 
@@ -53,7 +53,7 @@ class SmoothnessRecorder:
 
     Reference: BO-REP, Hao, Gong & Liu (ICLR 2024), appendix G; after Zhang, He, Sra & Jadbabaie (ICLR 2020).
 
-    Differences from the paper: the fit, and the mean of both norms in place of one.
+    Differences from the paper: the fit, and the mean of both norms instead of one norm.
     """
 
     def __init__(self, problem: Problem, *, method: AbstractAdjoint | None = None):
@@ -88,10 +88,10 @@ class SmoothnessRecorder:
         return {"smoothness": ratio, "gradient norm": norm}
 
     def fit(self) -> tuple[float, float]:
-        """(L0, L1), neither below zero."""
+        """(L0, L1), both nonnegative."""
         if len(self.ratios) < 2:
             raise ValueError(
-                f"SmoothnessRecorder: it has {len(self.ratios)} ratios; pass it in recorders of a run of three chunks "
+                f"SmoothnessRecorder: it has {len(self.ratios)} ratios; pass it as a recorder to a run of three chunks "
                 "or more, whose lower level is strongly convex"
             )
         norms, ratios = np.array(self.norms), np.array(self.ratios)
@@ -115,7 +115,7 @@ class SmoothnessRecorder:
 
 
 def _nonnegative_line(t: Float[np.ndarray, " n"], values: Float[np.ndarray, " n"]) -> tuple[float, float]:
-    """a, b ≥ 0 of least ‖a + b t − values‖²; values ≥ 0 and t ≥ 0, so at most one bound is active."""
+    """The a, b ≥ 0 that minimize ‖a + b t − values‖². As values ≥ 0 and t ≥ 0, at most one bound is active."""
     (a, b), *_ = np.linalg.lstsq(np.stack([np.ones_like(t), t], axis=1), values, rcond=None)
     if a < 0:
         return 0.0, float(t @ values / (t @ t))

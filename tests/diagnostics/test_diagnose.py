@@ -410,7 +410,7 @@ def test_half_precision_is_measured_in_single():
     report = bl.diagnose(case.problem, x, y, method=CG, key=KEY)
     assert report.dtype == "bfloat16"
     assert report.constants.kappa == pytest.approx(10, rel=1e-3)
-    assert report.notes == ("Measured in float32: what bfloat16 rounds is not in these numbers.",)
+    assert report.notes == ("Measured in float32: these numbers do not include the rounding of bfloat16.",)
 
 
 def test_errors_name_the_argument():

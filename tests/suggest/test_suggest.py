@@ -172,13 +172,13 @@ def curved(curvature):
     [
         ({"solver": "sobo"}, ValueError, "solver: 'sobo' is unknown; did you mean soba"),
         ({"solver": bl.SOBA(0.1, 0.1, 0.1)}, TypeError, r"solver: got SOBA[\s\S]*pass a class"),
-        ({"solver": bl.AbstractSolver}, ValueError, "no theory is known here for AbstractSolver; known are itd"),
+        ({"solver": bl.AbstractSolver}, ValueError, "there is no theorem here for AbstractSolver, only for itd"),
         ({"problem": curved(0.0)}, ValueError, "least curvature .* is 0.*add a regularizer"),
         ({"problem": curved(-1.0)}, ValueError, "least curvature .* is -2.*strongly convex"),
         ({"key": None}, ValueError, "key: missing"),
         ({"budget": 0}, ValueError, "budget: got 0"),
         ({"budget": 2.5}, TypeError, "budget: got 2.5"),
-        ({"budget": 3}, ValueError, "budget: got 3, of which the measurements took"),
+        ({"budget": 3}, ValueError, "budget: got 3, but the measurements took"),
     ],
 )
 def test_errors_say_what_to_do(changes, error, message):
