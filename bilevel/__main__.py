@@ -1,4 +1,4 @@
-"""The `bilevel` script: the command line, or how to get it."""
+"""The `bilevel` script: the command line, or a message that says how to install it."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from bilevel import _extras as extras
 
 
 def main() -> None:
-    """Run the command line; where an extra is missing, say in one line which."""
+    """Run the command line. If an extra is missing, name it in one line."""
     try:
         extras.require("platformdirs", "rich", "typer", extra="cli")
         _keep_programs()

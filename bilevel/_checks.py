@@ -1,6 +1,6 @@
-"""Checks of arguments: each error names the argument, what it got and what to do.
+"""Checks of arguments. Each error names the argument, what it got and what to do.
 
-Only concrete values are looked at, so that hyperparameters may be traced (a grid of them under `vmap`).
+Only concrete values are checked, so that hyperparameters may be traced (a grid of them under `vmap`).
 """
 
 import difflib
@@ -14,14 +14,14 @@ from jax.core import Tracer
 
 
 def _reals(name: str, value: Any, wanted: str, *, scalar: bool = True) -> np.ndarray | None:
-    """A real number, or real numbers, as an array; None while traced."""
+    """A real number, or real numbers, as an array; None if traced."""
     if isinstance(value, Tracer):
         return None
     try:
         array = np.asarray(value)
     except (TypeError, ValueError):  # a ragged list, a random key
         array = np.asarray(None)
-    real = array.dtype.kind in "iu" or jnp.issubdtype(array.dtype, jnp.floating)  # bfloat16 has a kind of its own
+    real = array.dtype.kind in "iu" or jnp.issubdtype(array.dtype, jnp.floating)  # bfloat16 has its own kind
     if not real or (scalar and array.ndim):
         got = value.item() if isinstance(value, np.ndarray) and not value.ndim else value
         raise TypeError(f"{name}: got {got!r}; pass {wanted}")
@@ -72,13 +72,13 @@ def fraction(name: str, value: Any) -> None:
 def count(name: str, value: Any, least: int = 1) -> None:
     """A Python integer of at least `least`: it fixes shapes or loop lengths."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name}: got {value!r}; it must be a Python integer, it fixes a loop's length or a shape")
+        raise TypeError(f"{name}: got {value!r}; it must be a Python integer, as it fixes a loop length or a shape")
     if value < least:
         raise ValueError(f"{name}: got {value}; it must be at least {least}")
 
 
 def integers(value: Any) -> Any:
-    """A converter: lists and arrays as tuples, NumPy integers as Python's, anything else as it is, to be checked."""
+    """A converter: lists and arrays to tuples, NumPy integers to Python's. It leaves all else to the check."""
     if isinstance(value, np.ndarray | np.integer):
         value = value.tolist()
     return tuple(map(integers, value)) if isinstance(value, list | tuple) else value
@@ -92,13 +92,13 @@ def key(name: str, value: Any) -> Any:
     if is_array and jnp.issubdtype(value.dtype, jax.dtypes.prng_key) and value.shape == ():
         return value
     if is_array and value.dtype == jnp.uint32 and value.shape == (2,):
-        return value  # a key of jax.random.PRNGKey
+        return value  # a key made by jax.random.PRNGKey
     got = f"an array of shape {value.shape} and dtype {value.dtype}" if is_array else repr(value)
     raise TypeError(f"{name}: got {got}; pass a single key, such as jax.random.key(0)")
 
 
 def one_of(name: str, value: str, known: Iterable[str]) -> None:
-    """One of the known names; the error lists the nearest."""
+    """One of the known names. The error lists the nearest ones."""
     known = list(known)
     if value not in known:
         near = difflib.get_close_matches(str(value), known, n=3, cutoff=0.5)
@@ -107,9 +107,9 @@ def one_of(name: str, value: str, known: Iterable[str]) -> None:
 
 
 def tree(name: str, value: Any) -> Any:
-    """A pytree of floating arrays, with every array on the device; leaves that are not arrays pass.
+    """A pytree of floating arrays, with every array on the device.
 
-    Functions and other settings in it (an Equinox model holds its activation) are left as they are.
+    Functions and other settings in it (such as the activation of an Equinox model) are left as they are.
     """
     found = False
 

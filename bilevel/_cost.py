@@ -1,4 +1,4 @@
-"""What a step costs in oracle calls, and the count of a run."""
+"""The cost of a step in oracle calls, and the total of a run."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ KINDS = ("F", "G", "H", "J")
 
 
 class Calls(eqx.Module):
-    """`calls`, which may be traced, of `samples` each."""
+    """`calls` oracle calls, which may be traced, of `samples` samples each."""
 
     calls: Any
     samples: int = eqx.field(static=True)
@@ -28,8 +28,8 @@ def _as_calls(value: Any) -> tuple[Calls, ...]:
 class Cost(eqx.Module):
     """Oracle calls in samples: F-gradients, G-gradients, H-products and J-products.
 
-    Each is an integer, or (calls, samples per call) where the calls may be traced. `a + b` is the cost of both, `n * a`
-    that of n times a.
+    Each is an integer, or a pair (calls, samples per call) where the calls may be traced. `a + b` is the cost of both,
+    and `n * a` is n times the cost a.
 
     Example:
 
@@ -51,12 +51,12 @@ class Cost(eqx.Module):
         return Cost(*times)
 
     def total(self) -> "Total":
-        """The cost as a count."""
+        """The cost as a total."""
         return Total.zero() + self
 
 
 class Total(eqx.Module):
-    """A count of oracle calls in samples, that the driver moves into Python integers after every chunk.
+    """A count of oracle calls in samples, which the driver converts to Python integers after every chunk.
 
     Within a chunk a count may exceed what 32 bits hold (10⁷ rows, hundreds of inner steps), so it is kept as three
     digits in base 2¹⁵.
@@ -75,7 +75,7 @@ class Total(eqx.Module):
         return Total(_carry(self.digits + _carry(jnp.stack(added))))
 
     def samples(self) -> Scalar:
-        """All kinds together, as a floating number: for comparisons with a budget."""
+        """The sum of all kinds as a floating-point number, for comparisons with a budget."""
         return jnp.sum(self.digits * jnp.array([1.0, 2.0**15, 2.0**30])[None, :])
 
     def to_dict(self) -> dict[str, int]:
@@ -87,7 +87,7 @@ _NONE = np.zeros(3, np.uint32)
 
 
 def _digits(part: Calls) -> Any:
-    """calls · samples in base 2¹⁵, `calls` below 2³¹ and the product below 2⁶⁰."""
+    """calls · samples in base 2¹⁵, for `calls` below 2³¹ and a product below 2⁶⁰."""
     calls, samples = part.calls, part.samples
     if isinstance(calls, int):
         n = calls * samples

@@ -4,11 +4,11 @@ import importlib.util
 
 
 class MissingExtraError(ModuleNotFoundError):
-    """A package of an extra is not installed."""
+    """A package that an extra provides is not installed."""
 
 
 def require(*packages: str, extra: str) -> None:
-    """Ask for packages, by the names they are imported by, before the work that needs them.
+    """Check that packages, given by their import names, are installed, before the work that needs them.
 
     **Raises** `MissingExtraError`, which names the extra to install.
     """

@@ -1,4 +1,4 @@
-"""A problem checked against its variables, and brought to the array leaves of x and y alone."""
+"""A problem that is checked against its variables, and reduced to the array leaves of x and y."""
 
 import warnings
 from collections.abc import Callable
@@ -20,7 +20,7 @@ P = TypeVar("P", bound=Problem | Episodes)
 
 
 class Prepared(eqx.Module, Generic[P]):
-    """A problem of the array leaves of x and y alone, these leaves, and all else of x and y (None: nothing)."""
+    """A problem in only the array leaves of x and y, these leaves, and the other leaves of x and y (None: no others)."""
 
     problem: P
     x: Tree
@@ -29,7 +29,7 @@ class Prepared(eqx.Module, Generic[P]):
     y_static: Tree
 
     def restore_x(self, x: Tree) -> Tree:
-        """An x, or what is shaped like one, with its other leaves."""
+        """An x, or a tree shaped like x, with the other leaves put back."""
         return x if self.x_static is None else eqx.combine(x, self.x_static)
 
     def restore_y(self, y: Tree) -> Tree:
@@ -38,7 +38,7 @@ class Prepared(eqx.Module, Generic[P]):
 
 
 def prepare(problem: P, x: Any, y: Any) -> Prepared[P]:
-    """Check a problem against its variables, and keep only their arrays. `y` None: where the episodes start."""
+    """Check a problem against its variables, and keep only their arrays. `y` None means the episodes' start."""
     if not isinstance(problem, Problem | Episodes):
         raise TypeError(
             f"problem: got {type(problem).__name__}; pass bl.Problem(upper=..., lower=...) or "
@@ -95,7 +95,7 @@ def _divided(tree: Tree) -> tuple[Tree, Tree]:
 
 
 class _WithStatic(eqx.Module):
-    """Calls a function after putting the leaves back that are no arrays: `fixed` holds them, by position."""
+    """Calls a function after putting back the leaves that are not arrays. `fixed` holds them, by position."""
 
     function: Callable[..., Any]
     fixed: dict[int, Tree]
@@ -107,7 +107,7 @@ class _WithStatic(eqx.Module):
 
 
 class _Arrays(eqx.Module):
-    """The array leaves of what a function returns."""
+    """Keeps the array leaves of what a function returns."""
 
     function: Callable[..., Any]
 
@@ -116,7 +116,7 @@ class _Arrays(eqx.Module):
 
 
 def _of_arrays(problem: Any, x_static: Tree, y_static: Tree) -> Any:
-    """The problem as one of the array leaves of x and y."""
+    """The problem as a problem in the array leaves of x and y."""
     project = _Arrays(_WithStatic(problem.project, {0: x_static}))
     if isinstance(problem, Episodes):
         start = None if problem.start is None else _Arrays(_WithStatic(problem.start, {0: x_static}))
@@ -177,7 +177,7 @@ def _check_loss(name: str, level: Level, x: Any, y: Any) -> bool:
 
 
 def _shape_and_constants(function: Any, *args: Any) -> tuple[Any, int]:
-    """The output's shape and the bytes of arrays that tracing finds in closures; runs nothing."""
+    """The output's shape, and the bytes of arrays that tracing finds in closures. It runs nothing."""
     dynamic, static = eqx.partition(args, eqx.is_array)
     output = []
 

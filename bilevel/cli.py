@@ -1,4 +1,4 @@
-"""The command line: arguments only."""
+"""The command line. It only parses arguments."""
 
 import contextlib
 import os
@@ -20,9 +20,9 @@ app = typer.Typer(
 Task = Annotated[str, typer.Argument(help="A task's name; see `bilevel list`.")]
 Checkpoint = Annotated[
     pathlib.Path | None,
-    typer.Option(help="Keep the work there while it goes: the same command goes on from it, whatever cut it off."),
+    typer.Option(help="A directory to save progress in. The same command resumes from it after any interruption."),
 ]
-_GO_ON = "{} keeps what was done; the same command goes on from there."
+_GO_ON = "{} holds the finished work; the same command resumes from there."
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")]
 
 
@@ -34,7 +34,7 @@ def _console() -> Any:
 
 
 def _one_device_a_core() -> None:
-    """Of CPUs; before JAX looks at its devices."""
+    """Use all cores of a CPU. Call it before JAX initializes its devices."""
     import jax
 
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
@@ -42,7 +42,7 @@ def _one_device_a_core() -> None:
 
 @contextlib.contextmanager
 def _readable_errors() -> Iterator[None]:
-    """What the package says about bad input, in one line and with exit code 2."""
+    """Report the package's errors about bad input in one line, with exit code 2."""
     from bilevel.datasets import DatasetError
     from bilevel.run._checkpoint import CheckpointError
 
@@ -65,7 +65,7 @@ def list_() -> None:
 
 @app.command()
 def data(
-    name: Annotated[str | None, typer.Argument(help="Fetch or read this one, and show its card.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Fetch or read this data set, and show its card.")] = None,
 ) -> None:
     """List the data sets, or fetch one."""
     from bilevel import datasets
@@ -85,10 +85,10 @@ def run(
     task: Task,
     solver: Annotated[str, typer.Option(help="A solver's name.")],
     set_: Set = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Outer steps; default: the settings'.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Outer steps; default: as in the settings.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the task and of the run.")] = 0,
     out: Annotated[
-        pathlib.Path | None, typer.Option(help="Write history.csv, summary.json and solution.npz there.")
+        pathlib.Path | None, typer.Option(help="A directory for history.csv, summary.json and solution.npz.")
     ] = None,
     checkpoint: Checkpoint = None,
 ) -> None:
@@ -132,14 +132,14 @@ def run(
 def compare(
     task: Task,
     solvers: Annotated[str | None, typer.Option(help="Names, separated by commas; default: all.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How often split, noise and run are drawn anew.")] = 10,
-    steps: Annotated[int | None, typer.Option(min=1, help="Outer steps of each; default: the settings'.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Instead of --steps: seconds of stepping for each run.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="The number of draws of split, noise and run.")] = 10,
+    steps: Annotated[int | None, typer.Option(min=1, help="Outer steps of each; default: as in the settings.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Instead of --steps: seconds of stepping per run.")] = None,
     untimed: Annotated[
-        bool, typer.Option("--untimed", help="All seeds of a solver at once, on all cores: time is not compared.")
+        bool, typer.Option("--untimed", help="Run all seeds of a solver at once, on all cores, without comparing time.")
     ] = False,
     checkpoint: Checkpoint = None,
-    suggest: Annotated[bool, typer.Option("--suggest", help="Settings by bl.suggest, not from the table.")] = False,
+    suggest: Annotated[bool, typer.Option("--suggest", help="Settings from bl.suggest, not from the table.")] = False,
     set_: Set = None,
     out: Annotated[pathlib.Path | None, typer.Option(help="Default: runs/compare-TASK.")] = None,
 ) -> None:
@@ -172,7 +172,7 @@ def compare(
     files = "report.html, results.csv, summary.json, curves.png" + (", suggestions.txt" if suggest else "")
     console.print(f"Written to {out}: {files}", soft_wrap=True)
     if comparison.interrupted:
-        advice = "Interrupted. With --checkpoint DIR, the same command goes on where it was cut off."
+        advice = "Interrupted. With --checkpoint DIR, the same command resumes where it was interrupted."
         typer.echo(advice if checkpoint is None else _GO_ON.format(checkpoint), err=True)
         raise typer.Exit(130)
 
@@ -182,10 +182,10 @@ def reproduce(
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Entries, such as stocbio-fig4.")] = None,
     scale: Annotated[str, typer.Option(help="smoke (seconds), laptop (minutes) or paper.")] = "laptop",
     all_: Annotated[bool, typer.Option("--all", help="All entries.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Keep the runs that an earlier call finished.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Reuse the runs that an earlier call finished.")] = False,
     out: Annotated[pathlib.Path | None, typer.Option(help="Default: runs/reproduce-SCALE.")] = None,
 ) -> None:
-    """Run the papers' experiments beside their claims. Without an ID: list them."""
+    """Run the papers' experiments and check their claims. Without an ID, list them."""
     from bilevel import papers
     from bilevel.papers.page import entries_table
 
@@ -199,9 +199,9 @@ def reproduce(
         try:
             outcomes = papers.reproduce(chosen, scale=scale, out=out, resume=resume, console=console)
         except KeyboardInterrupt:
-            typer.echo(f"Interrupted: {out} keeps what was done; with --resume the same command goes on.", err=True)
+            typer.echo(f"Interrupted: {out} holds the finished runs; add --resume to continue.", err=True)
             raise typer.Exit(130) from None
-    console.print(f"Written to {out}: README.md with all entries, and a folder for each", soft_wrap=True)
+    console.print(f"Written to {out}: README.md with all entries, and one folder per entry", soft_wrap=True)
     if any(outcome.trouble for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -210,20 +210,20 @@ def reproduce(
 def clean(
     table: Annotated[pathlib.Path, typer.Argument(help="CSV (also .gz) or Parquet.")],
     label: Annotated[str, typer.Option(help="The column of the labels.")],
-    out: Annotated[pathlib.Path, typer.Option(help="A directory; files that it has are not overwritten.")],
-    trusted: Annotated[pathlib.Path | None, typer.Option(help="A table of rows whose labels are checked.")] = None,
+    out: Annotated[pathlib.Path, typer.Option(help="A directory; existing files in it are not overwritten.")],
+    trusted: Annotated[pathlib.Path | None, typer.Option(help="A table of rows whose labels are verified.")] = None,
     kind: Annotated[
         list[str] | None,
         typer.Option(
             "--kind",
             metavar="COLUMN=KIND",
-            help="Take a column as numeric, date, boolean, categorical, text, image or ignored; may be repeated.",
+            help="Treat a column as numeric, date, boolean, categorical, text, image or ignored; may be repeated.",
         ),
     ] = None,
     hidden: Annotated[int | None, typer.Option(min=1, help="Learn with a hidden layer of this width.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
 ) -> None:
-    """Find the doubtful labels of a table: adds a weight, a rank and a proposed label to each row, and a report."""
+    """Find the doubtful labels of a table. Adds a weight, a rank and a proposed label to each row; writes a report."""
     from bilevel import clean as tables
 
     console = _console()

@@ -1,8 +1,8 @@
 """Every derivative of a level's loss, at one point on one batch.
 
-In the notation of the solvers: `F_x, F_y` are the gradients of f, `G_y` that of g, `H[v] = ∇²_yy g · v` and
+In the notation of the solvers, `F_x, F_y` are the gradients of f, `G_y` is the gradient of g, `H[v] = ∇²_yy g · v`, and
 `J[v] = ∇_x∇_y g · v`, which lives in the space of x. One forward-over-reverse pass gives G_y, H[v] and
-J[v] together. What is not used of a pass is not computed: the compiler drops it.
+J[v] together. The compiler drops the parts of a pass that are not used.
 
 A gradient in x holds only the batch's rows of a per-row variable (`trees.SparseRows`), and nothing for a
 leaf that the loss does not use.
@@ -78,9 +78,9 @@ def transposed_cross_product(level: Level, x: Tree, y: Tree, u: Tree, batch: Bat
 
 
 def hoist_features(level: Level, x: Tree) -> tuple[Level, Tree, Callable[[Tree], Tree]]:
-    """Computes what a loop on y needs of x once, before the loop: returns (level, z, pull).
+    """Compute once, before a loop on y, what the loop needs from x. Returns (level, z, pull).
 
-    For a `bl.Factored` loss on all rows, z holds the features of all rows. The level returned takes z in place of x,
+    For a `bl.Factored` loss on all rows, z holds the features of all rows. The returned level takes z in place of x,
     and `pull` maps a vector in the space of z, such as J[v], to the space of x. For other losses z is x, and the level
     is unchanged.
     """
@@ -93,9 +93,9 @@ def hoist_features(level: Level, x: Tree) -> tuple[Level, Tree, Callable[[Tree],
 
 
 class HessianOperator(eqx.Module):
-    """H = ∇²_yy g at a point: v ↦ H[v] on `batch`, on a fresh batch, or as a matrix.
+    """H = ∇²_yy g at a point, as products v ↦ H[v] on `batch` or on a fresh batch, or as a matrix.
 
-    `size` is what a product costs, in samples.
+    `size` is the cost of a product in samples.
     """
 
     level: Level
@@ -112,7 +112,7 @@ class HessianOperator(eqx.Module):
         return hessian_product(self.level, self.x, self.y, v, self.batch)
 
     def fresh(self, v: Tree, *, key: PRNGKeyArray, size: int | None = None) -> Tree:
-        """H[v] on a batch of its own, of the level's size or of `size`."""
+        """H[v] on a fresh batch, of the level's size or of `size`."""
         return hessian_product(self.level, self.x, self.y, v, self.level.draw(key, size))
 
     def dense(self) -> tuple[Float[Array, "y y"], Callable[[Array], Tree]]:
@@ -131,7 +131,7 @@ def dense_hessian(level: Level, x: Tree, y: Tree, batch: Batch) -> tuple[Float[A
 def dense_products(
     level: Level, x: Tree, y: Tree, batch: Batch
 ) -> tuple[Tree, Float[Array, "y y"], Float[Array, "x y"]]:
-    """G_y and the matrices ∇²_yy g and ∇²_xy g over the raveled x and y: dim y products, in one batched pass."""
+    """G_y and the matrices ∇²_yy g and ∇²_xy g over the raveled x and y, by dim y products in one batched pass."""
     flat, unravel = ravel_pytree(y)
 
     def column(unit: Array) -> tuple[Tree, Array, Array]:
@@ -176,7 +176,7 @@ def _in_x_space(level: Level, x: Tree, x_batch: Tree, y: Tree, batch: Batch, gra
 def _used_leaves(level: Level, x_batch: Tree, y: Tree, batch: Batch) -> list[bool]:
     """For each leaf of x, whether the loss depends on it (an upper loss often ignores x).
 
-    A leaf that is only handed on to an inner function counts as used, which is slower and never wrong.
+    A leaf that is only passed on to an inner function counts as used, which is slower but never wrong.
     """
     jaxpr = jax.make_jaxpr(lambda x: level.loss(x, y, batch.rows))(x_batch).jaxpr
     read = {id(variable) for equation in jaxpr.eqns for variable in equation.invars} | {id(v) for v in jaxpr.outvars}

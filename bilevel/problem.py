@@ -20,18 +20,18 @@ class Level(eqx.Module):
     **Arguments**
 
     - `loss(x, y, batch) -> scalar`: the mean loss over a batch. A plain function, an Equinox module or a
-      `jax.tree_util.Partial`. Arrays it needs belong in `data` or in a module, not in a closure, where
-      they would be compiled into the program. A `bl.Factored` loss says that x acts through some features alone.
+      `jax.tree_util.Partial`. The arrays that it needs belong in `data` or in a module; in a closure they
+      would be compiled into the program. A `bl.Factored` loss states that x acts only through some features.
     - `data`: a pytree of arrays with one common leading axis of rows, or a source that says how they are
       drawn (`bl.Rows`, the default, `bl.Blocks`, `bl.Shuffled` or `bl.ShuffledBlocks`). `None`: a deterministic level;
       `batch` is `None`.
-    - `batch_size`: rows in a batch; `None` is all of them, a deterministic level.
-    - `per_row`: `True` when `x` holds one entry per row of this level's data: `loss` then receives only
-      the batch's rows of it, and a plain step on it costs O(batch). A pytree of booleans that is a prefix
-      of `x` declares single leaves.
+    - `batch_size`: the number of rows in a batch; `None` means all rows, a deterministic level.
+    - `per_row`: `True` if `x` holds one entry per row of this level's data. `loss` then receives only the
+      batch's rows of `x`, and a step on `x` costs O(batch). To declare single leaves, pass a pytree of
+      booleans that is a prefix of `x`.
 
-    **Raises** `ValueError` or `TypeError`, which name the argument, for a loss that does not take three
-    arguments, data of unequal length, without rows or with NaN, and a batch larger than the data.
+    **Raises** `ValueError` or `TypeError`, naming the argument, for a loss that does not take three
+    arguments, data of unequal lengths, without rows or with NaN, and a batch larger than the data.
 
     Example:
 
@@ -71,22 +71,22 @@ class Level(eqx.Module):
 
     @property
     def length(self) -> int:
-        """Number of rows of the data; 1 for a level without data."""
+        """The number of rows of the data; 1 for a level without data."""
         return 1 if self.data is None else self.data.length
 
     @property
     def size(self) -> int:
-        """Rows in a batch."""
+        """The number of rows in a batch."""
         return self.batch_size or self.length
 
     def draw(self, key: PRNGKeyArray, size: int | None = None) -> Batch:
-        """A batch of `size` rows (default `batch_size`); of all rows if the level is deterministic."""
+        """A batch of `size` rows (default `batch_size`), or of all rows if the level is deterministic."""
         if self.data is None or self.batch_size is None:
             return self.all_rows()
         return self.data.draw(key, self.batch_size if size is None else size)
 
     def take(self, indices: Array | None) -> Batch:
-        """The batch of the level's size that `draw` gave at these indices, once more."""
+        """The batch of the level's size that `draw` gave at these indices."""
         if indices is None or self.data is None or self.batch_size is None:
             return self.all_rows()
         return Batch(self.data.take(indices, self.batch_size), indices, self.batch_size)
@@ -101,12 +101,12 @@ class Level(eqx.Module):
 
 
 class Factored(eqx.Module):
-    """A loss `given(inputs(x, batch), y, batch)`: x acts through the features `inputs` alone.
+    """A loss `given(inputs(x, batch), y, batch)`, in which x acts only through the features `inputs`.
 
-    Loops on y at a fixed x then compute the features once, where the lower level has no `batch_size`.
+    If the lower level has no `batch_size`, loops on y at a fixed x then compute the features only once.
 
-    **Arguments**: `inputs(x, batch)`, a pytree of arrays, and `given(inputs, y, batch) -> scalar`: functions, or
-    Equinox modules where they hold arrays.
+    **Arguments**: `inputs(x, batch)`, which returns a pytree of arrays, and `given(inputs, y, batch) -> scalar`. Both
+    are functions, or Equinox modules if they hold arrays.
 
     Example:
 
@@ -135,7 +135,7 @@ def _check_signature(loss: Any) -> None:
     except TypeError as error:
         raise TypeError(f"loss: it must take three arguments, loss(x, y, batch); {error}") from None
     except ValueError:
-        pass  # a builtin without a signature; tracing will tell
+        pass  # a builtin without a signature; tracing checks it later
 
 
 class Problem(eqx.Module):
@@ -170,7 +170,7 @@ class Problem(eqx.Module):
         self.project = identity if project is None else project
 
     def draw(self, key: PRNGKeyArray) -> "Problem":
-        """The problem itself: it draws no tasks."""
+        """The problem itself, because it draws no tasks."""
         return self
 
     def with_batch_size(self, size: int | None) -> "Problem":
@@ -179,7 +179,7 @@ class Problem(eqx.Module):
 
 
 class Episode(Problem):
-    """One drawn problem of `Episodes`, which knows where its y begins."""
+    """One drawn problem of `Episodes`, with the initial y of its tasks."""
 
     start: Callable[[Any], Any] | None
 
@@ -189,7 +189,7 @@ class Episode(Problem):
 
 
 class Episodes(eqx.Module):
-    """A distribution over problems: each outer step has tasks of its own, as in few-shot learning.
+    """A distribution over problems: each outer step draws its own tasks, as in few-shot learning.
 
         min over x in X of E[f_τ(x, y_τ*(x))],   y_τ*(x) = argmin over y of g_τ(x, y),   τ the tasks of a draw
 
@@ -198,15 +198,15 @@ class Episodes(eqx.Module):
     - `redraw(key) -> Problem`: the problem of freshly drawn tasks; every draw has the same shapes. Each outer step of
       `solve` draws once, and so does each call of `hypergradient` and `diagnose`. Make it an Equinox module that holds
       the data, as below: arrays in a closure would be compiled into the program.
-    - `start(x) -> y`: where y begins on fresh tasks. What belongs to the tasks (y, the adjoint, the states of their
-      step rules) begins anew in each outer step, and what belongs to x goes on. `MAML` differentiates through it.
-      A solver whose direction leans on a y or an adjoint of earlier steps is no method there, and `solve` refuses it
-      by name. `None`: the tasks are samples of one lower problem, or y holds exchangeable slots for them; then all goes
-      on, and every solver may be used.
-    - `project(x) -> x`: as in `Problem`; that of the drawn problems is not used.
+    - `start(x) -> y`: the initial y on fresh tasks. All that belongs to the tasks (y, the adjoint, the states of their
+      step rules) restarts in each outer step, and all that belongs to x is kept. `MAML` differentiates through it.
+      Solvers whose direction depends on a y or an adjoint from earlier steps do not work then, and `solve` refuses
+      them by name. `None`: the tasks are samples of one lower problem, or y holds exchangeable slots for them. Then
+      the whole state is kept, and every solver may be used.
+    - `project(x) -> x`: as in `Problem`; the projections of the drawn problems are not used.
 
-    Example: one step of descent from a start x that is learned, each time on 4 of 100 tasks, the lower loss being the
-    sum over them and the upper one the mean.
+    Example: one gradient step from a learned initial value x, each time on 4 of 100 tasks. The lower loss is the sum
+    over these tasks, and the upper loss is the mean.
 
         >>> import bilevel as bl, equinox as eqx, jax, jax.numpy as jnp
         >>> class Tasks(eqx.Module):
@@ -256,7 +256,7 @@ class Episodes(eqx.Module):
 
 
 class Then(eqx.Module):
-    """`redraw`, and then a change of the problem that it drew."""
+    """`redraw`, followed by a change of the drawn problem."""
 
     redraw: Callable[[PRNGKeyArray], Problem]
     change: Callable[[Problem], Problem]
@@ -270,12 +270,12 @@ def _rebatched(size: int | None, problem: Problem) -> Problem:
 
 
 def start_of(problem: Any, x: Any) -> Any:
-    """Where y begins on fresh tasks, in arrays whose dtype is settled."""
+    """The initial y on fresh tasks, in arrays whose dtype is not weak."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(jnp.result_type(leaf)), problem.start(x))
 
 
 def drawn_once(problem: Problem | Episodes, key: PRNGKeyArray) -> tuple[Problem, PRNGKeyArray]:
-    """The problem of tasks drawn once, and a key for the rest; a `Problem` and its key are left as they are."""
+    """The problem of tasks drawn once, and a key for the rest. A `Problem` and its key are returned as they are."""
     if isinstance(problem, Problem):
         return problem, key
     tasks_key, key = jax.random.split(key)

@@ -1,8 +1,8 @@
 """Where batches come from: rows or blocks of rows, drawn independently or in a shuffled order.
 
 A source is a small module over `arrays` with `sample(key, size) -> indices`, `take(indices, size) -> rows`,
-`draw(key, size) -> Batch`, its `length`, and `check(size)`. Another way of drawing is a subclass of `Rows` with
-a `sample` of its own.
+`draw(key, size) -> Batch`, its `length`, and `check(size)`. For another way of drawing, write a subclass of `Rows`
+with its own `sample`.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from bilevel.trees import Tree, take_rows
 class Batch(eqx.Module):
     """Some rows of a level's data.
 
-    `rows` is what the level's loss receives; `indices` says where the rows stand in the data (a vector, or
+    The level's loss receives `rows`. `indices` are the positions of the rows in the data (a vector, or
     the scalar start of a contiguous block; None for all of them); `size` is their number.
     """
 
@@ -41,7 +41,7 @@ def _as_rows(arrays: Any) -> PyTree[Array]:
     leaves = [leaf if isinstance(leaf, jax.Array) else np.asarray(leaf) for leaf in leaves]
     lengths = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
     if None in lengths:
-        raise ValueError("data: got a scalar where an array with a leading axis of rows is meant")
+        raise ValueError("data: got a scalar; pass arrays with one leading axis of rows")
     if len(lengths) > 1:
         shapes = ", ".join(str(leaf.shape) for leaf in leaves)
         raise ValueError(f"data: leading axes differ ({shapes}); every array needs one entry per row")
@@ -51,7 +51,7 @@ def _as_rows(arrays: Any) -> PyTree[Array]:
 
 
 def _as_array(leaf: Any) -> Array:
-    """On the device, where the default precision must still hold it."""
+    """The array on the device, where the default precision must still represent it."""
     if isinstance(leaf, Tracer):
         return leaf
     if np.asarray(leaf).dtype.kind not in "biufcV":  # V: the small floats of ml_dtypes
@@ -70,10 +70,10 @@ def _as_array(leaf: Any) -> Array:
 
 
 class Rows(eqx.Module):
-    """Independent uniform draws of rows, with replacement: what the papers' theorems assume.
+    """Independent uniform draws of rows, with replacement, as the papers' theorems assume.
 
     **Arguments**: `arrays`, a pytree of arrays with one common leading axis of rows. They are converted to
-    device arrays once, here.
+    device arrays here, once.
 
     Example:
 
@@ -90,13 +90,13 @@ class Rows(eqx.Module):
 
     @property
     def length(self) -> int:
-        """Number of rows."""
+        """The number of rows."""
         return jax.tree.leaves(self.arrays)[0].shape[0]
 
     def check(self, size: int, name: str = "batch_size") -> None:
         """Raise, naming the argument, unless a batch of `size` can be drawn."""
         if size > self.length:
-            raise ValueError(f"{name}: got {size}, but the data have {self.length} rows; pass at most that")
+            raise ValueError(f"{name}: got {size}, but the data have {self.length} rows; pass at most this number")
 
     def sample(self, key: PRNGKeyArray, size: int) -> Int[Array, " size"]:
         return _random.below(key, self.length, (size,))
@@ -117,7 +117,7 @@ class Rows(eqx.Module):
 class Blocks(Rows):
     """Uniform draws of one block of a fixed partition into contiguous blocks of equal size.
 
-    Reading a block is a copy of contiguous memory, faster than gathering rows. The partition is by
+    Reading a block copies contiguous memory, which is faster than gathering rows. The partition is by
     position: **the rows must already be in random order**, and the batch size must divide their number
     (a short last block would be drawn as often as the others and weigh its rows more).
 
@@ -196,7 +196,7 @@ def _epoch(key: PRNGKeyArray, batches: int) -> tuple[PRNGKeyArray, Int[Array, ""
 
 
 class Subset(Rows):
-    """Some rows of another source, as its own data: those at `indices`."""
+    """A source that draws only from the rows at `indices` of another source."""
 
     indices: Int[Array, " rows"]
 

@@ -1,6 +1,6 @@
 """Step sizes, their schedules, and the rules that turn a direction into a step.
 
-Every rate is an array leaf: another value compiles nothing, and a grid of them runs under `vmap`.
+Every rate is an array leaf: another value compiles nothing, and a grid of values runs under `vmap`.
 """
 
 import abc
@@ -25,12 +25,12 @@ Number = Real[Array | np.ndarray | np.number, ""]
 
 
 def as_leaf(value: Any) -> Any:
-    """An array leaf, in full precision until it meets the iterate's dtype."""
+    """An array leaf, in full precision until it is cast to the iterate's dtype."""
     return value if isinstance(value, jax.Array) else np.asarray(value)
 
 
 class AbstractSchedule(eqx.Module):
-    """A number for each iteration t = 0, 1, …; any function of t may stand where a schedule is asked for."""
+    """A number for each iteration t = 0, 1, …; any function of t can be used as a schedule."""
 
     @abc.abstractmethod
     def __call__(self, t: Any) -> Number: ...
@@ -59,7 +59,7 @@ class InversePower(AbstractSchedule):
         checks.positive("offset", self.offset)
 
     def __call__(self, t: Any) -> Number:
-        base = 1.0 * self.offset + t  # no integer, which has no negative powers
+        base = 1.0 * self.offset + t  # a float, because integers have no negative powers
         return self.scale * base ** (-self.power)
 
 
@@ -76,12 +76,12 @@ def inverse_power(scale: Any, power: Any, offset: Any = 1.0) -> InversePower:
 
 
 def as_schedule(value: Any) -> Callable[[Any], Any]:
-    """A number or a function of t, as a schedule."""
+    """A number or a function of t, converted to a schedule."""
     return value if callable(value) else Constant(value)
 
 
 class From(AbstractSchedule):
-    """`first` at t = 0, and then another schedule."""
+    """`first` at t = 0, then another schedule."""
 
     first: float = eqx.field(static=True)
     then: Callable[[Any], Any]
@@ -93,7 +93,7 @@ class From(AbstractSchedule):
 class AbstractStep(eqx.Module):
     """Turns a direction d into a step of an iterate z: the update of `upper_step`, `lower_step`, ….
 
-    A solver keeps the rule's state beside the iterate, from `init(z)`, and calls
+    A solver keeps the rule's state, made by `init(z)`, next to the iterate and calls
     `z, state = rule(z, d, state, t)`.
     """
 
@@ -111,7 +111,7 @@ else:
 
 
 class GradientStep(AbstractStep):
-    """z − rate(t) · d. What a number or a schedule becomes where a step rule is asked for."""
+    """z − rate(t) · d. Numbers and schedules become this rule if a step rule is expected."""
 
     rate: Callable[[Any], Any]
 
@@ -123,7 +123,7 @@ class GradientStep(AbstractStep):
 
 
 def _settings_of(optimizer: Callable[..., Any]) -> list[str] | None:
-    """What an optimizer takes beside its first argument, the rate; None where its signature does not say."""
+    """The arguments of an optimizer except the first, the rate; None if its signature does not list them."""
     try:
         parameters = list(inspect.signature(optimizer).parameters.values())
     except (TypeError, ValueError):
@@ -142,10 +142,10 @@ class Rule(AbstractStep):
     - `learning_rate`: a number or a schedule (of the iteration t, counted by the driver).
     - further settings are passed to `optimizer`; numbers among them are array leaves too.
 
-    The state of an adaptive rule spans all of its iterate: on a per-row variable its step costs O(rows).
+    The state of an adaptive rule covers the whole iterate, so a step on a per-row variable costs O(rows).
 
     **Raises** `TypeError` for an optimizer that needs more than a gradient (line searches, L-BFGS, Polyak
-    steps): in a stochastic step there is no value to search along. `ValueError` for a setting it does not have.
+    steps): a stochastic step has no value to search along. `ValueError` for a setting it does not have.
 
     Example:
 
@@ -185,7 +185,7 @@ class Rule(AbstractStep):
             ) from None
 
     def _transformation(self, t: Any, dtype: Any) -> optax.GradientTransformation:
-        # all in one dtype, the widest: optax would mix a setting's dtype into narrower moments
+        # all in the widest dtype: otherwise optax mixes a setting's dtype into narrower moments
         numbers = {k: v.astype(dtype) if eqx.is_inexact_array(v) else v for k, v in self.settings.items()}
         return self.optimizer(jnp.asarray(self.learning_rate(t)).astype(dtype), **numbers)
 
@@ -201,19 +201,19 @@ class Rule(AbstractStep):
 
 
 def as_step(value: Any) -> AbstractStep:
-    """A number, a schedule or a rule, as a rule."""
+    """A number, a schedule or a rule, converted to a rule."""
     return value if isinstance(value, AbstractStep) else GradientStep(as_schedule(value))
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Raise unless a loop's length is an integer of at least `least`, or a callable of t returning a traced integer."""
+    """Raise unless a loop's length is an integer of at least `least`, or a function of t that returns one (traced)."""
     if not callable(value):
         checks.count(name, value, least)
         return
     length: Callable[[Any], Any] = value
     try:
         found = jax.eval_shape(lambda t: jnp.asarray(length(t)), 0)
-    except TypeError as error:  # a tracer where a Python number is needed
+    except TypeError as error:  # the function needs a Python number and got a tracer
         raise TypeError(
             f"{name}: the function of k cannot take a traced k ({str(error).splitlines()[0]}); use jnp.where for if, "
             "and jnp.ceil(...).astype(int) for math.ceil"
@@ -223,7 +223,7 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
 
 
 def count_at(value: Any, t: Any, least: int = 0) -> Any:
-    """A loop's length at iteration t; a function's is at least `least`."""
+    """A loop's length at iteration t; the value of a function is raised to `least`."""
     if not callable(value):
         return value
     length: Callable[[Any], Any] = value
@@ -232,7 +232,7 @@ def count_at(value: Any, t: Any, least: int = 0) -> Any:
 
 def check_setting(name: str, value: Any, check: Callable[[str, Any], None]) -> None:
     """Validate the number inside a step, schedule or weight; a function of t is evaluated at t = 0."""
-    wanted = "a number, a function of t or, where a step is meant, bl.Rule(optax.adam, 0.01)"
+    wanted = "a number, a function of t or, for a step, bl.Rule(optax.adam, 0.01)"
     if isinstance(value, GradientStep):
         value = value.rate
     if isinstance(value, From):
@@ -259,7 +259,7 @@ def check_setting(name: str, value: Any, check: Callable[[str, Any], None]) -> N
 
 
 class Settings(eqx.Module):
-    """A frozen module of hyperparameters, made of the fields below, which check them by name."""
+    """A frozen module of hyperparameters. Its fields are made by the functions below, which check them by name."""
 
     def __check_init__(self):
         for field in dataclasses.fields(self):
@@ -268,7 +268,7 @@ class Settings(eqx.Module):
         self.check_together()
 
     def check_together(self) -> None:
-        """Raise where settings, each of which is fine, do not fit each other."""
+        """Raise if settings that are valid one by one do not fit together."""
 
 
 def _field(check: Callable[[str, Any], None], **options: Any) -> Any:
@@ -323,7 +323,7 @@ def count(least: int = 1, *, of_t: bool = False, optional: bool = False, **optio
 
 
 def number(check: Callable[[str, Any], None] = checks.positive, *, optional: bool = False, **options: Any) -> Any:
-    """A number that passes a check of `_checks`, as an array leaf; with `optional`, None may stand there."""
+    """A number that passes a check of `_checks`, as an array leaf; with `optional`, None is also accepted."""
 
     def convert(value: Any) -> Any:
         return None if value is None else as_leaf(value)
@@ -342,7 +342,7 @@ def flag(**options: Any) -> Any:
 
 
 def part(kind: type, example: str, *, optional: bool = False, **options: Any) -> Any:
-    """A module of a kind, such as an adjoint method; `example` is one, for the error."""
+    """A module of a kind, such as an adjoint method. The error shows `example`."""
 
     def check(name: str, value: Any) -> None:
         if not (isinstance(value, kind) or (optional and value is None)):

@@ -72,7 +72,7 @@ class SparseRows(eqx.Module):
     parts: tuple[tuple[Int[Array, "..."], Array], ...]
     shape: tuple[int, ...] = eqx.field(static=True)
 
-    __array_ufunc__ = None  # so that NumPy leaves the operators to this class
+    __array_ufunc__ = None  # NumPy must leave the operators to this class
 
     def add_to(self, array: Array | np.ndarray) -> Array:
         array = jnp.asarray(array)
@@ -80,7 +80,7 @@ class SparseRows(eqx.Module):
             for indices, rows in self.parts:
                 array = add_rows(array, indices, rows.astype(array.dtype))
             return array
-        # in one scatter: of two, the second would make XLA copy the array
+        # one scatter: a second one would make XLA copy the array
         where = [i if i.ndim else i + jnp.arange(len(rows), dtype=i.dtype) for i, rows in self.parts]
         rows = [rows.astype(array.dtype) for _, rows in self.parts]
         return add_rows(array, jnp.concatenate(where), jnp.concatenate(rows))
@@ -126,7 +126,7 @@ def is_sparse(leaf: Any) -> bool:
 
 
 def map_leaves(f: Any, tree: Tree, *others: Tree) -> Tree:
-    """`jax.tree.map` that takes a `SparseRows` for one leaf."""
+    """`jax.tree.map` that treats a `SparseRows` as one leaf."""
     return jax.tree.map(f, tree, *others, is_leaf=is_sparse)
 
 
@@ -147,12 +147,12 @@ def _scaled(scale: Any, leaf: Any) -> Any:
 
 
 def scale(scale: Any, a: Tree) -> Tree:
-    """scale · a, the scalar cast to each leaf's dtype."""
+    """scale · a, with the scalar cast to each leaf's dtype."""
     return map_leaves(lambda leaf: _scaled(scale, leaf), a)
 
 
 def axpy(scale: Any, a: Tree, b: Tree) -> Tree:
-    """scale · a + b, the scalar cast to each leaf's dtype."""
+    """scale · a + b, with the scalar cast to each leaf's dtype."""
     return map_leaves(lambda a_leaf, b_leaf: _scaled(scale, a_leaf) + b_leaf, a, b)
 
 
@@ -201,6 +201,6 @@ def where(condition: Bool[Array, ""], a: Tree, b: Tree) -> Tree:
 
 
 def all_finite(a: Tree) -> Bool[Array, ""]:
-    """Whether every floating leaf is finite throughout; leaves of other dtypes are passed over."""
+    """Whether all entries of the floating leaves are finite. Leaves of other dtypes are ignored."""
     leaves = [leaf for leaf in jax.tree.leaves(a) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))

@@ -138,7 +138,7 @@ def test_what_was_cut_off_goes_on_and_says_how(call, tmp_path, monkeypatch):
     kept = tmp_path / "kept"
     command = ("run", "quadratic", "--solver", "soba", "--steps", "40", "--checkpoint", str(kept))
     first = call(*command)
-    assert first.exit_code == 130 and "the same command goes on from there" in first.stderr
+    assert first.exit_code == 130 and "the same command resumes from there" in first.stderr
     assert call(*command).exit_code == 0 and rows == list(range(0, 41, 2))
     other = call(*command, "--seed", "1")
     assert other.exit_code == 2 and other.stderr.startswith("Error: checkpoint: ") and "another run" in other.stderr

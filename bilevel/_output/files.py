@@ -1,4 +1,4 @@
-"""Files: JSON, CSV, the directory that they go to, and what they were made with."""
+"""Files: JSON, CSV, their directory, and the environment that made them."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ import numpy as np
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-    """Strict JSON: what is not a finite number becomes null, what JSON does not know becomes text."""
+    """Strict JSON: numbers that are not finite become null, and types that JSON does not know become text."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -42,7 +42,7 @@ def write_csv(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def make_directory(out: str | pathlib.Path, argument: str = "out") -> pathlib.Path:
-    """Make the directory and try to write there: to be called before a run that would be lost without it."""
+    """Make the directory and try to write there. Call it before a run whose result would be lost without it."""
     out = pathlib.Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def _version(package: str) -> str | None:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine."""
+    """The versions of the packages, and the machine."""
     packages = ("bilevel", "jax", "jaxlib", "equinox", "optax", "numpy")
     return {
         "python": platform.python_version(),

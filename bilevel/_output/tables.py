@@ -1,5 +1,4 @@
-"""Tables whose cells know their value and their text, shown on a terminal, in Markdown or in HTML; and how numbers
-look."""
+"""Tables whose cells have a value and a text, for a terminal, Markdown or HTML; and how numbers look."""
 
 import dataclasses
 import itertools
@@ -9,7 +8,7 @@ from typing import Any
 
 
 def short(value: float, digits: int = 3) -> str:
-    """A number in a sentence: its significant digits.
+    """A number in a sentence, with some significant digits.
 
     Example:
 
@@ -21,33 +20,33 @@ def short(value: float, digits: int = 3) -> str:
 
 
 def percent(fraction: float) -> str:
-    """A part of something, in percent; in multiples of it where it is a hundred times as large."""
+    """A fraction in percent; from a hundred times on, as a multiple."""
     return f"{100 * fraction:.0f} %" if fraction < 100 else f"{fraction:.0f} times"
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """The text of a cell, and what its row is sorted by: a number, a text, or None, which goes last."""
+    """The text of a cell, and the value that its row is sorted by: a number, a text, or None, which sorts last."""
 
     text: str
     value: float | str | None
-    style: str = ""  # of rich, such as "green"
+    style: str = ""  # a style of rich, such as "green"
 
     @property
     def key(self) -> str:
-        """The value for the script of a page, where a number is one of JavaScript's."""
+        """The value for the script of a page, with numbers as JavaScript writes them."""
         if self.value is None or isinstance(self.value, str):
             return self.value or ""
         return repr(float(self.value)).replace("inf", "Infinity").replace("nan", "")
 
 
 def number(value: float, digits: int = 3) -> Cell:
-    """A number in a column: some digits after the point, or a power of ten where these would show nothing of it."""
+    """A number in a column: some digits after the point, or a power of ten if these would not show it."""
     return Cell(_decimal(value, digits), value)
 
 
 def with_error(mean: float, standard_error: float, digits: int = 3) -> Cell:
-    """mean ± standard error, by the mean."""
+    """mean ± standard error, sorted by the mean."""
     error = "" if math.isnan(standard_error) else f" ± {_decimal(standard_error, digits)}"
     return Cell(_decimal(mean, digits) + error, mean)
 
@@ -75,9 +74,9 @@ class Row:
 
 
 class Table:
-    """Rows under named columns; those whose places are in `left` hold text, the others numbers.
+    """Rows under named columns. The columns at the positions in `left` hold text, the others numbers.
 
-    `first_width`: the most characters of the first column on a terminal.
+    `first_width`: the maximal width of the first column on a terminal, in characters.
     """
 
     def __init__(self, title: str, *columns: str, left: Sequence[int] = (0,), first_width: int = 15):
@@ -85,14 +84,14 @@ class Table:
         self.rows: list[Row] = []
 
     def add_row(self, *cells: str | Cell, dim: bool = False) -> None:
-        """A row; `dim` rows stand back, below a line."""
+        """Add a row. `dim` rows are shown dimmed, below a line."""
         made = tuple(Cell(cell, cell) if isinstance(cell, str) else cell for cell in cells)
         if len(made) != len(self.columns):
             raise ValueError(f"cells: got {len(made)}, but the table has {len(self.columns)} columns")
         self.rows.append(Row(made, dim))
 
     def __rich__(self) -> Any:
-        """What a `rich` console prints; no text is taken for markup."""
+        """What a `rich` console prints. No text is interpreted as markup."""
         from rich import box
         from rich.table import Table as Shown
         from rich.text import Text

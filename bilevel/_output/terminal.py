@@ -1,4 +1,4 @@
-"""How far a piece of work is, on a terminal or in a log."""
+"""The progress of a piece of work, on a terminal or in a log."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 @runtime_checkable
 class Show(Protocol):
     def __call__(self, text: str, done: int | None = None) -> None:
-        """What is going on, and, when it has changed, how much is done."""
+        """Show what is being done and, if it has changed, how much is done."""
         ...
 
 
@@ -16,8 +16,8 @@ class Show(Protocol):
 def progress(console: Any, total: int | None = None, *, lines: int | None = None) -> Iterator[Show]:
     """Show the work inside on a `rich` console; None shows nothing.
 
-    On a terminal or in a notebook: a bar, or where no `total` is known a spinner, which goes away at the end.
-    Elsewhere: a line whenever more is done, at most `lines` of them.
+    On a terminal or in a notebook it is a bar, or a spinner if no `total` is known, which disappears at the end.
+    Elsewhere, a line is printed whenever more is done, at most `lines` of them.
 
     Example:
 
