@@ -1,4 +1,4 @@
-"""Hypergradients on their own: ∇Φ(x) = F_x − J[v], H v = F_y, at a given (x, y)."""
+"""Hypergradients without a solver: ∇Φ(x) = F_x − J[v] with H v = F_y, at a given (x, y)."""
 
 from typing import Any
 
@@ -55,20 +55,20 @@ def hypergradient(
 ) -> Tree:
     """The hypergradient F_x(x, y) − J(x, y)[v] with v ≈ H(x, y)⁻¹ F_y(x, y), by implicit differentiation.
 
-    It equals ∇Φ(x), Φ(x) = f(x, y*(x)), when y = y*(x) and v is exact; the error grows with ‖y − y*(x)‖
-    and with the adjoint's.
+    It equals the gradient of Φ(x) = f(x, y*(x)) if y = y*(x) and v is exact. The error grows with ‖y − y*(x)‖
+    and with the error of the adjoint.
 
     **Arguments**
 
-    - `x`, `y`: where it is taken. y is best a minimizer of g(x, ·).
+    - `x`, `y`: the point. y should be close to a minimizer of g(x, ·).
     - `method`: how H v = F_y is solved; default `ConjugateGradient(steps=20)`.
-    - `key`: needed when a level has a `batch_size`, the method is random or the problem is `Episodes`. f and g
-      are then those of independent batches; a level with `batch_size=None` uses all of its rows.
+    - `key`: required if a level has a `batch_size`, the method is random or the problem is `Episodes`. f and g
+      are then taken on independent batches; a level with `batch_size=None` uses all of its rows.
 
     **Returns** a pytree like x.
 
-    **Raises** `ValueError` where conjugate gradient meets a curvature that is not positive (not under `jit`, where
-    nothing can be raised). In a loop of your own, `eqx.filter_jit` the loop: each call checks its arguments anew.
+    **Raises** `ValueError` if conjugate gradient meets a curvature that is not positive (not under `jit`, where
+    nothing can be raised). In your own loop, apply `eqx.filter_jit` to the loop, as each call checks its arguments.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""x ↦ y*(x) as a function that JAX differentiates: for an outer loop of your own."""
+"""x ↦ y*(x) as a function that JAX differentiates, for your own outer loop."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,11 +22,11 @@ from bilevel.trees import Tree
 def solution_map(
     lower: Level, inner: AbstractLower | Callable[[Any, Any], Any], adjoint: AbstractAdjoint | None = None
 ) -> Callable[..., Any]:
-    """The function `y_star(x, y0, *, key=None)`: y*(x) = argmin over y of g(x, y), as `inner` finds it from y0.
+    """The function `y_star(x, y0, *, key=None)`: y*(x) = argmin over y of g(x, y), found by `inner` from y0.
 
-    `inner` is not differentiated. The derivative is that of the equation G_y(x, y*(x)) = 0,
+    `inner` is not differentiated. The derivative follows from the equation G_y(x, y*(x)) = 0,
 
-        dy* = −H⁻¹ dG_y(x, y),   dG_y: along x and along all that the lower loss closes over, y held fixed,
+        dy* = −H⁻¹ dG_y(x, y),   dG_y: along x and along all that the lower loss closes over, with y held fixed,
 
     taken at the y that `inner` returned. `jax.grad` of f(x, y_star(x, y0)) is then `hypergradient`. It composes with
     `jit`, `vmap`, forward and reverse mode, and derivatives of any order. With respect to y0 the derivative is zero.
@@ -34,18 +34,18 @@ def solution_map(
     **Arguments**
 
     - `lower`: the level of g. Its loss may close over traced arrays. With a `batch_size`, `y_star` needs a `key`, and
-      the derivative is that on one batch.
+      the derivative is taken on one batch.
     - `inner`: `bl.GradientDescent(steps, step)`, `bl.Newton()`, or any JAX function `(x, y0) -> y`, such as a closed
       form.
     - `adjoint`: how systems in H are solved, from zero; default `ConjugateGradient(steps=20)`.
 
-    **Returns** `y_star`, whose value is shaped like y0. It checks its arguments and traces `inner` with each call, so
-    `jax.jit` the loop that calls it.
+    **Returns** `y_star`, whose value is shaped like y0. It checks its arguments and traces `inner` in each call, so
+    apply `jax.jit` to the loop that calls it.
 
-    **Raises** `TypeError` for arguments of another kind, `ValueError` for an `inner` that returns another shape than
-    y0's and for a missing key. Nothing can be raised inside a derivative: it is NaN where the adjoint meets a
-    curvature that is not positive. An `inner` that stops early gives a derivative that is off by as much; nothing
-    warns of it.
+    **Raises** `TypeError` for arguments of another kind, and `ValueError` if `inner` returns another shape than that
+    of y0 or a key is missing. Nothing can be raised inside a derivative: it is NaN if the adjoint method meets a
+    curvature that is not positive. If `inner` stops early, the derivative has an error of the same order, without
+    a warning.
 
     Example:
 
@@ -90,7 +90,7 @@ def solution_map(
             found = adjoint.solve(HessianOperator(level, x, y, batch), b, trees.zeros_like(b), key=adjoint_key)
             return jax.tree.map(lambda leaf: jnp.where(found.convex, leaf, jnp.nan), found.v)
 
-        # what they close over becomes arguments of `_root`, so that it can be differentiated and outlive its trace
+        # what they close over becomes arguments of `_root`, which can then be differentiated and outlive the trace
         convert = eqx.filter_closure_convert
         return prepared.restore_y(_root(y0, convert(run, y0), convert(gradient, y0), convert(solve, y0, y0)))
 
@@ -105,10 +105,10 @@ def _root(y0: Tree, run: Any, gradient: Any, solve: Any) -> Tree:
 @_root.def_jvp
 def _root_jvp(primals: Any, tangents: Any) -> tuple[Tree, Tree]:
     _, _, gradient, solve = primals
-    y = _root(*primals)  # itself, so that a second derivative is implicit too
+    y = _root(*primals)  # `_root` again, so that a second derivative is implicit too
     _, b = eqx.filter_jvp(lambda gradient: gradient(y), (gradient,), (tangents[2],))
-    b = eqx.combine(b, trees.zeros_like(y))  # None where nothing depends on what is differentiated
-    flat, unravel = ravel_pytree(b)  # as one vector: of a tree, all or none of the leaves would have to depend on it
+    b = eqx.combine(b, trees.zeros_like(y))  # b is None if nothing depends on the differentiated variables
+    flat, unravel = ravel_pytree(b)  # one vector: in a tree, all or none of the leaves would have to depend on it
 
     def hessian(u: Array) -> Array:
         return ravel_pytree(jax.jvp(gradient, (y,), (unravel(u),))[1])[0]
@@ -122,7 +122,7 @@ def _zero(x: Any, y: Any, batch: Any) -> Array:
 
 
 def _like(y0: Tree, y: Tree) -> Tree:
-    """What `inner` returned, if it is shaped like y0."""
+    """Return y, the value of `inner`, if it is shaped like y0; else raise."""
     wanted, got = (jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree) for tree in (y0, y))
     if got != wanted:
         raise ValueError(f"inner: returned leaves of (shape, dtype) {got}, but y0 has {wanted}; return a point like y0")

@@ -1,5 +1,5 @@
-"""Solvers of the adjoint system H v = b, where H = ∇²_yy g and b = F_y, from products with H alone, and the
-hypergradient F_x − J[v] that each gives."""
+"""Methods for the adjoint system H v = b, where H = ∇²_yy g and b = F_y, which use only products with H; and the
+hypergradient F_x − J[v] that each of them gives."""
 
 import abc
 from collections.abc import Callable
@@ -23,8 +23,8 @@ from bilevel.trees import Tree
 class Adjoint(eqx.Module):
     """An approximate solution of H v = b.
 
-    `products` counts the H-products in samples, as `Cost` takes it; `convex` is False when a direction
-    of curvature that is not positive was met, where v means nothing.
+    `products` counts the H-products in samples, in the form that `Cost` takes. `convex` is False if a direction
+    whose curvature is not positive was met; then v means nothing.
     """
 
     v: Tree
@@ -33,7 +33,7 @@ class Adjoint(eqx.Module):
 
 
 class Implicit(eqx.Module):
-    """A hypergradient h, the adjoint behind it, and what both cost."""
+    """A hypergradient h, its adjoint, and the cost of both."""
 
     h: Tree
     adjoint: Adjoint
@@ -43,14 +43,14 @@ class Implicit(eqx.Module):
 class AbstractAdjoint(Settings):
     """A method for H v = b."""
 
-    random: ClassVar[bool] = False  # whether it draws from its key even where every level is deterministic
+    random: ClassVar[bool] = False  # whether it draws from its key even if every level is deterministic
 
     @abc.abstractmethod
     def solve(self, H: HessianOperator, b: Tree, v0: Tree | None, *, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
-        """v from `v0` (None: zero).
+        """Solve H v = b from `v0` (None: zero).
 
-        Methods that need one and the same H throughout take it on the operator's batch; the Neumann series draw a fresh
-        batch for each factor, from `key`. A step that is a schedule sees `t`.
+        Methods that need the same H throughout use the operator's batch. The Neumann series draw a fresh batch for each
+        factor, from `key`. Step sizes that are schedules receive `t`.
         """
 
     def hypergradient(
@@ -72,8 +72,8 @@ class AbstractAdjoint(Settings):
 class ConjugateGradient(AbstractAdjoint):
     """At most `steps` conjugate-gradient steps from `v0`, all on one batch.
 
-    Stops when ‖b − H v‖ ≤ `tolerance` · ‖b‖ (never below the rounding of the dtype) or ≤ `absolute_tolerance`, and
-    where pᵀH p ≤ 0 for a direction p: the lower level is then not strongly convex, and `Adjoint.convex` says so.
+    Stops when ‖b − H v‖ ≤ `tolerance` · ‖b‖ (never below the rounding of the dtype) or ≤ `absolute_tolerance`, or
+    if pᵀH p ≤ 0 for a direction p: then the lower level is not strongly convex, and `Adjoint.convex` is False.
 
     Reference: Hestenes & Stiefel (1952); in AID-BiO, Ji, Yang & Liang (ICML 2021), Algorithm 1.
 
@@ -88,7 +88,7 @@ class ConjugateGradient(AbstractAdjoint):
     absolute_tolerance: Any = number(checks.nonnegative, default=0.0)
 
     def solve(self, H: HessianOperator, b: Tree, v0: Tree | None, *, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
-        # for the correction of `v0`, in units of the largest entry of its residual: a small one's squares underflow
+        # solves for the correction of `v0`, scaled by the largest entry of its residual: small squares would underflow
         residual = b if v0 is None else trees.sub(b, H(v0))
         size = trees.largest(residual)
         size = jnp.where(size > 0, size, 1)
@@ -99,7 +99,7 @@ class ConjugateGradient(AbstractAdjoint):
 
         def going_on(carry: Any) -> Bool[Array, ""]:
             i, _, _, _, rr, convex = carry
-            return (i < self.steps) & ~(rr <= least) & convex  # NaN goes on, to be noticed as non-finite
+            return (i < self.steps) & ~(rr <= least) & convex  # NaN continues, to be noticed as non-finite
 
         def step(carry: Any) -> Any:
             i, v, r, p, rr, _ = carry
@@ -121,9 +121,9 @@ class ConjugateGradient(AbstractAdjoint):
 class Neumann(AbstractAdjoint):
     """The truncated series v = η Σ_{q=0}^{Q} Π (I − η H(B_i)) b: Q factors, Q + 1 terms.
 
-    `order` is Q and `step` is η ≤ 1/L. Each factor draws its own batch, independent of the others: of the
-    level's size, or of `batch_sizes`: one for all, or one each in the order of use. Its bias is at most
-    (1 − ημ)^{Q+1} ‖b‖/μ.
+    `order` is Q and `step` is η ≤ 1/L. Each factor draws its own batch, independent of the others.
+    The batch has the level's size, or `batch_sizes`: one size for all, or one per factor in the order of use. The
+    bias of v is at most (1 − ημ)^{Q+1} ‖b‖/μ.
 
     Reference: Ji, Yang & Liang (ICML 2021), eq. (5) and Algorithm 3.
 
@@ -168,8 +168,8 @@ class RandomNeumann(AbstractAdjoint):
 
         v = K η Π_{i=1}^{k} (I − η H(ζ_i)) b,   k uniform on {0, …, K − 1}, independent ζ_i,
 
-    whose mean is η Σ_{n<K} (I − ηH)ⁿ b. `order` is K, an integer or a function of t that gives one (traced), `step`
-    is η = 1/L. ζ_1 acts first.
+    whose mean is η Σ_{n<K} (I − ηH)ⁿ b. `order` is K, an integer or a function of t that returns a traced integer,
+    and `step` is η = 1/L. ζ_1 acts first.
 
     Reference: Ghadimi & Wang (arXiv 1802.02246); SUSTAIN, Khanduri et al. (NeurIPS 2021), eq. (7).
 
@@ -224,10 +224,10 @@ class FixedPoint(AbstractAdjoint):
 class Direct(AbstractAdjoint):
     """The exact solution by a dense Cholesky factorization: O((dim y)²) memory, O((dim y)³) time.
 
-    Counted as dim y Hessian products, which is what forming the matrix costs. Where the matrix is not positive,
-    `Adjoint.convex` says so.
+    It counts as dim y Hessian products, the cost of forming the matrix. If the matrix is not positive definite,
+    `Adjoint.convex` is False.
 
-    **Raises** `ValueError` when the matrix would not fit in `max_bytes` (default 2 GB).
+    **Raises** `ValueError` if the matrix would not fit in `max_bytes` (default 2 GB).
 
     Example:
 

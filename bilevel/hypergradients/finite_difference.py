@@ -1,4 +1,4 @@
-"""DARTS's hypergradient: one unrolled lower step, its second-order term by a finite difference of gradients."""
+"""DARTS's hypergradient: one unrolled lower step, with a finite difference of gradients as second-order term."""
 
 from typing import Any
 
@@ -21,10 +21,10 @@ class FiniteDifference(AbstractAdjoint):
 
         J[v] ≈ ξ (G_x(x, y⁺) − G_x(x, y⁻)) / (2ε),   y^± = y ± ε F_y,   ε = r / ‖F_y‖
 
-    Neither a Hessian nor a cross product: two G-gradients in place of J. The difference is off by
-    O(r² ‖v‖) (third derivatives of g), and by the rounding of G_x, magnified by ‖v‖/r.
+    It needs neither a Hessian nor a cross product, but two G-gradients instead of J. The error of the difference is
+    O(r² ‖v‖) (from third derivatives of g), plus the rounding of G_x, magnified by ‖v‖/r.
 
-    **Arguments**: `step` (ξ), the rate of the lower step: a number or a schedule. `radius` (r): how far y is moved.
+    **Arguments**: `step` (ξ), the lower step size, a number or a schedule; `radius` (r), how far y is moved.
 
     Example:
 
@@ -40,9 +40,9 @@ class FiniteDifference(AbstractAdjoint):
     Reference: Liu, Simonyan & Yang, "DARTS: Differentiable Architecture Search", ICLR 2019 (arXiv 1806.09055),
     eqs. (7) and (8); r = 0.01 is from the footnote there.
 
-    Differences from the paper: F_x, F_y and the difference are all taken at the y that is given. The paper takes F_x
-    and F_y after one step, at y' = y − ξ G_y(x, y), and the difference before it, at y. Given y', this is the paper's
-    up to O(ξ²), and equal to it where J does not depend on y.
+    Differences from the paper: F_x, F_y and the difference are all taken at the given y. The paper takes F_x and F_y
+    after one step, at y' = y − ξ G_y(x, y), and the difference before it, at y. Given y', this is the paper's estimate
+    up to O(ξ²), and equal to it if J does not depend on y.
     """
 
     step: Any = schedule()
@@ -62,7 +62,7 @@ class FiniteDifference(AbstractAdjoint):
         return Implicit(trees.sub(F_x, Jv), Adjoint(v, 0), Cost(F=xi.size, G=2 * zeta_0.size))
 
     def difference(self, level: Level, x: Tree, y: Tree, v: Tree, batch: Batch) -> Tree:
-        """J[v] by the difference along the unit vector v/‖v‖: two G-gradients."""
+        """J[v] by the difference along the unit vector v/‖v‖, with two G-gradients."""
         size = trees.largest(v)
         direction = trees.divide(v, jnp.where(size > 0, size, 1))  # the squares of a tiny v would underflow
         norm = trees.norm(direction)

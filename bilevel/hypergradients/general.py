@@ -26,7 +26,7 @@ def general_hypergradient(
     p: Tree | None = None,
     key: PRNGKeyArray | None = None,
 ) -> Tree:
-    """The hypergradient that points y_0, …, y_K, weights β_0, …, β_{K−1} and vectors p define.
+    """The hypergradient defined by points y_0, …, y_K, weights β_0, …, β_{K−1} and vectors p.
 
     `mode="backward"`, from u = p_K, for k = K−1, …, 0:
 
@@ -36,7 +36,7 @@ def general_hypergradient(
 
         v ← v − β_k H(x, y_k)[v] + β_k p_k;                             then h = F_x(x, y_K) − J(x, y_K)[v]
 
-    The known methods are choices of these:
+    The known methods are special cases:
 
     | | mode | y_k | β_k | p |
     |---|---|---|---|---|
@@ -45,21 +45,21 @@ def general_hypergradient(
     | conjugate gradient | forward | one point | its step lengths | F_y + γ_k c_{k−1}, c its directions |
     | FSLA, x held | forward | its iterates | its adjoint steps | the default |
 
-    Where the Hessians at the y_k commute, as at one point, the modes agree for one p.
+    If the Hessians at the y_k commute, for example at one point, the modes agree for a single p.
 
     **Arguments**
 
-    - `ys`: like y, each leaf with one more leading axis, of length K + 1, or of length 1 for one point throughout.
+    - `ys`: like y, each leaf with an additional leading axis of length K + 1, or of length 1 to use one point for all.
     - `betas`: K numbers.
     - `p`: in backward mode p_K, like y, default F_y(x, y_K); in forward mode p_0, …, p_{K−1}, like y with a leading
       axis of length K, default F_y(x, y_k).
-    - `key`: needed when a level has a `batch_size`. At each k a level draws one batch, independent of the others; in
-      backward mode those of the lower level are what `unrolled_hypergradient` draws from the same key.
+    - `key`: required if a level has a `batch_size`. At each k a level draws one batch, independent of the others. In
+      backward mode the batches of the lower level are those that `unrolled_hypergradient` draws from the same key.
 
     **Returns** a pytree like x.
 
-    **Raises** `ValueError` or `TypeError`, which name the argument, for leading axes that do not fit, entries that
-    are not finite, an unknown mode or a missing key.
+    **Raises** `ValueError` or `TypeError`, naming the argument, for leading axes of wrong lengths, entries that are
+    not finite, an unknown mode or a missing key.
 
     Example:
 
@@ -75,8 +75,8 @@ def general_hypergradient(
     Reference: Li, Gu & Huang, "A Fully Single Loop Algorithm for Bilevel Optimization without Hessian Inverse",
     AAAI 2022, Lemma 2.
 
-    Differences from the paper: the lemma prints one order of the factors I − β_k H(x, y_k) for both modes; in forward
-    mode its recursion (8), which FSLA is an instance of, needs the reverse order, as above. A level with a
+    Differences from the paper: the lemma prints the same order of the factors I − β_k H(x, y_k) for both modes. In
+    forward mode its recursion (8), of which FSLA is an instance, needs the reverse order, as above. A level with a
     `batch_size` is sampled.
     """
     checks.one_of("mode", mode, ("backward", "forward"))
@@ -146,17 +146,17 @@ def _check_axis(ys: Tree, K: int) -> None:
     if {shape[:1] for shape in shapes} not in ({(1,)}, {(K + 1,)}):
         raise ValueError(
             f"ys: got leaves of shapes {shapes} for K = {K} betas; each needs a leading axis of length {K + 1}, "
-            "or of length 1 for one point throughout, as in y[None]"
+            "or of length 1 to use one point for all, as in y[None]"
         )
 
 
 def _as_p(p: Any, y: Tree, K: int | None) -> Tree:
-    """p in the dtypes of y, checked to be like y, or K of these on a leading axis."""
+    """p in the dtypes of y, checked to be one vector like y, or K vectors on a leading axis."""
     p = eqx.filter(checks.tree("p", p), eqx.is_inexact_array)
     axis = () if K is None else (K,)
     wanted = [(*axis, *leaf.shape) for leaf in jax.tree.leaves(y)]
     got = [leaf.shape for leaf in jax.tree.leaves(p)]
     if jax.tree.structure(p) != jax.tree.structure(y) or got != wanted:
         kind = "one vector like y" if K is None else f"{K} vectors like y on a leading axis"
-        raise ValueError(f"p: got leaves of shapes {got} where {wanted} are meant; pass {kind}, in the tree of y")
+        raise ValueError(f"p: got leaves of shapes {got}, but {wanted} are needed; pass {kind}, in the tree of y")
     return jax.tree.map(lambda p_leaf, y_leaf: p_leaf.astype(y_leaf.dtype), p, y)

@@ -1,4 +1,4 @@
-"""How y moves towards y*(x): a number of gradient steps, gradient descent to a tolerance, and Newton's method."""
+"""How y moves to y*(x): a number of gradient steps, gradient descent to a tolerance, and Newton's method."""
 
 import abc
 from collections.abc import Callable
@@ -34,8 +34,8 @@ def descend(
 ) -> Tree:
     """`steps` steps y ← y − α G_y(x, y), each on a fresh batch; the count may be traced.
 
-    A rule with a state (Adam) starts anew with each call; a schedule sees the outer iteration t, or without one the
-    inner iteration. Each step is followed by `project`. With `average`, the mean of the iterates in place of the last.
+    A rule with a state (Adam) restarts in each call. A schedule receives the outer iteration t, or the inner iteration
+    if t is None. `project` is applied after each step. With `average`, the mean of the iterates is returned.
     """
 
     level, x, _ = oracles.hoist_features(level, x)
@@ -53,7 +53,7 @@ def descend(
 
 
 def ball(center: Tree, radius: Any) -> Callable[[Tree], Tree]:
-    """The projection on the ball of `radius` around `center`."""
+    """The projection onto the ball of `radius` around `center`."""
 
     def project(y: Tree) -> Tree:
         offset = trees.sub(y, center)
@@ -64,7 +64,7 @@ def ball(center: Tree, radius: Any) -> Callable[[Tree], Tree]:
 
 
 class LowerSolution(eqx.Module):
-    """y ≈ y*(x), what it cost, and whether the method came to its tolerance."""
+    """y ≈ y*(x), its cost, and whether the method reached its tolerance."""
 
     y: Tree
     cost: Cost
@@ -76,14 +76,14 @@ class AbstractLower(Settings):
 
     @abc.abstractmethod
     def solve(self, level: Level, x: Tree, y: Tree, *, key: PRNGKeyArray, t: Any = None) -> LowerSolution:
-        """From y. A schedule sees the outer iteration t, or without one the inner iteration."""
+        """Solve from y. A schedule receives the outer iteration t, or the inner iteration if t is None."""
 
 
 class GradientDescent(AbstractLower):
     """At most `steps` steps y ← y − α G_y(x, y).
 
-    Stops at the first y with ‖G_y‖ ≤ `tolerance` and, on all rows, where a step is rounding; by default it takes all
-    steps.
+    Stops at the first y with ‖G_y‖ ≤ `tolerance` or, on all rows, once a step is within rounding. By default it takes
+    all steps.
 
     **Arguments**: `step` (α), a number, a schedule or a `Rule`. A level with a `batch_size` draws a fresh batch for
     each step.
@@ -111,7 +111,7 @@ class GradientDescent(AbstractLower):
         def body(carry: Any) -> Any:
             i, y, rule, _, _ = carry
             G_y = oracles.gradient_y(level, x, y, level.draw(jax.random.fold_in(key, i)))
-            met = trees.norm(G_y) <= tolerance  # NaN goes on, to be noticed as non-finite
+            met = trees.norm(G_y) <= tolerance  # NaN continues, to be noticed as non-finite
             new, rule = self.step(y, G_y, rule, i if t is None else t)
             rests = trees.norm(trees.sub(new, y)) <= epsilon * trees.norm(new) if level.batch_size is None else False
             return i + 1, trees.where(met, y, new), rule, met, met | rests
@@ -126,9 +126,9 @@ class Newton(AbstractLower):
 
         δ = H⁻¹ G_y by `linear`;   y ← y − s δ, s the first of 1, ½, ¼, … with g(y − s δ) ≤ g(y) − 10⁻⁴ s ⟨G_y, δ⟩
 
-    Stops at ⟨G_y, δ⟩ ≤ `tolerance`. Where ⟨G_y, δ⟩ is within the rounding of g, s is the first with which ‖G_y‖ falls,
-    by s/4 of itself at least, and g does not rise: g alone would end the steps too early, and ‖G_y‖ alone is deceived
-    where g is nearly linear. With a tolerance of 0 the method ends where rounding lets ‖G_y‖ fall no more.
+    Stops at ⟨G_y, δ⟩ ≤ `tolerance`. If ⟨G_y, δ⟩ is within the rounding of g, s is the first with which ‖G_y‖ falls by
+    at least s/4 of itself and g does not rise: g alone would end the steps too early, and ‖G_y‖ alone is misleading
+    where g is nearly linear. With a tolerance of 0 the method stops when rounding keeps ‖G_y‖ from falling further.
 
     **Arguments**: `steps` may be traced. `linear`: an adjoint method, for the systems in H.
 

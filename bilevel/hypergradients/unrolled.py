@@ -1,4 +1,4 @@
-"""Iterative differentiation: the derivative of f(x, y^D(x)) through the steps that made y^D."""
+"""Iterative differentiation: the derivative of f(x, y^D(x)) through the steps that lead to y^D."""
 
 import functools
 import math
@@ -36,30 +36,30 @@ def unrolled_hypergradient(
     rematerialize: bool = False,
     key: PRNGKeyArray | None = None,
 ) -> Tree:
-    """The derivative of x ↦ f(x, y^D(x)), y^D being D = `steps` lower steps from y, with y held constant.
+    """The derivative of x ↦ f(x, y^D(x)), where y^D is reached by D = `steps` lower steps from a constant y.
 
         F_x − α Σ_{t=0}^{D−1} J(y^t) Π_{j=t+1}^{D−1} (I − α H(y^j)) F_y(x, y^D)
 
-    For α ≤ 1/L its error about ∇Φ(x) falls like (1 − αμ)^{D/2}. Only the K = `truncation` last steps are
-    differentiated (default all D). Every mode gives the same value, to rounding, and sees the same batches:
+    For α ≤ 1/L its distance from ∇Φ(x) falls like (1 − αμ)^{D/2}. Only the last K = `truncation` steps are
+    differentiated (default: all D). All modes give the same value, up to rounding, and use the same batches:
 
     | | iterates in memory | D G-gradients, and |
     |---|---|---|
     | `mode="reverse"` | K | K H- and J-products |
-    | `mode="reverse", rematerialize=True` | about 2√K | the same, and at most K G-gradients more |
+    | `mode="reverse", rematerialize=True` | about 2√K | the same, and at most K more G-gradients |
     | `mode="forward"` | dim x | K · dim x tangents of the step: for few hyperparameters |
 
     **Arguments**
 
     - `lower_step`: a number, a schedule (at t = 0) or a `Rule`, which must have a derivative at a zero gradient
       (Adam needs `eps_root`).
-    - `rematerialize`: store one iterate in ⌈√K⌉ and recompute those between when the reverse pass needs them.
-    - `key`: needed when a level has a `batch_size`, each step then draws, or the problem is `Episodes`.
+    - `rematerialize`: store every ⌈√K⌉-th iterate, and recompute the others when the reverse pass needs them.
+    - `key`: required if a level has a `batch_size`, so that each step draws a batch, or the problem is `Episodes`.
 
     **Returns** a pytree like x.
 
-    **Raises** `ValueError` or `TypeError`, naming the argument: a truncation above `steps`, a rule without a
-    derivative at a zero gradient, a missing key, rematerialization in forward mode, and a forward mode whose
+    **Raises** `ValueError` or `TypeError`, naming the argument, for a truncation above `steps`, a rule without a
+    derivative at a zero gradient, a missing key, rematerialization in forward mode, and forward mode if its
     dim x · dim y tangents would take more than 2 GB.
 
     Example:
@@ -97,7 +97,7 @@ def unrolled_hypergradient(
 
 
 def key_if_random(problem: Problem | Episodes, key: PRNGKeyArray | None, needed: bool = False) -> PRNGKeyArray:
-    """The key, checked; one that nothing draws from where none is needed."""
+    """The checked key, or a default if nothing draws from it."""
     draws = isinstance(problem, Episodes) or (problem.upper.batch_size, problem.lower.batch_size) != (None, None)
     if key is None and not needed and not draws:
         return _any_key()
@@ -130,8 +130,8 @@ def _unrolled(
 
 
 class Unrolled(eqx.Module):
-    """The hypergradient h by unrolling, the last lower iterate y^D, and the derivative p of f(x, y^D) in the iterate
-    that the reverse pass ends at: in the start y⁰, where it is not truncated (None in forward mode)."""
+    """The hypergradient h by unrolling, the last lower iterate y^D, and the derivative p of f(x, y^D) with respect to
+    the iterate where the reverse pass ends: the initial y⁰ unless it is truncated (None in forward mode)."""
 
     h: Tree
     y: Tree
@@ -156,7 +156,7 @@ def unroll(
     y^t = y^{t−1} − α G_y(x, y^{t−1}),   t = 1..D
     p = F_y(x, y^D);   h = F_x(x, y^D);   for t = D−1, …, D−K:  h ← h − α J(x, y^t)[p],  p ← p − α H(x, y^t)[p]
 
-    With `rematerialize` the K steps are cut into segments of ⌈√K⌉, of which only the starts are stored.
+    With `rematerialize` the K steps are cut into segments of ⌈√K⌉ steps, and only their first iterates are stored.
     """
     kept = steps if truncation is None else truncation
     lower, z, pull = oracles.hoist_features(problem.lower, x)
@@ -197,7 +197,7 @@ def unroll(
 
 
 def _segments(first: int, end: int, rematerialize: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The steps first..end−1 as segments of ⌈√K⌉ to recompute, one per row, and the 1..⌈√K⌉ last ones, to store."""
+    """The steps first..end−1: segments of ⌈√K⌉ to recompute, one per row, and the last 1..⌈√K⌉ steps, to store."""
     count = end - first
     length = math.isqrt(count - 1) + 1 if rematerialize else count
     rows = (count - 1) // length
@@ -218,7 +218,7 @@ def _plain_back(lower: Level, x: Tree, alpha: Any) -> Callable[..., Any]:
 
 
 def _rule_back(lower: Level, x: Tree, lower_step: AbstractStep, t: Any) -> Callable[..., Any]:
-    """The same through a rule: p is the cotangent of (y, the rule's own state); integer counters have no cotangent."""
+    """The same through a rule. p is the cotangent of (y, the rule's state); integer counters have no cotangent."""
 
     def back(carry: tuple[Tree, Tree], at: Any) -> tuple[tuple[Tree, Tree], None]:
         h, p = carry
@@ -233,7 +233,7 @@ def _rule_back(lower: Level, x: Tree, lower_step: AbstractStep, t: Any) -> Calla
 
 
 def _step(lower: Level, lower_step: AbstractStep, counters: Tree, batch: Batch, t: Any) -> Callable[..., Any]:
-    """One lower step as a function of all that has a derivative: (x, y, the rule's moments)."""
+    """One lower step as a function of all that is differentiated: (x, y, the rule's moments)."""
 
     def step(x: Tree, y: Tree, moving: Tree) -> tuple[tuple[Tree, Tree], Tree]:
         gradient = oracles.gradient_y(lower, x, y, batch)
@@ -256,7 +256,7 @@ def unroll_forward(
     t: Any = 0,
     key: PRNGKeyArray,
 ) -> Unrolled:
-    """What `unroll` gives, from tangents that go along with y: dim x of them, and no iterate is stored.
+    """The same as `unroll`, by dim x tangents that are propagated with y. No iterate is stored.
 
     V = 0;   for t = D−K+1, …, D:  V ← V − α (H(x, y^{t−1}) V + J(x, y^{t−1})ᵀ);   h = F_x + Vᵀ F_y(x, y^D)
     """
@@ -290,19 +290,19 @@ def unroll_forward(
 
 
 def _check_tangents(x: Tree, y: Tree, rule: AbstractStep) -> None:
-    """Raise where the tangents of forward mode would not fit."""
+    """Raise if the tangents of forward mode would not fit."""
     state = eqx.filter(jax.eval_shape(rule.init, y), lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact))
     dim_x, dim_y = trees.size(x), trees.size(y)
     needed = dim_x * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((x, y, state)))
     if needed > _MAX_TANGENT_BYTES:
         raise ValueError(
             f"mode: x has {dim_x} entries and y {dim_y}, so the tangents of forward mode take {needed / 1e9:.1f} GB; "
-            "it is meant for few hyperparameters: pass mode='reverse', with rematerialize=True if the steps are many"
+            "it is meant for few hyperparameters: pass mode='reverse', with rematerialize=True for many steps"
         )
 
 
 def check_differentiable(rule: AbstractStep) -> None:
-    """Raise where a rule has no derivative at a zero gradient, as Adam's square root has none."""
+    """Raise if a rule has no derivative at a zero gradient, like Adam's square root."""
     if not isinstance(rule, Rule):
         return
     z = jnp.ones(1)
