@@ -20,7 +20,8 @@ P = TypeVar("P", bound=Problem | Episodes)
 
 
 class Prepared(eqx.Module, Generic[P]):
-    """A problem in only the array leaves of x and y, these leaves, and the other leaves of x and y (None: no others)."""
+    """A problem in only the array leaves of x and y, these leaves, and the other leaves of x and y (None: no
+    others)."""
 
     problem: P
     x: Tree

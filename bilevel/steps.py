@@ -142,7 +142,8 @@ class Rule(AbstractStep):
     - `learning_rate`: a number or a schedule (of the iteration t, counted by the driver).
     - further settings are passed to `optimizer`; numbers among them are array leaves too.
 
-    The state of an adaptive rule covers the whole iterate, so a step on a per-row variable costs O(rows).
+    The state of an adaptive rule covers the whole iterate, and a row without a gradient moves by a nonlinear function
+    of its own moments and of t. So a step on a per-row variable costs O(rows).
 
     **Raises** `TypeError` for an optimizer that needs more than a gradient (line searches, L-BFGS, Polyak
     steps): a stochastic step has no value to search along. `ValueError` for a setting it does not have.

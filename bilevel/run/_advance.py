@@ -20,9 +20,11 @@ def advance(
 ) -> tuple[Any, Total]:
     """The state after `n` steps from iteration `t0`, and their cost. A pure function.
 
-    Step t has the light key (see `bilevel._random`) that is made of `key` and t. `t0` and `n` may be traced, so that one compiled program serves every
-    chunk. The trajectory depends neither on how the steps are cut into chunks nor on an interruption. x and y hold
-    only arrays. In a `jit` of your own, pass `problem` as an argument (of `eqx.filter_jit`), not in a closure.
+    Step t has the light key (see `bilevel._random`) that is made of `key` and t. `t0` and `n` may be traced, so that
+    one compiled program serves every chunk. The trajectory depends neither on how the steps are cut into chunks nor on
+    an interruption. (With a momentum on a per-row x of 2¹⁵ or more entries, chunks change it by rounding: after each,
+    all rows are up to date.) x and y hold only arrays. In a `jit` of your own, pass `problem` as an argument (of
+    `eqx.filter_jit`), not in a closure.
 
     On `Episodes`, each step draws its own tasks, and the state at t0 = 0 must come from `bl.initial_state`.
 

@@ -52,8 +52,6 @@ class BOREP(AbstractSolver):
     - `momentum` (β), `update_period` (I), `inner_steps` (N), `radius` (R).
     - `initial`: the `EpochSGD` that refines y_0; None for none.
 
-    m and its norm span all of x: a step on a per-row variable costs O(rows).
-
     Example:
 
         >>> import bilevel as bl, jax

@@ -49,8 +49,6 @@ class FSLA(AbstractSolver):
       `Rule`.
     - `storm_weight` (η_{k+1}): a number in [0, 1] or a schedule of k, the weight of the fresh sample.
 
-    d spans all of x: a step on a per-row variable costs O(rows).
-
     Example:
 
         >>> import bilevel as bl, jax

@@ -42,7 +42,7 @@ class ITDBiO(AbstractHypergradientSolver):
     - `warm_start`: `True` starts each loop at the last y; `False` starts it at the y that `solve` was given
       (deterBiO with its own starts).
 
-    h spans all of x: a step on a per-row variable costs O(rows).
+    h sums the rows of all batches of the loop in an array like x: a step on a per-row variable costs O(rows).
 
     Example:
 

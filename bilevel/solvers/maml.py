@@ -48,7 +48,7 @@ class MAML(AbstractHypergradientSolver):
       loop and must have a derivative at a zero gradient (Adam needs `eps_root`).
     - `inner_steps` (D): the iterates are kept in memory.
 
-    h spans all of x: a step on a per-row variable costs O(rows).
+    h, which goes through the start, spans all of x: a step on a per-row variable costs O(rows).
 
     **Raises** `ValueError` for a problem without a `start`.
 

@@ -47,8 +47,6 @@ class MASOBA(AbstractSolver):
       them, and θ, are proportional to K^{−1/2} over a run of K steps.
     - `average_weight` (θ): a number in [0, 1] or a schedule of k, the weight of the fresh direction.
 
-    h spans all of x: a step on a per-row variable costs O(rows).
-
     Example:
 
         >>> import bilevel as bl, jax

@@ -52,8 +52,6 @@ class MRBO(AbstractSolver):
     - `upper_storm_weight` (α_k), `lower_storm_weight` (β_k): a number in [0, 1] or a schedule of k, the weight of
       the fresh sample.
 
-    The directions span all of x: a step on a per-row variable costs O(rows).
-
     Example:
 
         >>> import bilevel as bl, jax

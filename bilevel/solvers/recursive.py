@@ -52,8 +52,6 @@ class RecursiveMomentum(AbstractSolver):
     - `storm_weight` (η): a number in [0, 1] or a schedule of t, the weight of the fresh sample. It is 1 at t = 0, and
       never more.
 
-    d spans all of x: a step on a per-row variable costs O(rows).
-
     Example:
 
         >>> import bilevel as bl, jax

@@ -54,8 +54,6 @@ class SUSTAIN(AbstractSolver):
     - `upper_storm_weight` (η^f), `lower_storm_weight` (η^g): a number or a schedule of t, the weight of the
       fresh sample. It is 1 at t = 0, and never more.
 
-    The directions span all of x: a step on a per-row variable costs O(rows).
-
     Example:
 
         >>> import bilevel as bl, jax

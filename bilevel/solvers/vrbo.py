@@ -56,7 +56,7 @@ class VRBO(AbstractSolver):
     - `neumann_order` (Q), `neumann_step` (η).
     - `period` (q). `period_batch_size` (S_1): for both levels; `None` means all rows. S_2 is each level's `batch_size`.
 
-    d spans all of x: a step on a per-row variable costs O(rows).
+    The inner loop moves all of x by d, and a period reads all of it: a step on a per-row variable costs O(rows).
 
     Example:
 
