@@ -1,4 +1,4 @@
-"""scikit-learn estimators: clean labels, tune thousands of penalties."""
+"""scikit-learn estimators that clean labels and tune thousands of penalties."""
 
 from bilevel import _extras as extras
 

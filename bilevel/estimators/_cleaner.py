@@ -1,4 +1,4 @@
-"""LabelCleaner: which labels of a table are wrong, and a classifier that does not believe them."""
+"""LabelCleaner: which labels of a table are wrong, and a classifier that gives them little weight."""
 
 import warnings
 from typing import Any, NamedTuple
@@ -36,19 +36,19 @@ from bilevel.tasks.networks.losses import WeightedLoss
 
 # One draw of row i by SOBA moves x_i by this · n ∂Φ/∂x_i.
 _VISIT = 0.1
-_EXTREME = 4.0  # the start's log-odds are squashed into ±4: beyond, σ hardly moves
-_START_ROWS = 20_480  # the start is fitted to so many rows at most; all rows have their weights learned
-_FACTORS = (1.0, 5.0, 25.0)  # of the penalty, without trusted rows: noise that is not known takes more of it
+_EXTREME = 4.0  # the initial log-odds are squashed into ±4: beyond, σ hardly changes
+_START_ROWS = 20_480  # at most this many rows are used for the start; the weights of all rows are learned
+_FACTORS = (1.0, 5.0, 25.0)  # of the penalty, without trusted rows: unknown noise needs a larger one
 _ACCEPTED: Any = {"accept_sparse": "csr", "dtype": [np.float32, np.float64]}
-_CHUNKS = 5  # rows of a run's history, beside the first
+_CHUNKS = 5  # rows of a run's history after the first
 
 
 class NoTrustedRowsWarning(UserWarning):
-    """Labels were cleaned without trusted rows, which cannot find everything."""
+    """Labels were cleaned without trusted rows, so that some errors cannot be found."""
 
 
 class _Learned(NamedTuple):
-    """Of each row of a part: log P(right)/P(wrong), and the class proposed."""
+    """For each row of a part: log P(right)/P(wrong), and the proposed class."""
 
     score: Float[np.ndarray, " n"]
     proposed: Int[np.ndarray, " n"]
@@ -58,7 +58,7 @@ class _Learned(NamedTuple):
 def _estimator_has(name: str) -> Any:
     def check(self: Any) -> bool:
         chosen = self.estimator_ if hasattr(self, "estimator_") else self._default()
-        getattr(chosen, name)  # an AttributeError of its own says more than ours
+        getattr(chosen, name)  # its own AttributeError says more than ours
         return True
 
     return check
@@ -74,22 +74,22 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
 
     CE is the cross-entropy of a model y: multinomial logistic regression or, with `hidden`, a network. In steps:
 
-    1. **Scale.** Dense columns get mean 0 and variance 1, then all are divided by the root of their number; sparse rows
-       are divided by one number, and of more than 500 entries the largest count. Rows then have mean square 1, and
+    1. **Scale.** Dense columns get mean 0 and variance 1, and are then divided by the root of their number. Sparse rows
+       are divided by one number, and keep at most their 500 largest entries. Rows then have mean square 1, and the
        default steps suit any table.
-    2. **Start.** A model of the doubtful labels says, of the trusted rows of each class t, how often the label l is
-       given: the confusion P(l | t). A model is fitted to the doubtful rows behind this confusion and, at once, to the
-       trusted ones. With it, x_i starts at the log-odds that label i is right, given its features: squashed by
-       4 tanh(·/4). Of more than 20,480 rows, as many are drawn for this.
-    3. **Weights.** `epochs` passes of `solver` over all rows, from there.
-    4. **Score.** The mean of x_i and the log-odds, by the learned y and the confusion, that label i is right.
-       `sample_weight_` is σ(score), and `suspects_` are ranked by the score.
-    5. **Fit.** A clone of `estimator`, on all rows with `sample_weight_`, trusted rows with weight 1.
+    2. **Start.** A model of the doubtful labels, applied to the trusted rows of each class t, estimates how often the
+       label l is given: the confusion P(l | t). A second model is fitted to the doubtful rows through this confusion,
+       jointly with the trusted rows. It gives the log-odds that label i is right, given its features. x_i starts at
+       these, squashed by 4 tanh(·/4). If there are more than 20,480 rows, this many are drawn for the start.
+    3. **Weights.** From there, `solver` makes `epochs` passes over all rows.
+    4. **Score.** The score is the mean of x_i and the log-odds that label i is right, by the learned y and the
+       confusion. `sample_weight_` is σ(score), and `suspects_` are ranked by the score.
+    5. **Fit.** A clone of `estimator` is fitted to all rows with `sample_weight_`, and to trusted rows with weight 1.
 
-    **Without trusted rows** the table cleans itself: it is cut into `folds`, and the weights of each fold are judged on
-    the other ones, labels as they are. A label that contradicts its neighbors is found. What cannot be found is noise
-    that looks like truth: if most rows of one kind bear the same wrong label, the right ones will be doubted. A
-    `NoTrustedRowsWarning` says so. A hundred trusted rows, some of each class, are worth the work.
+    **Without trusted rows** the table cleans itself: it is cut into `folds`, and the weights of each fold are judged by
+    the other folds with their given labels. Labels that contradict their neighbors are found. Noise that looks like
+    truth is not: if most rows of one kind have the same wrong label, the right ones will be doubted. A
+    `NoTrustedRowsWarning` says so. It is worth the work to check a hundred rows, some of each class.
 
     **Arguments**
 
@@ -97,25 +97,25 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
       `LogisticRegression(max_iter=1000)`.
     - `solver`: a solver of this package, such as `bl.FSLA(...)`. Default: `bl.SOBA` with lower and adjoint steps of ½,
       half the largest step that is sure to converge for rows of mean square 1, and a step of 0.1 · (rows in a batch)
-      for x, with which each draw of row i moves x_i by −0.1 · n ∂Φ/∂x_i on average, n rows in all.
-    - `hidden`: the width of a network's hidden layer; default: none, a linear model.
-    - `penalty`: c is this over the number of rows. Without trusted rows it may be 5 or 25 times that, whichever start
-      foretells the labels of the first fold best.
-    - `epochs`: of the weights. `batch_size`: rows in a step, all where there are fewer.
-    - `folds`: without trusted rows; fewer where there are fewer rows or groups.
-    - `random_state`: of the draws of rows, folds, and a network's start; with a number, a fit can be repeated bit for
-      bit.
+      for x. Each draw of row i then moves x_i by −0.1 · n ∂Φ/∂x_i on average, for n rows in all.
+    - `hidden`: the width of a network's hidden layer; by default, the model is linear.
+    - `penalty`: c is `penalty` divided by the number of rows. Without trusted rows the factors 1, 5 and 25 are tried,
+      and the one whose start predicts the labels of the first fold best is used.
+    - `epochs`: passes that learn the weights. `batch_size`: the number of rows in a step, at most all rows.
+    - `folds`: the number of folds without trusted rows, at most the number of rows or groups.
+    - `random_state`: for the draws of rows, folds, and a network's initial weights. With a number, a fit can be
+      repeated bit for bit.
 
     **Attributes**
 
-    - `sample_weight_`: (n,), in [0, 1]: how probable it is that the label is right.
-    - `suspects_`: all n rows, the most doubtful first: an array with the fields `row` (of X), `label` (the most
-      probable one: it may be the given one) and `weight`.
-    - `estimator_`: the classifier; `predict`, `predict_proba`, `decision_function` and `score` are its.
-    - `confusion_`: P(label given | true class) as a matrix (k, k); `None` without trusted rows.
-    - `history_`: a `bilevel.run._solution.History` of the weights' runs, with `upper loss` and `mean weight`; without
-      trusted rows one run per `fold`.
-    - `classes_`, `n_features_in_`, `feature_names_in_` (where X has names).
+    - `sample_weight_`: (n,), in [0, 1]: the probability that the label is right.
+    - `suspects_`: all n rows, the most doubtful first, as an array with the fields `row` (of X), `label` (the most
+      probable label, which may be the given one) and `weight`.
+    - `estimator_`: the classifier, whose `predict`, `predict_proba`, `decision_function` and `score` are used.
+    - `confusion_`: P(given label | true class) as a matrix (k, k); `None` without trusted rows.
+    - `history_`: a `bilevel.run._solution.History` of the runs that learn the weights, with `upper loss` and
+      `mean weight`; without trusted rows, one run per `fold`.
+    - `classes_`, `n_features_in_`, `feature_names_in_` (if X has names).
 
     **Raises** `ValueError` or `TypeError`, naming the argument: see `fit`.
 
@@ -135,8 +135,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         True
 
     Reference: the bilevel problem is that of Franceschi et al. (ICML 2017, Section 5.1). The confusion is Hendrycks,
-    Mazeika, Wilson & Gimpel's "gold loss correction" (NeurIPS 2018, Algorithm 1), the loss behind it Patrini et al.'s
-    (CVPR 2017, Theorem 2).
+    Mazeika, Wilson & Gimpel's "gold loss correction" (NeurIPS 2018, Algorithm 1), and the loss through it is that of
+    Patrini et al. (CVPR 2017, Theorem 2).
     """
 
     def __init__(
@@ -170,31 +170,31 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
 
         **Arguments**
 
-        - `X` (n, d), `y` (n,): the table; X dense or sparse, y any labels that scikit-learn takes for classes.
-        - `X_trusted` (m, d), `y_trusted` (m,): rows whose labels are right, which are not in X; each class of y must
+        - `X` (n, d), `y` (n,): the table. X is dense or sparse, and y holds any labels that scikit-learn accepts.
+        - `X_trusted` (m, d), `y_trusted` (m,): rows whose labels are right and which are not in X. Each class of y must
           have some.
-        - `groups` (n,): without trusted rows, rows of one group are in one fold.
+        - `groups` (n,): without trusted rows, rows of one group stay in one fold.
 
-        **Raises** `ValueError` for one class only, NaN, trusted rows without labels, of another width, with labels that
-        y does not have or without some that it has, groups beside trusted rows, fewer than two groups, and an
-        `estimator` that takes no `sample_weight`; `SolveError` where a solver of your own diverges.
+        **Raises** `ValueError` for a single class, NaN, trusted rows without labels, with another width or with other
+        classes than y, groups together with trusted rows, fewer than two groups, and an `estimator` that takes no
+        `sample_weight`; `SolveError` if a solver that you pass diverges.
         """
         self._check_settings()
         X, y = validate_data(self, X, y, **_ACCEPTED)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y: got one class, {self.classes_[0]!r}; labels are cleaned between two classes or more")
+            raise ValueError(f"y: got one class, {self.classes_[0]!r}; cleaning needs at least two classes")
         rng = check_random_state(self.random_state)
         trusted = self._trusted(X_trusted, y_trusted, X)
         if trusted is not None and groups is not None:
-            raise ValueError("groups: they part folds, and with trusted rows there are none; leave them out")
+            raise ValueError("groups: they define folds, which are not used with trusted rows; omit them")
         table = SparseTable(X) if scipy.sparse.issparse(X) else DenseTable(X)
         if trusted is None:
             folds = self._draw_folds(labels, groups, rng)
             warnings.warn(
-                "LabelCleaner: without trusted rows, labels are judged by each other. Scattered errors are found; "
-                "where most rows of one kind bear the same wrong label, it looks like truth. Pass X_trusted too.",
+                "LabelCleaner: without trusted rows, labels are judged by each other. Scattered errors are found, but "
+                "a wrong label that most rows of one kind share looks right. Pass X_trusted too.",
                 NoTrustedRowsWarning,
                 stacklevel=2,
             )
@@ -223,19 +223,19 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         return LogisticRegression(max_iter=1000) if self.estimator is None else self.estimator
 
     def _trusted(self, X: Any, y: Any, table: Any) -> tuple[Any, Int[np.ndarray, " m"]] | None:
-        """The trusted rows, sparse or dense as the table is, and the numbers of their classes."""
+        """The trusted rows, sparse or dense like the table, and the numbers of their classes."""
         if X is None and y is None:
             return None
         if X is None or y is None:
             missing, other = ("X_trusted", "y_trusted") if X is None else ("y_trusted", "X_trusted")
-            raise ValueError(f"{missing}: missing beside {other}; pass both, or neither")
+            raise ValueError(f"{missing}: missing, but {other} is given; pass both or neither")
         checked: Any = check_array(X, **_ACCEPTED, input_name="X_trusted", estimator=self)
         y = column_or_1d(y)
         if len(y) != checked.shape[0]:
             raise ValueError(f"y_trusted: got {len(y)} labels for the {checked.shape[0]} rows of X_trusted")
         if checked.shape[1] != table.shape[1]:
             raise ValueError(f"X_trusted: has {checked.shape[1]} columns, but X has {table.shape[1]}")
-        validate_data(self, X, reset=False, skip_check_array=True)  # the columns' names
+        validate_data(self, X, reset=False, skip_check_array=True)  # checks the columns' names
         present = np.isin(self.classes_, y)
         unseen = np.setdiff1d(y, self.classes_)
         if len(unseen):
@@ -250,7 +250,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         return checked, np.searchsorted(self.classes_, y)
 
     def _draw_folds(self, labels: np.ndarray, groups: Any, rng: np.random.RandomState) -> list[np.ndarray]:
-        """The rows of each fold, in random order, each class spread evenly."""
+        """The rows of each fold, in random order, with each class spread evenly."""
         n = len(labels)
         order = rng.permutation(n)
         if groups is None:
@@ -261,7 +261,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
             check_consistent_length(labels, groups)
             count = min(self.folds, len(np.unique(groups)))
             if count < 2:
-                raise ValueError("groups: got one group; the rows of a group stay in one fold, and there are two")
+                raise ValueError("groups: got one group; the rows of a group stay in one fold, and two are needed")
             split, fold = StratifiedGroupKFold(count, shuffle=True, random_state=rng), np.empty(n, int)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds
@@ -271,7 +271,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         return [part for part in parts if len(part)]
 
     def _clean(self, table: Any, labels: np.ndarray, trusted: Any, rng: np.random.RandomState) -> tuple[Any, Any]:
-        """The scores and proposals of all rows, judged on trusted ones."""
+        """The scores and proposed classes of all rows, judged by trusted rows."""
         X_trusted, y_trusted = trusted
         order, n, m = rng.permutation(len(labels)), len(labels), len(y_trusted)
         lower = self._rows(table, labels, order, length_for(n))
@@ -291,12 +291,12 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     def _clean_each_other(
         self, table: Any, labels: np.ndarray, folds: list[np.ndarray], rng: np.random.RandomState
     ) -> tuple[Any, Any]:
-        """The scores and proposals of all rows, those of a fold judged on the others: one shape, so one program."""
+        """The scores and proposed classes of all rows, each fold judged by the others, in one program."""
         n = len(labels)
         longest = length_for(max(map(len, folds))), length_for(n - min(map(len, folds)))
         score, proposed, rows = np.empty(n), np.empty(n, int), []
         key, start = self._begin(table, rng)
-        flat = jnp.zeros((len(self.classes_),) * 2)  # odds are then p/(1 − p), p the model's probability of the label
+        flat = jnp.zeros((len(self.classes_),) * 2)  # so that odds are p/(1 − p), p being the label's probability
         factors = _FACTORS
         for number, fold in enumerate(folds):
             others = rng.permutation(np.concatenate([part for part in folds if part is not fold]))
@@ -308,7 +308,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
                 y = cleaning.fit(cleaning.Start(judges, jnp.ones(()), None, None, penalty), start)
                 tried.append((float(cleaning.measure(lower["keep"], y, lower, lower["keep"])[0]), factor, y))
             _, factor, y = min(tried, key=lambda one: one[0])
-            factors = (factor,)  # the first fold has chosen
+            factors = (factor,)  # the choice of the first fold
             learned = self._learn(lower, upper, flat, y, len(fold), jax.random.fold_in(key, number), factor)
             score[fold], proposed[fold] = learned.score, learned.proposed
             rows += [{**row, "fold": number} for row in learned.history]
@@ -328,7 +328,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     def _learn(
         self, lower: Any, upper: Any, channel: Any, y: cleaning.Model, n: int, key: Any, factor: float = 1.0
     ) -> _Learned:
-        """The bilevel part: weights of the n lower rows, judged on the upper ones."""
+        """The bilevel problem: weights of the n lower rows, judged by the upper ones."""
         length, size = len(lower["keep"]), min(self.batch_size, len(lower["keep"]))
         step, solver = cleaning.STEP / 2, self.solver
         if solver is None:
@@ -386,6 +386,6 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
 
     @available_if(_estimator_has("decision_function"))
     def decision_function(self, X: Any) -> Float[np.ndarray, "..."]:
-        """The scores that decide, by `estimator_`."""
+        """The decision function of `estimator_`."""
         X = self._checked(X)
         return self.estimator_.decision_function(X)

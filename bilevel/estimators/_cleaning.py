@@ -1,7 +1,7 @@
-"""What `LabelCleaner` computes: a start that knows how labels are confused, then bilevel weights from there.
+"""The computations of `LabelCleaner`: a start that models how labels are confused, then bilevel weights.
 
 Rows are dictionaries: {"features"} or, sparse, {"columns", "values"}; "labels", 0, …, k − 1; and "keep", which is zero
-for rows that only fill up the shape, and all rows over true rows for the others, so that means are of the true rows.
+for padding and (all rows)/(true rows) for true rows, so that a mean over all rows is one over the true rows.
 """
 
 import functools
@@ -20,12 +20,12 @@ from bilevel.tasks.networks.losses import MeanLoss
 Model = PyTree[Array]
 Rows = dict[str, Array]
 
-PASSES = 300  # gradients of a fit, each of all rows
-# A step on y for features of mean square 1 per row beside a bias: the curvature of cross-entropies is at most ½ in the
-# scores, thus 1 in a linear model's weights. On networks it is as good (tried: a third of it and three times).
+PASSES = 300  # full gradients of a fit
+# A step on y for rows of mean square 1 and a bias: the curvature of cross-entropies is at most ½ in the scores, thus 1
+# in a linear model's weights. It also suits networks (a third of it and three times it were tried).
 STEP = 1.0
-_FIRST = 2.0  # the spread of a network's first weights: tanh units start in their nonlinear range, without saturating
-_CHUNK = 2000  # sparse rows at a time: their gathered weights take entries · classes numbers a row
+_FIRST = 2.0  # the spread of a network's initial weights: tanh units start in their nonlinear range, without saturating
+_CHUNK = 2000  # sparse rows at a time: their gathered weights take entries · classes numbers per row
 
 
 def new_model(width: int, classes: int, hidden: int | None, key: PRNGKeyArray) -> Model:
@@ -63,7 +63,7 @@ trusted_loss = MeanLoss(losses)
 
 
 class Start(eqx.Module):
-    """What a start minimizes: the loss of trusted rows, and of doubtful ones behind a channel; by their shares."""
+    """The loss for the start: of trusted rows and, through a channel, of doubtful ones, weighted by their shares."""
 
     trusted: Rows
     trusted_share: Float[Array, ""]
@@ -81,7 +81,7 @@ class Start(eqx.Module):
 
 @jax.jit
 def fit(loss: Start, y: Model) -> Model:
-    """Nesterov's method, its momentum starting anew where it leads uphill (O'Donoghue & Candès, 2015)."""
+    """Nesterov's method, whose momentum restarts when it leads uphill (O'Donoghue & Candès, 2015)."""
 
     def body(_: Any, carry: Any) -> Any:
         y, ahead, momentum = carry
@@ -97,7 +97,7 @@ def fit(loss: Start, y: Model) -> Model:
 
 @jax.jit
 def confusion(y: Model, trusted: Rows) -> Float[Array, "k k"]:
-    """log P(given label | true class): what a model of the doubtful labels says of the trusted rows of each class."""
+    """log P(given label | true class), by a model of the doubtful labels on the trusted rows of each class."""
     members = jax.nn.one_hot(trusted["labels"], len(y["bias"])) * trusted["keep"][:, None]
     sums = members.T @ jnp.exp(log_probabilities(y, trusted))
     return jnp.log(sums / jnp.sum(members, axis=0)[:, None])
@@ -105,7 +105,7 @@ def confusion(y: Model, trusted: Rows) -> Float[Array, "k k"]:
 
 @jax.jit
 def log_odds(y: Model, channel: Float[Array, "k k"], rows: Rows) -> tuple[Float[Array, " n"], Int[Array, " n"]]:
-    """log P(right)/P(wrong) of each given label, given the features and it, and the likeliest class."""
+    """log P(right)/P(wrong) of each given label, given it and the features, and the most probable class."""
     joint = _joint(y, channel, rows)
     given = jax.nn.one_hot(rows["labels"], joint.shape[1], dtype=bool)
     right = jnp.sum(jnp.where(given, joint, 0.0), axis=1)
@@ -114,7 +114,7 @@ def log_odds(y: Model, channel: Float[Array, "k k"], rows: Rows) -> tuple[Float[
 
 @functools.partial(jax.jit, static_argnames="count")
 def first_rows(rows: Rows, count: int) -> Rows:
-    """The first rows alone; `keep` still makes their means."""
+    """Only the first rows. Means with `keep` stay means over them."""
     part = {name: array[:count] for name, array in rows.items()}
     return part | {"keep": part["keep"] / jnp.mean(part["keep"])}
 

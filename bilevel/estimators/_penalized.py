@@ -1,4 +1,4 @@
-"""Linear models with a penalty for each feature, group of features or class, as scikit-learn estimators."""
+"""Linear models with one penalty per feature, group of features or class, as scikit-learn estimators."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ _DTYPES = [np.float64, np.float32]
 
 
 class _Penalized(BaseEstimator):
-    """What both estimators share."""
+    """The base class of both estimators."""
 
     coef_: Any
     intercept_: Any
@@ -52,11 +52,11 @@ class _Penalized(BaseEstimator):
         checks.positive("spread", self.spread)
 
     def _validate(self, X: Any, y: Any, sample_weight: Any, **how: Any) -> tuple[Any, Any, Float[np.ndarray, " n"]]:
-        """The rows that have a weight, with their targets."""
+        """The rows of nonzero weight, with their targets."""
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=_DTYPES, ensure_min_samples=2, **how)
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not weights.any():
-            raise ValueError("sample_weight: all are zero; some rows must have a weight")
+            raise ValueError("sample_weight: all are zero; some rows must have a positive weight")
         if not weights.all():
             X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
         if not isinstance(X, np.ndarray) and not X.has_canonical_format:
@@ -65,7 +65,7 @@ class _Penalized(BaseEstimator):
         return X, y, weights
 
     def _folds(self, labels: Int[np.ndarray, " n"] | None, rows: int) -> Int[np.ndarray, " n"]:
-        """Drawn by `random_state`."""
+        """The folds, drawn with `random_state`."""
         if not isinstance(self.cv, float | np.floating) and self.cv > rows:
             raise ValueError(f"cv: got {self.cv} folds for {rows} rows; pass fewer folds or more rows")
         folds = tuning.draw_folds(rows, self.cv, check_random_state(self.random_state), labels)
@@ -75,7 +75,7 @@ class _Penalized(BaseEstimator):
         return folds
 
     def _feature_groups(self, features: int) -> Int[np.ndarray, "d 1"]:
-        """The number of each feature's penalty."""
+        """The index of each feature's penalty."""
         if self.penalty_groups is None:
             return np.arange(features)[:, None]
         groups = np.asarray(self.penalty_groups)
@@ -103,40 +103,40 @@ class _Penalized(BaseEstimator):
 
 
 class PenalizedLogistic(ClassifierMixin, _Penalized):
-    """Logistic regression with a penalty for each feature, tuned by hypergradient on held-out rows.
+    """Logistic regression with one penalty per feature, tuned by hypergradients on held-out rows.
 
     With the penalties λ, the coefficients w_c and intercepts b_c of the classes c minimize
 
         Σ_i log-loss_i(w, b) + ½ Σ_jc λ_jc w_jc²
 
-    (of two classes: of one score, as in scikit-learn). λ is one for each feature j, each group of features or each
-    class c, in the units of 1/C of scikit-learn's `LogisticRegression`. It is tuned on the mean log-loss of the rows
-    that each of a few folds holds out: all folds are trained in one program, and an adjoint system gives the gradient
-    of that loss in log λ. The start is one common penalty, the best of a few decades.
+    (two classes share one score, as in scikit-learn). There is one λ per feature j, per group of features or per
+    class c, in the units of 1/C of scikit-learn's `LogisticRegression`. The penalties are tuned on the mean log-loss of
+    the rows that each of a few folds holds out: all folds are trained in one program, and an adjoint system gives the
+    gradient of that loss in log λ. The tuning starts from one common penalty, the best of a few decades.
 
-    So many penalties could fit the held-out rows as well as any model fits its training rows. A prior holds them
-    together: log λ is Student-t distributed about their mean with three degrees of freedom and scale `spread`. Most
-    features stay near the common penalty, and the few for which the held-out rows speak clearly go far.
+    This many penalties could overfit the held-out rows, as any model can overfit its training rows. A prior holds them
+    together: each log λ is Student-t distributed around their mean, with three degrees of freedom and scale `spread`.
+    Most features stay near the common penalty; the few with clear evidence in the held-out rows move far from it.
 
     **Arguments**
 
-    - `per`: `"feature"` or `"class"` (of two classes there is one penalty).
+    - `per`: `"feature"` or `"class"` (two classes share one penalty).
     - `penalty_groups`: the group of each feature, (n_features,), for one penalty per group.
     - `cv`: the number of folds, or the share of the rows to hold out once, a float up to 0.5. Classes are spread
       evenly.
-    - `steps`: of the tuning, by Adam. With 0 there is one common penalty.
-    - `spread`: scale of the prior of log λ.
+    - `steps`: the number of Adam steps of the tuning. With 0 there is one common penalty.
+    - `spread`: the scale of the prior of log λ.
     - `random_state`: draws the folds.
 
-    **Attributes**: `penalties_` (λ of each feature, or of each row of `coef_`); `coef_` (classes, n_features) or, of
-    two classes, (1, n_features); `intercept_`; `classes_`; `n_features_in_`; `history_`, a `bilevel.History` of the
-    tuning: the mean log-loss of the held-out rows, the objective (with the prior, divided by the held-out rows), and
-    the passes over all rows and folds: F, G, H, J.
+    **Attributes**: `penalties_` (λ of each feature, or of each row of `coef_`); `coef_` (classes, n_features), or
+    (1, n_features) for two classes; `intercept_`; `classes_`; `n_features_in_`; `history_`, a `bilevel.History` of the
+    tuning: the mean log-loss of the held-out rows, the objective (which adds the prior over the number of held-out
+    rows), and the passes over all rows and folds: F, G, H, J.
 
-    X may be dense or sparse. A sparse X is never made dense. The fit is in single precision, and what it compiles
-    serves every X of nearly the same shape.
+    X may be dense or sparse. A sparse X is never made dense. The fit uses single precision, and its compiled programs
+    serve every X of nearly the same shape.
 
-    **Raises** `ValueError` or `TypeError`, which name the argument.
+    **Raises** `ValueError` or `TypeError`, naming the argument.
 
     Example:
 
@@ -148,7 +148,7 @@ class PenalizedLogistic(ClassifierMixin, _Penalized):
         ((30,), True)
 
     Reference: Pedregosa (ICML 2016) for the hypergradient from approximate solutions; Bengio, "Gradient-based
-    optimization of hyperparameters" (Neural Computation, 2000), for one penalty an input.
+    optimization of hyperparameters" (Neural Computation, 2000), for one penalty per input.
     """
 
     def __init__(
@@ -169,13 +169,13 @@ class PenalizedLogistic(ClassifierMixin, _Penalized):
         self._check_parameters()
         checks.one_of("per", self.per, PER)
         if self.per == "class" and self.penalty_groups is not None:
-            raise ValueError("penalty_groups: got groups of features with per='class'; leave one of them out")
+            raise ValueError("penalty_groups: got groups of features with per='class'; omit one of them")
         X, y, weights = self._validate(X, y, sample_weight)
         check_classification_targets(y)
         self.classes_, labels = np.unique(column_or_1d(y), return_inverse=True)
         count = len(self.classes_)
         if count < 2:
-            raise ValueError(f"y: holds one class only, {self.classes_[0]!r}; a classifier needs two or more")
+            raise ValueError(f"y: holds only one class, {self.classes_[0]!r}; a classifier needs two or more")
         two = count == 2
         targets = 2.0 * labels[:, None] - 1 if two else np.eye(count)[labels]
         per_class = np.arange(targets.shape[1])[None, :]
@@ -186,7 +186,7 @@ class PenalizedLogistic(ClassifierMixin, _Penalized):
         return self
 
     def decision_function(self, X: Any) -> Float[np.ndarray, "..."]:
-        """The scores, (n, classes) or, of two classes, (n,)."""
+        """The scores, (n, classes), or (n,) for two classes."""
         scores = self._scores(X)
         return scores[:, 0] if len(self.classes_) == 2 else scores
 
@@ -208,24 +208,24 @@ class PenalizedLogistic(ClassifierMixin, _Penalized):
 
 
 class PenalizedRidge(MultiOutputMixin, RegressorMixin, _Penalized):
-    """Ridge regression with a penalty for each feature, tuned by hypergradient on held-out rows.
+    """Ridge regression with one penalty per feature, tuned by hypergradients on held-out rows.
 
     With the penalties λ, coefficients w and intercepts b minimize
 
         Σ_i ‖X_i w + b − y_i‖² + Σ_j λ_j ‖w_j‖²
 
-    λ_j is one for each feature or group of features, in the units of `alpha` of scikit-learn's `Ridge`, and shared by
-    all targets. All else is as in `PenalizedLogistic`, the loss of held-out rows being half the logarithm of their mean
-    squared error, for each target. Where a dense X has many more rows than features, each fold is first reduced to as
+    There is one λ_j per feature or group of features, shared by all targets, in the units of `alpha` of scikit-learn's
+    `Ridge`. All else is as in `PenalizedLogistic`, with half the logarithm of the mean squared error, for each target,
+    as the loss of held-out rows. If a dense X has many more rows than features, each fold is first reduced to about as
     many rows as it has features, with the same sums of squares.
 
-    **Arguments** as of `PenalizedLogistic`, without `per`. y is (n,) or (n, targets).
+    **Arguments** are those of `PenalizedLogistic`, without `per`. y is (n,) or (n, targets).
 
     **Attributes**: `penalties_` (λ of each feature); `coef_` (n_features,) or (targets, n_features); `intercept_`;
     `n_features_in_`; `history_`, a `bilevel.History` of the tuning, whose held-out loss is the mean squared error,
     summed over targets.
 
-    **Raises** `ValueError` or `TypeError`, which name the argument.
+    **Raises** `ValueError` or `TypeError`, naming the argument.
 
     Example:
 
@@ -251,6 +251,6 @@ class PenalizedRidge(MultiOutputMixin, RegressorMixin, _Penalized):
         return self
 
     def predict(self, X: Any) -> Float[np.ndarray, "..."]:
-        """The targets, shaped like those of the fit."""
+        """The predicted targets, shaped like those of the fit."""
         scores = self._scores(X)
         return scores if self.coef_.ndim == 2 else scores[:, 0]

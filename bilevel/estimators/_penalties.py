@@ -1,4 +1,4 @@
-"""Penalties of a linear model, tuned by hypergradient on the rows that each fold holds out, all folds in one program.
+"""Penalties of a linear model, tuned by hypergradients on the rows that each fold holds out, in one program.
 
     upper:  f(x, y) = mean over held-out rows of loss_i(y_k(i)) + prior(x)/(held-out rows)
     lower:  g(x, y) = Σ_k (Σ of loss_i(y_k) over the training rows i of fold k + ½ Σ_jc λ_jc w_kjc²)/rows,  λ = exp(x)
@@ -27,7 +27,7 @@ _LARGEST = 60.0  # |log λ|: its exponential is finite in single precision, and 
 
 
 class Dense(eqx.Module):
-    """W ↦ X W, and R ↦ Xᵀ R. With both stored, thin products inside a loop take a tenth of the time on a CPU."""
+    """W ↦ X W and R ↦ Xᵀ R. With X and Xᵀ stored, thin products in a loop take a tenth of the time on a CPU."""
 
     matrix: Float[Array, "n d"]
     transposed: Float[Array, "d n"]
@@ -53,7 +53,7 @@ class Entries(eqx.Module):
 
 
 class Sparse(eqx.Module):
-    """The same of a sparse X, which is never made dense: its entries by row and by column."""
+    """The same for a sparse X, stored as entries by row and by column. It is never made dense."""
 
     by_row: Entries
     by_column: Entries
@@ -67,7 +67,7 @@ class Sparse(eqx.Module):
 
 @jax.custom_vjp
 def product(X: Dense | Sparse, W: Float[Array, "d m"]) -> Float[Array, "n m"]:
-    """X W. Its gradient is XᵀR as written above; JAX's own transpose of either takes about twice as long on a CPU."""
+    """X W. Its gradient is XᵀR as written above; JAX's own transpose takes about twice as long on a CPU."""
     return X.times(W)
 
 
@@ -85,7 +85,7 @@ product.defvjp(_forward, _backward)
 class Loss(NamedTuple):
     """The loss of each row under each of k models, (n, k), from scores (n, k · c), model by model, and targets (n, c).
 
-    `curvature`: about what its second derivative in one score is.
+    `curvature`: the approximate second derivative in one score.
     """
 
     value: Callable[[Array, Array], Array]
@@ -117,11 +117,11 @@ MULTINOMIAL = Loss(_multinomial, 0.1)  # cross-entropy, the target a row of the 
 
 
 class Model(eqx.Module):
-    """The rows, and the linear models of all folds on them, side by side: scores X w + ones bᵀ.
+    """The rows, and the linear models of all folds side by side, with scores X w + ones bᵀ.
 
-    Their parameters y are in the units in which g has curvature one along each of them, w = u · scale(x): what
-    conjugate gradient needs, and a good start when x has moved. `groups` is (d, 1) or (1, k · c): the entry of x that
-    is log λ of a weight; `unit` is added to it, −2 log of what the column j of X was divided by.
+    Their parameters y are in units in which g has curvature one along each of them, w = u · scale(x). Conjugate
+    gradient needs this, and y is then a good start after x has moved. `groups`, (d, 1) or (1, k · c), holds for each
+    weight the index in x of its log λ, to which `unit`, −2 log of the divisor of column j of X, is added.
     """
 
     X: Dense | Sparse
@@ -133,7 +133,7 @@ class Model(eqx.Module):
     loss: Loss = eqx.field(static=True)
 
     def penalties(self, x: Float[Array, " p"]) -> Float[Array, "d _"]:
-        """λ_jc, of a w in the units of X."""
+        """λ_jc, for a w in the units of X."""
         return jnp.exp(jnp.clip(x[self.groups] + self.unit, -_LARGEST, _LARGEST))
 
     def weights(self, x: Float[Array, " p"], y: PyTree[Array]) -> Float[Array, "d kc"]:
@@ -145,13 +145,13 @@ class Model(eqx.Module):
         return jax.lax.rsqrt(self.curvature) * y["intercepts"]
 
     def losses(self, x: Float[Array, " p"], y: PyTree[Array]) -> Float[Array, "n k"]:
-        """Of each row under each fold's model."""
+        """The loss of each row under each fold's model."""
         scores = product(self.X, self.weights(x, y)) + self.ones[:, None] * self.intercepts(y)[None, :]
         return self.loss.value(scores, self.targets)
 
 
 class TrainingLoss(eqx.Module):
-    """g; `weights` is zero where a fold holds a row out, `total` the sum of all rows' weights."""
+    """g. `weights` is zero if a fold holds a row out, and `total` is the sum of all rows' weights."""
 
     model: Model
     weights: Float[Array, "n k"]
@@ -163,12 +163,12 @@ class TrainingLoss(eqx.Module):
 
 
 class HeldOutLoss(eqx.Module):
-    """f, in nats per row: the mean loss; of a squared loss with c outputs, (c/2) log of the mean of ½ ‖error‖².
+    """f, in nats per row: the mean loss or, for a squared loss with c outputs, (c/2) log of the mean of ½ ‖error‖².
 
-    That is, up to a constant, the negative log-likelihood of a Gaussian with the best variance.
+    The latter is, up to a constant, the negative log-likelihood of a Gaussian with the best variance.
 
-    The prior is Student's t of the entries of x about their mean, of scale `spread`. Entries where `real` is zero do
-    not exist: they fill up a shape.
+    The prior is Student's t for the entries of x around their mean, with scale `spread`. Entries where `real` is zero
+    are padding.
     """
 
     model: Model
@@ -190,8 +190,8 @@ class HeldOutLoss(eqx.Module):
 
 
 class State(eqx.Module):
-    """x, y, the adjoint v and the state of x's rule; what was found at the x before: the objective f, the mean
-    held-out loss; the best x so far with its f; and the cost."""
+    """x, y, the adjoint v and the state of x's rule; the objective f and the mean held-out loss at the previous x; the
+    best x so far with its f; and the cost."""
 
     x: Float[Array, " p"]
     y: PyTree[Array]
@@ -204,9 +204,9 @@ class State(eqx.Module):
 
 
 class Tuner(eqx.Module):
-    """How: at most `newton_steps` of Newton below, to a decrement of `tolerance`, and a step of `rule` above.
+    """The method: at most `newton_steps` Newton steps on y, to a decrement of `tolerance`, and a step of `rule` on x.
 
-    A Newton step and an adjoint take at most `products` steps of conjugate gradient, to a residual of `precision`.
+    Newton steps and adjoints take at most `products` steps of conjugate gradient, to a residual of `precision`.
     """
 
     rule: AbstractStep
@@ -231,11 +231,11 @@ class Tuner(eqx.Module):
 
 @eqx.filter_jit
 def advance(problem: Problem, tuner: Tuner, state: State, t: Int[Array, ""], moves: Any) -> State:
-    """Train all folds at x and measure; then, if `moves`, an adjoint and a step of x.
+    """Train all folds at x and measure the losses. Then, if `moves`, solve for the adjoint and make a step on x.
 
-    One program serves the search for the start, the tuning and the final fit, all data being arguments. It is not a
-    solver under `solve`: its steps end by Newton's tolerance, and the objective found at each x decides which x is
-    kept, so that each step is looked at on the host.
+    One program serves the search for the start, the tuning and the final fit, as all data are arguments. It is not a
+    solver for `solve`: its steps end by Newton's tolerance, and the objective at each x decides which x is kept, so
+    that the host has to see each step.
     """
     x, upper = state.x, problem.upper
     below = tuner.lower.solve(problem.lower, x, state.y, key=jax.random.key(0))

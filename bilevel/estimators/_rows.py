@@ -1,4 +1,4 @@
-"""A table as the rows that `LabelCleaner` learns from: scaled, and filled up to shapes that many tables share."""
+"""A table as the rows that `LabelCleaner` learns from: scaled, and padded to shapes that many tables share."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from bilevel.tasks.networks.linear import ENTRIES, padded
 
 _CHUNK = 10_000  # rows of the table at a time, so that no copy of it in double precision is made
 _LEAST_ROWS, _LEAST_WIDTH, _FREE_WIDTH = 256, 16, 64
-_RELATIVE = 1e-6  # a column that varies by less, against its mean, is constant up to rounding
+_RELATIVE = 1e-6  # a column that varies by less, relative to its mean, is constant up to rounding
 
 
 def _width(columns: int) -> int:
-    """Few columns are filled up to a power of two, by zeros, which change nothing."""
+    """The padded number of columns: few columns are padded with zeros to a power of two."""
     return columns if columns > _FREE_WIDTH else max(_LEAST_WIDTH, 2 ** (columns - 1).bit_length())
 
 
 class DenseTable:
-    """Columns of mean zero and, where they vary, of variance one; then rows of mean square one."""
+    """Columns with mean zero and, unless constant, variance one; then rows with mean square one."""
 
     def __init__(self, X: Float[np.ndarray, "n d"]):
         self.X = X
@@ -33,7 +33,7 @@ class DenseTable:
         self.width = _width(X.shape[1])
 
     def take(self, indices: Int[np.ndarray, " n"], length: int, X: Any = None) -> dict[str, Float32[np.ndarray, "m d"]]:
-        """These rows of the table, or of another one with its columns, and zeros up to the length."""
+        """These rows of the table, or of another table with the same columns, padded with zeros to the length."""
         X, out = self.X if X is None else X, np.zeros((length, self.width), np.float32)
         for start in range(0, len(indices), _CHUNK):
             part = indices[start : start + _CHUNK]
@@ -42,9 +42,9 @@ class DenseTable:
 
 
 class SparseTable:
-    """Pairs (column, value) a row, all divided by one number, so that rows have mean square one; never made dense.
+    """Pairs (column, value) per row, divided by one number so that rows have mean square one; never made dense.
 
-    Of a row with more than 500 entries the largest count.
+    A row with more than 500 entries keeps the largest 500.
     """
 
     def __init__(self, X: Any):
@@ -66,11 +66,11 @@ def labeled(
     length: int,
     X: Any = None,
 ) -> dict[str, np.ndarray]:
-    """The rows at `indices`, in this order, filled up to `length`.
+    """The rows at `indices`, in this order, padded to `length`.
 
-    A dict of the table's arrays, `labels`, int32 (length,), and `keep`, float32 (length,): length / m for a row and 0
-    for a filler, so that a mean over `length` is one over the rows. `labels` holds those of all rows of the table, or
-    of X.
+    Returns a dict of the table's arrays, `labels`, int32 (length,), and `keep`, float32 (length,): length / m for a row
+    and 0 for padding, so that a mean over `length` is one over the rows. The argument `labels` holds the labels of all
+    rows of the table, or of X.
     """
     n = len(indices)
     full, keep = np.zeros(length, np.int32), np.zeros(length, np.float32)
@@ -79,5 +79,5 @@ def labeled(
 
 
 def length_for(rows: int) -> int:
-    """The number of rows, filled up."""
+    """The padded number of rows."""
     return rounded(rows, _LEAST_ROWS)

@@ -1,6 +1,6 @@
-"""From a table to tuned penalties: folds, units, the search for a start, the tuning, the last fit.
+"""From a table to tuned penalties: folds, units, the search for a start, the tuning, the final fit.
 
-Shapes are rounded up, so that tables of nearly one shape (the folds of a grid search) share one compiled program.
+Shapes are rounded up, so that tables of nearly the same shape (the folds of a grid search) share one compiled program.
 """
 
 import time
@@ -30,20 +30,20 @@ from bilevel.estimators._penalties import (
 from bilevel.problem import Level, Problem
 from bilevel.steps import Rule
 
-DECADES = range(2, -8, -1)  # of the common penalty, in units of the mean sum of squares of a feature
-RATE = 0.3  # Adam's, in units of log λ
-TOLERANCE = 1e-4  # of the Newton decrement of all folds together, in nats per row; a tenth of it for the last fit
-NEWTON_STEPS = 20  # at most, for a common penalty and the last fit; within the tuning one follows x
+DECADES = range(2, -8, -1)  # for the common penalty, in units of the mean sum of squares of a feature
+RATE = 0.3  # of Adam, in units of log λ
+TOLERANCE = 1e-4  # for the Newton decrement of all folds together, in nats per row; a tenth of it for the final fit
+NEWTON_STEPS = 20  # at most, for a common penalty and the final fit; the tuning takes one per x
 
-LEAST = (256, 32, 4096)  # rows, features and entries of a sparse X that small tables are filled up to
+LEAST = (256, 32, 4096)  # rows, features and entries of a sparse X that small tables are padded to
 _DTYPE = np.float32
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows (X, ones), their targets and weights, and the fold that holds each out (−1: none does).
+    """Rows (X, ones), their targets and weights, and the fold that holds each row out (−1: none).
 
-    `total` and `held_out`: the sums of the weights of all rows, and of those that a fold holds out.
+    `total` and `held_out`: the sums of the weights of all rows, and of the rows that a fold holds out.
     """
 
     X: Any
@@ -69,7 +69,7 @@ class Units:
 
 @dataclass(frozen=True)
 class Tuned:
-    """In the units of the table: coefficients, intercepts, λ of each group; and a row for each step."""
+    """Coefficients, intercepts and the λ of each group, in the units of the table; and a row for each step."""
 
     coefficients: Float[np.ndarray, "c d"]
     intercepts: Float[np.ndarray, " c"]
@@ -86,7 +86,7 @@ def new_table(X: Any, targets: np.ndarray, weights: np.ndarray, folds: np.ndarra
 def draw_folds(
     rows: int, cv: Any, rng: np.random.RandomState, labels: Int[np.ndarray, " n"] | None = None
 ) -> Int[np.ndarray, " n"]:
-    """The fold that holds each row out: 0, …, cv − 1; of a share cv, a float, of the rows 0, and −1 of the others.
+    """The fold that holds each row out: 0, …, cv − 1. For a float cv: 0 for this share of rows, else −1.
 
     With `labels`, each class is spread evenly, and none is held out whole: a class of one row is always trained on.
     """
@@ -106,14 +106,14 @@ def draw_folds(
 def tune(table: Table, groups: Int[np.ndarray, "_ _"], loss: Loss, *, folds: int, spread: float, steps: int) -> Tuned:
     """Penalties that the held-out rows prefer, and the model with them on all rows.
 
-    1. One common penalty: decades of the mean sum of squares of a feature, from strong to weak. A weaker one is taken
-       where all held-out rows together are more probable by a nat. The first that is not ends the search, but not
-       before the third: the first two may be too strong for anything to show.
-    2. From there `steps` steps of Adam along the hypergradient. In each, a Newton step of all folds follows x, and the
-       adjoint goes on from the last. Of all x on the way, the one of the least objective.
-    3. All rows are trained on with these penalties.
+    1. One common penalty: decades of the mean sum of squares of a feature are tried, from strong to weak. A weaker one
+       is taken if it makes all held-out rows together more probable by a nat. The first that does not ends the search,
+       but not before the third: the first two may be too strong to show any effect.
+    2. From there, Adam takes `steps` steps along the hypergradient. In each step, a Newton step of all folds follows x,
+       and the adjoint starts from the previous one. The x with the least objective is kept.
+    3. The model is trained on all rows with these penalties.
 
-    `groups`: the number of the penalty of each w_jc, (d, 1) or (1, c).
+    `groups`: the index of the penalty of each w_jc, (d, 1) or (1, c).
     """
     table, units = in_units(table, loss)
     problem, x, y = make_problem(compressed(table, loss), units, groups, loss, folds=folds, spread=spread)
@@ -123,14 +123,16 @@ def tune(table: Table, groups: Int[np.ndarray, "_ _"], loss: Loss, *, folds: int
     if steps:
         quick = eqx.tree_at(lambda tuner: tuner.newton_steps, tuner, jnp.asarray(1))
         state, history = _descend(problem, quick, state, steps)
-        unit = 2 * units.target_divisor**2 if loss is penalties.SQUARED else 1.0  # ½ of the squared error, in its units
+        unit = (
+            2 * units.target_divisor**2 if loss is penalties.SQUARED else 1.0
+        )  # the loss is ½ of the squared error, in other units
         history = [row | {"held-out loss": unit * row["held-out loss"]} for row in history]
     w, b = _fit(problem, tuner, state, units)
     return Tuned(w, b, np.exp(np.asarray(state.x, float))[: groups.max() + 1], history)
 
 
 def _search(problem: Problem, tuner: Tuner, x: Array, y: Any, unit: float) -> State:
-    """The best common penalty, and the models of the folds with it."""
+    """The state with the best common penalty, and the models of the folds with it."""
     best, taken, nat = None, 0, 1 / float(problem.upper.loss.total)
     for tried, decade in enumerate(DECADES):
         state = tuner.begin(problem, jnp.full_like(x, unit + decade * np.log(10)), y)
@@ -155,8 +157,8 @@ def _descend(problem: Problem, tuner: Tuner, state: State, steps: int) -> tuple[
 
 
 def _fit(problem: Problem, tuner: Tuner, state: State, units: Units) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients and intercepts of the model on all rows. Every fold trains on them, so that the program is the same,
-    and their mean is taken."""
+    """Coefficients and intercepts of the model on all rows. Every fold trains on all rows, which keeps the program the
+    same, and their mean is taken."""
     weights = problem.lower.loss.weights + problem.upper.loss.weights
     problem = eqx.tree_at(lambda problem: problem.lower.loss.weights, problem, weights)
     tuner = eqx.tree_at(lambda tuner: tuner.tolerance, tuner, tuner.tolerance / 10)
@@ -170,8 +172,8 @@ def _fit(problem: Problem, tuner: Tuner, state: State, units: Units) -> tuple[np
 
 
 def in_units(table: Table, loss: Loss) -> tuple[Table, Units]:
-    """Features of mean square one; dense ones are centered, for which the intercept makes up. Of a squared loss,
-    targets of mean zero and mean square one."""
+    """Scale features to mean square one, and center dense ones, which the intercept makes up for. For a squared loss,
+    scale targets to mean zero and mean square one."""
     X, targets, share = table.X, table.targets, table.weights / table.total
     if isinstance(X, np.ndarray):
         center = share @ X
@@ -196,7 +198,7 @@ def in_units(table: Table, loss: Loss) -> tuple[Table, Units]:
 
 
 def _root_mean_square(columns: Float[np.ndarray, "n ..."], share: Float[np.ndarray, " n"]) -> Float[np.ndarray, "..."]:
-    """Of each column. No square overflows."""
+    """The root mean square of each column. No square overflows."""
     largest = _positive(np.abs(columns).max(axis=0).astype(float))
     return np.asarray(largest * np.sqrt(share @ (columns / largest) ** 2))
 
@@ -214,7 +216,7 @@ def _positive(values: Any) -> np.ndarray:
 
 
 def compressed(table: Table, loss: Loss) -> Table:
-    """The same sums of squares from fewer rows: of each fold, the triangle of a QR factorization of (X, 1, t)."""
+    """Fewer rows with the same sums of squares: for each fold, the triangle of a QR factorization of (X, 1, t)."""
     parts, features = np.unique(table.folds), table.X.shape[1]
     shrinks = len(parts) * (features + 1 + table.targets.shape[1]) <= len(table.folds) / 2
     if loss is not penalties.SQUARED or not isinstance(table.X, np.ndarray) or not shrinks:
@@ -236,10 +238,10 @@ def make_problem(
     spread: float,
     dtype: Any = _DTYPE,
 ) -> tuple[Problem, Array, Any]:
-    """The bilevel problem of a table in its units, x = 0 and y = 0."""
+    """The bilevel problem of a table in its units, with x = 0 and y = 0."""
     rows, width = (_rounded(size, least) for size, least in zip(table.X.shape, LEAST[:2], strict=True))
     count = int(groups.max()) + 1
-    entries = _rounded(count + 1, LEAST[1])  # `count` is of no feature but those that fill up the shape
+    entries = _rounded(count + 1, LEAST[1])  # `count` is the group of the padding
     if len(groups) == table.X.shape[1]:
         groups = np.pad(groups, ((0, width - len(groups)), (0, 0)), constant_values=count)
     else:
@@ -276,7 +278,7 @@ def _product(X: Any, rows: int, width: int, dtype: Any) -> Dense | Sparse:
 
 
 def _entries(X: Any, size: int, dtype: Any) -> Entries:
-    """By row; zeros in the last row fill up the shape."""
+    """The entries by row, padded with zeros in the last row."""
     extra = _rounded(X.nnz, LEAST[2]) - X.nnz
     to = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
     return Entries(
@@ -288,6 +290,6 @@ def _entries(X: Any, size: int, dtype: Any) -> Entries:
 
 
 def _rounded(size: int, least: int) -> int:
-    """`least`, or up by an eighth at most."""
+    """The size rounded up by at most an eighth, or `least`."""
     unit = 2 ** max(0, size.bit_length() - 4)
     return max(least, -(-size // unit) * unit)

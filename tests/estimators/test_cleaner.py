@@ -71,7 +71,7 @@ def test_finds_the_wrong_labels_and_proposes_the_right_ones(table, cleaner):
 def test_trusted_rows_find_what_most_labels_deny():
     table = Table(rate=0.7)
     assert table.auroc(table.cleaned()) > 0.93
-    with pytest.warns(NoTrustedRowsWarning, match="looks like truth"):
+    with pytest.warns(NoTrustedRowsWarning, match="looks right"):
         alone = LabelCleaner(random_state=0).fit(table.X, table.y)
     assert table.auroc(alone) < 0.5
 
@@ -243,7 +243,7 @@ ERRORS = {
     r"y_trusted: no row of \[1, 2\]": {"y_trusted": np.zeros(TRUSTED, int)},
     "y: got one class": {"y": np.zeros(N, int)},
     "Unknown label type": {"y": np.linspace(0, 1, N)},
-    "groups: they part folds": {"groups": np.zeros(N)},
+    "groups: they define folds": {"groups": np.zeros(N)},
     "groups: got one group": {"groups": np.zeros(N), "X_trusted": None, "y_trusted": None},
     "inconsistent numbers of samples": {"groups": np.zeros(3), "X_trusted": None, "y_trusted": None},
 }

@@ -181,7 +181,7 @@ def test_errors_name_the_argument_before_anything_is_compiled(case, compiled):
 
 def test_errors_of_labels_and_weights():
     X, y = table(classes=2)
-    with pytest.raises(ValueError, match="y: holds one class only"):
+    with pytest.raises(ValueError, match="y: holds only one class"):
         PenalizedLogistic().fit(X, np.zeros(len(X)))
     with pytest.raises(ValueError, match="zero"):
         PenalizedLogistic().fit(X, y, sample_weight=np.zeros(len(X)))
