@@ -1,13 +1,13 @@
-"""Convolutions inside a loop: each oracle against the same oracle outside it, XLA's convolution against ours.
+"""Convolutions inside a loop: each oracle against the same oracle outside it, and XLA's convolution against ours.
 
     python benchmarks/convolutions.py
     python benchmarks/convolutions.py --size 32 --channels 3 --filters 16 --batch 25
 
-The lower level of cleaning by a convolutional network, on random images. A line is one way to convolve: the one of
-`bilevel.tasks.networks` ("shifted views"), `lax.conv`, and two other ways to make patches. The columns are milliseconds
-per evaluation, the best of some rounds: of the lower gradient G, and of G, H[v], J[v] in one pass; called one by one
-from Python, and inside a loop; and inside a loop for `--seeds` networks under vmap, divided by their number. Run it on
-an idle machine.
+The lower level is that of cleaning by a convolutional network, on random images. Each line is one way to convolve: that
+of `bilevel.tasks.networks` ("shifted views"), `lax.conv`, and two other ways to make patches. The columns are
+ms per evaluation, the best of some rounds, for the lower gradient G, and for G, H[v], J[v] in one pass: called
+one by one from Python, inside a loop, and inside a loop for `--seeds` networks under vmap, divided by their number. Run
+it on an idle machine.
 """
 
 import argparse
@@ -126,9 +126,9 @@ def main():
     model = ConvNet(given.channels, given.filters, given.size, layers=given.layers, outputs=10, key=jax.random.key(0))
     carry = jnp.zeros(ROWS), model, model
     columns = f"one by one  in a loop  of {given.seeds}"
-    print(f"{given}\n\n{'ms an evaluation':16}  G: {columns}   GHJ: {columns}")
+    print(f"{given}\n\n{'ms/evaluation':16}  G: {columns}   GHJ: {columns}")
     for way, convolve in WAYS.items():
-        convnet.convolve = convolve  # what the network's blocks look up while they are traced
+        convnet.convolve = convolve  # the network's blocks look it up while they are traced
         found = [measure(way, oracle, level, carry, given.n, given.seeds, given.rounds) for oracle in ("G", "GHJ")]
         print(f"{way:16}  " + "  ".join(f"{a:13.2f}  {b:9.2f}  {c:4.2f}" for a, b, c in found), flush=True)
 

@@ -2,8 +2,8 @@
 
     python benchmarks/growth.py --out docs/growth.png      # about 12 minutes on 2 cores, 3 GB
 
-Hyper-cleaning on random data, one weight a row, float32. Time: the median of a few runs of as many steps as take
-about a third of a second. Memory: the state of the solver and the temporaries of the compiled step, without the data.
+Hyper-cleaning on random data, one weight per row, float32. Time: the median of a few runs, each of as many steps as
+take about a third of a second. Memory: the state of the solver and the temporaries of the compiled step, without data.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from rich.table import Table
 
 import bilevel as bl
 
-# (rows, features of W: 10 × features, batch size) along each axis
+# (rows, features, batch size) along each axis; W is 10 × features
 AXES = {
     "rows": [(64 * n, 8, 64) for n in (160, 1_600, 16_000, 160_000)],
     "dim y": [(2_048, features, 64) for features in (8, 64, 512, 4_096)],
@@ -47,7 +47,7 @@ def measure(name, rows, features, size, repeats=3):
     """(µs a step, MB)."""
     problem, x, W = make_problem(name, rows, features, size)
     program, cost = step_time.compiled(step_time.SOLVERS[name][0], problem, x, W)
-    steps = 10  # then as many as fill the time: a chunk copies its state once, which must not show
+    steps = 10  # later, as many as fill the time: a chunk copies its state once, which must not matter
     for _ in range(3):
         once = step_time.seconds(functools.partial(program, jnp.asarray(steps)))
         steps = int(np.clip(SECONDS / once * steps, 10, 5_000))
@@ -56,7 +56,7 @@ def measure(name, rows, features, size, repeats=3):
 
 
 def print_table(console, axis, results):
-    table = Table(title=f"µs a step (MB of state and temporaries) by {axis}")
+    table = Table(title=f"µs per step (MB of state and temporaries) by {axis}")
     table.add_column("solver")
     for sizes in AXES[axis]:
         table.add_column(f"{size_of(axis, sizes):,}", justify="right")
@@ -66,12 +66,12 @@ def print_table(console, axis, results):
 
 
 def size_of(axis, sizes):
-    """The number on the axis: y has ten entries a feature."""
+    """The number on the axis. y has ten entries per feature."""
     return sizes[POSITION[axis]] * (10 if axis == "dim y" else 1)
 
 
 def draw(results, path):
-    """Time above, memory below; one column an axis."""
+    """Draw time above and memory below, with one column per axis."""
     figure, panels = plt.subplots(2, len(AXES), figsize=(13, 8), sharey="row", layout="constrained")
     colors = plt.colormaps["tab10"].colors
     styles = ("-", "--", ":")

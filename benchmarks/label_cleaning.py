@@ -1,11 +1,11 @@
 """Finding wrong labels on real tables: LabelCleaner against cleanlab's ranking and the trusted rows alone.
 
-    BILEVEL_DATA=DIR python benchmarks/label_cleaning.py  # measures what the CSV lacks, writes the page
+    BILEVEL_DATA=DIR python benchmarks/label_cleaning.py  # measures what is not in the CSV, and writes the page
     python benchmarks/label_cleaning.py --page            # writes docs/label_cleaning.md from the CSV
 
-Labels of a table are made wrong, some rows keep their labels and are trusted, and the test rows are right. Each method
-ranks the doubtful rows, and the same logistic regression is fitted to the rows as it weighs or drops them. The settings
-of LabelCleaner were tuned on made-up tables and on other draws of digits.
+Some labels of a table are made wrong. Some rows keep their labels and are trusted, and the test rows are right. Each
+method ranks the doubtful rows, and the same logistic regression is fitted to the rows that it weights or drops. The
+settings of LabelCleaner were tuned on made-up tables and on other draws of digits.
 """
 
 import os
@@ -28,7 +28,7 @@ DOCS = pathlib.Path(__file__).parents[1] / "docs"
 CSV, PAGE = DOCS / "label_cleaning.csv", DOCS / "label_cleaning.md"
 RATES, NOISES, SEEDS = (0.2, 0.4, 0.6, 0.8), ("redrawn", "next"), (0, 1, 2)
 SETS = ("digits", "breast cancer", "wine", "fashion-mnist", "mnist", "sentences")
-ROWS = 5000  # of the three larger sets: drawn anew for each seed
+ROWS = 5000  # of the three larger sets, redrawn for each seed
 KEYS = ("set", "noise", "rate", "trusted", "seed")
 
 
@@ -58,7 +58,7 @@ def load(name, rng):
 
 
 def draw(name, noise, rate, trusted, seed):
-    """The rows of a setting: 30 % for the test, `trusted` others, some of each class; the rest is doubtful."""
+    """The rows of a setting: 30 % for the test, `trusted` others, some of each class; the others are doubtful."""
     rng = np.random.default_rng([seed, SETS.index(name)])
     X, labels, groups = load(name, rng)
     order = np.argsort(rng.permutation(groups.max() + 1)[groups], kind="stable")
@@ -87,7 +87,7 @@ def stacked(a, b):
 
 
 def out_of_fold(X, given, X_more, y_more):
-    """The probabilities that cleanlab ranks by; with further rows in each fit, or none."""
+    """The probabilities that cleanlab ranks by, with or without further rows in each fit."""
     from sklearn.model_selection import StratifiedKFold
 
     found = np.zeros((len(given), given.max() + 1))
@@ -101,7 +101,7 @@ def out_of_fold(X, given, X_more, y_more):
 
 
 def measure(name, noise, rate, trusted, seed):
-    """Measures one setting with one seed: a row of the CSV."""
+    """Measure one setting with one seed, as a row of the CSV."""
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
     from sklearn.metrics import roc_auc_score
@@ -127,7 +127,7 @@ def measure(name, noise, rate, trusted, seed):
     alone = model().fit(X_trusted, y_trusted)
     rank("trusted alone", alone.predict_proba(X_doubtful)[np.arange(len(given)), given])
     score("trusted alone", alone)
-    still = {"solver": bl.SOBA(1e-9, 1e-9, 1e-9), "epochs": 1}  # the weights stay where they start
+    still = {"solver": bl.SOBA(1e-9, 1e-9, 1e-9), "epochs": 1}  # the weights keep their initial values
     for column, rows, settings in (
         ("start alone", (X_trusted, y_trusted), still),
         ("ours", (X_trusted, y_trusted), {}),
@@ -144,7 +144,7 @@ def measure(name, noise, rate, trusted, seed):
 
 
 def settings():
-    """All settings, 100 trusted rows first; wine has too few rows for as many."""
+    """All settings, first those with 100 trusted rows. Wine has too few rows for them."""
     main = [(name, 20 if name == "wine" else 100) for name in SETS]
     yield from ((name, noise, rate, m) for name, m in main for noise in NOISES for rate in RATES)
     more = [(name, m) for name in ("digits", "mnist") for m in (20, 300)]
@@ -157,7 +157,7 @@ def measure_all(only):
 
 
 def large(rows=1_000_000, columns=100, classes=5):
-    """Seconds and memory of a large table, with trusted rows and without."""
+    """Measure seconds and memory of a large table, with and without trusted rows."""
     import resource
 
     from sklearn.metrics import roc_auc_score
@@ -203,7 +203,7 @@ KIND = {"redrawn": "redrawn", "next": "to the next"}
 
 
 def averages(rows):
-    """Setting ↦ column ↦ the mean over its seeds, and how many these are."""
+    """Setting ↦ column ↦ the mean over its seeds, and the number of seeds."""
     found = {}
     for setting in settings():
         runs = [row for row in rows if (row["set"], row["noise"], float(row["rate"]), int(row["trusted"])) == setting]
@@ -236,7 +236,7 @@ def losses(means, kind, column, rivals):
 
 
 def sentence(means, kind, column, rivals):
-    """The number of wins, and every loss."""
+    """A sentence with the number of wins, and all losses."""
     lost = losses(means, kind, column, rivals)
     gains = [mean[f"{kind} {column}"] - max(mean[f"{kind} {rival}"] for rival in rivals) for mean in means.values()]
     won = len(means) - len(lost)
@@ -248,7 +248,7 @@ def page(rows):
     means = averages(rows)
     enough = {setting: mean for setting, mean in means.items() if setting[3] >= 100}
     few = {setting: mean for setting, mean in means.items() if setting[3] < 100}
-    sensible = {s: m for s, m in means.items() if s[1] == "redrawn" or s[2] < 0.5}  # some label but the next prevails
+    sensible = {s: m for s, m in means.items() if s[1] == "redrawn" or s[2] < 0.5}  # the next label does not prevail
     seeds = {mean["seeds"] for mean in means.values()}
     seconds = [
         float(np.mean([float(row[f"seconds {name}"]) for row in rows])) for name in ("ours", "ours, none trusted")
@@ -358,8 +358,8 @@ again. All runs:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--page", action="store_true", help="write the page from the measurements at hand")
-    parser.add_argument("--set", choices=SETS, help="measure this set alone")
+    parser.add_argument("--page", action="store_true", help="write the page from the existing measurements")
+    parser.add_argument("--set", choices=SETS, help="measure only this set")
     parser.add_argument("--large", action="store_true", help="only time a table of a million rows")
     arguments = parser.parse_args()
     if arguments.large:

@@ -1,10 +1,10 @@
-"""Measurements in a CSV, a row each, so that a benchmark that was cut off goes on where it was."""
+"""Measurements in a CSV, one per row, so that an interrupted benchmark can resume."""
 
 import csv
 
 
 def read(path):
-    """The rows, as text; none where there is no file."""
+    """The rows, as text; none if there is no file."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -12,7 +12,7 @@ def read(path):
 
 
 def measure_missing(path, keys, settings, measure):
-    """`measure(*setting)` for each setting that the file lacks; written as soon as it is there."""
+    """Call `measure(*setting)` for each setting that is not in the file, and write each result at once."""
     done = {tuple(row[key] for key in keys) for row in read(path)}
     for setting in settings:
         if tuple(map(str, setting)) in done:

@@ -1,10 +1,10 @@
 """One penalty per feature against one for all: test loss and time on tables of three sizes, dense and sparse.
 
-    BILEVEL_DATA=DIR python benchmarks/penalties.py  # measures what the CSV lacks, writes docs/penalties.md
-    python benchmarks/penalties.py --page                       # docs/penalties.md alone, from the CSV
+    BILEVEL_DATA=DIR python benchmarks/penalties.py  # measures what is not in the CSV, and writes docs/penalties.md
+    python benchmarks/penalties.py --page            # only writes docs/penalties.md from the CSV
 
-PenalizedLogistic and PenalizedRidge with their defaults, the same with one common penalty (`steps=0`), scikit-learn's
-LogisticRegressionCV and RidgeCV, and a finer grid of one penalty. Time is that of the processor, all threads together,
+It compares PenalizedLogistic and PenalizedRidge with their defaults, the same with one common penalty (`steps=0`),
+scikit-learn's LogisticRegressionCV and RidgeCV, and a finer grid of one penalty. Time is processor time of all threads,
 which other work on the machine hardly changes.
 """
 
@@ -30,7 +30,7 @@ DOCS = pathlib.Path(__file__).parents[1] / "docs"
 CSV, PAGE = DOCS / "penalties.csv", DOCS / "penalties.md"
 SEEDS = (0, 1, 2)
 KEYS = ("set", "method", "seed")
-IMAGES = 1000  # training rows of the image sets, and four times as many to test
+IMAGES = 1000  # training rows of the image sets; four times as many are for the test
 LOGISTIC = (
     "digits",
     "breast cancer",
@@ -78,14 +78,14 @@ def sentences(rng, kind):
 
 
 def ratings():
-    """Of the same sentences, in the same order."""
+    """The ratings of the same sentences, in the same order."""
     from bilevel.datasets import sentences
 
     return np.array([row[1] for path in sentences.FILES["sentences"].need() for row in sentences._read(path)])
 
 
 def load(name, seed):
-    """X, y, and how many rows are for training: the first."""
+    """X, y, and the number of training rows, which come first."""
     from sklearn import datasets as theirs
     from sklearn.preprocessing import PolynomialFeatures
 
@@ -110,7 +110,7 @@ def load(name, seed):
 
 
 def methods(name, seed, sparse):
-    """By name, the estimators."""
+    """The estimators by name."""
     from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge, RidgeCV
     from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
 
@@ -146,7 +146,7 @@ def timed(fit):
 
 
 def measure(name, method, seed):
-    """Measures one fit: a row of the CSV. `first` times a first fit, with compilation, and `seconds` a second one."""
+    """Measure one fit, as a row of the CSV. `first` times a first fit, with compilation, and `seconds` a second."""
     X, y, train = load(name, seed)
     estimator = methods(name, seed, scipy.sparse.issparse(X))[method]
     jax.clear_caches()
@@ -188,7 +188,7 @@ def losses(rows, name, method):
 
 
 def of_table(rows, names):
-    """The markdown table of some sets."""
+    """The Markdown table of some sets."""
     theirs = THEIRS[names is LOGISTIC]
     order = (OURS, COMMON, theirs, GRID)
     lines = ["| set | rows × features | " + " | ".join(order) + " |", "|---|---|" + "---|" * len(order)]
@@ -206,7 +206,7 @@ def of_table(rows, names):
 
 
 def of_times(rows):
-    """The markdown table of processor seconds."""
+    """The Markdown table of processor seconds."""
     lines = [
         f"| set | {OURS}, first fit | further fits | {COMMON} | scikit-learn's CV | {GRID} |",
         "|---|---|---|---|---|---|",
@@ -220,14 +220,14 @@ def of_times(rows):
 
 
 def tally(rows, names, other):
-    """Over all sets and splits: how often the loss is 1 % lower, 1 % higher, neither."""
+    """How often, over all sets and splits, the loss is 1 % lower, 1 % higher, or neither."""
     ratios = np.concatenate([losses(rows, name, OURS) / losses(rows, name, other) for name in names])
     wins, defeats = int((ratios < 0.99).sum()), int((ratios > 1.01).sum())
     return f"lower {wins} times, higher {defeats} times, {len(ratios) - wins - defeats} times within 1 %"
 
 
 def sets_lost(rows):
-    """By name, the sets where scikit-learn's own class has the lower mean loss."""
+    """The names of the sets where scikit-learn's own class has the lower mean loss."""
     lost = []
     for name in (*LOGISTIC, *RIDGE):
         theirs = losses(rows, name, THEIRS[name in LOGISTIC]).mean()
@@ -238,7 +238,7 @@ def sets_lost(rows):
 
 
 def speed(rows, column):
-    """Where a fit takes no longer than LogisticRegressionCV, and where it does."""
+    """The sets on which a fit takes no longer than LogisticRegressionCV, and the others."""
     ratios = {
         name: mean(cells(rows, name, OURS), column) / mean(cells(rows, name, THEIRS[True]), "seconds")
         for name in LOGISTIC
@@ -337,7 +337,7 @@ def write_page():
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--page", action="store_true", help="write the page from the measurements at hand")
+    parser.add_argument("--page", action="store_true", help="write the page from the existing measurements")
     arguments = parser.parse_args()
     if not arguments.page:
         with warnings.catch_warnings():

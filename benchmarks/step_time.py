@@ -1,13 +1,13 @@
-"""What a step costs, against the oracles that its listing calls for, each by itself inside a loop.
+"""The cost of a step, against that of the oracles in its listing, each evaluated alone inside a loop.
 
     python benchmarks/step_time.py                # the tables: about 10 minutes on 2 cores
     python benchmarks/step_time.py --pairs 5 --solvers soba,saba
 
-Hyper-cleaning with 20,000 noisy and 5,000 trusted rows of Fashion-MNIST (random rows of that shape where
-`BILEVEL_DATA` does not have it: the time does not depend on the values), W of 10×784, batch 64, float32. Each
+Hyper-cleaning with 20,000 noisy and 5,000 trusted rows of Fashion-MNIST, W of 10×784, batch 64, float32. If
+`BILEVEL_DATA` does not have the set, random rows of that shape are used: the time does not depend on the values. Each
 round times every program once, in turn, and a ratio is the median over rounds of the ratio within a round.
-The solvers that hold matrices of dim y run on 512 rows of 8 features, W of 10×8. How time and memory grow:
-`benchmarks/growth.py`.
+Solvers that hold matrices of size dim y run on 512 rows of 8 features, W of 10×8. `benchmarks/growth.py` shows how
+time and memory grow.
 """
 
 import argparse
@@ -52,11 +52,11 @@ SOLVERS = {
     "aid-fp": (bl.aid_fp(0.1, 0.1, 10, 10), {"G": 10, "F": 1, "H": 10, "J": 1}),
     "aid-cg": (bl.aid_cg(0.1, 0.1, 10, 10), {"G": 10, "F": 1, "H": 11, "J": 1}),
 }
-# on all rows, with tolerances that are never met
+# on all rows, with tolerances that are never reached
 FULL = {
     "hoag": (bl.HOAG(0.1, 0.1, 1e-20, 1e-15, 5, 5), {"G": 6, "F": 1, "H": 6, "J": 1}),
 }
-# on a small y
+# for a small y
 SMALL = {
     "ba": (bl.BA(0.1, 0.1, inner_steps=10), {"G": 10, "F": 1, "HH solved": 1, "J": 1}),
     "stable": (bl.STABLE(0.1, 0.1, 0.5, 1e-3), {"HH, HJ": 2, "F": 1, "G": 1, "eigh": 1}),
@@ -67,7 +67,7 @@ KEY = jax.random.key(0)
 
 
 def data(lower_rows, upper_rows, width=784):
-    """(upper, lower) rows: Fashion-MNIST where it is at hand."""
+    """(upper, lower) rows, of Fashion-MNIST if it is available."""
     if os.environ.get("BILEVEL_DATA") and lower_rows + upper_rows <= 60_000 and width == 784:
         from bilevel.datasets import load
 
@@ -107,7 +107,7 @@ def interleaved(programs, pairs):
 
 
 def compiled(solver, problem, x, W):
-    """A program of a number of steps, and what it costs: seconds to compile, MB of memory, MB of text."""
+    """A program of a number of steps, and its cost: seconds to compile, MB of memory, MB of text."""
     state, _ = bl.initial_state(solver, problem, x, W, KEY)
     jax.clear_caches()
     start = time.perf_counter()
@@ -124,7 +124,7 @@ def compiled(solver, problem, x, W):
 
 
 def measure(names, source, rows, width, pairs, n, size=BATCH):
-    """{solver: µs a step, ratios and costs}, and {oracle: µs}; `n` evaluations of each oracle, or as many in steps."""
+    """{solver: µs per step, ratios, costs} and {oracle: µs}, by `n` evaluations of each oracle, or as many in steps."""
     blocks = source is bl.Blocks
     upper, lower = data(*rows, width)
     x, W = jnp.zeros(rows[0]), 0.01 * jnp.ones((10, width))
@@ -176,7 +176,7 @@ def print_raw(console, title, raw):
 
 
 def print_table(console, title, results):
-    """One row a solver; `results` is {heading: {solver: costs}}."""
+    """Print one row per solver. `results` is {heading: {solver: costs}}."""
     table = Table(title=title)
     table.add_column("solver")
     for heading in results:
@@ -195,7 +195,7 @@ def print_table(console, title, results):
 
 
 def print_main(console, names, pairs):
-    """The table of single draws and of blocks; SABA has blocks alone."""
+    """The table for single draws and for blocks. SABA runs only on blocks."""
     by_rows, raw = measure([name for name in names if name != "saba"], bl.Rows, (20_000, 5_000), 784, pairs, 300)
     print_raw(console, "Rows", raw)
     by_blocks, raw = measure(names, bl.Blocks, (19_968, 4_992), 784, pairs, 300)

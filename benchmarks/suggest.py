@@ -1,16 +1,16 @@
-"""How much of what a grid finds does `bl.suggest` find? On four tasks, for each solver that has a theorem.
+"""How much of a grid's gain does `bl.suggest` reach? On four tasks, for each solver that has a theorem.
 
     python benchmarks/suggest.py --out runs/suggest.json
     python benchmarks/suggest.py --tasks cleaning --solvers soba,stocbio --seeds 1
 
-For each task and solver: a 5×5 grid over upper and lower steps, by factors of 4 and 2, around those that `suggest`
-gives (the geometric mean over the seeds), its other settings as suggested; a grid whose best point lies on its edge is
-moved there, up to twice. Every run has the same oracle budget (all kinds of samples counted alike), `suggest`'s
-measurements and trial included: its run is that much shorter. The share of a gap is (start − suggest)/(start − best of
-the grid), losses being medians over the seeds, each with a task of its own, for
+For each task and solver there is a 5×5 grid over upper and lower steps, by factors of 4 and 2, around those that
+`suggest` gives (the geometric mean over the seeds), with its other settings as suggested. If the best point lies on the
+edge, the grid is moved there, up to twice. Every run has the same oracle budget (all kinds of samples counted alike).
+`suggest` pays for its measurements and trial from it, so its run is shorter. The share of a gap is
+(start − suggest)/(start − best of the grid), with losses that are medians over the seeds (each with its own task), for
 
-- `f`: the upper loss f(x, y) on all rows, as the solver leaves x and y; at the start, with the y it is given;
-- `Φ`: the upper loss at the lower solution, f(x, y*(x)), which is what is being minimized.
+- `f`: the upper loss f(x, y) on all rows, at the final x and y, or at the initial x and y;
+- `Φ`: the upper loss at the lower solution, f(x, y*(x)), the function that is minimized.
 """
 
 import argparse
@@ -54,9 +54,9 @@ def ridge_loss(x: Any, y: Any, batch: Any) -> Any:
 
 
 def representation(seed: int, source: str = "rows", width: int = 8) -> Any:
-    """A linear embedding x of the digits, shared, and a ridge-regularized softmax head y on it.
+    """A shared linear embedding x of the digits, and a ridge-regularized softmax head y on it.
 
-    The curvature of the lower level grows with the square of x: the constants at the start are not those at the end.
+    The curvature of the lower level grows with the square of x, so the constants change along the run.
     """
     task = regularization(seed=seed, split="validation", train=320, validation=320, batch_size=32, source=source)
     data, rows = task.data, SOURCES[source]
@@ -70,7 +70,7 @@ def representation(seed: int, source: str = "rows", width: int = 8) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A task of a seed and of a source of rows, and the budget of a run."""
+    """A task for a seed and a source of rows, and the budget of a run."""
 
     make: Callable[..., Any]
     budget: int
@@ -88,13 +88,13 @@ CASES = {
     ),
     "representation": Case(representation, 600_000),
 }
-DENSE = ("stable", "svrb")  # matrices of y: on the quadratic alone
+DENSE = ("stable", "svrb")  # they hold matrices of size dim y: only on the quadratic
 SOLVERS = [name for name in bl.SOLVERS if name not in ("reverse", "aid-fp", "aid-cg", "maml")]  # itd and aid again
 
 
 @eqx.filter_jit
 def solved_loss(problem: bl.Problem, x: Any, y: Any) -> Any:
-    """Φ(x) by accelerated gradient descent with restarts, from y, the step by power iteration on H."""
+    """Φ(x) by accelerated gradient descent with restarts from y, with the step from power iteration on H."""
     level, batch = problem.lower, problem.lower.all_rows()
 
     def power(_: Any, carry: Any) -> Any:
@@ -130,7 +130,7 @@ def run_for(solver: Any, problem: bl.Problem, start: Any, key: Any, budget: Any)
 
 @eqx.filter_jit
 def finish_all(problem: bl.Problem, base: Any, lanes: Any, x: Any, y: Any, key: Any) -> Any:
-    """(f, Φ) at the end of runs, for each lane's factors of the upper and the lower step and its budget."""
+    """(f, Φ) at the end of runs; each lane has its factors for the upper and lower step, and its budget."""
 
     def one(lane: Any) -> Any:
         solver = scaled(base, lane[0], lane[1])
@@ -143,7 +143,7 @@ def finish_all(problem: bl.Problem, base: Any, lanes: Any, x: Any, y: Any, key: 
 def finish(
     problem: bl.Problem, base: Any, lanes: Sequence[tuple[float, float, float]], x: Any, y: Any, key: Any
 ) -> Any:
-    """The same, with infinity where a run broke down."""
+    """The same, with infinity for runs that broke down."""
     found = np.asarray(finish_all(problem, base, jnp.asarray(lanes, jnp.float32), x, y, key), float)
     return np.where(np.isfinite(found).all(axis=1, keepdims=True), found, math.inf)
 

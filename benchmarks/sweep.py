@@ -1,11 +1,11 @@
-"""What a sweep saves: eight runs at once, on all cores, against the same runs one after another.
+"""The gain of a sweep: eight runs at once, on all cores, against the same runs one after another.
 
     python benchmarks/sweep.py                 # about a minute
     python benchmarks/sweep.py --runs 16 --steps 20000
 
-Hyper-cleaning on digits (`tasks.cleaning("digits")`, batch 64), SOBA at as many upper steps as there are runs. Each
-round times all three in turn; stepping alone, compilation apart. The throughput is that of run-steps, and a ratio is
-the median over rounds of the ratio within a round.
+Hyper-cleaning on digits (`tasks.cleaning("digits")`, batch 64) by SOBA, with a different upper step in each run. Each
+round times all three ways in turn, without compilation. The throughput is in run-steps, and a ratio is the median over
+rounds of the ratio within a round.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main():
     parser.add_argument("--steps", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    jax.config.update("jax_num_cpu_devices", os.cpu_count())  # one a core, for the sweep to spread over
+    jax.config.update("jax_num_cpu_devices", os.cpu_count())  # one device per core, for the sweep to use
     task, key = tasks.cleaning("digits"), jax.random.key(0)
     rates = [float(rate) for rate in jnp.geomspace(0.1, 3.0, options.runs)]
 
@@ -58,7 +58,7 @@ def main():
     for name in ways:
         micros = statistics.median(r[name] for r in rounds) / (options.runs * options.steps) * 1e6
         ratio = statistics.median(r["one after another"] / r[name] for r in rounds)
-        print(f"{name:28} {micros:7.1f} µs a run-step   {ratio:.2f} × the throughput")
+        print(f"{name:28} {micros:7.1f} µs per run-step   {ratio:.2f} × the throughput")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Find each solver's settings, and each reference row's, on a validation set: the test rows are never drawn.
+"""Find the settings of each solver and of each reference row on a validation set. The test rows are never drawn.
 
     python benchmarks/tune.py cleaning --solvers soba,aid --out runs/tune-cleaning.json
 
-For each point of a solver's grid, the score on the validation rows, averaged over the last rows of the history
-and over seeds that `bilevel compare` does not use. The best go into `bilevel/compare/settings.py`.
+For each point of a solver's grid, the score on the validation rows is averaged over the last rows of the history
+and over seeds that `bilevel compare` does not use. The best settings go into `bilevel/compare/settings.py`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from bilevel.compare._compare import ROWS, run_key
 from bilevel.run import _solve as solve
 
 FIRST_SEED = 1000  # compare counts from zero
-LAST_ROWS = 4  # the score of a run is the mean over so many rows, a fifth of it
+LAST_ROWS = 4  # the score of a run is the mean over this many rows, a fifth of the run
 
 UPPER = (0.3, 1.0, 3.0, 10.0)
 LARGE_UPPER = (3.0, 10.0, 30.0, 100.0)  # few outer steps
@@ -91,9 +91,9 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", nargs="?", default="cleaning")
-    parser.add_argument("--solvers", help="names separated by commas, 'references' among them; default: all")
-    parser.add_argument("--seeds", type=int, default=3, help=f"tuning seeds, from {FIRST_SEED} on")
-    parser.add_argument("--steps", type=int, help="steps of a run; default: those of the settings")
+    parser.add_argument("--solvers", help="names separated by commas, which may include 'references'; default: all")
+    parser.add_argument("--seeds", type=int, default=3, help=f"number of tuning seeds, from {FIRST_SEED} on")
+    parser.add_argument("--steps", type=int, help="steps of a run; default: as in the settings")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="an argument of the task")
     parser.add_argument("--out", type=pathlib.Path, help="write a JSON file")
     return parser.parse_args()
@@ -141,7 +141,7 @@ def tune_references(console: Console, task_name: str, tasks: dict[int, Any]) -> 
 def report(
     console: Console, title: str, grid: dict[str, tuple[float, ...]], points: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Print the best points, warn where the best lies on the grid's edge, and hand all back."""
+    """Print the best points, warn if the best lies on the grid's edge, and return all."""
     points = sorted(points, key=lambda point: -point["mean"])
     table = Table(*grid, "score", title=title, title_justify="left")
     for point in points[:8]:

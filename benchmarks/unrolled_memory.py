@@ -3,8 +3,8 @@
     python benchmarks/unrolled_memory.py          # the table: about 20 seconds on 2 cores
 
 Softmax regression on random rows, W of 1000×10, float32, and two hyperparameters: the penalties of weights and
-biases. The memory is what the compiled program takes beside its arguments, from XLA's own analysis, also in units of
-one lower iterate (40 kB); the time is the best of three runs, the modes taking turns.
+biases. The memory is that of the compiled program without its arguments, by XLA's own analysis, also in units of
+one lower iterate (40 kB). The time is the best of three runs, and the modes take turns.
 """
 
 import argparse

@@ -2,12 +2,12 @@
 
     python examples/clean_a_table.py
 
-The same from a shell, with files of your own:
+The same from a shell, with your own files:
 
     bilevel clean table.csv --label digit --trusted trusted.csv --out cleaned
 
-Handwritten digits, 30 % of whose labels are redrawn at random, and 100 rows that someone has checked. The table has a
-column of paths to images: the report shows them, the features are the pixel columns.
+The data are handwritten digits, 30 % of whose labels are redrawn at random, and 100 rows that someone has checked. The
+table has a column of paths to images, which the report shows. The features are the pixel columns.
 """
 
 import pathlib
@@ -24,7 +24,7 @@ from bilevel.clean import clean_table
 
 
 def write_tables(folder):
-    """table.csv, trusted.csv and images/; returns the true labels of the table's rows."""
+    """Write table.csv, trusted.csv and images/. Return the true labels of the table's rows."""
     pixels, labels = load_digits(return_X_y=True)
     rng = np.random.default_rng(0)
     order = rng.permutation(len(labels))
@@ -42,7 +42,7 @@ def write_tables(folder):
 
 
 def draw(folder):
-    """The 24 most doubtful rows."""
+    """Draw the 24 most doubtful rows."""
     table = pd.read_csv(folder / "cleaned" / "cleaned.csv").sort_values("bilevel_rank")
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, (_, row) in zip(figure.subplots(3, 8).flat, table.iterrows(), strict=False):
@@ -67,8 +67,10 @@ def main(folder=None):
     given, proposed = (np.array(cleaned.classes, int)[codes] for codes in (cleaned.given, cleaned.proposed))
     most_doubtful = np.argsort(cleaned.ranks)[:200]
     found = (given != truth)[most_doubtful].mean()
-    print(f"{(given != truth).mean():.0%} of the labels are wrong, and {found:.0%} of the 200 most doubtful")
-    print(f"{(proposed == truth).mean():.0%} of the proposed labels are right, {(given == truth).mean():.0%} were")
+    print(f"{(given != truth).mean():.0%} of all labels are wrong, and {found:.0%} of the 200 most doubtful ones")
+    print(
+        f"{(proposed == truth).mean():.0%} of the proposed labels are right; {(given == truth).mean():.0%} were before"
+    )
     print(f"Look at {folder / 'cleaned' / 'report.html'} and {folder / 'doubtful.png'}")
     return found
 

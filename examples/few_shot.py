@@ -2,8 +2,8 @@
 
     python examples/few_shot.py
 
-The upper variable is the body of a network, learned on Latin, Greek, Kana and others; the lower one a linear head for
-each task. Every outer step draws fresh tasks (`bl.Episodes`). The test tasks are of Devanagari, Arabic and Telugu.
+The upper variable is the body of a network, learned on Latin, Greek, Kana and others. The lower variable is a linear
+head for each task. Every outer step draws fresh tasks (`bl.Episodes`). Test tasks use Devanagari, Arabic and Telugu.
 """
 
 import jax

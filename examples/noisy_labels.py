@@ -2,8 +2,8 @@
 
     python examples/noisy_labels.py
 
-Replace `doubtful` and `trusted` by your own arrays. The model is multinomial logistic regression; any
-differentiable model and loss will do.
+Replace `doubtful` and `trusted` by your own arrays. The model is multinomial logistic regression, but any
+differentiable model and loss will work.
 """
 
 import jax
@@ -31,7 +31,7 @@ def cross_entropy(model, batch):
 
 
 def lower_loss(x, model, batch):
-    """Train on the doubtful rows, each by its weight σ(x_i). `x` holds the batch's entries."""
+    """Train on the doubtful rows with weights σ(x_i). `x` holds the entries of the batch."""
     penalty = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(model))
     return jnp.mean(jax.nn.sigmoid(x) * cross_entropy(model, batch)) + 1e-3 * penalty
 
@@ -52,10 +52,10 @@ def main():
 
     suspects = np.argsort(solution.x)  # most doubtful first
     wrong = given != labels[rest]
-    print(f"{wrong.mean():.0%} of the labels are wrong")
-    print(f"{wrong[suspects[:500]].mean():.0%} of the 500 most doubtful are")
+    print(f"{wrong.mean():.0%} of all labels are wrong")
+    print(f"{wrong[suspects[:500]].mean():.0%} of the 500 most doubtful labels are wrong")
     for row in suspects[:5]:
-        print(f"row {rest[row]}: labeled {given[row]}, in truth {labels[rest][row]}")
+        print(f"row {rest[row]}: label {given[row]}, true class {labels[rest][row]}")
     return wrong[suspects[:500]].mean()
 
 

@@ -2,8 +2,8 @@
 
     python examples/own_network.py
 
-y may be any pytree: an Equinox module is one as it stands, and `nnx.split` makes one of a Flax NNX module. The rest of
-the problem, here digits of whose labels 60 % were redrawn at random and one weight per row, does not change.
+y may be any pytree. An Equinox module is one already, and `nnx.split` turns a Flax NNX module into one. The rest of the
+problem does not change: here, digits with one weight per row, 60 % of whose labels were redrawn at random.
 """
 
 import equinox as eqx
@@ -26,7 +26,7 @@ wrong = given != labels[doubtful]
 
 
 def in_equinox():
-    """The start, and the function from it (or what training made of it) and features to logits."""
+    """The initial network, and the function (network, features) ↦ logits."""
     network = eqx.nn.MLP(64, 10, width_size=64, depth=1, key=jax.random.key(0))
     return network, lambda network, rows: jax.vmap(network)(rows)
 

@@ -1,9 +1,9 @@
-"""A hypergradient of your own: one L2 penalty for each feature of a ridge regression, tuned by any optimizer.
+"""Your own outer loop: one L2 penalty per feature of a ridge regression, tuned by any optimizer.
 
     python examples/own_outer_loop.py
 
-`bl.hypergradient` is of use without a solver: here the lower problem is solved exactly, and the upper
-variable moves by Adam from optax.
+`bl.hypergradient` is useful without a solver: here the lower problem is solved exactly, and Adam from optax
+moves the upper variable.
 """
 
 import jax

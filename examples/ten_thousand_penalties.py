@@ -1,10 +1,10 @@
-"""Ten thousand penalties, one for each feature, against one for all.
+"""Ten thousand penalties, one per feature, against one for all.
 
     python examples/ten_thousand_penalties.py
 
-Of 10,000 features 20 matter, and there are 500 rows: as with genes or spectra, many more measurements than samples.
-One penalty that is strong enough for the 9,980 shrinks the 20, too. With a penalty for each feature, tuned along the
-gradient of the held-out error, those 20 are left alone. Replace X and y by your own arrays; X may be sparse.
+There are 500 rows, and 20 of 10,000 features matter: as with genes or spectra, there are many more measurements than
+samples. One penalty that is strong enough for the other 9,980 features also shrinks these 20. With one penalty per
+feature, tuned by the gradient of the held-out error, it does not. Replace X and y by your own arrays; X may be sparse.
 """
 
 import pathlib
@@ -22,14 +22,14 @@ ROWS, FEATURES, MATTER = 500, 10_000, 20
 
 
 def draw_rows(rng):
-    """Rows for training and as many to test, their targets; the features that matter come first."""
+    """Rows and targets for training, and as many for testing. The features that matter come first."""
     X = rng.normal(size=(2 * ROWS, FEATURES)).astype(np.float32)
     y = X[:, :MATTER] @ rng.normal(size=MATTER) + rng.normal(size=len(X))
     return X[:ROWS], y[:ROWS], X[ROWS:], y[ROWS:]
 
 
 def draw(model, path):
-    """The tuning, and what it found."""
+    """Draw the tuning, and the penalties that it found."""
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(model.history_["step"], model.history_["held-out loss"], marker="o", color="#0072B2")
@@ -56,9 +56,9 @@ def main(folder=None):
 
     console = Console()
     console.print(f"R² on new rows with one penalty, {one.alpha_:.3g}, for all features: {scores['one']:.2f}")
-    console.print(f"R² with a penalty for each feature: {scores['many']:.2f}")
+    console.print(f"R² with one penalty per feature: {scores['many']:.2f}")
     least = np.argsort(many.penalties_)[:MATTER]
-    console.print(f"Of the {MATTER} features with the least penalties, {np.sum(least < MATTER)} matter")
+    console.print(f"Of the {MATTER} features with the smallest penalties, {np.sum(least < MATTER)} matter")
     path = pathlib.Path(folder or tempfile.mkdtemp(prefix="ten-thousand-penalties-")) / "penalties.png"
     draw(many, path)
     console.print(f"Drawn to {path}")
