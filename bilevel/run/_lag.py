@@ -22,37 +22,36 @@ Step = Callable[[Any, Any], Any]  # (state, t) -> (state, cost)
 class Lag(eqx.Module):
     """Which leaves of a state lag, and which entries of their tables are constant."""
 
-    names: tuple[str, ...] = eqx.field(static=True)
-    leaves: tuple[int, ...] = eqx.field(static=True)
+    fields: tuple[tuple[int, tuple[str, ...]], ...] = eqx.field(static=True)  # a leaf of x, and the fields that have it
     constants: tuple[Any, ...] = eqx.field(static=True)
     pending: Any  # of each, the shapes of what a step writes
     products: bool = eqx.field(static=True)  # whether a step takes inner products
 
     def take(self, state: Any) -> list[list[Any]]:
         """Per lagging leaf of x: this leaf of each field."""
-        fields = [jax.tree.leaves(attrgetter(name)(state), is_leaf=_is_none) for name in self.names]
-        return [[field[i] for field in fields] for i in self.leaves]
+        return [[_leaves(state, name)[0][i] for name in names] for i, names in self.fields]
 
     def put(self, state: Any, new: list[list[Any]]) -> Any:
         """The state with other leaves there."""
-        for k, name in enumerate(self.names):
-            leaves, structure = jax.tree.flatten(attrgetter(name)(state), is_leaf=_is_none)
-            for i, fields in zip(self.leaves, new, strict=True):
-                leaves[i] = fields[k]
-            state = _replaced(state, name.split("."), jax.tree.unflatten(structure, leaves))
+        for (i, names), leaves in zip(self.fields, new, strict=True):
+            for name, leaf in zip(names, leaves, strict=True):
+                old, structure = _leaves(state, name)
+                state = _replaced(
+                    state, name.split("."), jax.tree.unflatten(structure, [*old[:i], leaf, *old[i + 1 :]])
+                )
         return state
 
     def without(self, state: Any) -> Any:
-        return self.put(state, [[None for _ in self.names] for _ in self.leaves])
+        return self.put(state, [[None for _ in names] for _, names in self.fields])
+
+
+def _leaves(state: Any, name: str) -> tuple[list[Any], Any]:
+    return jax.tree.flatten(attrgetter(name)(state), is_leaf=lambda leaf: leaf is None)
 
 
 def _replaced(module: Any, path: list[str], value: Any) -> Any:
     name, *rest = path
     return dataclasses.replace(module, **{name: _replaced(getattr(module, name), rest, value) if rest else value})
-
-
-def _is_none(leaf: Any) -> bool:
-    return leaf is None
 
 
 def lag_of(solver: AbstractSolver, problem: Problem, state: Any, step: Step) -> Lag | None:
@@ -62,11 +61,12 @@ def lag_of(solver: AbstractSolver, problem: Problem, state: Any, step: Step) -> 
     for level in (problem.upper, problem.lower):
         if level.batch_size is not None:
             flags = [a or b for a, b in zip(flags, per_row_flags(level, state.x), strict=True)]
-    lagging = tuple(i for i, leaf in enumerate(leaves) if flags[i] and leaf.size >= _lagged.LEAST)
+    lagging = [i for i, leaf in enumerate(leaves) if flags[i] and leaf.size >= _lagged.LEAST]
     if not lagging or len(solver.like_x) < 2 or problem.project is not identity:
         return None
-    count = len(solver.like_x)
-    lag = Lag(solver.like_x, lagging, (((None,) * count,) * count,) * len(lagging), [None] * len(lagging), False)
+    names = [tuple(name for name in solver.like_x if _leaves(state, name)[0][i] is not None) for i in lagging]
+    unknown = tuple(((None,) * len(of),) * len(of) for of in names)
+    lag = Lag(tuple(zip(lagging, names, strict=True)), unknown, [None] * len(lagging), False)
     maps: list[Any] = []
 
     def probe(state: Any) -> Any:
@@ -85,7 +85,7 @@ def lag_of(solver: AbstractSolver, problem: Problem, state: Any, step: Step) -> 
             pending = jax.eval_shape(probe, state)
     except (NotLinearError, TypeError):  # a TypeError of JAX: it was given what is no array
         return None
-    return Lag(lag.names, lag.leaves, tuple(_lagged.constants_of(of_leaf) for of_leaf in maps), pending, lag.products)
+    return Lag(lag.fields, tuple(_lagged.constants_of(of_leaf) for of_leaf in maps), pending, lag.products)
 
 
 def _sources(lag: Lag, state: Any) -> tuple[list[Rows], Any]:

@@ -70,9 +70,8 @@ def storm(
 class SAGATable(eqx.Module):
     """The last sample of a gradient on each block of rows, and the mean of these samples.
 
-    For each leaf of the gradient, `entries` holds an array (blocks, *shape) and `mean` an array of `shape`. A leaf that
-    is per row of the same data has `entries` of shape (blocks, rows per block, ...), each block's own rows. It has no
-    `mean`, which is entries / blocks. A leaf that the gradient does not touch has neither.
+    For each leaf of the gradient, `entries` holds an array (blocks, *shape) and `mean` an array of `shape`. A leaf
+    whose rows are those of the batch (`SparseRows`) has neither: see `saga_rows`.
 
     `last`, the entry of `block`, is written at the next call: XLA would copy the table if it were read before a write.
 
@@ -88,8 +87,8 @@ class SAGATable(eqx.Module):
     def of(samples: Tree) -> "SAGATable":
         """The table of gradients whose leaves, `SparseRows` included, are stacked over the blocks."""
         leaves = jax.tree.leaves(samples, is_leaf=trees.is_sparse)
-        entries = tuple(_rows(leaf) for leaf in leaves)
-        mean = tuple(None if trees.is_sparse(leaf) else jnp.mean(leaf, axis=0) for leaf in leaves)
+        entries = tuple(None if trees.is_sparse(leaf) else leaf for leaf in leaves)
+        mean = tuple(None if entry is None else jnp.mean(entry, axis=0) for entry in entries)
         last = tuple(None if entry is None else entry[0] for entry in entries)
         return SAGATable(entries, mean, jnp.zeros((), jnp.int32), last)
 
@@ -100,23 +99,41 @@ class SAGATable(eqx.Module):
         for leaf, entry, mean, last in zip(leaves, self.entries, self.mean, self.last, strict=True):
             if entry is not None:
                 entry = jax.lax.dynamic_update_index_in_dim(entry, last, self.block, 0)
-                change = _rows(leaf) - jax.lax.dynamic_index_in_dim(entry, block, keepdims=False)
-                blocks = len(entry)
-                if mean is None:
-                    rows = (entry / blocks).reshape(leaf.shape)
-                    leaf = rows + SparseRows(((leaf.parts[0][0], change),), leaf.shape)
-                else:
-                    leaf, mean = change + mean, mean + change / blocks
+                change = leaf - jax.lax.dynamic_index_in_dim(entry, block, keepdims=False)
+                leaf, mean = change + mean, mean + change / len(entry)
             estimates.append(leaf)
             entries.append(entry)
             means.append(mean)
-        last = tuple(_rows(leaf) for leaf in leaves)
+        last = tuple(None if trees.is_sparse(leaf) else leaf for leaf in leaves)
         table = SAGATable(tuple(entries), tuple(means), jnp.asarray(block, jnp.int32), last)
         return jax.tree.unflatten(structure, estimates), table
 
 
-def _rows(leaf: Any) -> Array | None:
-    """The part of a leaf that a table keeps."""
-    if not trees.is_sparse(leaf):
-        return leaf
-    return leaf.parts[0][1] if leaf.parts else None
+def rows_of(samples: Tree) -> Tree:
+    """The last sample of each row, for the leaves that have rows; None for others. Stacked over the blocks, as in
+    `SAGATable.of`."""
+
+    def of_leaf(leaf: Any) -> Array | None:
+        if not trees.is_sparse(leaf) or not leaf.parts:
+            return None
+        return leaf.parts[0][1].reshape(leaf.shape)
+
+    return trees.map_leaves(of_leaf, samples)
+
+
+def saga_rows(rows: Tree, now: Tree, blocks: int) -> tuple[Tree, Tree]:
+    """What `SAGATable.replace` does, for leaves with rows: each block has its own, so that the mean is rows / blocks.
+
+    `rows` is `rows_of` the samples so far. Returns the estimate, and the rows with those of `now`.
+    """
+
+    def replace(rows: Any, leaf: Any) -> tuple[Any, Any]:
+        if rows is None:
+            return leaf, None
+        ((start, fresh),) = leaf.parts
+        change = SparseRows(((start, fresh - trees.take_rows(rows, start, len(fresh))),), leaf.shape)
+        return trees.scale(1 / blocks, rows) + change, rows + change
+
+    leaves, structure = jax.tree.flatten(rows, is_leaf=lambda leaf: leaf is None)
+    found = [replace(*pair) for pair in zip(leaves, jax.tree.leaves(now, is_leaf=trees.is_sparse), strict=True)]
+    return tuple(jax.tree.unflatten(structure, part) for part in zip(*found, strict=True))  # pyright: ignore[reportReturnType]

@@ -13,7 +13,7 @@ from bilevel._cost import Cost
 from bilevel.problem import Level, Problem
 from bilevel.sampling import Batch, Blocks
 from bilevel.solvers import _theory as theory
-from bilevel.solvers._averages import SAGATable
+from bilevel.solvers._averages import SAGATable, rows_of, saga_rows
 from bilevel.solvers._base import About, AbstractSolver, Tuned
 from bilevel.solvers._theory import Choice, Facts
 from bilevel.steps import Step, flag, step
@@ -22,13 +22,15 @@ from bilevel.trees import Tree
 
 class SABAState(eqx.Module):
     """x, y, the adjoint v (shaped like y), the tables of (G_y, H[v], J[v]) and of (F_x, F_y) over the blocks, and the
-    state of each step rule."""
+    state of each step rule. The entries of J[v] and F_x for a per-row leaf of x are rows of `J_rows` and `F_rows`."""
 
     x: Tree
     y: Tree
     v: Tree
     lower_table: SAGATable
     upper_table: SAGATable
+    J_rows: Tree
+    F_rows: Tree
     x_rule: Tree
     y_rule: Tree
     v_rule: Tree
@@ -56,7 +58,7 @@ class SABA(AbstractSolver):
 
     A level with a `batch_size` must draw from `bl.Blocks`. The lower table holds blocks · (2 dim y + dim x) numbers,
     the upper one blocks · (dim y + dim x), where a per-row leaf of x counts once and not once per block. A step writes
-    one entry of each. The means span all of x: a step on a per-row variable costs O(rows).
+    one entry of each.
 
     **Raises** `ValueError` for data that are not drawn by blocks.
 
@@ -98,23 +100,22 @@ class SABA(AbstractSolver):
             products = jax.eval_shape(lambda: oracles.lower_products(lower, x, y, v, batch)[1:])
             return oracles.gradient_y(lower, x, y, batch), *trees.zeros_like(products)  # H[0] = J[0] = 0
 
-        tables = (
-            self._fill(lower, lower_sample),
-            self._fill(upper, lambda batch: oracles.upper_gradients(upper, x, y, batch)),
-        )
+        products = self._fill(lower, lower_sample)
+        gradients = self._fill(upper, lambda batch: oracles.upper_gradients(upper, x, y, batch))
+        tables = SAGATable.of(products), SAGATable.of(gradients), rows_of(products[2]), rows_of(gradients[0])
         rules = self.upper_step.init(x), self.lower_step.init(y), self.adjoint_step.init(v)
         cost = Cost(F=upper.length, G=lower.length) if self.full_pass else Cost()
         return SABAState(x, y, v, *tables, *rules), cost
 
-    def _fill(self, level: Level, sample: Callable[[Batch], Tree]) -> SAGATable:
-        """The table of all blocks, filled by a pass over them or with zeros."""
+    def _fill(self, level: Level, sample: Callable[[Batch], Tree]) -> Tree:
+        """The samples of all blocks, stacked: by a pass over them, or zeros."""
 
         def fill() -> Tree:
             if level.batch_size is None:
                 return jax.tree.map(lambda leaf: leaf[None], sample(level.all_rows()))
             return jax.lax.map(lambda start: sample(level.take(start)), jnp.arange(0, level.length, level.size))
 
-        return SAGATable.of(fill() if self.full_pass else trees.zeros_like(jax.eval_shape(fill)))
+        return fill() if self.full_pass else trees.zeros_like(jax.eval_shape(fill))
 
     def step(self, problem: Problem, state: SABAState, t: Any, *, key: PRNGKeyArray) -> tuple[SABAState, Cost]:
         x, y, v = state.x, state.y, state.v
@@ -125,14 +126,17 @@ class SABA(AbstractSolver):
         (G_y, Hv, Jv), lower_table = state.lower_table.replace(_block(i), products)
         gradients = oracles.upper_gradients(problem.upper, x, y, j)
         (F_x, F_y), upper_table = state.upper_table.replace(_block(j), gradients)
+        Jv, J_rows = saga_rows(state.J_rows, Jv, problem.lower.length // i.size)
+        F_x, F_rows = saga_rows(state.F_rows, F_x, problem.upper.length // j.size)
 
         x, x_rule = self.upper_step(x, trees.sub(F_x, Jv), state.x_rule, t)
         y, y_rule = self.lower_step(y, G_y, state.y_rule, t)
         v, v_rule = self.adjoint_step(v, trees.sub(Hv, F_y), state.v_rule, t)
 
-        state = SABAState(problem.project(x), y, v, lower_table, upper_table, x_rule, y_rule, v_rule)
+        state = SABAState(problem.project(x), y, v, lower_table, upper_table, J_rows, F_rows, x_rule, y_rule, v_rule)
         return state, Cost(F=j.size, G=i.size, H=i.size, J=i.size)
 
+    like_x = ("x", "J_rows", "F_rows")
     about = About(
         name="saba",
         lower="one SAGA step",

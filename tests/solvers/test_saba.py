@@ -48,22 +48,23 @@ def test_the_tables_hold_the_last_product_of_each_block(x64):
         G_y, Hv, Jv = oracles.lower_products(problem.lower, state.x, state.y, state.v, batch)
         expected[i] = [G_y, Hv, Jv.parts[0][1]]
         state, _ = eqx.filter_jit(SOLVER.step)(problem, state, t, key=key)
-    table = state.lower_table
-    for entries, last, wanted in zip(table.entries, table.last, zip(*expected, strict=True), strict=True):
+    table, (*dense, rows) = state.lower_table, zip(*expected, strict=True)
+    for entries, last, wanted in zip(table.entries[:2], table.last[:2], dense, strict=True):
         held = entries.at[table.block].set(last)  # the last one is written when the next comes
         np.testing.assert_allclose(held, jnp.stack(wanted), atol=1e-5)
+    np.testing.assert_allclose(state.J_rows, jnp.concatenate(rows), atol=1e-5)
     for mean, wanted in zip(table.mean, zip(*expected, strict=True), strict=True):
         if mean is not None:
             np.testing.assert_allclose(mean, jnp.stack(wanted).mean(axis=0), atol=1e-5)
 
 
 def test_a_per_row_variable_is_stored_once():
-    table = begin(make_problem(24), 24).lower_table
-    assert [entry.shape for entry in table.entries] == [(6, WIDTH), (6, WIDTH), (6, SIZE)]
-    dense = begin(make_problem(24, per_row=False), 24).lower_table
-    assert dense.entries[2].shape == (6, 24)
-    upper = begin(make_problem(24), 24).upper_table
-    assert upper.entries[0] is None  # the upper loss does not see x
+    state = begin(make_problem(24), 24)
+    entries = state.lower_table.entries
+    assert [entries[0].shape, entries[1].shape, entries[2], state.J_rows.shape] == [(6, WIDTH), (6, WIDTH), None, (24,)]
+    assert state.upper_table.entries[0] is None and state.F_rows is None  # the upper loss does not see x
+    dense = begin(make_problem(24, per_row=False), 24)
+    assert dense.lower_table.entries[2].shape == (6, 24) and dense.J_rows is None
 
 
 @pytest.mark.parametrize("per_row", [True, False])
