@@ -22,6 +22,7 @@ from bilevel.steps import AbstractStep, GradientStep, Rule, as_step, check_setti
 from bilevel.trees import Tree
 
 _MAX_TANGENT_BYTES = 2 * 10**9
+STORES = ("residuals", "iterates", "segments")
 
 
 def unrolled_hypergradient(
@@ -33,7 +34,7 @@ def unrolled_hypergradient(
     lower_step: Any,
     truncation: int | None = None,
     mode: str = "reverse",
-    rematerialize: bool = False,
+    store: str = "iterates",
     key: PRNGKeyArray | None = None,
 ) -> Tree:
     """The derivative of x ↦ f(x, y^D(x)), where y^D is reached by D = `steps` lower steps from a constant y.
@@ -45,21 +46,23 @@ def unrolled_hypergradient(
 
     | | iterates in memory | D G-gradients, and |
     |---|---|---|
-    | `mode="reverse"` | K | K H- and J-products |
-    | `mode="reverse", rematerialize=True` | about 2√K | the same, and at most K more G-gradients |
+    | `mode="reverse"`, `store="residuals"` | K, with all that their G-gradients computed | K reverse passes of a step |
+    | `mode="reverse"`, `store="iterates"` | K | K H- and J-products |
+    | `mode="reverse"`, `store="segments"` | about 2√K | the same, and at most K more G-gradients |
     | `mode="forward"` | dim x | K · dim x tangents of the step: for few hyperparameters |
 
     **Arguments**
 
     - `lower_step`: a number, a schedule (at t = 0) or a `Rule`, which must have a derivative at a zero gradient
       (Adam needs `eps_root`).
-    - `rematerialize`: store every ⌈√K⌉-th iterate, and recompute the others when the reverse pass needs them.
+    - `store`: what the reverse pass finds in memory. From `"residuals"` over `"iterates"` to `"segments"` (every
+      ⌈√K⌉-th iterate) it takes less memory and more time: what is missing is recomputed.
     - `key`: required if a level has a `batch_size`, so that each step draws a batch, or the problem is `Episodes`.
 
     **Returns** a pytree like x.
 
     **Raises** `ValueError` or `TypeError`, naming the argument, for a truncation above `steps`, a rule without a
-    derivative at a zero gradient, a missing key, rematerialization in forward mode, and forward mode if its
+    derivative at a zero gradient, a missing key, `store` in forward mode, and forward mode if its
     dim x · dim y tangents would take more than 2 GB.
 
     Example:
@@ -81,9 +84,9 @@ def unrolled_hypergradient(
         if truncation > steps:
             raise ValueError(f"truncation: got {truncation} for {steps} steps; pass at most steps, or None for all")
     checks.one_of("mode", mode, ("reverse", "forward"))
-    checks.flag("rematerialize", rematerialize)
-    if rematerialize and mode == "forward":
-        raise ValueError("rematerialize: forward mode stores no iterates; leave it out, or pass mode='reverse'")
+    checks.one_of("store", store, STORES)
+    if store != "iterates" and mode == "forward":
+        raise ValueError("store: forward mode stores no iterates; leave it out, or pass mode='reverse'")
     rule = as_step(lower_step)
     check_setting("lower_step", rule, checks.positive)
     check_differentiable(rule)
@@ -92,7 +95,7 @@ def unrolled_hypergradient(
     if mode == "forward":
         _check_tangents(x, y, rule)
     drawn, key = drawn_once(prepared.problem, key_if_random(prepared.problem, key))
-    h = _unrolled(drawn, x, y, rule, key, steps=steps, truncation=truncation, mode=mode, rematerialize=rematerialize)
+    h = _unrolled(drawn, x, y, rule, key, steps=steps, truncation=truncation, mode=mode, store=store)
     return prepared.restore_x(h)
 
 
@@ -121,11 +124,11 @@ def _unrolled(
     steps: int,
     truncation: int | None,
     mode: str,
-    rematerialize: bool,
+    store: str,
 ) -> Tree:
     upper_key, lower_key = jax.random.split(key)
     batch = problem.upper.draw(upper_key)
-    way = unroll_forward if mode == "forward" else functools.partial(unroll, rematerialize=rematerialize)
+    way = unroll_forward if mode == "forward" else functools.partial(unroll, store=store)
     return way(problem, x, y, batch, steps=steps, lower_step=rule, truncation=truncation, key=lower_key).h
 
 
@@ -147,7 +150,7 @@ def unroll(
     steps: int,
     lower_step: AbstractStep,
     truncation: int | None = None,
-    rematerialize: bool = False,
+    store: str = "iterates",
     t: Any = 0,
     key: PRNGKeyArray,
 ) -> Unrolled:
@@ -156,7 +159,8 @@ def unroll(
     y^t = y^{t−1} − α G_y(x, y^{t−1}),   t = 1..D
     p = F_y(x, y^D);   h = F_x(x, y^D);   for t = D−1, …, D−K:  h ← h − α J(x, y^t)[p],  p ← p − α H(x, y^t)[p]
 
-    With `rematerialize` the K steps are cut into segments of ⌈√K⌉ steps, and only their first iterates are stored.
+    With `store="segments"` the K steps are cut into segments of ⌈√K⌉ steps, and only their first iterates are stored.
+    With `"residuals"` JAX differentiates the K steps as they are.
     """
     kept = steps if truncation is None else truncation
     lower, z, pull = oracles.hoist_features(problem.lower, x)
@@ -176,7 +180,11 @@ def unroll(
 
     carry = (y, lower_step.init(y))
     carry = jax.lax.fori_loop(0, steps - kept, lambda i, carry: forward(carry, i)[0], carry)
-    segments, last = _segments(steps - kept, steps, rematerialize)
+    if store == "residuals":
+        return _with_residuals(
+            problem, x, (lower, z, pull), carry, upper_batch, (steps - kept, steps), lower_step, t, key
+        )
+    segments, last = _segments(steps - kept, steps, store == "segments")
     carry, starts = jax.lax.scan(skip, carry, segments) if len(segments) else (carry, None)
     (y, _), path = jax.lax.scan(forward, carry, last)
     F_x, p = oracles.upper_gradients(problem.upper, x, y, upper_batch)
@@ -196,10 +204,41 @@ def unroll(
     return Unrolled(h, y, p if isinstance(lower_step, GradientStep) else p[0])
 
 
-def _segments(first: int, end: int, rematerialize: bool) -> tuple[np.ndarray, np.ndarray]:
+def _with_residuals(
+    problem: Problem,
+    x: Tree,
+    hoisted: tuple[Level, Tree, Callable[[Tree], Tree]],
+    start: tuple[Tree, Tree],
+    upper_batch: Batch,
+    numbers: tuple[int, int],
+    lower_step: AbstractStep,
+    t: Any,
+    key: PRNGKeyArray,
+) -> Unrolled:
+    """`unroll` by one reverse pass through the last steps, with all that they computed."""
+    lower, z, pull = hoisted
+    y, state = start
+    moving, counters = eqx.partition(state, eqx.is_inexact_array)
+
+    def last(z: Tree, y: Tree, moving: Tree) -> Tree:
+        def one(carry: tuple[Tree, Tree, Tree], i: Any) -> tuple[tuple[Tree, Tree, Tree], None]:
+            y, moving, counters = carry
+            step = _step(lower, lower_step, counters, lower.draw(jax.random.fold_in(key, i)), t)
+            (y, moving), counters = step(z, y, moving)
+            return (y, moving, counters), None
+
+        return jax.lax.scan(one, (y, moving, counters), jnp.arange(*numbers, dtype=jnp.int32))[0][0]
+
+    y, back = jax.vjp(last, z, y, moving)
+    F_x, F_y = oracles.upper_gradients(problem.upper, x, y, upper_batch)
+    h, p, _ = back(F_y)
+    return Unrolled(trees.add(trees.dense(F_x, x), pull(h)), y, p)
+
+
+def _segments(first: int, end: int, cut: bool) -> tuple[np.ndarray, np.ndarray]:
     """The steps first..end−1: segments of ⌈√K⌉ to recompute, one per row, and the last 1..⌈√K⌉ steps, to store."""
     count = end - first
-    length = math.isqrt(count - 1) + 1 if rematerialize else count
+    length = math.isqrt(count - 1) + 1 if cut else count
     rows = (count - 1) // length
     steps = np.arange(first, end, dtype=np.int32)
     return steps[: rows * length].reshape(rows, length), steps[rows * length :]
@@ -297,7 +336,7 @@ def _check_tangents(x: Tree, y: Tree, rule: AbstractStep) -> None:
     if needed > _MAX_TANGENT_BYTES:
         raise ValueError(
             f"mode: x has {dim_x} entries and y {dim_y}, so the tangents of forward mode take {needed / 1e9:.1f} GB; "
-            "it is meant for few hyperparameters: pass mode='reverse', with rematerialize=True for many steps"
+            "it is meant for few hyperparameters: pass mode='reverse', with store='segments' for many steps"
         )
 
 

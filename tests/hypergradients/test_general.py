@@ -223,7 +223,7 @@ def test_other_numbers_compile_nothing(compiled):
         ({"betas": []}, ValueError, "betas: got an empty array"),
         ({"ys": YS[1:]}, ValueError, r"ys: got leaves of shapes \[\(4, 4\)\] for K = 4 betas; .* of length 5, or of "),
         ({"ys": 1.0}, ValueError, r"ys: got leaves of shapes \[\(\)\]"),
-        ({"p": YS}, ValueError, r"p: got leaves of shapes \[\(5, 4\)\] .*; pass one vector like y, in the tree of y"),
+        ({"p": YS}, ValueError, r"p: got leaves of shapes \[\(5, 4\)\].*; pass one vector like y, in the tree of y"),
         ({"p": (Y,)}, ValueError, "p: got leaves"),
         ({"p": YS, "mode": "forward"}, ValueError, "p: got .*; pass 4 vectors like y on a leading axis"),
         ({"problem": None}, TypeError, "problem: got NoneType"),

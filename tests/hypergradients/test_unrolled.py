@@ -161,7 +161,7 @@ def test_the_reverse_pass_sees_the_batches_of_the_forward_pass(rule):
 
 # rematerialization, and tangents that go along
 
-WAYS = ({"rematerialize": True}, {"mode": "forward"})
+WAYS = ({"store": "segments"}, {"store": "residuals"}, {"mode": "forward"})
 
 
 ADAM = bl.Rule(optax.adam, 0.1, eps_root=1e-8)
@@ -203,38 +203,38 @@ def test_every_mode_takes_trees_of_several_dtypes_and_rows():
         np.testing.assert_allclose(h["M"][0], expected["M"][0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("rematerialize", [False, True])
-def test_segments_cover_every_step_once(rematerialize):
+@pytest.mark.parametrize("cut", [False, True])
+def test_segments_cover_every_step_once(cut):
     for kept in range(1, 60):
-        rows, last = unrolled._segments(4, 4 + kept, rematerialize)
+        rows, last = unrolled._segments(4, 4 + kept, cut)
         np.testing.assert_array_equal(np.concatenate([rows.ravel(), last]), np.arange(4, 4 + kept))
-        if rematerialize:
+        if cut:
             root = int(np.ceil(np.sqrt(kept)))
             assert 1 <= len(last) <= root and len(rows) < root and rows.shape[1] == root
         else:
             assert len(last) == kept
 
 
-def temporaries(steps, mode, rematerialize):
+def temporaries(steps, mode, store):
     """Of the compiled program, in iterates of 10⁴ float32 entries."""
     problem = bl.Problem(
         upper=bl.Level(lambda x, y, _: jnp.sum(y**2)),
         lower=bl.Level(lambda x, y, _: jnp.sum(jnp.cosh(y - x[0])) * x[1]),
     )
     x, y = jnp.ones(2, "float32"), jnp.zeros(10_000, "float32")
-    options = dict(steps=steps, truncation=None, mode=mode, rematerialize=rematerialize)
+    options = dict(steps=steps, truncation=None, mode=mode, store=store)
     program = unrolled._unrolled.lower(problem, x, y, as_step(0.1), jax.random.key(0), **options).compile()
     return program.compiled.memory_analysis().temp_size_in_bytes / 40_000
 
 
 def test_memory_grows_like_the_steps_or_their_root_or_not_at_all():
-    plain, checkpoints, forward = (
+    plain, segments, forward = (
         [temporaries(steps, *way) for steps in (100, 1600)]
-        for way in (("reverse", False), ("reverse", True), ("forward", False))
+        for way in (("reverse", "iterates"), ("reverse", "segments"), ("forward", "iterates"))
     )
     for steps, n in zip((100, 1600), plain, strict=True):
         assert steps <= n < steps + 10
-    for root, n in zip((10, 40), checkpoints, strict=True):
+    for root, n in zip((10, 40), segments, strict=True):
         assert n < 2 * root + 10
     assert max(forward) < 10  # x has two entries
 
@@ -285,8 +285,8 @@ def test_adam_with_eps_root_at_gradients_of_zero(dtype):
         ({"steps": 3, "lower_step": -0.1}, ValueError, "lower_step: got -0.1"),
         ({"steps": 3, "lower_step": optax.sgd(0.1)}, TypeError, "lower_step: got "),
         ({"steps": 3, "mode": "backward"}, ValueError, "mode: 'backward' is unknown"),
-        ({"steps": 3, "rematerialize": 2}, TypeError, "rematerialize: got 2; pass True or False"),
-        ({"steps": 3, "rematerialize": True, "mode": "forward"}, ValueError, "rematerialize: forward mode stores no"),
+        ({"steps": 3, "store": "residual"}, ValueError, "store: 'residual' is unknown; did you mean residuals"),
+        ({"steps": 3, "store": "segments", "mode": "forward"}, ValueError, "store: forward mode stores no"),
     ],
 )
 def test_bad_arguments(arguments, error, message, compiled):

@@ -81,7 +81,7 @@ def test_a_run_that_diverges_leaves_the_others_alone(four):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"grid": {}, "make_solver": lambda: 3}, TypeError, "make_solver: it returned something else"),
+        ({"grid": {}, "make_solver": lambda: 3}, TypeError, "make_solver: it did not return a solver"),
         ({"grid": []}, ValueError, "grid: got no setting"),
         ({"grid": {"upper_step": []}}, ValueError, "grid: got no setting"),
         ({"seeds": 0}, ValueError, "seeds: got none"),
