@@ -63,9 +63,13 @@ def _bits(key: Words, width: int, shape: tuple[int, ...]) -> Array:
     if width == 64:
         high, low = (_bits(_fold_in(key, i), 32, shape).astype(jnp.uint64) for i in range(2))
         return (high << 32) | low
-    i = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape)
+    return _word(key, jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape)).astype(_UINTS[width])
+
+
+def _word(key: Words, i: Any) -> Words:
+    """The i-th random word of a key."""
     a = _mix((i ^ _mix(key[2] + _TIME)) + key[0])
-    return (_mix(a ^ (key[1] + key[2] * _GOLDEN)) ^ a).astype(_UINTS[width])  # ^ a: words may then repeat, as they must
+    return _mix(a ^ (key[1] + key[2] * _GOLDEN)) ^ a  # ^ a: words may then repeat, as they must
 
 
 _LIGHT: Any = define_prng_impl(
@@ -88,9 +92,17 @@ def at(key: PRNGKeyArray, t: Any) -> PRNGKeyArray:
     return jax.random.wrap_key_data(jnp.stack([words[0], words[1], jnp.asarray(t).astype(jnp.uint32)]), impl=_LIGHT)
 
 
-def iteration(key: PRNGKeyArray) -> tuple[PRNGKeyArray, UInt32[Array, ""]]:
-    """The key of the same place at iteration 0, and the iteration."""
-    return at(key, 0), jax.random.key_data(light(key))[2]
+def epoch(key: PRNGKeyArray, length: int) -> tuple[PRNGKeyArray, Int[Array, ""]]:
+    """The key of an epoch of so many iterations at a place, and the number of the iteration in it."""
+    number, i = _divided(jax.random.key_data(light(key))[2], length)
+    return jax.random.fold_in(at(key, 0), number), i.astype(jnp.int32)
+
+
+def _divided(word: Words, n: int) -> tuple[Words, Words]:
+    """⌊word / n⌋ and the rest, by a multiplication: XLA gives divisions kernels of their own."""
+    quotient = _high(word, jnp.uint32(2**32 // n)) if n > 1 else word  # too small by one at most
+    rest = word - quotient * np.uint32(n)
+    return jnp.where(rest < n, quotient, quotient + 1), jnp.where(rest < n, rest, rest - np.uint32(n))
 
 
 def _high(word: Words, n: Words) -> Words:
@@ -129,7 +141,8 @@ def permuted(key: PRNGKeyArray, indices: Int[Array, "..."], n: int) -> Int[Array
 
         return jax.vmap(rank)(indices.ravel()).reshape(indices.shape)
     a, b = _factors(n)
-    words = jax.random.bits(key, (_ROUNDS,), jnp.uint32)
+    data = jax.random.key_data(light(key))
+    words = [_word(data, np.uint32(i)) for i in range(_ROUNDS)]  # scalars, which XLA fuses into what uses them
     x = _feistel(words, indices.astype(jnp.uint32), a, b)
     for _ in range(a * b - n):
         x = jnp.where(x < n, x, _feistel(words, x, a, b))
@@ -139,8 +152,8 @@ def permuted(key: PRNGKeyArray, indices: Int[Array, "..."], n: int) -> Int[Array
 _ROUNDS = 8
 
 
-def _feistel(words: UInt32[Array, " rounds"], x: Words, a: int, b: int) -> Words:
-    left, right = x // np.uint32(b), x % np.uint32(b)
+def _feistel(words: list[Words], x: Words, a: int, b: int) -> Words:
+    left, right = _divided(x, b)
     for i in range(0, _ROUNDS, 2):
         left = _shifted(left, right, words[i], a)
         right = _shifted(right, left, words[i + 1], b)

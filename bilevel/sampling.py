@@ -166,7 +166,7 @@ class Shuffled(Rows):
     """
 
     def sample(self, key: PRNGKeyArray, size: int) -> Int[Array, " size"]:
-        order, i = _epoch(key, self.length // size)
+        order, i = _random.epoch(key, self.length // size)
         return _random.permuted(order, size * i + jnp.arange(size, dtype=jnp.int32), self.length)
 
 
@@ -186,13 +186,7 @@ class ShuffledBlocks(Blocks):
 
     def sample(self, key: PRNGKeyArray, size: int) -> Int[Array, ""]:
         blocks = self.length // size
-        return size * _random.permuted(*_epoch(key, blocks), blocks)
-
-
-def _epoch(key: PRNGKeyArray, batches: int) -> tuple[PRNGKeyArray, Int[Array, ""]]:
-    """The key of an epoch's order, and the number of the iteration in it."""
-    place, t = _random.iteration(key)
-    return jax.random.fold_in(place, t // batches), (t % batches).astype(jnp.int32)
+        return size * _random.permuted(*_random.epoch(key, blocks), blocks)
 
 
 class Subset(Rows):

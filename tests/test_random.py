@@ -161,6 +161,15 @@ def test_an_index_is_the_floor_of_exact_arithmetic():
         assert np.asarray(_random._high(jnp.asarray(words), jnp.uint32(n))).tolist() == exact
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 781, 2**16, 2**31 - 1])
+def test_quotients_are_exact(n):
+    words = [0, 1, n - 1, n, n + 1, 2 * n - 1, 3 * n, 2**31 - 1, 2**31, 2**32 - n, 2**32 - 1]
+    words = np.unique(np.concatenate([np.array(words) % 2**32, np.random.default_rng(0).integers(0, 2**32, 1000)]))
+    quotient, rest = _random._divided(jnp.asarray(words, jnp.uint32), n)
+    np.testing.assert_array_equal(quotient, words // n)
+    np.testing.assert_array_equal(rest, words % n)
+
+
 permuted = jax.jit(jax.vmap(_random.permuted, (0, None, None)), static_argnums=2)
 
 
