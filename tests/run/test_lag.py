@@ -86,6 +86,23 @@ def test_blocks_of_steps_change_nothing(monkeypatch, x64):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), found[0], state)
 
 
+@pytest.mark.parametrize("name", ["fsla", "borep"])
+def test_runs_side_by_side(name, monkeypatch):
+    """As a sweep steps them, in one program."""
+    monkeypatch.setattr(_lagged, "LEAST", 0)
+    problem, step = make_problem(bl.Rows), {"fsla": 0.5, "borep": 0.1}[name]
+    make = {"fsla": lambda step: bl.FSLA(step, 0.1, 0.1, 0.3), "borep": lambda step: bl.BOREP(step, 0.1, 0.1)}[name]
+    both = jax.vmap(lambda step: alone(problem, make(step)))(jnp.array([step, 2 * step]))
+    for i, rate in enumerate((step, 2 * step)):
+        one = alone(problem, make(jnp.asarray(rate)))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5), both, one)  # noqa: B023
+
+
+def alone(problem, solver):
+    state, _ = bl.initial_state(solver, problem, *start(), KEY)
+    return bl.advance(solver, problem, state, KEY, jnp.asarray(0), jnp.asarray(60))[0]
+
+
 CASES = {
     "an adaptive rule": (bl.FSLA(bl.Rule(optax.adam, 0.01), 0.1, 0.1, 0.3), {}),
     "a projection": (SOLVERS["fsla"], {"project": lambda x: jax.tree.map(lambda leaf: jnp.clip(leaf, -1, 1), x)}),
