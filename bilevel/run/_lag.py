@@ -22,6 +22,7 @@ Step = Callable[[Any, Any], Any]  # (state, t) -> (state, cost)
 class Lag(eqx.Module):
     """Which leaves of a state lag, and which entries of their tables are constant."""
 
+    structure: Any = eqx.field(static=True)  # of x
     fields: tuple[tuple[int, tuple[str, ...]], ...] = eqx.field(static=True)  # a leaf of x, and the fields that have it
     constants: tuple[Any, ...] = eqx.field(static=True)
     pending: Any  # of each, the shapes of what a step writes
@@ -29,24 +30,24 @@ class Lag(eqx.Module):
 
     def take(self, state: Any) -> list[list[Any]]:
         """Per lagging leaf of x: this leaf of each field."""
-        return [[_leaves(state, name)[0][i] for name in names] for i, names in self.fields]
+        return [[_leaves(self.structure, state, name)[i] for name in names] for i, names in self.fields]
 
     def put(self, state: Any, new: list[list[Any]]) -> Any:
         """The state with other leaves there."""
-        for (i, names), leaves in zip(self.fields, new, strict=True):
-            for name, leaf in zip(names, leaves, strict=True):
-                old, structure = _leaves(state, name)
-                state = _replaced(
-                    state, name.split("."), jax.tree.unflatten(structure, [*old[:i], leaf, *old[i + 1 :]])
-                )
+        for (i, names), parts in zip(self.fields, new, strict=True):
+            for name, leaf in zip(names, parts, strict=True):
+                leaves = _leaves(self.structure, state, name)
+                leaves[i] = leaf
+                state = _replaced(state, name.split("."), jax.tree.unflatten(self.structure, leaves))
         return state
 
     def without(self, state: Any) -> Any:
         return self.put(state, [[None for _ in names] for _, names in self.fields])
 
 
-def _leaves(state: Any, name: str) -> tuple[list[Any], Any]:
-    return jax.tree.flatten(attrgetter(name)(state), is_leaf=lambda leaf: leaf is None)
+def _leaves(structure: Any, state: Any, name: str) -> list[Any]:
+    """A field's leaves, and None where it has none."""
+    return structure.flatten_up_to(attrgetter(name)(state))
 
 
 def _replaced(module: Any, path: list[str], value: Any) -> Any:
@@ -56,7 +57,7 @@ def _replaced(module: Any, path: list[str], value: Any) -> Any:
 
 def lag_of(solver: AbstractSolver, problem: Problem, state: Any, step: Step) -> Lag | None:
     """None: a dense step is as fast, or the step is not linear in the rows that it does not read."""
-    leaves = jax.tree.leaves(state.x)
+    leaves, structure = jax.tree.flatten(state.x)
     flags = [False] * len(leaves)
     for level in (problem.upper, problem.lower):
         if level.batch_size is not None:
@@ -64,9 +65,9 @@ def lag_of(solver: AbstractSolver, problem: Problem, state: Any, step: Step) -> 
     lagging = [i for i, leaf in enumerate(leaves) if flags[i] and leaf.size >= _lagged.LEAST]
     if not lagging or len(solver.like_x) < 2 or problem.project is not identity:
         return None
-    names = [tuple(name for name in solver.like_x if _leaves(state, name)[0][i] is not None) for i in lagging]
+    names = [tuple(name for name in solver.like_x if _leaves(structure, state, name)[i] is not None) for i in lagging]
     unknown = tuple(((None,) * len(of),) * len(of) for of in names)
-    lag = Lag(tuple(zip(lagging, names, strict=True)), unknown, [None] * len(lagging), False)
+    lag = Lag(structure, tuple(zip(lagging, names, strict=True)), unknown, [None] * len(lagging), False)
     maps: list[Any] = []
 
     def probe(state: Any) -> Any:
@@ -85,7 +86,8 @@ def lag_of(solver: AbstractSolver, problem: Problem, state: Any, step: Step) -> 
             pending = jax.eval_shape(probe, state)
     except (NotLinearError, TypeError):  # a TypeError of JAX: it was given what is no array
         return None
-    return Lag(lag.fields, tuple(_lagged.constants_of(of_leaf) for of_leaf in maps), pending, lag.products)
+    constants = tuple(_lagged.constants_of(of_leaf) for of_leaf in maps)
+    return dataclasses.replace(lag, constants=constants, pending=pending)
 
 
 def _sources(lag: Lag, state: Any) -> tuple[list[Rows], Any]:

@@ -134,6 +134,6 @@ def saga_rows(rows: Tree, now: Tree, blocks: int) -> tuple[Tree, Tree]:
         change = SparseRows(((start, fresh - trees.take_rows(rows, start, len(fresh))),), leaf.shape)
         return trees.scale(1 / blocks, rows) + change, rows + change
 
-    leaves, structure = jax.tree.flatten(rows, is_leaf=lambda leaf: leaf is None)
-    found = [replace(*pair) for pair in zip(leaves, jax.tree.leaves(now, is_leaf=trees.is_sparse), strict=True)]
+    leaves, structure = jax.tree.flatten(now, is_leaf=trees.is_sparse)
+    found = [replace(*pair) for pair in zip(structure.flatten_up_to(rows), leaves, strict=True)]
     return tuple(jax.tree.unflatten(structure, part) for part in zip(*found, strict=True))  # pyright: ignore[reportReturnType]

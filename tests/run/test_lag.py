@@ -47,12 +47,12 @@ def lower_loss(x, y, batch):
 
 def make_problem(source, **options):
     data = source(jax.tree.map(jnp.asarray, DATA))
-    per_row = {"weight": True, "shift": True, "all": False}
+    per_row = {"weight": True, "shift": True, "all": False, "nothing": None}
     return bl.Problem(bl.Level(upper_loss, data, SIZE), bl.Level(lower_loss, data, SIZE, per_row), **options)
 
 
 def start():
-    x = {"weight": jnp.zeros(ROWS), "shift": 0.1 * jnp.ones((ROWS, 2)), "all": jnp.ones(())}
+    x = {"weight": jnp.zeros(ROWS), "shift": 0.1 * jnp.ones((ROWS, 2)), "all": jnp.ones(()), "nothing": None}
     return x, {"w": jnp.zeros(WIDTH), "c": jnp.zeros(())}
 
 
