@@ -17,6 +17,7 @@ from jax.extend.random import define_prng_impl
 from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 
 Words = UInt32[Array, "..."]
+Shape = Any  # a tuple of integers, of which a check at run time would look at a random one
 
 _GOLDEN, _SPLIT, _FOLD, _TIME = (np.uint32(word) for word in (0x9E3779B9, 0x51ED270B, 0x2545F491, 0x6C8E9CF5))
 _UINTS = {8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32}
@@ -51,7 +52,7 @@ def _absorb(words: Words) -> Words:
     return key
 
 
-def _split(key: Words, shape: tuple[int, ...]) -> Words:
+def _split(key: Words, shape: Shape) -> Words:
     return _child(key, jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape), _SPLIT)
 
 
@@ -59,7 +60,7 @@ def _fold_in(key: Words, data: Any) -> Words:
     return _child(key, jnp.asarray(data).astype(jnp.uint32), _FOLD)
 
 
-def _bits(key: Words, width: int, shape: tuple[int, ...]) -> Array:
+def _bits(key: Words, width: int, shape: Shape) -> Array:
     if width == 64:
         high, low = (_bits(_fold_in(key, i), 32, shape).astype(jnp.uint64) for i in range(2))
         return (high << 32) | low
@@ -112,7 +113,7 @@ def _high(word: Words, n: Words) -> Words:
     return high * n_high + (middle >> 16) + ((low * n_high + (middle & 0xFFFF)) >> 16)
 
 
-def below(key: PRNGKeyArray, n: int, shape: tuple[int, ...] = ()) -> Int[Array, "..."]:
+def below(key: PRNGKeyArray, n: int, shape: Shape = ()) -> Int[Array, "..."]:
     """Uniform integers from 0 to n − 1: ⌊u n⌋, u of 32 random bits, or of 64 for n > 2¹⁶.
 
     No integer is likelier than another by more than a factor of 1 + 2⁻¹⁶.
