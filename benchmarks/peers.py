@@ -54,13 +54,13 @@ WORK = {
 }
 
 
-def their_loss(level):
-    """f(y, x, start, batch_size), where x is dense: rows are cut out of it where ours are."""
+def their_loss(level, shape):
+    """f(y, x, start, batch_size), where y is flat and x is dense: rows are cut out of it where ours are."""
     per_row = level.per_row is True
 
     def loss(y, x, start=0, batch_size=1):
         rows = jax.tree.map(lambda array: jax.lax.dynamic_slice_in_dim(array, start, batch_size), level.data.arrays)
-        return level.loss(jax.lax.dynamic_slice_in_dim(x, start, batch_size) if per_row else x, y, rows)
+        return level.loss(jax.lax.dynamic_slice_in_dim(x, start, batch_size) if per_row else x, y.reshape(shape), rows)
 
     return loss
 
@@ -72,14 +72,23 @@ def their_program(checkout, name, problem, x, y, steps):
     solver = module.Solver.get_instance(batch_size=BATCH)
     solver.run_once = lambda *_: None  # their warm-up, which benchopt's driver runs
     solver.set_objective(
-        f_inner=their_loss(problem.lower),
-        f_outer=their_loss(problem.upper),
+        f_inner=their_loss(problem.lower, y.shape),
+        f_outer=their_loss(problem.upper, y.shape),
         n_inner_samples=problem.lower.length,
         n_outer_samples=problem.upper.length,
-        inner_var0=y,
+        inner_var0=y.ravel(),
         outer_var0=x,
     )
-    return functools.partial(solver.one_epoch, solver.init(), steps)
+    start = solver.init()
+    if isinstance(start, dict):
+        return functools.partial(solver.one_epoch, start, steps)
+
+    def saba():  # its memory is donated, and goes on
+        nonlocal start
+        start = solver.one_epoch(start[1], start[0], steps)
+        return start
+
+    return saba
 
 
 def our_program(solver, problem, x, y, steps):
