@@ -132,9 +132,9 @@ def permuted(key: PRNGKeyArray, indices: Int[Array, "..."], n: int) -> Int[Array
 
     A Feistel network permutes 0, …, ab − 1 as pairs (l, r), l < a and r < b, where ab is n or a little more. An index
     that ends at n or above goes through it again: after as many passes as there are such places, none can be left.
-    Up to 256, where such a network mixes badly, an index goes to the rank of its random word.
+    Up to 128, where such a network mixes badly, an index goes to the rank of its random word.
     """
-    if n <= 256:
+    if n <= 128:
         words, every = jax.random.bits(key, (n,), jnp.uint32), jnp.arange(n, dtype=jnp.int32)
 
         def rank(i: Int[Array, ""]) -> Int[Array, ""]:
@@ -171,5 +171,5 @@ def _shifted(x: Words, other: Words, word: Words, n: int) -> Words:
 def _factors(n: int) -> tuple[int, int]:
     """a ≤ b near √n, whose product is at least n, by as little as can be."""
     root = math.isqrt(n)
-    a = min(range(root, max(root // 4, 12) - 1, -1), key=lambda a: -n % a)
+    a = min(range(root, max(root // 4, 8) - 1, -1), key=lambda a: -n % a)
     return a, -(-n // a)
