@@ -19,15 +19,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from raw_oracles import REGULARIZATION, TABLE
 from rich.console import Console
 from rich.table import Table
 from step_time import SOLVERS, data, make_problem
 
 import bilevel as bl
 
-BATCH, TABLE, STEP = 64, 4096, 0.1
+BATCH, STEP = 64, 0.1
 KEY = jax.random.key(0)
-C = 1e-3  # of the cleaning problem's penalty
 
 
 class DrawnRows(bl.Rows):
@@ -125,7 +125,7 @@ def large_by_hand(state, upper, lower, u, i):
     U, c = block(upper["features"], u), block(upper["labels"], u)
     F_y = (jax.nn.softmax(U @ W.T) - jax.nn.one_hot(c, 10)).T @ U / BATCH
     x = jax.lax.dynamic_update_slice_in_dim(x, rows + STEP * Jv, i, 0)
-    return x, W - STEP * (back[:10] + 2 * C * W), v - STEP * (back[10:] + 2 * C * v - F_y)
+    return x, W - STEP * (back[:10] + 2 * REGULARIZATION * W), v - STEP * (back[10:] + 2 * REGULARIZATION * v - F_y)
 
 
 def block(array, start):

@@ -52,7 +52,7 @@ class Rows(eqx.Module):
             [jnp.full(BLOCK + 1, float(j == k), values[0].dtype) if c is None else None for k, c in enumerate(row)]
             for j, row in enumerate(constant)
         ]
-        found = jnp.array([[jnp.vdot(a, b) for b in values] for a in values]) if products else None
+        found = _products(values, jnp.vdot) if products else None
         return Rows(values, jnp.zeros(len(values[0]), jnp.uint16), table, constant, products=found)
 
     def waiting(self, shapes: "Pending | None") -> "Rows":
@@ -193,11 +193,11 @@ class LaggedRows(AbstractLazyRows):
 
     def __add__(self, other: Any) -> "LaggedRows":
         if isinstance(other, SparseRows):
-            return LaggedRows(self.source, self.weights, self.parts + other.parts)
+            return LaggedRows(self.source, self.weights, trees.merged(self.parts + other.parts))
         if not isinstance(other, LaggedRows) or other.source is not self.source:
             raise NotLinearError(f"it is added to a {type(other).__name__}")
         weights = [_sum(a, b) for a, b in zip(self.weights, other.weights, strict=True)]
-        return LaggedRows(self.source, weights, self.parts + other.parts)
+        return LaggedRows(self.source, weights, trees.merged(self.parts + other.parts))
 
     __radd__ = __add__
 
@@ -212,13 +212,8 @@ def _overlap(where: Array, rows: Array, place: Array, others: Array) -> Array:
     """The inner product of rows at two sets of indices."""
     if where is place and where.ndim == 0:
         return jnp.vdot(rows, others)
-    same = _each(where, len(rows))[:, None] == _each(place, len(others))[None, :]
+    same = trees.each_row(where, len(rows))[:, None] == trees.each_row(place, len(others))[None, :]
     return jnp.vdot(rows, jnp.tensordot(same.astype(rows.dtype), others, 1))
-
-
-def _each(where: Int[Array, "..."], size: int) -> Int[Array, " size"]:
-    """The indices of rows, one by one."""
-    return where if where.ndim else where + jnp.arange(size, dtype=where.dtype)
 
 
 def _sum(a: Any, b: Any) -> Any:
@@ -239,15 +234,8 @@ def advanced(source: Rows, new: list[Any], step: Any) -> Rows:
         if not isinstance(field, LaggedRows) or field.source is not source:
             raise NotLinearError(f"a step makes a {type(field).__name__} of it")
     maps = [field.weights for field in new]
-    parts = [dict[int, Any]() for _ in new]
-    places: dict[int, Int[Array, ...]] = {}
-    for found, field in zip(parts, new, strict=True):
-        for indices, rows in field.parts:
-            places[id(indices)] = indices
-            found[id(indices)] = found[id(indices)] + rows if id(indices) in found else rows
-    pending = None
-    if places:
-        pending = _written(source, maps, list(places.values()), [list(f.items()) for f in parts], step)
+    places = {id(indices): (indices, len(rows)) for field in new for indices, rows in field.parts}
+    pending = _written(source, new, list(places.values()), step) if places else None
     seen = jnp.arange(BLOCK + 1) <= step
 
     def moved(j: int, k: int, entry: Array | None) -> Array | None:
@@ -257,9 +245,7 @@ def advanced(source: Rows, new: list[Any], step: Any) -> Rows:
         return jnp.where(seen, _product(maps[j], column, entry.dtype), entry)
 
     table = [[moved(j, k, entry) for k, entry in enumerate(row)] for j, row in enumerate(source.table)]
-    products = source.products
-    if products is not None:
-        products = jnp.array([[a.dot(b) for b in new] for a in new])
+    products = None if source.products is None else _products(new, LaggedRows.dot)
     return dataclasses.replace(source, table=table, pending=pending, products=products)
 
 
@@ -272,29 +258,33 @@ def _product(weights: list[Any], column: list[Any], dtype: Any) -> Any:
     return total
 
 
-def _written(source: Rows, maps: Any, places: list[Array], parts: list[Any], step: Any) -> Pending:
-    """What each field has after the step where any of them got rows."""
-    if len(places) == 1 and places[0].ndim == 0:
-        where, size = places[0], len(next(rows for found in parts for _, rows in found))
-        added = [found[0][1] if found else None for found in parts]
+def _products(parts: list[Any], dot: Any) -> Array:
+    """The symmetric matrix of all inner products."""
+    n = range(len(parts))
+    upper = {(j, k): dot(parts[j], parts[k]) for j in n for k in n if j <= k}
+    return jnp.array([[upper[min(j, k), max(j, k)] for k in n] for j in n])
+
+
+def _written(source: Rows, new: list[LaggedRows], places: list[tuple[Array, int]], step: Any) -> Pending:
+    """What each field has after the step where any of them got rows: at these indices, so many at each."""
+    parts = [{id(indices): rows for indices, rows in field.parts} for field in new]
+    where, size = places[0]
+    if len(places) == 1 and where.ndim == 0:
+        added = [next(iter(found.values()), None) for found in parts]
     else:  # a row may be there several times: each time it gets the sum of its parts
-        sizes = {key: len(rows) for found in parts for key, rows in found}
-        where = jnp.concatenate([_each(place, sizes[id(place)]) for place in places])
-        size = len(where)
-        same = where[:, None] == where[None, :]
-        added = []
-        for found in parts:
-            rows = dict(found)
-            if not rows:
-                added.append(None)
-                continue
-            like = next(iter(rows.values()))
-            whole = [
-                rows.get(id(place), jnp.zeros((sizes[id(place)], *like.shape[1:]), like.dtype)) for place in places
-            ]
-            added.append(jnp.tensordot(same.astype(like.dtype), jnp.concatenate(whole), 1))
+        where = jnp.concatenate([trees.each_row(*place) for place in places])
+        size, same = len(where), where[:, None] == where[None, :]
+
+        def summed(found: dict[int, Array]) -> Array | None:
+            if not found:
+                return None
+            like = next(iter(found.values()))
+            whole = [found.get(id(i), jnp.zeros((count, *like.shape[1:]), like.dtype)) for i, count in places]
+            return jnp.tensordot(same.astype(like.dtype), jnp.concatenate(whole), 1)
+
+        added = [summed(found) for found in parts]
     current = source.read(where, size)
-    moved = [_combined(weights, current) for weights in maps]
+    moved = [_combined(field.weights, current) for field in new]
     rows = [z if more is None else z + more.astype(z.dtype) for z, more in zip(moved, added, strict=True)]
     return Pending(where, rows, jnp.full(size, step + 1, jnp.uint16))
 

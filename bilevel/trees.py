@@ -5,6 +5,7 @@ holds just those, so that `x - step * gradient` costs O(batch) and not O(rows). 
 under `+`, `-` and multiplication by a scalar; everything here accepts both kinds of leaf.
 """
 
+import abc
 import operator
 from typing import Any
 
@@ -21,7 +22,7 @@ class NotLinearError(TypeError, AttributeError):
     """A step does more with a per-row array than add, scale and read rows."""
 
 
-class AbstractLazyRows:
+class AbstractLazyRows(abc.ABC):
     """Stands for a tall array of which a step reads and writes few rows; see `bilevel._lagged`."""
 
     shape: tuple[int, ...]
@@ -34,17 +35,17 @@ class AbstractLazyRows:
     def ndim(self) -> int:
         return len(self.shape)
 
+    @abc.abstractmethod
     def take(self, indices: Int[Array, "..."], size: int) -> Array:
         """The rows that `take_rows` reads."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def dot(self, other: Any) -> Array:
         """The inner product with another that stands for rows of the same arrays."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def paired(self, other: Any) -> tuple[PyTree[Array], Any]:
         """Arrays to map over, and a function of one of each: (this, other), for `vmap`."""
-        raise NotImplementedError
 
 
 def take_rows(array: Array | AbstractLazyRows, indices: Int[Array, "..."], size: int) -> Array:
@@ -66,6 +67,11 @@ def add_rows(array: Array, indices: Int[Array, "..."], rows: Array) -> Array:
     return array.at[indices].add(rows, mode="promise_in_bounds")
 
 
+def each_row(indices: Int[Array, "..."], size: int) -> Int[Array, " size"]:
+    """The indices of the rows that `take_rows` reads, one by one."""
+    return indices if indices.ndim else indices + jnp.arange(size, dtype=indices.dtype)
+
+
 class SparseRows(eqx.Module):
     """The sum over `parts` of `rows` placed at `indices` of a zero array of `shape`; no parts is zero."""
 
@@ -81,7 +87,7 @@ class SparseRows(eqx.Module):
                 array = add_rows(array, indices, rows.astype(array.dtype))
             return array
         # one scatter: a second one would make XLA copy the array
-        where = [i if i.ndim else i + jnp.arange(len(rows), dtype=i.dtype) for i, rows in self.parts]
+        where = [each_row(i, len(rows)) for i, rows in self.parts]
         rows = [rows.astype(array.dtype) for _, rows in self.parts]
         return add_rows(array, jnp.concatenate(where), jnp.concatenate(rows))
 
@@ -101,7 +107,7 @@ class SparseRows(eqx.Module):
 
     def __add__(self, other: Any) -> Any:
         if isinstance(other, SparseRows):
-            return SparseRows(_merged(self.parts + other.parts), self.shape)
+            return SparseRows(merged(self.parts + other.parts), self.shape)
         return other + self if isinstance(other, AbstractLazyRows) else self.add_to(other)
 
     __radd__ = __add__
@@ -113,7 +119,7 @@ class SparseRows(eqx.Module):
         return (-self) + other
 
 
-def _merged(parts: tuple[Any, ...]) -> tuple[Any, ...]:
+def merged(parts: tuple[Any, ...]) -> tuple[Any, ...]:
     """Rows at the same indices, added."""
     found: dict[int, Any] = {}
     for indices, rows in parts:

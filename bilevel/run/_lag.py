@@ -116,6 +116,6 @@ def advance_lagging(lag: Lag, step: Step, state: Any, t0: Any, n: Any) -> tuple[
         sources, rest, cost = jax.lax.fori_loop(0, m, body, (sources, rest, cost))
         return t + m, lag.put(rest, [source.all() for source in sources]), cost
 
-    going_on = lambda carry: carry[0] < t0 + n  # noqa: E731
-    _, state, cost = jax.lax.while_loop(going_on, block, (jnp.asarray(t0), state, Total.zero()))
+    start = (jnp.asarray(t0), state, Total.zero())
+    _, state, cost = jax.lax.while_loop(lambda carry: carry[0] < t0 + n, block, start)
     return state, cost
