@@ -49,6 +49,10 @@ class Record:
         self.sound, self.fresh = True, False
 
     @property
+    def goes_on(self) -> bool:
+        return self.result is RESULTS.successful  # `==` of members computes with JAX
+
+    @property
     def state(self) -> Any:
         return self._runs.state(self._i)
 
@@ -81,7 +85,7 @@ def loop(runs: AbstractRuns, end: int, every: int, fill: Fill, hooks: Sequence[H
     At the start and after each chunk each run gets a row, to which `fill(record, row)` adds columns. Then the hooks
     are called. A hook that returns a member of `RESULTS` ends its run, and so does a state that is no longer sound.
     """
-    going = [record for record in runs.records if record.result == RESULTS.successful]
+    going = [record for record in runs.records if record.goes_on]
     while going:
         for record in going:
             record.fresh = record.sound and record.moved
@@ -90,9 +94,9 @@ def loop(runs: AbstractRuns, end: int, every: int, fill: Fill, hooks: Sequence[H
                 record.rows.append(row | fill(record, row))
             for hook in hooks:
                 found = hook(record)
-                if found is not None and record.result == RESULTS.successful:
+                if found is not None and record.goes_on:
                     record.result = found
-        going = [record for record in going if record.result == RESULTS.successful]
+        going = [record for record in going if record.goes_on]
         if not going or runs.step >= end:
             return
         runs.advance(min(every, end - runs.step))

@@ -2,60 +2,37 @@
 
 import contextlib
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
-from bilevel import trees
 from bilevel._cost import Total
 from bilevel._prepare import Prepared
-from bilevel.problem import Episodes, Problem
-from bilevel.run._advance import advance, initial_state, status
 from bilevel.run._checkpoint import Checkpoint, CheckpointError
 from bilevel.run._loop import AbstractRuns, Record
+from bilevel.run._programs import Programs
 from bilevel.run._solution import RESULTS, Solution, name_of
 from bilevel.solvers._base import AbstractSolver
-from bilevel.trees import Tree
+
+_LOOKING = 50  # a state that nobody sees is looked at when the steps since the last look took this many times as long
 
 
-@eqx.filter_jit
-def _start(solver: AbstractSolver, problem: Problem | Episodes, x: Tree, y: Tree, key: PRNGKeyArray, go: Any) -> Any:
-    """The solver's initial state; or zeros in its shape, to compile without computing it."""
+class Kept(NamedTuple):
+    """A sound state that no chunk overwrites, and the run's statistics there."""
 
-    def start() -> Any:
-        return initial_state(solver, problem, x, y, key)
-
-    return jax.lax.cond(go, start, lambda: trees.zeros_like(jax.eval_shape(start)))
-
-
-_advance = eqx.filter_jit(advance)
-_check = eqx.filter_jit(status)
-
-
-@eqx.filter_jit
-def _advance_while_sound(solver: Any, problem: Any, state: Any, key: PRNGKeyArray, t0: Any, n: Any) -> Any:
-    """The last sound state of a chunk, its cost, and its number of steps."""
-
-    def going_on(carry: Any) -> Bool[Array, ""]:
-        t, _, _, sound = carry
-        return sound & (t < t0 + n)
-
-    def body(carry: Any) -> Any:
-        t, state, cost, _ = carry
-        new, spent = advance(solver, problem, state, key, t, 1)
-        finite, convex = status(solver, new)
-        sound = finite & convex
-        return jnp.where(sound, t + 1, t), *trees.where(sound, (new, cost + spent), (state, cost)), sound
-
-    t, state, cost, _ = jax.lax.while_loop(going_on, body, (t0, state, Total.zero(), jnp.array(True)))
-    return state, cost, t - t0
+    state: Any
+    stats: dict[str, Any]
 
 
 class Single(AbstractRuns):
-    """One run, from a start, from the end of `previous`, or from the last checkpoint."""
+    """One run, from a start, from the end of `previous`, or from the last checkpoint.
+
+    A chunk overwrites the state, so that it costs no copy of the state. To look at a state is to check it, and to keep
+    it if it is sound; the next chunk overwrites a copy. If somebody sees each state (`watched`), each is looked at;
+    else the last, and so few others that it takes at most about a fiftieth of the time. If one is unsound, the run goes
+    back to what was kept, and each is looked at from there.
+    """
 
     def __init__(
         self,
@@ -64,15 +41,20 @@ class Single(AbstractRuns):
         key: PRNGKeyArray,
         previous: Solution | None,
         checkpoint: Checkpoint | None,
+        *,
+        end: int,
+        watched: bool,
     ):
-        self._prepared, self._solver, self._key = prepared, solver, key
-        self._state, self.checkpoint = None, checkpoint
+        self._prepared, self._key, self.checkpoint = prepared, key, checkpoint
+        self._end, self._watched = end, watched
+        self._programs = Programs(solver, prepared.problem, key)
+        self._state, self._unseen, self._look_seconds = None, 0.0, 0.0
         self.record = Record(self, 0)
         self.records = [self.record]
         if previous is not None:
             self.record.stats |= previous.stats
             self.record.rows += previous.history.rows
-            self._state = previous.state
+        self._kept = Kept(None if previous is None else previous.state, dict(self.record.stats))
 
     @property
     def step(self) -> int:
@@ -80,68 +62,101 @@ class Single(AbstractRuns):
 
     def start(self) -> None:
         """Compile with a chunk of no steps. Then load the last checkpoint, or the solver's start unless continuing."""
-        clock, stats = time.perf_counter(), self.record.stats
-        arguments = (self._solver, self._prepared.problem, self._prepared.x, self._prepared.y, self._key)
-        begins = self._state is None
+        clock, programs, start = time.perf_counter(), self._programs, (self._prepared.x, self._prepared.y)
+        begins = self._kept.state is None
         if begins:
-            self._state, _ = _start(*arguments, jnp.array(False))
-        jax.block_until_ready(self._call(_advance, 0))
-        jax.block_until_ready(_check(self._solver, self._state))
+            self._state, _ = programs.start(*start, compute=False)
+        self._go_on()
+        self._steps(0)
+        programs.status(self._state)
         compiled = time.perf_counter()
-        if self._take_up():
-            begins = False
-        self.record.stats["compile_seconds"] += compiled - clock
-        if begins:
-            self._state, cost = jax.block_until_ready(_start(*arguments, jnp.array(True)))
-            stats["run_seconds"] += time.perf_counter() - compiled
-            self.record.count(cost.to_dict())
-
-    def _take_up(self) -> bool:
-        """Go back to the last checkpoint, if there is one."""
         saved = None if self.checkpoint is None else self.checkpoint.load(self._state)
-        if saved is None:
-            return False
-        self._state, record = saved
-        self.record.stats, self.record.rows = record["stats"], record["rows"]
-        self.record.result = getattr(RESULTS, record["result"])
-        return True
+        if saved is not None:
+            self._state, record = saved
+            self.record.stats, self.record.rows = record["stats"], record["rows"]
+            self.record.result = getattr(RESULTS, record["result"])
+        self.record.stats["compile_seconds"] += compiled - clock
+        if saved is None and begins:
+            self._state, cost = jax.block_until_ready(programs.start(*start, compute=True))
+            self.record.stats["run_seconds"] += time.perf_counter() - compiled
+            self.record.count(cost.to_dict())
+        if saved is None and not begins:
+            self._kept = Kept(self._kept.state, dict(self.record.stats))
+        else:
+            self._keep()
 
-    def _call(self, program: Any, n: int) -> Any:
-        t0 = jnp.asarray(self.step, jnp.int32)
-        return program(self._solver, self._prepared.problem, self._state, self._key, t0, jnp.asarray(n, jnp.int32))
+    def _steps(self, n: int) -> Total:
+        """The cost of `n` steps, taken in place."""
+        self._state, cost = jax.block_until_ready(self._programs.advance(self._state, self.step, n))
+        return cost
 
     def advance(self, n: int) -> None:
+        self._go_on()
         start = time.perf_counter()
-        state, cost = jax.block_until_ready(self._call(_advance, n))
-        self.record.stats["run_seconds"] += time.perf_counter() - start
-        finite, convex = (bool(flag) for flag in _check(self._solver, state))
-        if not (finite and convex):  # repeat the chunk up to the last sound step, which gets a row
-            state, cost, n = self._call(_advance_while_sound, n)
-            self.record.result = RESULTS.not_convex if not convex else RESULTS.nonfinite
-        self._state = state
-        self.record.stats["steps"] += int(n)
+        cost = self._steps(n)
+        seconds = time.perf_counter() - start
+        self._unseen += seconds
+        self.record.stats["run_seconds"] += seconds
+        self.record.stats["steps"] += n
         self.record.count(cost.to_dict())
+        if self._watched or self.step >= self._end or self._unseen >= _LOOKING * self._look_seconds:
+            self._look(n)
+
+    def _look(self, n: int) -> None:
+        """Keep a sound state. Otherwise go back, and end at the last sound step if it is one of the last `n`."""
+        start = time.perf_counter()
+        finite, convex = self._programs.status(self._state)
+        if finite and convex:
+            self._keep()
+            self._unseen, self._look_seconds = 0.0, time.perf_counter() - start
+            return
+        seconds, steps = self.record.stats["run_seconds"], self.step - self._kept.stats["steps"]
+        self._go_back()
+        if steps > n:
+            self._watched = True
+            return
+        self._state, cost, n = self._programs.advance_while_sound(self._kept.state, self.step, n)
+        self.record.stats |= {"run_seconds": seconds, "steps": self.step + n}
+        self.record.count(cost.to_dict())
+        self.record.result = RESULTS.not_convex if not convex else RESULTS.nonfinite
+        self._keep()
+
+    def _keep(self) -> None:
+        self._kept, self._state = Kept(self._state, dict(self.record.stats)), None
+
+    def _go_on(self) -> None:
+        """Have a state that may be overwritten."""
+        if self._state is None:
+            start = time.perf_counter()
+            self._state = jax.block_until_ready(self._programs.copy(self._kept.state))
+            self._look_seconds += time.perf_counter() - start
+
+    def _go_back(self) -> None:
+        """Forget what came after the state that was kept."""
+        self._state, self.record.stats = None, dict(self._kept.stats)
+        self.record.rows = [row for row in self.record.rows if row["step"] <= self.step]
 
     def state(self, i: int) -> Any:
-        return self._state
+        return self._kept.state
 
     def solution(self, i: int, record: Record) -> Solution:
-        state: Any = self._state
+        state: Any = self._kept.state
         x, y = self._prepared.restore_x(state.x), self._prepared.restore_y(state.y)
         return Solution(x, y, record.result, record.history, state, dict(record.stats), self._key)
 
-    def keep(self, *, now: bool) -> None:
+    def save(self, *, now: bool) -> None:
         """Save the state if its row has been written."""
         rows, stats = self.record.rows, self.record.stats
         if self.checkpoint is not None and rows and rows[-1]["step"] == stats["steps"]:
             record = {"stats": stats, "rows": rows, "result": name_of(self.record.result)}
-            self.checkpoint.save(stats["steps"], self._state, record, now=now)
+            self.checkpoint.save(stats["steps"], self._kept.state, record, now=now)
 
     def leave(self, error: BaseException) -> None:
-        """Attach the solution so far to the error that ends the run, and save it."""
+        """Attach the last state that was kept to the error that ends the run, and save it."""
+        self._go_back()
         if self.checkpoint is not None and not isinstance(error, CheckpointError):
             with contextlib.suppress(CheckpointError):  # the error being raised is the more useful one
-                self.keep(now=True)
+                self.save(now=True)
             error.add_note(f"{self.checkpoint.directory} holds the run; the same call resumes it")
         self.record.result = RESULTS.interrupted
         error.solution = self.record.solution  # pyright: ignore[reportAttributeAccessIssue]

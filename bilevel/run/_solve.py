@@ -18,7 +18,7 @@ from bilevel.run._checkpoint import Checkpoint, CheckpointError, described, fing
 from bilevel.run._loop import Hook, Record, loop
 from bilevel.run._progress import progress_bar
 from bilevel.run._single import Single
-from bilevel.run._solution import FAILURES, RESULTS, Solution, SolveError, numbers
+from bilevel.run._solution import FAILURES, RESULTS, Solution, SolveError, name_of, numbers
 from bilevel.solvers._base import AbstractSolver
 
 
@@ -86,7 +86,9 @@ def solve(
     - `throw`: if the run cannot continue, raise `SolveError`, with `.solution`; if False, return the solution.
 
     **Returns** a `Solution`. If a metric, recorder or callback raises, or on Ctrl-C, the exception has `.solution`, the
-    state reached so far (absent before the first row).
+    state reached so far (absent before the first row). With none of them and no checkpoint, nobody sees the states in
+    between: then chunks overwrite the state, a copy is kept now and then, and after Ctrl-C the last few per cent of the
+    run may be missing.
 
     **Raises** `ValueError` or `TypeError` for bad input, before anything is compiled, also for a solver that does not
     work on the episodes; `SolveError` if an iterate is no longer finite or conjugate gradient meets a curvature that
@@ -120,7 +122,8 @@ def solve(
         _check_continues(solver, prepared, previous)
     first = 0 if previous is None else previous.stats["steps"]
     keeper = None if checkpoint is None else _keeper(checkpoint, solver, prepared, first, run_key, every)
-    run, end = Single(prepared, solver, run_key, previous, keeper), first + steps
+    end, watched = first + steps, bool(metrics or recorders or callbacks or keeper)
+    run = Single(prepared, solver, run_key, previous, keeper, end=end, watched=watched)
     try:
         run.start()
         if run.step > end:
@@ -129,10 +132,10 @@ def solve(
             hooks: list[Hook] = [
                 lambda record: show(run.step - first, record.rows[-1]),
                 *(_as_hook(callback) for callback in callbacks),
-                lambda record: run.keep(now=False),
+                lambda record: run.save(now=False),
             ]
             loop(run, end, every, lambda record, row: _columns(record, row, metrics, recorders), hooks)
-        run.keep(now=True)
+        run.save(now=True)
     except BaseException as error:
         if run.record.rows:
             run.leave(error)
@@ -153,6 +156,8 @@ def _columns(
     recorders: Sequence[Callable[[Solution], dict[str, float]]],
 ) -> dict[str, float]:
     """The columns that recorders and metrics add to a row."""
+    if not recorders and metrics is None:
+        return {}
     solution, found = record.solution, {}
     for recorder in recorders:
         name = f"recorder {type(recorder).__name__}"
@@ -167,11 +172,13 @@ def _as_hook(callback: Callable[[Solution], Any]) -> Hook:
         if not record.fresh and not isinstance(callback, Target):  # the run that is continued has shown this row
             return None
         answer = callback(record.solution)
-        if answer is not None and not isinstance(answer, RESULTS):
+        if answer is None:
+            return None
+        if not isinstance(answer, RESULTS):
             raise TypeError(
                 f"callbacks: one returned {answer!r}; return bl.RESULTS.stopped to stop the run, or None to continue"
             )
-        return answer
+        return getattr(RESULTS, name_of(answer))
 
     return hook
 

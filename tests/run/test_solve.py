@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import bilevel as bl
+from bilevel.run import _programs as programs
 
 KEY = jax.random.key(0)
 
@@ -129,6 +130,50 @@ def test_nonfinite_iterates_stop_at_the_last_finite_state():
     assert float(returned.y) == float(solution.y)
     assert exploding(steps=last).result == bl.RESULTS.successful
     assert exploding(steps=last + 1, throw=False).result == bl.RESULTS.nonfinite
+
+
+def test_a_run_that_is_looked_at_late_goes_back_to_its_last_finite_state(monkeypatch):
+    seen = exploding(every=10, metrics=lambda x, y: {}, throw=False)
+    assert seen.stats["steps"] > 30
+    monkeypatch.setattr("bilevel.run._single._LOOKING", 1e9)  # at the end alone
+    late = exploding(every=10, throw=False)
+    assert late.result == seen.result == bl.RESULTS.nonfinite
+    assert (float(late.x), float(late.y)) == (float(seen.x), float(seen.y))
+    for column in ("step", "F", "G", "H", "J"):
+        assert late.history[column].tolist() == seen.history[column].tolist()
+    assert {kind: late.stats[kind] for kind in ("steps", *"FGHJ")} == {k: seen.stats[k] for k in ("steps", *"FGHJ")}
+    assert np.all(np.diff(late.history["seconds"]) >= 0)
+
+
+def test_an_interrupted_run_that_is_looked_at_late_keeps_a_state_and_its_history(monkeypatch):
+    class Interrupting(programs.Programs):
+        def advance(self, state, t0, n):
+            if t0 == 40:
+                jax.tree.map(lambda leaf: leaf.delete(), state)  # as in the middle of a chunk
+                raise KeyboardInterrupt
+            return super().advance(state, t0, n)
+
+    monkeypatch.setattr("bilevel.run._single._LOOKING", 1e9)
+    monkeypatch.setattr("bilevel.run._single.Programs", Interrupting)
+    with pytest.raises(KeyboardInterrupt) as info:
+        solve(every=10, steps=60)
+    solution = info.value.solution
+    assert solution.history["step"].tolist() == [0]
+    assert solution.stats["steps"] == solution.stats["F"] == 0
+    monkeypatch.undo()
+    assert float(bl.solve(PROBLEM, SOBA, solution, steps=30).x) == float(solve().x)
+
+
+def test_no_array_that_the_user_holds_is_overwritten():
+    seen = []
+    first = solve(callbacks=[lambda solution: seen.append(solution)])
+    x, y, state = float(first.x), float(first.y), jax.tree.map(float, first.state)
+    bl.solve(PROBLEM, SOBA, first, steps=100, every=10)
+    assert (float(first.x), float(first.y), jax.tree.map(float, first.state)) == (x, y, state)
+    assert len({float(solution.x) for solution in seen}) == len(seen)
+    a, b = jnp.asarray(1.0), jnp.asarray(3.0)
+    bl.solve(PROBLEM, SOBA, a, b, steps=100, every=10, key=KEY)
+    assert (float(a), float(b)) == (1.0, 3.0)
 
 
 def test_conjugate_gradient_says_that_the_lower_level_is_not_convex():

@@ -1,0 +1,116 @@
+"""The compiled programs of one run."""
+
+import functools
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, PRNGKeyArray
+
+from bilevel import trees
+from bilevel._cost import Total
+from bilevel.problem import Episodes, Problem
+from bilevel.run._advance import advance, initial_state, status
+from bilevel.solvers._base import AbstractSolver
+from bilevel.trees import Tree
+
+
+class Programs:
+    """What advances, checks and copies the states of a solver on a problem.
+
+    The arguments that stay the same are taken apart once, not at each call.
+    """
+
+    def __init__(self, solver: AbstractSolver, problem: Problem | Episodes, key: PRNGKeyArray):
+        leaves, structure = jax.tree.flatten((solver, problem, key))
+        self._arrays = [leaf if eqx.is_array(leaf) else None for leaf in leaves]
+        self._static = _Static(structure, tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves))
+
+    def start(self, x: Tree, y: Tree, *, compute: bool) -> tuple[Any, Total]:
+        """The solver's initial state and its cost; or zeros in its shape, to compile without computing it."""
+        return _start(self._static, self._arrays, x, y, compute)
+
+    def advance(self, state: Any, t0: int, n: int) -> tuple[Any, Total]:
+        """`n` steps in place: the arrays of `state` are overwritten."""
+        return _advance(self._static, self._arrays, state, np.int32(t0), np.int32(n))
+
+    def advance_while_sound(self, state: Any, t0: int, n: int) -> tuple[Any, Total, int]:
+        """The last sound state within `n` steps, the cost, and the number of steps."""
+        state, cost, steps = _advance_while_sound(self._static, self._arrays, state, np.int32(t0), np.int32(n))
+        return state, cost, int(steps)
+
+    def status(self, state: Any) -> tuple[bool, bool]:
+        """Whether all numbers are finite, and whether the adjoint method has met only positive curvature."""
+        finite, convex = _status(self._static, self._arrays, state)
+        return bool(finite), bool(convex)
+
+    def copy(self, state: Any) -> Any:
+        return _copy(state)
+
+
+class _Static:
+    """What a program is compiled for: the structure of its arguments, and the leaves that are not arrays."""
+
+    def __init__(self, structure: Any, leaves: tuple[Any, ...]):
+        self._structure, self._leaves = structure, leaves
+        self._hash = hash((structure, leaves))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: Any) -> bool:
+        return self is other or (self._structure, self._leaves) == (other._structure, other._leaves)
+
+    def with_arrays(self, arrays: Any) -> Any:
+        return jax.tree.unflatten(
+            self._structure,
+            [leaf if array is None else array for leaf, array in zip(self._leaves, arrays, strict=True)],
+        )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _start(static: _Static, arrays: Any, x: Tree, y: Tree, compute: Any) -> tuple[Any, Total]:
+    solver, problem, key = static.with_arrays(arrays)
+
+    def start() -> Any:
+        return initial_state(solver, problem, x, y, key)
+
+    return jax.lax.cond(compute, start, lambda: trees.zeros_like(jax.eval_shape(start)))
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+def _advance(static: _Static, arrays: Any, state: Any, t0: Any, n: Any) -> tuple[Any, Total]:
+    solver, problem, key = static.with_arrays(arrays)
+    return advance(solver, problem, state, key, t0, n)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _advance_while_sound(static: _Static, arrays: Any, state: Any, t0: Any, n: Any) -> tuple[Any, Total, Any]:
+    solver, problem, key = static.with_arrays(arrays)
+
+    def going_on(carry: Any) -> Bool[Array, ""]:
+        t, _, _, sound = carry
+        return sound & (t < t0 + n)
+
+    def body(carry: Any) -> Any:
+        t, state, cost, _ = carry
+        new, spent = advance(solver, problem, state, key, t, 1)
+        finite, convex = status(solver, new)
+        sound = finite & convex
+        return jnp.where(sound, t + 1, t), *trees.where(sound, (new, cost + spent), (state, cost)), sound
+
+    t, state, cost, _ = jax.lax.while_loop(going_on, body, (t0, state, Total.zero(), jnp.array(True)))
+    return state, cost, t - t0
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _status(static: _Static, arrays: Any, state: Any) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+    solver, _, _ = static.with_arrays(arrays)
+    return status(solver, state)
+
+
+@jax.jit
+def _copy(state: Any) -> Any:
+    return jax.tree.map(jnp.copy, state)
