@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 LOWEST := .venv-lowest
+NEWEST := .venv-newest
+NEWEST_PYTHON ?= $(PYTHON)
 
 # the quick ones; without --solvers, all
 DEMO := itd,aid,stocbio,sustain,fsla,borep,soba,saba,masoba,amigo,f2sa
@@ -14,11 +16,11 @@ SHAPES_TESTS := tests/test_oracles.py tests/test_problem.py tests/test_episodes.
 	tests/tasks/networks tests/tasks/test_representation.py
 
 # What changes with the dependencies: numbers and dtypes, compiled programs, scikit-learn, tables, the command line.
-LOWEST_TESTS := tests/test_steps.py tests/test_trees.py tests/test_oracles.py tests/test_checks.py tests/test_import.py \
+VERSIONS_TESTS := tests/test_steps.py tests/test_trees.py tests/test_oracles.py tests/test_checks.py tests/test_import.py \
 	tests/test_cli.py tests/hypergradients/test_adjoint.py tests/solvers/test_saba.py tests/run/test_sweep.py \
 	tests/estimators/test_penalized.py tests/clean
 
-.PHONY: demo test test-slow test-lowest test-optimized test-shapes coverage lint docs tables clean
+.PHONY: demo test test-slow test-lowest test-newest test-optimized test-shapes coverage lint docs tables clean
 
 demo: $(VENV)/.demo
 	$(BIN)/bilevel compare cleaning --solvers $(DEMO) --out runs/demo
@@ -31,7 +33,11 @@ test-slow: $(VENV)/.test
 
 # old releases warn of newer ones that they use
 test-lowest: $(LOWEST)/.test
-	$(LOWEST)/bin/python -m pytest -n 2 -q -W default::DeprecationWarning $(LOWEST_TESTS)
+	$(LOWEST)/bin/python -m pytest -n 2 -q -W default::DeprecationWarning $(VERSIONS_TESTS)
+
+# NEWEST_PYTHON=python3.13 for another Python; the newest JAX needs a newer one than the oldest that the package allows
+test-newest: $(NEWEST)/.test
+	$(NEWEST)/bin/python -m pytest -n 2 -q -W default::DeprecationWarning $(VERSIONS_TESTS)
 
 # the listings as users run them, with XLA's optimizations, which the other tests do without
 test-optimized: $(VENV)/.test
@@ -86,5 +92,12 @@ $(LOWEST)/.test: pyproject.toml | $(BIN)/python
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[test]'
 	touch $@
 
+# each dependency in the newest version that there is
+$(NEWEST)/.test: pyproject.toml | $(BIN)/python
+	$(INSTALL) uv
+	$(NEWEST_PYTHON) -m venv --clear $(NEWEST)
+	$(BIN)/uv pip install --quiet --python $(NEWEST)/bin/python --editable '.[test]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(LOWEST) runs .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) $(NEWEST) runs .pytest_cache .ruff_cache

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import pathlib
+import platform
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from typing import Annotated, Any
 
 import typer
@@ -13,9 +15,24 @@ app = typer.Typer(
     name="bilevel",
     help="Bilevel optimization: list, run and compare the algorithms.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        versions = [f"{name} {metadata.version(name)}" for name in ("bilevel", "jax", "equinox", "optax", "numpy")]
+        typer.echo(", ".join([*versions, f"Python {platform.python_version()}"]))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the versions, and exit.")
+    ] = False,
+) -> None: ...
+
 
 Task = Annotated[str, typer.Argument(help="A task's name; see `bilevel list`.")]
 Checkpoint = Annotated[

@@ -6,11 +6,13 @@ import sys
 import tomllib
 from importlib.metadata import EntryPoint
 
+import jax
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import bilevel as bl
+from bilevel import _extras as extras
 from bilevel import datasets, tasks
 from bilevel.cli import app
 from bilevel.compare import _compare as compare_module
@@ -237,6 +239,12 @@ def test_a_place_that_is_lost_during_the_run(call, tmp_path):
     assert result.stderr.count("\n") == 1
 
 
+def test_version():
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"bilevel {bl.__version__}, jax {jax.__version__}, equinox ")
+
+
 @pytest.mark.parametrize("missing", ["typer", "rich"])
 def test_the_script_without_the_command_line_extra(missing, monkeypatch, request):
     project = tomllib.loads((request.config.rootpath / "pyproject.toml").read_text())["project"]
@@ -246,7 +254,7 @@ def test_the_script_without_the_command_line_extra(missing, monkeypatch, request
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(SystemExit) as stop:
         script.load()()
-    assert stop.value.code == f"bilevel: not installed: {missing}; pip install 'bilevel[cli]'"
+    assert stop.value.code == f"bilevel: not installed: {missing}; {extras.install('cli')}"
 
 
 @pytest.mark.parametrize("arguments", [["--steps", "0"], ["--seeds", "0"]])

@@ -258,7 +258,7 @@ LARGE = np.ones((600, 600), np.float32)
 def test_bad_problems(options, error, message, compiled):
     with pytest.raises(error, match=message):
         solve(problem=make_problem(**options))
-    assert "jit(advance)" not in compiled
+    assert "jit(_advance)" not in compiled
 
 
 def test_other_mistakes():

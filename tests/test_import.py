@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import bilevel as bl
+from bilevel import _extras as extras
 from bilevel import datasets
 from bilevel._extras import MissingExtraError
 from bilevel.compare import compare
@@ -81,14 +82,14 @@ datasets.load_text("made-up"), datasets.load_fewshot("glyphs")
 def test_the_command_without_its_extra():
     done = python("import runpy; runpy.run_module('bilevel', run_name='__main__')", "typer")
     assert done.returncode == 1
-    assert done.stderr == "bilevel: not installed: typer; pip install 'bilevel[cli]'\n"
+    assert done.stderr == f"bilevel: not installed: typer; {extras.install('cli')}\n"
 
 
 def test_a_command_without_the_extra_of_its_room():
     code = "sys.argv = ['bilevel', 'reproduce']; from bilevel.__main__ import main; main()"
     done = python(code, "matplotlib")
     assert done.returncode == 1
-    assert done.stderr == "bilevel: not installed: matplotlib; pip install 'bilevel[compare]'\n"
+    assert done.stderr == f"bilevel: not installed: matplotlib; {extras.install('compare')}\n"
 
 
 @pytest.mark.parametrize("command", [["list"], ["run", "quadratic", "--solver", "soba", "--steps", "2"]])
@@ -105,7 +106,7 @@ def test_what_the_command_line_does_without_the_other_extras(command):
 def test_a_room_without_its_extra(room, missing, extra, monkeypatch):
     monkeypatch.delitem(sys.modules, f"bilevel.{room}", raising=False)
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(MissingExtraError, match=rf"^not installed: {missing}; pip install 'bilevel\[{extra}\]'$"):
+    with pytest.raises(MissingExtraError, match=re.escape(f"not installed: {missing}; {extras.install(extra)}")):
         importlib.import_module(f"bilevel.{room}")
 
 
@@ -120,5 +121,26 @@ def test_a_room_without_its_extra(room, missing, extra, monkeypatch):
 )
 def test_work_without_its_extra(work, missing, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(MissingExtraError, match=re.escape(f"pip install 'bilevel[{extra}]'")):
+    with pytest.raises(MissingExtraError, match=re.escape(extras.install(extra))):
         work()
+
+
+@pytest.mark.parametrize(
+    ("origin", "source"),
+    [
+        (None, "bilevel"),  # from an index
+        ('{"url": "file://FOLDER", "dir_info": {"editable": true}}', "FOLDER"),
+        ('{"url": "file://FOLDER", "dir_info": {}}', "FOLDER"),
+        ('{"url": "file://FOLDER/gone", "dir_info": {}}', "bilevel"),
+        ('{"url": "file://FOLDER/bilevel.whl", "archive_info": {}}', "bilevel"),
+    ],
+)
+def test_an_extra_is_installed_from_where_the_package_came_from(origin, source, tmp_path, monkeypatch):
+    class Distribution:
+        def read_text(self, name):
+            return origin and origin.replace("FOLDER", folder.as_uri().removeprefix("file://"))
+
+    folder = tmp_path / "my checkout"
+    folder.mkdir()
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: Distribution())
+    assert extras.install("cli") == f"pip install '{source.replace('FOLDER', str(folder))}[cli]'"

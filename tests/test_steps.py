@@ -103,7 +103,7 @@ def test_another_rate_compiles_nothing(kind, compiled):
     make, args = SOLVERS[kind], (jnp.ones(2), jnp.zeros(2))
     options = {"steps": 4, "every": 2, "key": jax.random.key(0)}
     first = bl.solve(PROBLEM, make(0.1), *args, **options)
-    assert "jit(advance)" in compiled
+    assert "jit(_advance)" in compiled
     compiled.clear()
     second = bl.solve(PROBLEM, make(0.2), *args, **options)
     assert not compiled

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from bilevel import _extras as extras
 from bilevel.clean.kinds import Column
 from bilevel.clean.reading import Added, chunk_rows
 
@@ -19,7 +20,7 @@ class ParquetTable:
             import pyarrow as pa
             import pyarrow.parquet as pq
         except ModuleNotFoundError as error:
-            raise ValueError(f"{argument}: {path} needs pyarrow; pip install 'bilevel[parquet]'") from error
+            raise ValueError(f"{argument}: {path} needs pyarrow; {extras.install('parquet')}") from error
         self.path = path
         try:
             self._schema = pq.read_schema(path)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bilevel import _extras as extras
+
 _MARK = "bilevel.json"  # a directory with other files and without this one is not ours
 _OVERHEAD = 10  # the time between two checkpoints, as a multiple of the time to save one
 
@@ -29,7 +31,7 @@ class Checkpoint:
 
     def __init__(self, directory: Any, about: dict[str, Any]):
         if not can_checkpoint():
-            raise ValueError("checkpoint: orbax, which writes it, is missing; pip install 'bilevel[checkpoint]'")
+            raise ValueError(f"checkpoint: orbax, which writes it, is missing; {extras.install('checkpoint')}")
         self.directory = pathlib.Path(directory).absolute()
         self._check_ours(about)
         import orbax.checkpoint as orbax

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import PRNGKeyArray
 
 from bilevel import _checks as checks
+from bilevel import _extras as extras
 from bilevel._prepare import Prepared, prepare
 from bilevel.problem import Episodes, Problem
 from bilevel.run._advance import check_episodes, initial_state
@@ -208,7 +209,7 @@ def _check_options(
     if progress is not None:
         checks.flag("progress", progress)
         if progress and importlib.util.find_spec("rich") is None:
-            raise ValueError("progress: rich, which draws it, is missing; pip install 'bilevel[display]'")
+            raise ValueError(f"progress: rich, which draws it, is missing; {extras.install('display')}")
 
 
 def _check_continues(solver: AbstractSolver, prepared: Prepared, previous: Solution) -> None:
