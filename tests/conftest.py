@@ -10,7 +10,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0"
-    + (" --xla_cpu_use_fusion_emitters=false" if metadata.version("jax") < "0.11" else ""),
+    + (" --xla_cpu_use_fusion_emitters=false" if int(metadata.version("jax").split(".")[1]) < 11 else ""),
 )
 
 import jax
