@@ -80,7 +80,7 @@ def test_the_solver_of_the_page_is_its_listing_and_keeps_the_promises(added, mon
     assert results.attempted > 0 and not results.failed
 
 
-@pytest.mark.parametrize("page", ["index.md", "from_higher.md", "from_torchopt.md"])
+@pytest.mark.parametrize("page", ["index.md", "in_practice.md", "from_higher.md", "from_torchopt.md"])
 def test_the_page_is_one_program_that_runs(page):
     names = {}
     with jax.numpy_rank_promotion("allow"):
@@ -99,7 +99,8 @@ def test_the_page_is_one_program_that_runs(page):
 def test_no_other_page_has_code_that_does_not_run():
     """The pages of the examples show the files, which `test_examples.py` runs."""
     with_code = {path.name for path in (ROOT / "docs").rglob("*.md") if "```python" in path.read_text()}
-    assert with_code == {"adding_a_solver.md", "from_higher.md", "from_jaxopt.md", "from_torchopt.md", "index.md"}
+    run = {"adding_a_solver.md", "from_higher.md", "from_jaxopt.md", "from_torchopt.md", "in_practice.md", "index.md"}
+    assert with_code == run
     shown = re.findall(r'--8<-- "examples/(.*)"', "".join(p.read_text() for p in (ROOT / "docs/examples").glob("*.md")))
     assert sorted(shown) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
