@@ -67,7 +67,6 @@ class Watch:
         self.every = every
         self._problem = problem
         self._whole: Problem | None = None
-        self._residuals: list[float] = []
         self._warned: set[str] = set()
 
     def __call__(self, solution: Solution) -> dict[str, float]:
@@ -82,19 +81,23 @@ class Watch:
         residual = float(_lower_residual(lower, x, y))
         adjoint = math.nan if v is None else float(_adjoint_residual(upper, lower, x, y, v))
         curvature = lanczos(Hessian.at(lower, x, y), key=jax.random.key(0), most=_LANCZOS_STEPS)
-        self._warn(step, residual, curvature.least, curvature.rounding)
+        self._warn_of_curvature(step, curvature.least, curvature.rounding)
+        self._warn_of_growth(step, residual, [row.get(_COLUMNS[0], math.nan) for row in rows])
         return dict(zip(_COLUMNS, (residual, adjoint, curvature.least, curvature.largest), strict=True))
 
-    def _warn(self, step: int, residual: float, least: float, rounding: float) -> None:
+    def _warn_of_curvature(self, step: int, least: float, rounding: float) -> None:
         if least < -rounding:
             self._once(
                 "not strongly convex",
                 f"the lower level has a curvature of {least:.3g} at step {step}; add a regularizer (c/2)‖y‖² of more "
                 f"than c = {-least:.3g} to it",
             )
-        self._residuals.append(residual)
-        start = max(self._residuals[:2])  # the first may be zero after a good start; the second has noise
-        if len(self._residuals) > 2 and residual > _GROWTH * start:
+
+    def _warn_of_growth(self, step: int, residual: float, before: list[float]) -> None:
+        """`before` are the residuals of the history, which a run that resumes still has."""
+        before = [found for found in before if not math.isnan(found)]
+        start = max(before[:2], default=math.inf)  # the first may be zero after a good start; the second has noise
+        if len(before) > 1 and residual > _GROWTH * start:
             self._once(
                 "lower residual grows",
                 f"‖G_y‖ is {residual:.3g} at step {step} and was {start:.3g} at first; take more or smaller lower "

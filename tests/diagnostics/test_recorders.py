@@ -102,6 +102,18 @@ def test_a_growing_residual_is_warned_of_once():
     assert len(caught) == 1
 
 
+def test_growth_is_measured_from_the_first_rows_of_a_run_that_resumes(tmp_path):
+    solver = bl.SOBA(upper_step=0.02, lower_step=0.53, adjoint_step=0.1)  # grows slowly
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        growth = solve(solver, watched=10, steps=60).history["lower residual"]
+    first = growth[:2].max()
+    assert growth[3] < 10 * first < growth[4] and growth[6] < 10 * growth[5]  # from the first rows alone
+    solve(solver, watched=10, steps=30, checkpoint=tmp_path)
+    with pytest.warns(bl.DiagnosisWarning, match="lower residual grows"):
+        solve(solver, watched=10, steps=60, checkpoint=tmp_path)
+
+
 def test_a_good_start_is_no_growth():
     """At y*(x) the residual is zero, and then it is noise."""
     y = TASK.y_star(TASK.x).astype(np.float32)
