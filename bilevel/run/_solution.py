@@ -47,6 +47,8 @@ def numbers(values: Any, of: str = "metrics", taken: Collection[str] = RESERVED)
     if not isinstance(values, dict):
         raise TypeError(f"{of}: returned {type(values).__name__}; return a dict from names to numbers")
     for name, value in values.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{of}: got the name {name!r}; name each number by a string")
         if name in taken:
             raise ValueError(f"{of}: {name!r} is a column of the history already; give it another name")
         if np.ndim(value) or np.asarray(value).dtype.kind not in "biufV":
