@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bilevel import _checks as checks
-from bilevel._output.files import environment, make_directory, write_json
+from bilevel._output.files import environment, local_directory, make_directory, write_json
 from bilevel.clean import report
 from bilevel.clean.cleaned import Cleaned
 from bilevel.clean.encoding import Encoder
@@ -86,7 +86,7 @@ def clean_table(
     _check_columns(opened, judge, label)
     files = {"table": f"cleaned{opened.suffix}", "report": "report.html"}
     files |= {"histogram": "weights.png", "summary": "summary.json"}
-    out = _place(pathlib.Path(out), files.values())
+    out = _place(local_directory(out, "out"), files.values())
     look, columns = _look(opened, label, kinds or {}, seed, stages)
     encoder = Encoder([column for column in columns if column.kind in FEATURES], look.sample)
     checked = None if judge is None else _trusted(judge, look, encoder, label, seed)

@@ -57,11 +57,11 @@ class Files:
 
         **Raises** `DatasetError` for a folder that has only some files of a set.
         """
-        root = os.environ.get("BILEVEL_DATA")
-        folders = {Path(root) / self.folder: self.alternatives} if root else {}
+        root = _root()
+        folders = {root / self.folder: self.alternatives} if root else {}
         folders[self.cache] = (*self.alternatives, *([(self.download.file,)] if self.download else []))
         for folder, alternatives in folders.items():
-            missing = {names: [name for name in names if not (folder / name).exists()] for names in alternatives}
+            missing = {names: [name for name in names if not _is_there(folder / name)] for names in alternatives}
             for names in alternatives:
                 if not missing[names]:
                     return tuple(folder / name for name in names)
@@ -106,12 +106,27 @@ class Files:
     def _error(self, why: str) -> DatasetError:
         """An error that says which files to put where; `why` says why they were not downloaded."""
         root, name = os.environ.get("BILEVEL_DATA"), self.folder
-        shown = f"{Path(root) / name} ($BILEVEL_DATA/{name})" if root else f"$BILEVEL_DATA/{name} (which is not set)"
+        shown = (
+            f"{Path(root).expanduser() / name} ($BILEVEL_DATA/{name})"
+            if root
+            else f"$BILEVEL_DATA/{name} (which is not set)"
+        )
         files = "; or ".join(", ".join(names) for names in self.alternatives)
         return DatasetError(
             f"{name}: neither in {shown} nor in {self.cache}, and {why}. Put {files} into a folder {name!r}, and set "
             "BILEVEL_DATA to the folder that contains it; or put the files into that cache"
         )
+
+
+def _root() -> Path | None:
+    """`$BILEVEL_DATA`, if it is set."""
+    root = os.environ.get("BILEVEL_DATA")
+    return Path(root).expanduser() if root else None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a file or a folder; to open anything else, such as a named pipe, may last for ever."""
+    return path.is_file() or path.is_dir()
 
 
 def check_splits(card: Card, found: Mapping[str, int]) -> None:
