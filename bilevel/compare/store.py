@@ -1,4 +1,4 @@
-"""Finished runs on disk, found again by everything that determined them."""
+"""Finished runs on disk, found again by everything that determined them, versions included."""
 
 import hashlib
 import json
@@ -9,8 +9,9 @@ import shutil
 from dataclasses import asdict
 from typing import Any
 
-from bilevel._output.files import make_directory, write_json
+from bilevel._output.files import make_directory, strict, write_json
 from bilevel.compare.records import Run
+from bilevel.run._identity import versions
 
 
 class Store:
@@ -20,13 +21,15 @@ class Store:
         self.folder = make_directory(folder, argument)
 
     def _path(self, about: dict[str, Any]) -> pathlib.Path:
-        text = json.dumps(about, sort_keys=True, default=str)
+        text = json.dumps(about | {"versions": versions()}, sort_keys=True, default=str)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
     def find(self, about: dict[str, Any]) -> list[Run] | None:
-        """The runs, or None if their file is missing or incomplete."""
+        """The runs, or None if their file is missing, incomplete or damaged."""
         try:
             content = json.loads(self._path(about).read_text(encoding="utf-8"))
+            if _checksum(content["runs"]) != content["sha256"]:
+                return None
             return [Run(**{**run, "rows": [_numbers(row) for row in run["rows"]]}) for run in content["runs"]]
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -34,13 +37,19 @@ class Store:
     def keep(self, about: dict[str, Any], runs: list[Run]) -> None:
         path = self._path(about)
         part = path.with_suffix(".part")
-        write_json(part, {"about": about, "runs": [asdict(run) for run in runs]})
+        content = strict([asdict(run) for run in runs])
+        about = about | {"versions": versions()}
+        write_json(part, {"about": about, "runs": content, "sha256": _checksum(content)})
         os.replace(part, path)  # so that no one reads an incomplete file
-        shutil.rmtree(self.underway(about), ignore_errors=True)
+        shutil.rmtree(path.with_suffix(""), ignore_errors=True)
 
     def underway(self, about: dict[str, Any]) -> pathlib.Path:
         """The folder for checkpoints of the runs until they are done."""
         return self._path(about).with_suffix("")
+
+
+def _checksum(runs: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:

@@ -3,10 +3,8 @@
 import hashlib
 import importlib.util
 import json
-import pathlib
-import re
 import time
-from typing import Any
+from typing import IO, Any
 
 import equinox as eqx
 import jax
@@ -14,8 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from bilevel import _extras as extras
+from bilevel._output.files import local_directory
+from bilevel.run._identity import add_array, data
+
+try:
+    import fcntl
+except ImportError:  # on Windows, where nothing keeps two processes from one directory
+    fcntl = None
 
 _MARK = "bilevel.json"  # a directory with other files and without this one is not ours
+_PART = "bilevel.part"  # alone in the directory, it is from a process that died while writing it
+_LOCK = "bilevel.lock"
 _OVERHEAD = 10  # the time between two checkpoints, as a multiple of the time to save one
 
 
@@ -32,8 +39,16 @@ class Checkpoint:
     def __init__(self, directory: Any, about: dict[str, Any]):
         if not can_checkpoint():
             raise ValueError(f"checkpoint: orbax, which writes it, is missing; {extras.install('checkpoint')}")
-        self.directory = pathlib.Path(directory).absolute()
-        self._check_ours(about)
+        self.directory = local_directory(directory, "checkpoint").absolute()
+        self._lock: IO[str] | None = None
+        try:
+            self._check_ours(about)
+            self._open()
+        except BaseException:
+            self._unlock()
+            raise
+
+    def _open(self) -> None:
         import orbax.checkpoint as orbax
 
         self._args = orbax.args
@@ -44,15 +59,15 @@ class Checkpoint:
         self._due, self._saved = 0.0, self._manager.latest_step()
 
     def _check_ours(self, about: dict[str, Any]) -> None:
-        mark = self.directory / _MARK
+        mark, part, found = self.directory / _MARK, self.directory / _PART, None
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            part = mark.with_suffix(".part")  # alone in the directory, it is from a process that died while writing it
-            if all(path == part for path in self.directory.iterdir()):
-                part.write_text(json.dumps(about, indent=2), encoding="utf-8")
-                part.replace(mark)
-                return
-            found = json.loads(mark.read_text(encoding="utf-8")) if mark.exists() else None
+            if mark.exists() or all(path.name in (_PART, _LOCK) for path in self.directory.iterdir()):
+                self._take_lock()
+                if not mark.exists():
+                    part.write_text(json.dumps(about, indent=2), encoding="utf-8")
+                    part.replace(mark)
+                found = json.loads(mark.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"checkpoint: {self.directory} cannot be used ({error}); pass another directory"
@@ -65,22 +80,44 @@ class Checkpoint:
             if found.get(name) != value:
                 raise CheckpointError(
                     f"checkpoint: {self.directory} belongs to another run: its {name} was "
-                    f"{_short(found.get(name))}, now it is {_short(value)}; pass another directory, or the arguments "
+                    f"{_short(found.get(name))}, now it is {_short(value)}; pass another directory, or what "
                     "it was made with"
                 )
+
+    def _take_lock(self) -> None:
+        """Refuse a directory that another run uses. The system releases the lock when its process dies."""
+        if fcntl is None:
+            return
+        try:
+            self._lock = open(self.directory / _LOCK, "a", encoding="utf-8")  # noqa: SIM115
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckpointError(
+                f"checkpoint: {self.directory} is in use by another run; wait until it has ended, or pass another "
+                "directory"
+            ) from None
+        except OSError:  # a file system without locks, or one that can only be read
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def load(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
         """The last state, in the shape of `like`, and what was saved with it; None if there is no checkpoint yet."""
         if self._saved is None:
             return None
         leaves, treedef = jax.tree.flatten(like)
-        arrays = [_data(leaf) for leaf in leaves if eqx.is_array(leaf)]
+        arrays = [data(leaf) for leaf in leaves if eqx.is_array(leaf)]
         arguments = self._args.Composite(state=self._args.StandardRestore(arrays), record=self._args.JsonRestore())
         try:
             saved = self._manager.restore(self._saved, args=arguments)
-            found, record = list(saved["state"]), dict(saved["record"])
+            found, content = [np.asarray(array) for array in saved["state"]], saved["record"]
             if any((a.shape, a.dtype) != (b.shape, b.dtype) for a, b in zip(found, arrays, strict=True)):
                 raise ValueError("its arrays have other shapes")
+            if _checksum(found, content["record"]) != content["sha256"]:
+                raise ValueError("its checksum is wrong")
         except Exception as error:  # orbax has no error class for unreadable files
             raise CheckpointError(
                 f"checkpoint: {self.directory / str(self._saved)} is corrupt and cannot be read "
@@ -89,15 +126,16 @@ class Checkpoint:
             ) from error
         restored = iter(found)
         state = [_like(next(restored), leaf) if eqx.is_array(leaf) else leaf for leaf in leaves]
-        return jax.tree.unflatten(treedef, state), record
+        return jax.tree.unflatten(treedef, state), content["record"]
 
     def save(self, step: int, state: Any, record: dict[str, Any], *, now: bool) -> None:
         """Save the state of this step: always if `now`, else so rarely that saving takes a tenth of the time."""
         if step == self._saved or not (now or time.perf_counter() >= self._due):
             return
         start = time.perf_counter()
-        arrays = [_data(leaf) for leaf in jax.tree.leaves(state) if eqx.is_array(leaf)]
-        items = self._args.Composite(state=self._args.StandardSave(arrays), record=self._args.JsonSave(record))
+        arrays = [data(leaf) for leaf in jax.tree.leaves(state) if eqx.is_array(leaf)]
+        content = {"record": record, "sha256": _checksum(arrays, record)}
+        items = self._args.Composite(state=self._args.StandardSave(arrays), record=self._args.JsonSave(content))
         try:
             self._manager.save(step, args=items, force=True)
         except Exception as error:  # several layers raise many kinds
@@ -111,6 +149,7 @@ class Checkpoint:
 
     def close(self) -> None:
         self._manager.close()
+        self._unlock()
 
 
 def can_checkpoint() -> bool:
@@ -118,32 +157,20 @@ def can_checkpoint() -> bool:
     return importlib.util.find_spec("orbax") is not None
 
 
-def fingerprint(*parts: Any) -> str:
-    """A hash of the arrays of pytrees, their shapes and their structure. Functions enter only by name."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(parts):
-        if eqx.is_array(leaf) or isinstance(leaf, np.ndarray):
-            array = np.ascontiguousarray(_data(leaf))
-            digest.update(f"{array.shape}{array.dtype}".encode())
-            digest.update(array.data if array.size else b"")
-    digest.update(described(parts, short_arrays=True).encode())
-    return digest.hexdigest()[:16]
+def _checksum(arrays: list[np.ndarray], record: dict[str, Any]) -> str:
+    """A hash of all that a checkpoint holds. It depends on no bytes of orbax's files."""
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    for array in arrays:
+        add_array(digest, array)
+    return digest.hexdigest()
 
 
-def described(tree: Any, *, short_arrays: bool = False) -> str:
-    """A pytree as text, which is the same in every process."""
-    return re.sub(r" at 0x[0-9a-f]+", "", eqx.tree_pformat(tree, short_arrays=short_arrays))
-
-
-def _data(leaf: Any) -> Any:
-    """The integers that a random key is made of; other arrays as they are."""
-    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-
-
-def _like(array: Any, leaf: Any) -> Any:
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
-    return jnp.asarray(array)
+def _like(array: np.ndarray, leaf: Any) -> Any:
+    """An array from the disk in the place of a leaf. Only if it is committed to a device as the leaf is, JAX has its
+    program already."""
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    put = jax.device_put(array, leaf.sharding) if leaf.committed and not is_key else jnp.asarray(array)
+    return jax.random.wrap_key_data(put, impl=jax.random.key_impl(leaf)) if is_key else put
 
 
 def _short(value: Any) -> str:

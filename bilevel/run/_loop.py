@@ -37,8 +37,8 @@ class AbstractRuns(abc.ABC):
 class Record:
     """The progress of one run: its rows, its counts, and how it ended.
 
-    `sound`: its state is finite, and no curvature that is not positive has been met. `fresh`: its last row was
-    written by this run, not by the one that it continues.
+    `sound`: its state is finite, and no curvature that is not positive has been met. `fresh`: the callbacks
+    have not seen its last row, or are asked `again` about it, because they ended the run there that it continues.
     """
 
     def __init__(self, runs: AbstractRuns, i: int):
@@ -46,7 +46,7 @@ class Record:
         self.result = RESULTS.successful
         self.stats: dict[str, Any] = {"steps": 0, "compile_seconds": 0.0, "run_seconds": 0.0} | dict.fromkeys(KINDS, 0)
         self.rows: list[dict[str, Any]] = []
-        self.sound, self.fresh = True, False
+        self.sound, self.fresh, self.again = True, False, False
 
     @property
     def goes_on(self) -> bool:
@@ -88,10 +88,11 @@ def loop(runs: AbstractRuns, end: int, every: int, fill: Fill, hooks: Sequence[H
     going = [record for record in runs.records if record.goes_on]
     while going:
         for record in going:
-            record.fresh = record.sound and record.moved
-            if record.fresh:
+            moved = record.sound and record.moved
+            if moved:
                 row = record.row()
                 record.rows.append(row | fill(record, row))
+            record.fresh, record.again = moved or record.again, False
             for hook in hooks:
                 found = hook(record)
                 if found is not None and record.goes_on:

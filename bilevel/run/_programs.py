@@ -13,6 +13,7 @@ from bilevel import trees
 from bilevel._cost import Total
 from bilevel.problem import Episodes, Problem
 from bilevel.run._advance import advance, initial_state, status
+from bilevel.run._identity import computation
 from bilevel.solvers._base import AbstractSolver
 from bilevel.trees import Tree
 
@@ -24,6 +25,7 @@ class Programs:
     """
 
     def __init__(self, solver: AbstractSolver, problem: Problem | Episodes, key: PRNGKeyArray):
+        self.key = key
         leaves, structure = jax.tree.flatten((solver, problem, key))
         self._arrays = [leaf if eqx.is_array(leaf) else None for leaf in leaves]
         self._static = _Static(structure, tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves))
@@ -48,6 +50,12 @@ class Programs:
 
     def copy(self, state: Any) -> Any:
         return _copy(state)
+
+    def computation(self, x: Tree, y: Tree) -> str:
+        """A hash of what a chunk computes. JAX keeps the trace for the run."""
+        start, advance = (functools.partial(program, self._static, self._arrays) for program in (_start, _advance))
+        state, _ = eqx.filter_eval_shape(start, x, y, False)
+        return computation(advance, state, np.int32(0), np.int32(0))
 
 
 class _Static:

@@ -1,21 +1,35 @@
-"""One run: compiled in advance, cut back to its last sound state, and saved on disk."""
+"""One run: compiled in advance, interrupted within seconds, cut back to its last sound state, and saved on disk."""
 
 import contextlib
 import time
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import PRNGKeyArray
 
+from bilevel import _lagged
 from bilevel._cost import Total
 from bilevel._prepare import Prepared
+from bilevel.problem import Problem, per_row_flags
 from bilevel.run._checkpoint import Checkpoint, CheckpointError
-from bilevel.run._loop import AbstractRuns, Record
+from bilevel.run._identity import described, fingerprint, versions
+from bilevel.run._loop import AbstractRuns, Fill, Record
 from bilevel.run._programs import Programs
 from bilevel.run._solution import RESULTS, Solution, name_of
 from bilevel.solvers._base import AbstractSolver
 
+_PATIENCE = 1.0  # seconds of stepping in which Ctrl-C is not heard
 _LOOKING = 50  # a state that nobody sees is looked at when the steps since the last look took this many times as long
+
+
+def identity(
+    prepared: Prepared, solver: AbstractSolver, programs: Programs, previous: Solution | None, every: int
+) -> dict[str, Any]:
+    """All that a run's numbers depend on, name by name."""
+    first, state = (0, None) if previous is None else (previous.stats["steps"], previous.state)
+    about = {"solver": described(solver), "settings": fingerprint(solver), "problem": fingerprint(prepared.problem)}
+    about |= {"start": fingerprint(prepared.x, prepared.y, first, state), "key": fingerprint(programs.key)}
+    computed = programs.computation(prepared.x, prepared.y)
+    return about | {"every": int(every), "computation (losses, schedules, projections)": computed} | versions()
 
 
 class Kept(NamedTuple):
@@ -37,20 +51,20 @@ class Single(AbstractRuns):
     def __init__(
         self,
         prepared: Prepared,
-        solver: AbstractSolver,
-        key: PRNGKeyArray,
+        programs: Programs,
         previous: Solution | None,
         checkpoint: Checkpoint | None,
         *,
         end: int,
         watched: bool,
     ):
-        self._prepared, self._key, self.checkpoint = prepared, key, checkpoint
+        self._prepared, self._programs, self.checkpoint = prepared, programs, checkpoint
         self._end, self._watched = end, watched
-        self._programs = Programs(solver, prepared.problem, key)
         self._state, self._unseen, self._look_seconds = None, 0.0, 0.0
         self.record = Record(self, 0)
         self.records = [self.record]
+        self._unit = _lagged.BLOCK if _lags(prepared) else 1  # no other cut changes a number
+        self._part = 1  # units in a part of a chunk
         if previous is not None:
             self.record.stats |= previous.stats
             self.record.rows += previous.history.rows
@@ -60,8 +74,11 @@ class Single(AbstractRuns):
     def step(self) -> int:
         return self.record.stats["steps"]
 
-    def start(self) -> None:
-        """Compile with a chunk of no steps. Then load the last checkpoint, or the solver's start unless continuing."""
+    def start(self) -> bool:
+        """Compile with a chunk of no steps. Then load the last checkpoint, or the solver's start unless continuing.
+
+        **Returns** whether there was a checkpoint.
+        """
         clock, programs, start = time.perf_counter(), self._programs, (self._prepared.x, self._prepared.y)
         begins = self._kept.state is None
         if begins:
@@ -70,20 +87,44 @@ class Single(AbstractRuns):
         self._steps(0)
         programs.status(self._state)
         compiled = time.perf_counter()
-        saved = None if self.checkpoint is None else self.checkpoint.load(self._state)
-        if saved is not None:
-            self._state, record = saved
-            self.record.stats, self.record.rows = record["stats"], record["rows"]
-            self.record.result = getattr(RESULTS, record["result"])
+        resumed = self._take_up()
         self.record.stats["compile_seconds"] += compiled - clock
-        if saved is None and begins:
+        if begins and not resumed:
             self._state, cost = jax.block_until_ready(programs.start(*start, compute=True))
             self.record.stats["run_seconds"] += time.perf_counter() - compiled
             self.record.count(cost.to_dict())
-        if saved is None and not begins:
-            self._kept = Kept(self._kept.state, dict(self.record.stats))
-        else:
+        if begins or resumed:
             self._keep()
+        else:
+            self._kept = Kept(self._kept.state, dict(self.record.stats))
+        return resumed
+
+    def _take_up(self) -> bool:
+        """Go back to the last checkpoint, if there is one."""
+        saved = None if self.checkpoint is None else self.checkpoint.load(self._state)
+        if saved is None:
+            return False
+        self._state, record = saved
+        self.record.stats, self.record.rows = record["stats"], record["rows"]
+        self.record.result = getattr(RESULTS, record["result"])
+        if self.record.result in (RESULTS.target_reached, RESULTS.stopped):  # by callbacks, which may be others now
+            self.record.result, self.record.again = RESULTS.successful, True
+        return True
+
+    def check_columns(self, fill: Fill) -> None:
+        """Refuse metrics and recorders with other names than those of the checkpoint."""
+        record, rows = self.record, self.record.rows
+        record.rows, row = rows[:-1], record.row()
+        try:
+            names = row | fill(record, row)
+        finally:
+            record.rows = rows
+        if self.checkpoint is not None and names.keys() != rows[-1].keys():
+            was, now = (", ".join(name for name in names if name not in row) or "none" for names in (rows[-1], names))
+            raise CheckpointError(
+                f"checkpoint: {self.checkpoint.directory} belongs to another run: the columns of its metrics and "
+                f"recorders were {was}, now they are {now}; pass another directory, or the functions it was made with"
+            )
 
     def _steps(self, n: int) -> Total:
         """The cost of `n` steps, taken in place."""
@@ -91,22 +132,31 @@ class Single(AbstractRuns):
         return cost
 
     def advance(self, n: int) -> None:
+        """Take `n` steps in parts of about a second. Between them, Ctrl-C is heard."""
         self._go_on()
-        start = time.perf_counter()
-        cost = self._steps(n)
-        seconds = time.perf_counter() - start
-        self._unseen += seconds
-        self.record.stats["run_seconds"] += seconds
-        self.record.stats["steps"] += n
-        self.record.count(cost.to_dict())
+        left = n
+        while left:
+            size = min(self._part * self._unit, left)
+            start = time.perf_counter()
+            cost = self._steps(size)
+            seconds = time.perf_counter() - start
+            self._unseen += seconds
+            self._count(size, cost)
+            self.record.stats["run_seconds"] += seconds
+            left -= size
+            fitting = int(size * _PATIENCE / (max(seconds, 1e-6) * self._unit))
+            self._part = max(1, min(10 * self._part, fitting))
         if self._watched or self.step >= self._end or self._unseen >= _LOOKING * self._look_seconds:
             self._look(n)
+
+    def _count(self, n: int, cost: Total) -> None:
+        self.record.stats["steps"] += n
+        self.record.count(cost.to_dict())
 
     def _look(self, n: int) -> None:
         """Keep a sound state. Otherwise go back, and end at the last sound step if it is one of the last `n`."""
         start = time.perf_counter()
-        finite, convex = self._programs.status(self._state)
-        if finite and convex:
+        if all(self._programs.status(self._state)):
             self._keep()
             self._unseen, self._look_seconds = 0.0, time.perf_counter() - start
             return
@@ -115,10 +165,23 @@ class Single(AbstractRuns):
         if steps > n:
             self._watched = True
             return
-        self._state, cost, n = self._programs.advance_while_sound(self._kept.state, self.step, n)
-        self.record.stats |= {"run_seconds": seconds, "steps": self.step + n}
-        self.record.count(cost.to_dict())
-        self.record.result = RESULTS.not_convex if not convex else RESULTS.nonfinite
+        self._end_at_last_sound_step(n)
+        self.record.stats["run_seconds"] = seconds
+
+    def _end_at_last_sound_step(self, n: int) -> None:
+        """Repeat `n` steps, the last of which is unsound: part by part, and the unsound part step by step."""
+        state, ends, left = self._kept.state, False, n
+        while not ends:
+            size = min(self._part * self._unit, left)
+            new, cost = self._programs.advance(self._programs.copy(state), self.step, size)
+            finite, convex = self._programs.status(new)
+            ends = not (finite and convex)
+            if ends:
+                self.record.result = RESULTS.not_convex if not convex else RESULTS.nonfinite
+                new, cost, size = self._programs.advance_while_sound(state, self.step, size)
+            self._count(size, cost)
+            state, left = new, left - size
+        self._state = state
         self._keep()
 
     def _keep(self) -> None:
@@ -142,10 +205,10 @@ class Single(AbstractRuns):
     def solution(self, i: int, record: Record) -> Solution:
         state: Any = self._kept.state
         x, y = self._prepared.restore_x(state.x), self._prepared.restore_y(state.y)
-        return Solution(x, y, record.result, record.history, state, dict(record.stats), self._key)
+        return Solution(x, y, record.result, record.history, state, dict(record.stats), self._programs.key)
 
     def save(self, *, now: bool) -> None:
-        """Save the state if its row has been written."""
+        """Save the state on disk if its row has been written."""
         rows, stats = self.record.rows, self.record.stats
         if self.checkpoint is not None and rows and rows[-1]["step"] == stats["steps"]:
             record = {"stats": stats, "rows": rows, "result": name_of(self.record.result)}
@@ -160,3 +223,12 @@ class Single(AbstractRuns):
             error.add_note(f"{self.checkpoint.directory} holds the run; the same call resumes it")
         self.record.result = RESULTS.interrupted
         error.solution = self.record.solution  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _lags(prepared: Prepared) -> bool:
+    """Whether rows of x may lag: see `bilevel.run._lag`."""
+    if not isinstance(prepared.problem, Problem):
+        return False
+    leaves, levels = jax.tree.leaves(prepared.x), (prepared.problem.upper, prepared.problem.lower)
+    flags = [per_row_flags(level, prepared.x) for level in levels]
+    return any(leaf.size >= _lagged.LEAST and (a or b) for leaf, a, b in zip(leaves, *flags, strict=True))

@@ -15,10 +15,11 @@ from bilevel import _extras as extras
 from bilevel._prepare import Prepared, prepare
 from bilevel.problem import Episodes, Problem
 from bilevel.run._advance import check_episodes, initial_state
-from bilevel.run._checkpoint import Checkpoint, CheckpointError, described, fingerprint
+from bilevel.run._checkpoint import Checkpoint, CheckpointError
 from bilevel.run._loop import Hook, Record, loop
+from bilevel.run._programs import Programs
 from bilevel.run._progress import progress_bar
-from bilevel.run._single import Single
+from bilevel.run._single import Single, identity
 from bilevel.run._solution import FAILURES, RESULTS, Solution, SolveError, name_of, numbers
 from bilevel.solvers._base import AbstractSolver
 
@@ -79,22 +80,24 @@ def solve(
     - `callbacks`: functions that receive the `Solution` so far after each row. A callback that returns a member of
       `RESULTS`, such as `bl.RESULTS.stopped`, stops the run. `bl.Target("accuracy", at_least=0.9)` is one.
     - `progress`: whether to show a progress bar; by default, only if standard error is a terminal.
-    - `checkpoint`: a directory, at first new or empty. The run is saved there at the end, and after chunks so rarely
-      that saving takes at most about a tenth of the time. After an interruption the same call, also in another
-      process, resumes from the last checkpoint, with bit for bit the same iterates, history (except `seconds`) and
-      oracle counts; with more `steps` it continues further. The arrays of the problem tell runs apart; functions count
-      only by name. Needs `pip install 'bilevel[checkpoint]'`.
+    - `checkpoint`: a directory on this machine, at first new or empty, for one run at a time. The run is saved there at
+      the end, and after chunks so rarely that saving takes at most about a tenth of the time. After an interruption the
+      same call, also in another process, resumes from the last checkpoint, with bit for bit the same iterates, history
+      (except `seconds`) and oracle counts; with more `steps` it continues further. Callbacks that ended the run are
+      asked again. All that the numbers depend on tells runs apart: the arrays, what the losses, schedules and
+      projections compute, the names of the columns, the versions of JAX and of this package. Needs
+      `pip install 'bilevel[checkpoint]'`.
     - `throw`: if the run cannot continue, raise `SolveError`, with `.solution`; if False, return the solution.
 
-    **Returns** a `Solution`. If a metric, recorder or callback raises, or on Ctrl-C, the exception has `.solution`, the
-    state reached so far (absent before the first row). With none of them and no checkpoint, nobody sees the states in
-    between: then chunks overwrite the state, a copy is kept now and then, and after Ctrl-C the last few per cent of the
-    run may be missing.
+    **Returns** a `Solution`. If a metric, recorder or callback raises, or on Ctrl-C (which is heard about once a
+    second, or after a step that takes longer), the exception has `.solution`, the state after the last chunk (absent
+    before the first row). With none of these functions and no checkpoint, nobody sees the states in between: chunks
+    overwrite the state, a copy is kept now and then, and after Ctrl-C the last few per cent of the run may be missing.
 
     **Raises** `ValueError` or `TypeError` for bad input, before anything is compiled, also for a solver that does not
     work on the episodes; `SolveError` if an iterate is no longer finite or conjugate gradient meets a curvature that
-    is not positive; `CheckpointError` if the checkpoint is corrupt, belongs to another run (it is not modified) or
-    cannot be written.
+    is not positive; `CheckpointError` if the checkpoint is corrupt, belongs to another run (it is not modified), is in
+    use by another one or cannot be written.
 
     Example:
 
@@ -122,11 +125,18 @@ def solve(
     if previous is not None:
         _check_continues(solver, prepared, previous)
     first = 0 if previous is None else previous.stats["steps"]
-    keeper = None if checkpoint is None else _keeper(checkpoint, solver, prepared, first, run_key, every)
-    end, watched = first + steps, bool(metrics or recorders or callbacks or keeper)
-    run = Single(prepared, solver, run_key, previous, keeper, end=end, watched=watched)
+    end, watched = first + steps, bool(metrics or recorders or callbacks or checkpoint)
+    programs, keeper = Programs(solver, prepared.problem, run_key), None
+    if checkpoint is not None:
+        keeper = Checkpoint(checkpoint, identity(prepared, solver, programs, previous, every))
+    run = Single(prepared, programs, previous, keeper, end=end, watched=watched)
+
+    def fill(record: Record, row: dict[str, Any]) -> dict[str, float]:
+        return _columns(record, row, metrics, recorders)
+
     try:
-        run.start()
+        if run.start():
+            run.check_columns(fill)
         if run.step > end:
             raise CheckpointError(f"checkpoint: it is at step {run.step}, beyond the requested {steps} steps")
         with progress_bar(progress, steps) as show:
@@ -135,7 +145,7 @@ def solve(
                 *(_as_hook(callback) for callback in callbacks),
                 lambda record: run.save(now=False),
             ]
-            loop(run, end, every, lambda record, row: _columns(record, row, metrics, recorders), hooks)
+            loop(run, end, every, fill, hooks)
         run.save(now=True)
     except BaseException as error:
         if run.record.rows:
@@ -182,14 +192,6 @@ def _as_hook(callback: Callable[[Solution], Any]) -> Hook:
         return getattr(RESULTS, name_of(answer))
 
     return hook
-
-
-def _keeper(
-    directory: Any, solver: AbstractSolver, prepared: Prepared, first: int, key: PRNGKeyArray, every: int
-) -> Checkpoint:
-    about = {"solver": described(solver), "problem": fingerprint(prepared.problem)}
-    about |= {"start": fingerprint(prepared.x, prepared.y, first), "key": fingerprint(key), "every": every}
-    return Checkpoint(directory, about)
 
 
 def _check_options(

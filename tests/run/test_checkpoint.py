@@ -1,19 +1,24 @@
 """Runs resume after they are killed, and checkpoints are not mistaken for those of other runs."""
 
 import json
+import math
 import multiprocessing
+import pathlib
 import random
 import resource
 import signal
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from run import survivor
 
 import bilevel as bl
-from bilevel.run._checkpoint import Checkpoint, described
+from bilevel.run._checkpoint import Checkpoint
+
+KEY = jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
@@ -180,13 +185,114 @@ def test_saving_takes_a_tenth_of_the_time(tmp_path, monkeypatch):
 
 def test_without_orbax_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr("bilevel.run._checkpoint.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"checkpoint: orbax.*bilevel\[checkpoint\]"):
+    with pytest.raises(ValueError, match=r"checkpoint: orbax.*pip install .*\[checkpoint\]"):
         survivor.run(tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
-def test_words_for_a_tree_have_no_addresses():
-    class Odd:
-        pass
+def test_a_run_that_resumes_compiles_nothing_on_the_clock(tmp_path, compiled):
+    survivor.run(tmp_path, steps=10)
+    del compiled[:]
+    solution = survivor.run(tmp_path, steps=30)
+    assert solution.stats["steps"] == 30 and compiled == []
 
-    assert "0x" in repr(Odd()) and "0x" not in described(({"a": Odd(), "b": np.ones(2)},))
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_narrow_numbers_are_kept(tmp_path, dtype):
+    def run(where, steps):
+        loss = bl.Level(lambda x, y, batch: jnp.sum((y - x) ** 2) + jnp.mean(batch) * jnp.sum(y), jnp.ones(4, dtype), 2)
+        x = jnp.ones(2, dtype)
+        solver = bl.TTSA(upper_step=0.1, lower_step=0.1, neumann_order=1, neumann_step=0.1)
+        return bl.solve(bl.Problem(loss, loss), solver, x, x, steps=steps, every=2, key=KEY, checkpoint=where)
+
+    run(tmp_path, 4)
+    resumed = run(tmp_path, 8)
+    assert resumed.x.dtype == dtype
+    same(resumed, run(None, 8))
+
+
+def flipped(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def large(tmp_path):
+    """A checkpoint of a large array, whose file has no checksum of its own, and the paths of its files."""
+    state = np.random.default_rng(0).normal(size=300_000).astype(np.float32)
+    record = {"stats": {"steps": 10}, "rows": [{"step": 10, "loss": math.nan}]}
+    checkpoint = Checkpoint(tmp_path / "run", {})
+    checkpoint.save(10, state, record, now=True)
+    checkpoint.close()
+
+    def load():
+        checkpoint = Checkpoint(tmp_path / "run", {})
+        try:
+            found, about = checkpoint.load(jnp.zeros_like(state))
+        finally:
+            checkpoint.close()
+        np.testing.assert_array_equal(found, state)
+        assert json.dumps(about) == json.dumps(record)
+
+    load()
+    files = sorted(
+        (path for path in (tmp_path / "run" / "10").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
+    )
+    return load, files
+
+
+def test_a_bit_that_flips_is_found(large):
+    load, files = large
+    record = next(path for path in files if "sha256" in path.read_bytes().decode("latin-1"))
+    places = {files[-1]: (1000, 200_000, 900_000), record: (12, 40, -30)}
+    for path, chosen in places.items():
+        for place in chosen:
+            flipped(path, place)
+            with pytest.raises(bl.CheckpointError, match="10 is corrupt and cannot be read"):
+                load()
+            flipped(path, place)
+    load()
+
+
+def test_two_runs_in_one_directory(tmp_path, whole):
+    refused = []
+
+    def intrude(solution):
+        if solution.stats["steps"] in (0, 500):
+            with pytest.raises(bl.CheckpointError, match="is in use by another run; wait until it has ended") as caught:
+                survivor.run(tmp_path)
+            refused.append(caught)
+
+    same(survivor.run(tmp_path, callbacks=[intrude]), whole)
+    assert len(refused) == 2
+    same(survivor.run(tmp_path), whole)  # an end gives it back
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        (3, "checkpoint: got 3; pass the path of a directory"),
+        (True, "checkpoint: got True"),
+        ([], r"checkpoint: got \[\]"),
+        (b"run", "checkpoint: got b'run'"),
+        ("", "checkpoint: got ''; pass a directory"),
+        ("s3://bucket/run", "checkpoint: got 's3://bucket/run'; pass a directory on this machine"),
+        ("gs://bucket/run", "checkpoint: got 'gs://bucket/run'"),
+        ("file:///tmp/run", "checkpoint: got 'file:///tmp/run'; pass a directory on this machine, without a scheme"),
+        (pathlib.Path("s3://bucket/run"), "checkpoint: got 's3:/bucket/run'"),
+        ("~nobody-of-this-name/run", "checkpoint: got '~nobody-of-this-name/run'.*write the path without ~"),
+    ],
+)
+def test_what_is_no_directory_here(where, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((TypeError, ValueError), match=message):
+        survivor.run(where, steps=10)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_at_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    survivor.run("~/run", steps=10)
+    assert steps_kept(tmp_path / "home" / "run") == [0, 10] and not (tmp_path / "~").exists()

@@ -158,3 +158,14 @@ def test_the_loop_over_steps_copies_no_tall_array(name, source):
     }
     inner = min((body for body in bodies.values() if f"f32[{rows}]" in body), key=lambda body: body.count(" while("))
     assert not re.findall(rf"[fu]\d+\[{rows}\]\S* copy\(", inner)
+
+
+def test_the_parts_of_a_chunk_end_where_rows_are_up_to_date(monkeypatch):
+    monkeypatch.setattr(_lagged, "LEAST", 0)
+    monkeypatch.setattr(_lagged, "BLOCK", 100)
+    problem, ends = make_problem(bl.Rows), []
+    for patience in (0.0, 1e9):
+        monkeypatch.setattr("bilevel.run._single._PATIENCE", patience)
+        options = dict(steps=450, every=450, key=KEY, progress=False)
+        ends.append(bl.solve(problem, SOLVERS["masoba"], *start(), **options).state)
+    jax.tree.map(np.testing.assert_array_equal, *ends)

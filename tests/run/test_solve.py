@@ -1,5 +1,9 @@
 """The driver: chunks, history, ways to stop, failures, and models with leaves that are not arrays."""
 
+import os
+import signal
+import threading
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -110,6 +114,32 @@ def test_what_was_computed_survives_an_exception(error):
     assert finished.result == bl.RESULTS.successful
 
 
+def test_ctrl_c_is_heard_within_a_chunk(monkeypatch):
+    """The chunk would take minutes."""
+    monkeypatch.setattr("bilevel.run._single._PATIENCE", 0.1)
+    alarm = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+
+    def metrics(x, y):
+        alarm.start()
+        return {}
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        solve(steps=10**9, every=10**9, metrics=metrics)
+    solution = caught.value.solution
+    assert solution.result == bl.RESULTS.interrupted and solution.stats["steps"] == 0 and float(solution.x) == 1.0
+
+
+@pytest.mark.parametrize("patience", [0.0, 1e-3])
+def test_the_parts_of_a_chunk_change_no_number(patience, monkeypatch):
+    monkeypatch.setattr("bilevel.run._single._PATIENCE", patience)
+    parts, wild = solve(steps=100, every=100), exploding(throw=False)
+    monkeypatch.setattr("bilevel.run._single._PATIENCE", 1e9)
+    for part, whole in ((parts, solve(steps=100, every=100)), (wild, exploding(throw=False))):
+        np.testing.assert_array_equal(part.x, whole.x)
+        assert part.result == whole.result
+        assert [part.stats[name] for name in ("steps", *"FGHJ")] == [whole.stats[name] for name in ("steps", *"FGHJ")]
+
+
 def exploding(steps=400, **options):
     return solve(bl.SOBA(upper_step=0.01, lower_step=3.0, adjoint_step=0.5), steps=steps, **options)
 
@@ -148,13 +178,13 @@ def test_a_run_that_is_looked_at_late_goes_back_to_its_last_finite_state(monkeyp
 def test_an_interrupted_run_that_is_looked_at_late_keeps_a_state_and_its_history(monkeypatch):
     class Interrupting(programs.Programs):
         def advance(self, state, t0, n):
-            if t0 == 40:
+            if t0 >= 40:
                 jax.tree.map(lambda leaf: leaf.delete(), state)  # as in the middle of a chunk
                 raise KeyboardInterrupt
             return super().advance(state, t0, n)
 
     monkeypatch.setattr("bilevel.run._single._LOOKING", 1e9)
-    monkeypatch.setattr("bilevel.run._single.Programs", Interrupting)
+    monkeypatch.setattr("bilevel.run._solve.Programs", Interrupting)
     with pytest.raises(KeyboardInterrupt) as info:
         solve(every=10, steps=60)
     solution = info.value.solution
@@ -255,6 +285,12 @@ def test_a_callback_answers_with_a_result_or_not_at_all(answer):
     with pytest.raises(TypeError, match=r"callbacks: one returned .*; return bl\.RESULTS\.stopped"):
         solve(every=10, callbacks=[lambda solution: answer])
     assert solve(every=10, callbacks=[lambda solution: None]).stats["steps"] == 30
+
+
+@pytest.mark.parametrize("name", [1, None, ("a", "b")])
+def test_a_name_of_a_metric_is_a_string(name):
+    with pytest.raises(TypeError, match="metrics: got the name .*; name each number by a string"):
+        solve(metrics=lambda x, y: {name: 1.0})
 
 
 def test_recorders_add_columns_and_may_not_take_others():
