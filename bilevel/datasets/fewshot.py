@@ -1,9 +1,10 @@
 """FC100 and miniImageNet: 100 classes with 600 color images each, from their usual pickles."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from bilevel.datasets import pickles
 from bilevel.datasets.base import Card, DatasetError, FewshotDataset
@@ -56,14 +57,17 @@ def _read(path: Path, side: int, per_class: int) -> UInt8[np.ndarray, "classes p
     stored = pickles.read(path)
     try:
         stored = {key.decode() if isinstance(key, bytes) else key: value for key, value in stored.items()}
-        if "image_data" in stored:
-            images, classes = stored["image_data"], stored["class_dict"]
-            rows = [np.asarray(classes[name], np.int64) for name in sorted(classes)]
-        else:
-            images, labels = stored["data"], np.asarray(stored["labels"])
-            rows = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        images = stored["image_data"] if "image_data" in stored else stored["data"]
+        if not isinstance(images, np.ndarray):
+            raise ValueError(f"images in a {type(images).__name__}")
         if (images.dtype, images.shape[1:]) != (np.uint8, (side, side, 3)):
             raise ValueError(f"images of type {images.dtype} and shape {images.shape[1:]}")
+        if "image_data" in stored:
+            classes = stored["class_dict"]
+            rows = [_integers(classes[name], len(images)) for name in sorted(classes)]
+        else:
+            labels = _integers(stored["labels"], len(images))
+            rows = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         if {len(of_class) for of_class in rows} != {per_class}:
             raise ValueError(f"not all classes have {per_class} images")
         order = np.concatenate(rows)
@@ -72,4 +76,11 @@ def _read(path: Path, side: int, per_class: int) -> UInt8[np.ndarray, "classes p
         )  # no copy if they are in order
     except (KeyError, AttributeError, TypeError, ValueError, IndexError) as error:
         raise DatasetError(f"{path}: not as published ({error}); get the published file again") from error
-    return images.reshape(len(rows), per_class, side, side, 3)
+    return np.asarray(images).reshape(len(rows), per_class, side, side, 3)
+
+
+def _integers(values: Any, most: int) -> Int64[np.ndarray, " n"]:
+    """At most so many integers, as an array. A small pickle can hold lists of lists that NumPy would never finish."""
+    if len(values) > most or not all(isinstance(value, int | np.integer) for value in values):
+        raise ValueError("labels that are not one integer per image")
+    return np.asarray(values, np.int64)
