@@ -112,6 +112,7 @@ def load_sparse(name: str) -> SparseDataset:
     """Sparse rows. The name is one of `SPARSE_NAMES`.
 
     - `"newsgroups"`: 20 Newsgroups, 18,846 rows of 130,107 features. Scikit-learn downloads it if the file is missing.
+      Reading that file, a pickle, runs no code in it.
     - `"sentences-tfidf"`: the rated sentences of 3 domains; 6 classes, one per domain and sign.
 
     **Raises** `ValueError` for an unknown name. `DatasetError` for a damaged file, and if files are missing and
