@@ -1,7 +1,7 @@
 """Amazon reviews, collected by Blitzer, Dredze & Pereira: stars and texts for up to 25 kinds of products."""
 
 import dataclasses
-import re
+import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from bilevel.datasets.files import Files
 
 _PARTS = ("positive.review", "negative.review", "unlabeled.review")
 _NEUTRAL = 3.0
+_RATIO, _ALLOWANCE = 50, 1_000_000  # texts become 3 to 10 times shorter; an archive that holds more is not one of them
 
 CARDS = {
     "amazon-reviews": Card(
@@ -57,19 +58,26 @@ def _unpacked(folder: Path) -> Iterator[tuple[str, str, bytes]]:
     """Domain, file name and content of each part of each domain."""
     for domain in sorted(folder.iterdir()):
         for part in _PARTS:
-            if (domain / part).exists():
+            if (domain / part).is_file():
                 yield domain.name, part, (domain / part).read_bytes()
 
 
 def _archived(path: Path) -> Iterator[tuple[str, str, bytes]]:
-    """The same from an archive, without writing anything to the disk."""
+    """The same from an archive, without writing anything to the disk. Links in it are not followed."""
+    total, most = 0, _RATIO * path.stat().st_size + _ALLOWANCE
     try:
         with tarfile.open(path) as archive:
             for member in archive:
+                total += member.size
+                if total > most:
+                    raise DatasetError(
+                        f"{path}: holds more than {_RATIO} times its size, which texts do not; get the published file "
+                        "again"
+                    )
                 place = PurePosixPath(member.name)
-                if place.name in _PARTS and (file := archive.extractfile(member)):
+                if place.name in _PARTS and member.isreg() and (file := archive.extractfile(member)):
                     yield place.parent.name, place.name, file.read()
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError) as error:
         raise DatasetError(f"{path}: not a whole archive ({error}); get the published file again") from error
 
 
@@ -79,13 +87,22 @@ def _parse(where: str, content: bytes) -> Iterator[tuple[str, int, str]]:
         text = content.decode()
     except UnicodeDecodeError:
         text = content.decode("latin-1")
-    for number, review in enumerate(re.findall(r"<review>(.*?)</review>", text, re.DOTALL), 1):
-        found = [
-            re.search(rf"<{tag}>(.*?)</{tag}>", review, re.DOTALL) for tag in ("unique_id", "rating", "review_text")
-        ]
+    for number, review in enumerate(_elements(text, "review"), 1):
+        first = [next(_elements(review, tag), None) for tag in ("unique_id", "rating", "review_text")]
         try:
-            group, stars, text = (match[1].strip() for match in found if match)
-            if float(stars) != _NEUTRAL:
-                yield group, int(float(stars) > _NEUTRAL), text
+            group, stars, content_of = (found.strip() for found in first if found is not None)
+            if not 1 <= float(stars) <= 5:
+                raise ValueError
         except ValueError:
-            raise DatasetError(f"{where}, review {number}: needs unique_id, rating and review_text") from None
+            raise DatasetError(
+                f"{where}, review {number}: needs unique_id, rating and review_text, and 1 to 5 stars"
+            ) from None
+        if float(stars) != _NEUTRAL:
+            yield group, int(float(stars) > _NEUTRAL), content_of
+
+
+def _elements(text: str, tag: str) -> Iterator[str]:
+    """What stands between a tag and its next end, again and again. The time is linear in the text."""
+    opening, closing, end = f"<{tag}>", f"</{tag}>", 0
+    while (start := text.find(opening, end)) >= 0 and (end := text.find(closing, start)) >= 0:
+        yield text[start + len(opening) : end]

@@ -14,7 +14,7 @@ _FILES = {
 }
 _ALL = Files("sentences", (tuple(_FILES.values()),))
 _DOMAINS = {"sentences": ("tweets", "amazon", "films"), "tweets": ("tweets",)}
-_LEAST_RATING = 0.5
+_LEAST_RATING, _MOST_RATING = 0.5, 4.0
 _TEST_EVERY = 5
 _ROWS = {"tweets": 3_432, "amazon": 2_985, "films": 10_072}  # with a rating of at least ±0.5
 _LICENSE = "MIT; the texts are third parties'"
@@ -52,14 +52,21 @@ def load(name: str) -> TextDataset:
 def _read(path: Path) -> list[tuple[str, float, str]]:
     """Group, rating and sentence of each line whose rating is at least ±0.5."""
     rows = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not UTF-8 at byte {error.start}; get the published file again") from error
+    for number, line in enumerate(lines, 1):
         try:
             identity, rating, text = line.split("\t", 2)
+            if not abs(float(rating)) <= _MOST_RATING:
+                raise ValueError
             if abs(float(rating)) >= _LEAST_RATING:
                 rows.append((identity.partition("_")[0], float(rating), text.strip()))
         except ValueError:
             raise DatasetError(
-                f"{path}, line {number}: {line[:60]!r} is not an id, a rating and a sentence, separated by tabs"
+                f"{path}, line {number}: {line[:60]!r} is not an id, a rating (-4 to 4) and a sentence, separated "
+                "by tabs"
             ) from None
     return rows
 

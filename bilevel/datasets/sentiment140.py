@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bilevel.datasets.base import Card, DatasetError, TextDataset, text_dataset
 from bilevel.datasets.files import Files, check_splits
@@ -39,7 +40,7 @@ def _read(path: Path) -> Iterator[tuple[int, str, int, str]]:
     """Domain (always 0), user, label and text of each tweet that is not neutral."""
     with open(path, encoding="latin-1", newline="") as file:
         lines = csv.reader(file)
-        for row in lines:
+        for row in _rows(path, lines):
             if len(row) != 6 or row[0] not in ("0", "2", "4"):
                 raise DatasetError(
                     f"{path}, line {lines.line_num}: {','.join(row)[:60]!r} is not target (0, 2 or 4), id, date, "
@@ -47,3 +48,10 @@ def _read(path: Path) -> Iterator[tuple[int, str, int, str]]:
                 )
             if row[0] != "2":
                 yield 0, row[4], int(row[0] == "4"), row[5]
+
+
+def _rows(path: Path, lines: Any) -> Iterator[list[str]]:
+    try:
+        yield from lines
+    except csv.Error as error:
+        raise DatasetError(f"{path}, line {lines.line_num}: {error}; get the published file again") from error

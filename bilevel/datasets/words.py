@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float32, Int32
@@ -79,7 +79,7 @@ def read_vectors(
     Lines of other words are skipped; their numbers are not read.
 
     **Raises** `ValueError`, which names the line, for a number that cannot be read and for a line of another length;
-    also for a file with no word of the vocabulary. `OSError` for a file that cannot be opened.
+    also for a file with no word of the vocabulary, or not in UTF-8. `OSError` for a file that cannot be opened.
 
     Example:
 
@@ -93,7 +93,7 @@ def read_vectors(
     found: dict[int, np.ndarray] = {}
     width = None
     with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(_lines(file, path), 1):
             word, *numbers = line.rstrip("\r\n").split(" ")
             width = len(numbers) if width is None else width
             if len(numbers) > width and not _is_number(numbers[0]):
@@ -111,6 +111,13 @@ def read_vectors(
     vectors[PADDING] = 0
     vectors[list(found)] = list(found.values())
     return vectors
+
+
+def _lines(file: Iterable[str], path: str | os.PathLike[str]) -> Iterator[str]:
+    try:
+        yield from file
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
 
 
 def _is_number(text: str) -> bool:

@@ -1,6 +1,9 @@
 """The Amazon reviews, on small folders and archives in their format."""
 
+import io
+import os
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -84,4 +87,70 @@ def test_a_torn_archive(release, folder_of):
 def test_a_folder_without_reviews(folder_of):
     (folder_of("amazon-reviews") / "sorted_data" / "books").mkdir(parents=True)
     with pytest.raises(datasets.DatasetError, match="has no reviews; it needs one folder per domain"):
+        datasets.load_text("amazon-reviews")
+
+
+def archive_of(folder, *members):
+    """An archive of members (name, type, target of a link or content)."""
+    path = folder / "unprocessed.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, kind, content in members:
+            member = tarfile.TarInfo(name)
+            member.type = kind
+            if kind == tarfile.REGTYPE:
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+            else:
+                member.linkname = content
+                archive.addfile(member)
+    return path
+
+
+GOOD = ("books/positive.review", tarfile.REGTYPE, review(1, "5.0", "Fine"))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+@pytest.mark.parametrize("target", ["nothing", "negative.review", "books/negative.review", "/etc/passwd"])
+def test_links_in_an_archive_are_not_followed(folder_of, kind, target):
+    archive_of(folder_of("amazon-reviews"), GOOD, ("books/negative.review", kind, target))
+    assert datasets.load_text("amazon-reviews").texts == ("Fine",)
+
+
+def test_an_archive_that_holds_too_much(folder_of):
+    path = archive_of(folder_of("amazon-reviews"), GOOD, ("books/other", tarfile.REGTYPE, bytes(20_000_000)))
+    assert path.stat().st_size < 100_000
+    with pytest.raises(datasets.DatasetError, match="holds more than 50 times its size"):
+        datasets.load_text("amazon-reviews")
+
+
+def test_an_archive_of_another_kind(folder_of):
+    (folder_of("amazon-reviews") / "unprocessed.tar.gz").write_bytes(b"\xfd7zXZ\0" + bytes(100))
+    with pytest.raises(datasets.DatasetError, match="not a whole archive"):
+        datasets.load_text("amazon-reviews")
+
+
+@pytest.mark.parametrize("tag", ["<review>", "<review><unique_id>", "<review>" + "<rating>" * 50])
+def test_reviews_without_an_end_take_no_time(folder_of, tag):
+    folder = folder_of("amazon-reviews") / "sorted_data" / "books"
+    folder.mkdir(parents=True)
+    (folder / "positive.review").write_bytes(tag.encode() * (2_000_000 // len(tag)))
+    start = time.perf_counter()
+    with pytest.raises(datasets.DatasetError, match="has no reviews"):
+        datasets.load_text("amazon-reviews")
+    (folder / "positive.review").write_bytes(b"<review>" + b"<rating>" * 200_000 + b"</review>")
+    with pytest.raises(datasets.DatasetError, match="review 1: needs unique_id"):
+        datasets.load_text("amazon-reviews")
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("stars", ["nan", "inf", "-1", "0", "6", "five"])
+def test_stars_are_from_one_to_five(folder_of, stars):
+    archive_of(folder_of("amazon-reviews"), ("books/positive.review", tarfile.REGTYPE, review(1, stars, "Fine")))
+    with pytest.raises(datasets.DatasetError, match="review 1: needs .* and 1 to 5 stars"):
+        datasets.load_text("amazon-reviews")
+
+
+def test_a_pipe_is_no_file(folder_of):
+    os.mkfifo(folder_of("amazon-reviews") / "unprocessed.tar.gz")
+    with pytest.raises(datasets.DatasetError, match="neither in"):
         datasets.load_text("amazon-reviews")

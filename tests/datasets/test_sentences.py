@@ -50,11 +50,20 @@ def test_tweets_alone(folder):
     assert dataset.card.name == "tweets"
 
 
-@pytest.mark.parametrize("line", ["1\t2.0", "1\tmuch\ttext", "only text"])
+@pytest.mark.parametrize(
+    "line", ["1\t2.0", "1\tmuch\ttext", "only text", "1\tnan\ttext", "1\tinf\ttext", "1\t-4.5\ttext"]
+)
 def test_a_line_of_another_form(folder, line):
     path = folder / "tweets_GroundTruth.txt"
     path.write_text(FILES[path.name] + line)
     with pytest.raises(datasets.DatasetError, match=r"tweets_GroundTruth.txt, line 4: .*is not an id, a rating"):
+        datasets.load_text("tweets")
+
+
+def test_another_encoding_is_named_with_the_file(folder):
+    path = folder / "tweets_GroundTruth.txt"
+    path.write_bytes(path.read_bytes() + b"4\t1.0\tcaf\xe9")
+    with pytest.raises(datasets.DatasetError, match="tweets_GroundTruth.txt: not UTF-8 at byte"):
         datasets.load_text("tweets")
 
 

@@ -44,6 +44,13 @@ def test_a_line_of_another_form(folder, line):
         datasets.load_text("sentiment140")
 
 
+@pytest.mark.parametrize("text", ["x" * 140_000, "a\0b", 'open"'])
+def test_a_cell_that_the_reader_of_csv_refuses(folder, text):
+    (folder / TRAIN).write_text(CONTENT[TRAIN] + f'"0","1","d","q","u","{text}"\n')
+    with pytest.raises(datasets.DatasetError, match="noemoticon.csv, line 4|in the part 'train'"):
+        datasets.load_text("sentiment140")
+
+
 def test_a_torn_file(folder):
     (folder / TRAIN).write_text(CONTENT[TRAIN].splitlines()[0])
     with pytest.raises(datasets.DatasetError, match="1 in the part 'train', where the published one has 3"):

@@ -77,3 +77,10 @@ def test_vectors(tmp_path):
 def test_bad_vectors(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         words.read_vectors(write(tmp_path, text), KNOWN)
+
+
+def test_vectors_in_another_encoding(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_bytes(b"a 0.5 1\ncaf\xe9 1 2\n")
+    with pytest.raises(ValueError, match="vectors.txt: not UTF-8"):
+        words.read_vectors(path, words.vocabulary(["a rose"], 10))
