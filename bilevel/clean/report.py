@@ -24,6 +24,7 @@ _SHOWN_COLUMNS = 8
 _SHOWN_CHARACTERS = 300
 _ALIKE_FROM = 4  # this many neighbors of one kind share a line
 _IMAGE_SIZE = 128  # pixels
+_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")  # others may start programs: Ghostscript for EPS
 _LOG_FROM = 50  # the axis is logarithmic if the fullest bin exceeds the median bin by more than this factor
 _FIRST = {"image": 0, "text": 1, "identifier": 2, "ignored": 4}  # other kinds: 3
 
@@ -96,7 +97,7 @@ def doubtful_rows(
     for row, cells in rows.items():
         shown = []
         for place, is_image in places:
-            image = _thumbnail(table.path.parent / cells[place].strip()) if is_image and cells[place].strip() else None
+            image = _thumbnail(table.path.parent, cells[place].strip()) if is_image else None
             text = cells[place]
             text = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
             shown.append({"text": text, "image": image})
@@ -168,15 +169,18 @@ def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def _thumbnail(path: pathlib.Path) -> str | None:
-    """A small version of the image, as data; None if there is no image."""
+def _thumbnail(folder: pathlib.Path, cell: str) -> str | None:
+    """A small version of the image below the table's folder that a cell names, as data; None if there is none."""
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        path = (folder / cell).resolve()
+        if not (path.is_relative_to(folder.resolve()) and path.is_file()):  # to open a pipe may last for ever
+            return None
+        with Image.open(path, formats=_FORMATS) as image:
             image.thumbnail((_IMAGE_SIZE, _IMAGE_SIZE))
             written = io.BytesIO()
             image.convert("RGBA").save(written, "PNG")
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except Exception:  # Pillow raises many kinds for a damaged image
         return None
     return _data_uri(written.getvalue())

@@ -1,5 +1,6 @@
 """The content of the report."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -82,8 +83,63 @@ def test_images_are_found_beside_the_table_and_made_small(tmp_path):
     assert rows[0]["cells"][0]["image"].startswith("data:image/png;base64,iVBOR")
     assert [row["cells"][0]["image"] for row in rows[1:]] == [None] * 3
     assert len(rows[0]["cells"][1]["text"]) == 301
-    image = report._thumbnail(tmp_path / "wide.jpg")
+    image = report._thumbnail(tmp_path, "wide.jpg")
     assert image is not None and len(image) < 60_000
+
+
+def image_at(path, form="PNG"):
+    path.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (4, 4), "red").save(path, form)
+    return path
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_images_below_the_table_are_shown(tmp_path, form):
+    path = image_at(tmp_path / "deep" / "a.png", form)
+    for cell in ("deep/a.png", "./deep/../deep/a.png", str(path)):
+        assert report._thumbnail(tmp_path, cell) is not None
+
+
+def test_other_images_are_not_opened(tmp_path):
+    folder = tmp_path / "table"
+    folder.mkdir()
+    outside = image_at(tmp_path / "secret.png")
+    (folder / "link.png").symlink_to(outside)
+    os.mkfifo(folder / "pipe.png")
+    (folder / "folder.png").mkdir()
+    cells = [
+        "../secret.png",
+        str(outside),
+        "link.png",
+        "pipe.png",
+        "folder.png",
+        "",
+        ".",
+        "/dev/stdin",
+        "a\0.png",
+        "a" * 999,
+    ]
+    for cell in cells:
+        assert report._thumbnail(folder, cell) is None, cell
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.eps"])
+def test_no_program_is_started_for_an_image(tmp_path, monkeypatch, name):
+    """Pillow opens an EPS file by Ghostscript, whatever its name."""
+    path = tmp_path / name
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
+    with Image.open(path) as image:
+        assert image.format == "EPS"
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *args, **options: pytest.fail("it was started"))
+    assert report._thumbnail(tmp_path, name) is None
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_damaged_images_are_not_shown(tmp_path, form):
+    content = image_at(tmp_path / "a.png", form).read_bytes()
+    for damaged in (content[: len(content) // 2], content[:12] + b"\xff" * 40 + content[52:], content[:20]):
+        (tmp_path / "a.png").write_bytes(damaged)
+        report._thumbnail(tmp_path, "a.png")  # shown or not, but no error
 
 
 def test_nothing_of_the_table_becomes_markup():
