@@ -50,6 +50,13 @@ def _console() -> Any:
     return Console(highlight=False, width=None if fits else 100)
 
 
+def _say(text: str) -> None:
+    """Print to standard error."""
+    from bilevel._output.terminal import visible
+
+    typer.echo(visible(text), err=True)
+
+
 def _one_device_a_core() -> None:
     """Use all cores of a CPU. Call it before JAX initializes its devices."""
     import jax
@@ -66,7 +73,7 @@ def _readable_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, OSError, DatasetError, CheckpointError) as error:
-        typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
+        _say(f"Error: {' '.join(str(error).split())}")
         raise typer.Exit(2) from None
 
 
@@ -139,9 +146,9 @@ def run(
             files.write_run(out, record, solution, task=task, arguments=arguments, solver=description)
         console.print(f"Written to {out}: history.csv, summary.json, solution.npz", soft_wrap=True)
     if record.message:
-        typer.echo(f"{record.result}: {record.message}", err=True)
+        _say(f"{record.result}: {record.message}")
         if record.result == "interrupted" and checkpoint is not None:
-            typer.echo(_GO_ON.format(checkpoint), err=True)
+            _say(_GO_ON.format(checkpoint))
         raise typer.Exit(130 if record.result == "interrupted" else 1)
 
 
@@ -190,7 +197,7 @@ def compare(
     console.print(f"Written to {out}: {files}", soft_wrap=True)
     if comparison.interrupted:
         advice = "Interrupted. With --checkpoint DIR, the same command resumes where it was interrupted."
-        typer.echo(advice if checkpoint is None else _GO_ON.format(checkpoint), err=True)
+        _say(advice if checkpoint is None else _GO_ON.format(checkpoint))
         raise typer.Exit(130)
 
 
@@ -216,7 +223,7 @@ def reproduce(
         try:
             outcomes = papers.reproduce(chosen, scale=scale, out=out, resume=resume, console=console)
         except KeyboardInterrupt:
-            typer.echo(f"Interrupted: {out} holds the finished runs; add --resume to continue.", err=True)
+            _say(f"Interrupted: {out} holds the finished runs; add --resume to continue.")
             raise typer.Exit(130) from None
     console.print(f"Written to {out}: README.md with all entries, and one folder per entry", soft_wrap=True)
     if any(outcome.trouble for outcome in outcomes):
@@ -242,6 +249,7 @@ def clean(
 ) -> None:
     """Find the doubtful labels of a table. Adds a weight, a rank and a proposed label to each row; writes a report."""
     from bilevel import clean as tables
+    from bilevel._output.terminal import visible
 
     console = _console()
     with _readable_errors():
@@ -253,5 +261,5 @@ def clean(
         console.print(f"Note: {note}", markup=False)
     rows, other = len(cleaned.weights), len(cleaned.suspects)
     console.print(f"Another label is proposed for {other:,} of {rows:,} rows.", soft_wrap=True)
-    files = ", ".join(sorted(cleaned.files.values()))
+    files = visible(", ".join(sorted(cleaned.files.values())))  # their suffix is the table's
     console.print(f"Written to {out}: {files}", markup=False, soft_wrap=True)

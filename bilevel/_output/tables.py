@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from bilevel._output.terminal import visible
+
 
 def short(value: float, digits: int = 3) -> str:
     """A number in a sentence, with some significant digits.
@@ -91,21 +93,23 @@ class Table:
         self.rows.append(Row(made, dim))
 
     def __rich__(self) -> Any:
-        """What a `rich` console prints. No text is interpreted as markup."""
+        """What a `rich` console prints. No text is interpreted as markup, or obeyed by the terminal."""
         from rich import box
         from rich.table import Table as Shown
         from rich.text import Text
 
-        shown = Shown(title=Text(self.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        shown = Shown(title=Text(visible(self.title)), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         shown.pad_edge, shown.padding, shown.show_header = False, (0, 1, 0, 0), any(self.columns)
         for i, column in enumerate(self.columns):
             justify = "left" if i in self.left else "right"
-            shown.add_column(Text(column), justify=justify, max_width=None if i else self.first_width)
+            shown.add_column(Text(visible(column)), justify=justify, max_width=None if i else self.first_width)
         for before, row in itertools.pairwise([None, *self.rows]):
             if row is not None:
                 if before is not None and row.dim > before.dim:
                     shown.add_section()
-                shown.add_row(*(Text(cell.text, cell.style) for cell in row.cells), style="dim" if row.dim else None)
+                shown.add_row(
+                    *(Text(visible(cell.text), cell.style) for cell in row.cells), style="dim" if row.dim else None
+                )
         return shown
 
     def markdown(self) -> str:

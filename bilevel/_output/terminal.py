@@ -1,8 +1,24 @@
-"""The progress of a piece of work, on a terminal or in a log."""
+"""The progress of a piece of work, on a terminal or in a log; and texts that a terminal does not obey."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
+
+# All control characters but the tab and the end of a line, and those that turn the direction of text.
+_OBEYED = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
+
+
+def visible(text: str) -> str:
+    r"""A text whose control characters are written out: names and cells of tables may be anybody's.
+
+    Example:
+
+        >>> from bilevel._output.terminal import visible
+        >>> print(visible("a\x1b[2Jb"))
+        a\x1b[2Jb
+    """
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 @runtime_checkable
@@ -35,7 +51,7 @@ def progress(console: Any, total: int | None = None, *, lines: int | None = None
     elif console.is_terminal or console.is_jupyter:
         with _bar(console, total) as bar:
             task = bar.add_task("", total=total)
-            yield lambda text, done=None: bar.update(task, description=text, completed=done)
+            yield lambda text, done=None: bar.update(task, description=visible(text), completed=done)
     else:
         yield _printed(console, total, lines)
 
@@ -57,7 +73,7 @@ def _printed(console: Any, total: int | None, lines: int | None) -> Show:
             return
         due = done if lines is None else done * lines // total
         if due > printed:
-            console.print(f"[{done}/{total}] {text}", markup=False, soft_wrap=True)
+            console.print(f"[{done}/{total}] {visible(text)}", markup=False, soft_wrap=True)
             printed = due
 
     return show

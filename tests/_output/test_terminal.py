@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from bilevel._output.terminal import progress
+from bilevel._output.tables import Table
+from bilevel._output.terminal import progress, visible
 
 
 def shown(total, steps, terminal=False, **options):
@@ -39,3 +40,26 @@ def test_without_a_console_nothing_is_shown(capsys):
     with progress(None, 3) as show:
         show("silent", 1)
     assert capsys.readouterr() == ("", "")
+
+
+OBEYED = ["\x1b[2J", "\x1b]0;title\x07", "\x9b2J", "\r", "\b", "\x7f", "\u202e", "\u2066"]
+
+
+@pytest.mark.parametrize("evil", OBEYED)
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_does_not_obey_texts(evil, terminal):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=80, color_system=None)
+    table = Table(f"title{evil}", f"column{evil}", first_width=60)
+    table.add_row(f"cell{evil} and more that makes the column wide")
+    console.print(table)
+    with progress(console, 1) as show:
+        show(f"work{evil}", 1)
+        printed = console.file.getvalue()
+    for name in ("title", "column", "cell"):
+        assert f"{name}{evil}" not in printed and f"{name}{visible(evil)}" in printed
+    assert f"work{evil}" not in console.file.getvalue()
+
+
+def test_ordinary_texts_are_shown_as_they_are():
+    text = "naïve 漢字 👩\u200d🔬 שלום\n\tnext [bold]"
+    assert visible(text) == text

@@ -261,3 +261,12 @@ def test_no_file(tmp_path):
 def test_a_seed_is_a_number(tmp_path):
     with pytest.raises(ValueError, match="seed: got -1; it must be at least 0"):
         clean_table(tmp_path / "t.csv", label="y", out=tmp_path, seed=-1)
+
+
+def test_a_terminal_does_not_obey_names(tmp_path):
+    evil = "\x1b[2J"
+    result = call(tmp_path / f"t{evil}.csv", "--label", "x", "--out", tmp_path / "out")
+    assert result.exit_code == 2 and evil not in result.output and "\\x1b[2J" in result.output
+    (tmp_path / "t.csv").write_text(f"height{evil},label\n1,a\n2,b\n")
+    result = call(tmp_path / "t.csv", "--label", "width", "--out", tmp_path / "out")
+    assert result.exit_code == 2 and evil not in result.output and "\\x1b[2J" in result.output
