@@ -50,7 +50,11 @@ def clean_table(
 
     - `cleaned` with the table's suffix: the table as it was, cell for cell, and the columns `bilevel_weight` (in
       [0, 1]), `bilevel_rank` (1: the most doubtful) and `bilevel_label` (the proposed label, often the given one);
-    - `report.html`: the most doubtful rows to look through; `weights.png`: a histogram; `summary.json`.
+    - `report.html`: the most doubtful rows to look through, with images that lie below the table's folder;
+      `weights.png`: a histogram; `summary.json`.
+
+    Cells are written as they are: a spreadsheet computes those that are formulas. A label that spaces keep from being
+    one is proposed with its spaces.
 
     If `out` already has one of these, it is an error: nothing is overwritten.
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from bilevel.clean.kinds import MISSING, Column
+from bilevel.clean.labels import is_formula
 from bilevel.clean.reading import Added, batches, chunk_rows, opened
 
 DELIMITERS = ",;\t|"
@@ -90,12 +91,22 @@ class CsvTable:
 
     def _cells(self, added: Added) -> Iterator[tuple[str, ...]]:
         """The cells to append, row by row."""
-        labels = [self._quoted(str(label)) for label in added.classes]
+        classes = [str(label) for label in added.classes]
+        behind = self._behind_spaces({label for label in classes if is_formula(label)})
+        labels = [self._quoted(behind.get(label, label)) for label in classes]
         for weight, rank, code in zip(added.weights, added.ranks, added.codes, strict=True):
             yield f"{weight:.6g}".replace(".", added.decimal), str(rank), labels[code]
 
+    def _behind_spaces(self, formulas: set[str]) -> dict[str, str]:
+        """Those that stand behind spaces in the file, which keep spreadsheets from computing them: as they stand."""
+        found: dict[str, str] = {}
+        for record in self._records() if formulas else ():
+            for cells in csv.reader([record.raw], delimiter=self._delimiter):
+                found |= {cell.strip(): cell for cell in cells if cell[:1] == " " and cell.strip() in formulas}
+        return found
+
     def _quoted(self, cell: str) -> str:
-        special = any(character in cell for character in (self._delimiter, '"', "\n", "\r"))
+        special = any(character in cell for character in (self._delimiter, '"', "\n", "\r")) or cell != cell.strip()
         return '"{}"'.format(cell.replace('"', '""')) if special else cell
 
     def _checked(self) -> Iterator["_Record"]:
@@ -120,9 +131,10 @@ class CsvTable:
             except StopIteration:
                 return
             except csv.Error as error:
+                long = " or a longer cell, which needs a higher csv.field_size_limit" if "limit" in str(error) else ""
                 raise ValueError(
                     f"{self._argument}: {self.path} cannot be read as CSV from line {line} on ({error}); "
-                    "is there an extra quotation mark?"
+                    f"is there an extra quotation mark{long}?"
                 ) from error
             raw = "".join(pending)
             pending.clear()

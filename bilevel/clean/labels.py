@@ -10,6 +10,7 @@ from jaxtyping import Int
 from bilevel.clean.reading import listed
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null"})
+_FORMULA = ("=", "+", "-", "@")  # with which formulas of spreadsheets begin
 _FEW = 20  # up to this many classes are never mistaken for regression targets
 
 
@@ -32,7 +33,9 @@ class Labels:
                 self._missing.append(row)
             if text not in self._known:
                 self._known[text] = len(self.classes)
-                self.classes.append(text if isinstance(cell, str) else cell)
+                self.classes.append(_written(cell, text))
+            elif is_formula(text) and self.classes[self._known[text]] == text:
+                self.classes[self._known[text]] = _written(cell, text)
             codes.append(self._known[text])
         self._codes.append(np.array(codes, np.int32))
 
@@ -52,6 +55,17 @@ class Labels:
         place = np.empty(len(order), np.int32)
         place[order] = np.arange(len(order))
         return place[np.concatenate(self._codes)], [self.classes[code] for code in order]
+
+
+def _written(cell: Any, text: str) -> Any:
+    """A class as it is written: as in the table, without surrounding spaces. They stay if they keep the text from being
+    a formula in a spreadsheet."""
+    return cell if not isinstance(cell, str) or is_formula(text) else text
+
+
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet may compute this text."""
+    return text.startswith(_FORMULA) and not _numbers([text])
 
 
 def check_classes(classes: Sequence[Any], rows: int, argument: str) -> None:

@@ -66,3 +66,15 @@ def test_a_label_that_is_not_there():
         ValueError, match="label: no column 'lable'; did you mean 'label'. the columns are 'x', 'label'"
     ):
         find(["x", "label"], "lable", "label")
+
+
+@pytest.mark.parametrize("cell", ["\t=HYPERLINK(0)", " =1+1", "\r@SUM(1)", "\n+a", "\u00a0-x"])
+def test_a_label_that_was_kept_from_being_a_formula_stays_so(cell):
+    assert collect([cell, "b"])[1] == [cell, "b"]
+    codes, classes = collect([cell.strip(), cell, "b"])  # as in the row that is no formula
+    assert (codes.tolist(), classes) == ([0, 0, 1], [cell, "b"])
+
+
+def test_numbers_and_plain_labels_have_no_spaces():
+    assert collect([" -1", "+1\t", " 0"])[1] == ["-1", "0", "+1"]
+    assert collect([" a ", "-", "+"])[1] == ["+", "-", "a"]

@@ -152,3 +152,28 @@ def test_parquet_without_pyarrow(tmp_path, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, name, None)
     with pytest.raises(ValueError, match=r"table: .* needs pyarrow; pip install '.*\[parquet\]'"):
         open_table(tmp_path / "t.parquet", "table")
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_spaces_around_a_label_are_written_so_that_they_are_read(tmp_path, delimiter):
+    classes = [" =1+1", "\t@SUM(1)"]
+    table = open_table(write(tmp_path / "t.csv", delimiter.join(["x", "label\n1", "a\n2", "b\n"]).encode()), "table")
+    added = Added(np.array([0.5, 0.5]), np.array([1, 2]), np.array([0, 1]), classes)
+    table.write(tmp_path / "out.csv", added, set())
+    written = open_table(tmp_path / "out.csv", "table")
+    assert [row[-1] for row in rows(written)] == classes
+
+
+def test_a_formula_behind_spaces_stays_there(tmp_path):
+    table = open_table(write(tmp_path / "t.csv", b"x,label\n1, =1+1\n2,b\n"), "table")
+    assert [row[-1] for row in rows(table)] == ["=1+1", "b"]
+    table.write(
+        tmp_path / "out.csv", Added(np.array([0.5, 0.5]), np.array([1, 2]), np.array([1, 0]), ["=1+1", "b"]), set()
+    )
+    assert (tmp_path / "out.csv").read_text().splitlines()[1:] == ["1, =1+1,0.5,1,b", '2,b,0.5,2," =1+1"']
+
+
+def test_a_cell_beyond_the_limit_of_csv(tmp_path):
+    table = open_table(write(tmp_path / "t.csv", b"x,label\n" + b"a" * 140_000 + b",b\n"), "table")
+    with pytest.raises(ValueError, match="from line 2 on .*field larger.*or a longer cell, which needs a higher"):
+        rows(table)
