@@ -53,10 +53,10 @@ def clean_table(
     - `report.html`: the most doubtful rows to look through, with images that lie below the table's folder;
       `weights.png`: a histogram; `summary.json`.
 
+    If `out` already has one of these, it is an error: nothing is overwritten.
+
     Cells are written as they are: a spreadsheet computes those that are formulas. A label that spaces keep from being
     one is proposed with its spaces.
-
-    If `out` already has one of these, it is an error: nothing is overwritten.
 
     **Arguments**
 

@@ -135,7 +135,7 @@ def solve(
         return _columns(record, row, metrics, recorders)
 
     try:
-        if run.start():
+        if run.start() and (previous is None or run.step > first):  # else its last row is of `previous`
             run.check_columns(fill)
         if run.step > end:
             raise CheckpointError(f"checkpoint: it is at step {run.step}, beyond the requested {steps} steps")

@@ -148,6 +148,17 @@ def test_other_columns_are_another_run(tmp_path):
     assert run(tmp_path, steps=8, metrics=lambda x, y: {"loss": 2.0}).history["loss"].tolist() == [1, 1, 1, 2, 2]
 
 
+def test_columns_may_be_added_to_a_run_that_continues_another(tmp_path):
+    def stop(solution):
+        raise KeyboardInterrupt
+
+    first, added = run(), {"metrics": lambda x, y: {"loss": 1.0}}
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, start=first, metrics=lambda x, y: stop(None))
+    assert run(tmp_path, start=first, **added).history.rows[-1]["loss"] == 1.0
+    assert run(tmp_path, start=first, steps=8, **added).stats["steps"] == 12
+
+
 def metrics(x, y):
     return {"x": float(x[0])}
 
