@@ -23,7 +23,7 @@ from bilevel._output.files import write_json
 from bilevel._output.tables import with_error
 from bilevel.compare import records, references, settings
 from bilevel.compare._compare import ROWS, run_key
-from bilevel.run import _solve as solve
+from bilevel.run._solve import solve
 
 FIRST_SEED = 1000  # compare counts from zero
 LAST_ROWS = 4  # the score of a run is the mean over this many rows, a fifth of the run
@@ -45,6 +45,7 @@ GRIDS: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {
         "borep": {"upper_step": (0.003, 0.01, 0.03, 0.1), "lower_step": LOWER, "adjoint_step": ADJOINT[1:]},
         "soba": {"upper_step": UPPER, "lower_step": LOWER, "adjoint_step": ADJOINT[:-1]},
         "saba": {"upper_step": UPPER[1:], "lower_step": (*LOWER[1:], 1.0), "adjoint_step": ADJOINT[1:4]},
+        "srba": {"upper_step": (3.0, 10.0, 30.0), "lower_step": (0.1, 0.3, 1.0), "adjoint_step": ADJOINT[2:]},
         "masoba": {"upper_step": UPPER[:3], "lower_step": LOWER[1:], "adjoint_step": ADJOINT[1:3]},
         "ba": {"upper_step": (1.0, 3.0, 10.0, 30.0), "lower_step": (0.1, 0.3, 1.0)},
         "bsa": {"upper_step": (1.0, 3.0, 10.0, 30.0), "lower_step": LOWER},
@@ -56,6 +57,8 @@ GRIDS: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {
         "mrbo": {"upper_step": LARGE_UPPER[1:], "lower_step": (0.1, 0.3, 1.0)},
         "vrbo": {"upper_step": LARGE_UPPER[1:], "lower_step": (0.1, 0.3, 1.0)},
         "f2sa": {"upper_step": (10.0, 30.0, 100.0), "penalized_step": (0.03, 0.1), "multiplier": (0.3, 1.0, 3.0)},
+        "bome": {"upper_step": (10.0, 100.0, 1000.0), "penalized_step": (0.1, 0.3), "lower_step": (0.3, 1.0, 2.0)},
+        "pzobo": {"upper_step": (3.0, 10.0, 30.0, 100.0, 300.0), "lower_step": (0.1, 0.3, 1.0)},
         "hoag": {"upper_step": (30.0, 100.0, 300.0), "lower_step": (1.0, 2.0)},
         "reverse": {"upper_step": (30.0, 100.0, 300.0, 1000.0), "lower_step": (0.3, 1.0), "truncation": (30, 100)},
         "aid-fp": {"upper_step": LARGE_UPPER[1:], "lower_step": (0.3, 1.0), "adjoint_steps": (20, 50)},

@@ -10,6 +10,7 @@ from bilevel.solvers.fsla import FSLA as FSLA
 from bilevel.solvers.borep import BOREP as BOREP
 from bilevel.solvers.soba import SOBA as SOBA
 from bilevel.solvers.saba import SABA as SABA
+from bilevel.solvers.srba import SRBA as SRBA
 from bilevel.solvers.masoba import MASOBA as MASOBA
 from bilevel.solvers.ba import BA as BA
 from bilevel.solvers.ba import BSA as BSA
@@ -21,6 +22,8 @@ from bilevel.solvers.svrb import SVRB as SVRB
 from bilevel.solvers.mrbo import MRBO as MRBO
 from bilevel.solvers.vrbo import VRBO as VRBO
 from bilevel.solvers.f2sa import F2SA as F2SA
+from bilevel.solvers.bome import BOME as BOME
+from bilevel.solvers.pzobo import PZOBO as PZOBO
 from bilevel.solvers.hoag import HOAG as HOAG
 from bilevel.solvers.maml import MAML as MAML
 from bilevel.solvers.presets import reverse as reverse

@@ -78,8 +78,8 @@ def test_a_step_with_the_settings_fits_the_task(task, solver):
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", bl.SOLVERS)
 def test_every_solver_finds_the_answer_of_the_quadratic(solver):
-    """To 2.5 digits; to one where a random truncation of the Neumann series leaves noise in every step."""
-    held, noisy = settings.setting("quadratic", solver), ("sustain", "bsa", "ttsa", "alset")
+    """To 2.5 digits; to one where a random Neumann series, or random directions, leave noise in every step."""
+    held, noisy = settings.setting("quadratic", solver), ("sustain", "bsa", "ttsa", "alset", "pzobo")
     for seed in (0, 1):
         task = settings.make_task("quadratic", seed, held.task)
         solution = run(task, settings.settings("quadratic", solver), seed=seed, steps=held.steps)

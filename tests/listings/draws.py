@@ -19,7 +19,7 @@ class Draws:
         assert self.step is None, f"step {self.step} was never ended"
         assert 0 <= step < len(self.steps), f"step {step} is not among {len(self.steps)} recorded"
         self.step = step
-        self.queues = {"lower": [], "upper": []}
+        self.queues = {"lower": [], "upper": [], "directions": []}
         for level, indices in self.steps[step]:
             assert level in self.queues, f"unknown level {level!r} in step {step}"
             self.queues[level].append(np.asarray(indices))
@@ -29,6 +29,10 @@ class Draws:
 
     def upper(self):
         return self._next("upper")
+
+    def directions(self):
+        """PZOBO's random vectors, which are no rows of a level."""
+        return self._next("directions")
 
     def _next(self, level):
         assert self.step is not None, "no step has begun"

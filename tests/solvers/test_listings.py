@@ -13,6 +13,7 @@ from listings.aid import aid
 from listings.alset import alset
 from listings.amigo import amigo
 from listings.ba import ba
+from listings.bome import bome
 from listings.borep import borep, epoch_sgd_constants
 from listings.bsa import bsa
 from listings.draws import Draws, Everything
@@ -23,9 +24,11 @@ from listings.itd import itd
 from listings.masoba import masoba
 from listings.mrbo import mrbo
 from listings.problem import NumpyCleaning, NumpyProblem
+from listings.pzobo import pzobo
 from listings.reverse import aid_cg, aid_fp, reverse
 from listings.saba import saba
 from listings.soba import soba
+from listings.srba import srba
 from listings.stable import stable
 from listings.stocbio import stocbio
 from listings.sustain import sustain
@@ -35,6 +38,7 @@ from listings.vrbo import vrbo
 from solvers.recording import Log, RecordingBlocks, RecordingRows, package_problem
 
 import bilevel as bl
+from bilevel.solvers import pzobo as pzobo_module
 
 STEPS = 7
 UPPER, LOWER = 12, 9  # batch sizes, different so that a swap shows
@@ -277,6 +281,18 @@ CASES = {
         dict(x="x", y="y", v="v"),
         source=RecordingBlocks,
     ),
+    "srba": Case(
+        lambda: bl.SRBA(ALPHA, BETA, GAMMA, period=3),
+        srba,
+        dict(gamma=alpha, rho=beta, rho_v=gamma, q=3),
+        dict(x="x", y="y", v="v"),
+    ),
+    "srba bounded": Case(
+        lambda: bl.SRBA(ALPHA, BETA, GAMMA, period=4, radius=0.3),
+        srba,
+        dict(gamma=alpha, rho=beta, rho_v=gamma, q=4, R=0.3),
+        dict(x="x", y="y", v="v"),
+    ),
     "masoba": Case(
         lambda: bl.MASOBA(ALPHA, BETA, GAMMA, ETA_G),
         masoba,
@@ -300,6 +316,24 @@ CASES = {
             T=1,
         ),
         dict(x="x", y="z", penalized="y"),
+    ),
+    "bome": Case(
+        lambda: bl.BOME(ALPHA, BETA, 0.4, inner_steps=3, barrier=ETA_G),
+        bome,
+        dict(xi_x=alpha, xi_y=beta, alpha=lambda k: 0.4, eta=eta_g, T=3),
+        dict(x="x", y="y"),
+    ),
+    "pzobo": Case(
+        lambda: bl.PZOBO(ALPHA, 0.4, 3, directions=4, smoothing=0.2),
+        pzobo,
+        dict(beta=alpha, alpha=0.4, N=3, Q=4, mu=0.2),
+        dict(x="x", y="y"),
+    ),
+    "pzobo cold": Case(
+        lambda: bl.PZOBO(ALPHA, 0.4, 3, directions=2, warm_start=False),
+        pzobo,
+        dict(beta=alpha, alpha=0.4, N=3, Q=2, mu=0.1, warm_start=False),
+        dict(x="x", y="y"),
     ),
     "hoag": Case(
         lambda: bl.HOAG(ALPHA, 0.4, strong_convexity=0.5, inner_steps=15, adjoint_steps=3),
@@ -329,6 +363,7 @@ CASES = {
     ),
 }
 RANDOM_LENGTH = ("sustain", "bsa", "ttsa", "alset")  # how many factors they draw is not known without draws
+DIRECTIONS = "pzobo"  # nor are its random vectors
 
 
 def trajectory(solver, problem, x, y, log=None, costs=None):
@@ -363,9 +398,24 @@ def start(numpy_problem, per_row):
     return x, rng.normal(size=numpy_problem.a.shape[1])
 
 
+@pytest.fixture
+def directions(monkeypatch):
+    """A list of logs, to which PZOBO's random vectors go."""
+    logs, draw = [], pzobo_module.normals
+
+    def recorded(key, n, like):
+        drawn = draw(key, n, like)
+        for log in logs:
+            log.add("directions", np.asarray(drawn), key)
+        return drawn
+
+    monkeypatch.setattr(pzobo_module, "normals", recorded)
+    return logs
+
+
 @pytest.mark.parametrize("per_row", [False, True], ids=["dense x", "x per row"])
 @pytest.mark.parametrize("name", CASES)
-def test_solver_is_its_listing(name, per_row):
+def test_solver_is_its_listing(name, per_row, directions):
     case = CASES[name]
     blocks = 10 if case.source is RecordingBlocks else 150
     numpy_problem = NumpyProblem.random(0, n=blocks * LOWER, m=blocks * UPPER)
@@ -373,6 +423,7 @@ def test_solver_is_its_listing(name, per_row):
     x, y = start(numpy_problem, per_row)
     with jax.enable_x64(True):
         log = Log()
+        directions.append(log)
         problem = package_problem(numpy_problem, per_row=per_row, sizes=(UPPER, LOWER), log=log, source=case.source)
         states = trajectory(case.solver(), problem, jnp.asarray(x), jnp.asarray(y), log)
 
@@ -389,7 +440,7 @@ def test_solver_is_its_listing(name, per_row):
     assert sizes["lower"] == {LOWER, *case.special_sizes}
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(RANDOM_LENGTH)])
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith((*RANDOM_LENGTH, DIRECTIONS))])
 def test_deterministic_levels_follow_the_listing(name):
     """`batch_size=None`: each oracle sees all rows; here in compiled steps."""
     case = CASES[name]
@@ -405,7 +456,20 @@ def test_deterministic_levels_follow_the_listing(name):
             np.testing.assert_allclose(actual, records[-1][record_name], rtol=0, atol=1e-10, err_msg=field)
 
 
-PROJECTED = ("ba", "bsa", "ttsa", "alset", "stable", "vrbo", "hoag")
+def test_pzobo_on_all_rows_follows_the_listing_along_the_vectors_it_drew(directions):
+    case, numpy_problem = CASES["pzobo"], NumpyProblem.random(1)
+    x, y = start(numpy_problem, per_row=False)
+    with jax.enable_x64(True):
+        log = Log()
+        directions.append(log)
+        problem = package_problem(numpy_problem, per_row=False, sizes=None)
+        states = trajectory(case.solver(), problem, jnp.asarray(x), jnp.asarray(y), log)
+        rows = [("lower", np.arange(200))] * 3 + [("upper", np.arange(150))]
+        draws = Draws([[], *([*step, *rows] for step in log.draws()[1:])])
+        check_equal(states, case.listing(numpy_problem, x, y, draws, STEPS, **case.settings), case.names)
+
+
+PROJECTED = ("srba bounded", "ba", "bsa", "ttsa", "alset", "stable", "vrbo", "hoag")
 
 
 @pytest.mark.parametrize("name", PROJECTED)
