@@ -101,7 +101,7 @@ class BOME(AbstractSolver):
     )
 
     tuned = {
-        "cleaning": Tuned(2000, upper_step=10.0, penalized_step=0.1, lower_step=0.3, inner_steps=10),
+        "cleaning": Tuned(2000, upper_step=100.0, penalized_step=0.1, lower_step=1.0, inner_steps=10),
         "quadratic": Tuned(8000, upper_step=inverse_power(0.3, 0.5), penalized_step=inverse_power(0.1, 0.5),
             lower_step=0.1, inner_steps=100),
     }  # fmt: skip

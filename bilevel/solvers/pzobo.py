@@ -117,7 +117,7 @@ class PZOBO(AbstractHypergradientSolver):
     )
 
     tuned = {
-        "cleaning": Tuned(300, upper_step=1.0, lower_step=0.3, inner_steps=10),
+        "cleaning": Tuned(300, upper_step=3.0, lower_step=0.1, inner_steps=10),
         "quadratic": Tuned(1000, upper_step=inverse_power(4.0, 1.0, 40.0), lower_step=0.1, inner_steps=50),
     }
 

@@ -133,7 +133,7 @@ class SRBA(AbstractSolver):
     )
 
     tuned = {
-        "cleaning": Tuned(4000, upper_step=1.0, lower_step=0.1, adjoint_step=0.03, period=10),
+        "cleaning": Tuned(4000, upper_step=10.0, lower_step=0.3, adjoint_step=0.3, period=10),
         "quadratic": Tuned(4000, upper_step=0.03, lower_step=0.1, adjoint_step=0.1, period=10),
     }
 
