@@ -47,7 +47,14 @@ _SETS = {
             "amazon-reviews": "reviews",
         },
     ),
-    "sparse": ("load_sparse", {"newsgroups": "newsgroups", "sentences-tfidf": "sentences"}),
+    "sparse": (
+        "load_sparse",
+        {
+            "newsgroups": "newsgroups",
+            "sentences-tfidf": "sentences",
+            **dict.fromkeys(("a9a", "w8a", "ijcnn1", "covtype"), "libsvm"),
+        },
+    ),
     "few-shot": ("load_fewshot", {"glyphs": "glyphs", "fc100": "fewshot", "mini-imagenet": "fewshot"}),
 }
 
@@ -114,6 +121,9 @@ def load_sparse(name: str) -> SparseDataset:
     - `"newsgroups"`: 20 Newsgroups, 18,846 rows of 130,107 features. Scikit-learn downloads it if the file is missing.
       Reading that file, a pickle, runs no code in it.
     - `"sentences-tfidf"`: the rated sentences of 3 domains; 6 classes, one per domain and sign.
+    - `"a9a"`, `"w8a"`, `"ijcnn1"`: 48,842 rows of 123, 49,749 of 300 and 141,691 of 22 features in 2 classes, and
+      `"covtype"`: 581,012 of 54 in 7. They are LIBSVM's files, `a9a.bz2` and `a9a.t.bz2`, `w8a.bz2`, `ijcnn1.bz2` and
+      `ijcnn1.t.bz2`, `covtype.scale01.bz2`, in the folder `libsvm`, and are not downloaded.
 
     **Raises** `ValueError` for an unknown name. `DatasetError` for a damaged file, and if files are missing and
     cannot be downloaded; the message says which files to put where.

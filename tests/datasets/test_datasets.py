@@ -14,6 +14,7 @@ MODULES = {
     **dict.fromkeys(("mnist", "fashion-mnist"), "images"),
     **dict.fromkeys(("tweets", "sentences-tfidf"), "sentences"),
     **dict.fromkeys(("fc100", "mini-imagenet"), "fewshot"),
+    **dict.fromkeys(("a9a", "w8a", "ijcnn1", "covtype"), "libsvm"),
     "amazon-reviews": "reviews",
 }
 # Sets that are not downloaded, and some of the files that the message must name.
@@ -25,7 +26,13 @@ FILES_ONLY = {
     "amazon-reviews": ("sorted_data", "unprocessed.tar.gz", "domain_sentiment_data.tar.gz"),
     "fc100": ("FC100_train.pickle", "FC100_val.pickle", "FC100_test.pickle"),
     "mini-imagenet": ("mini-imagenet-cache-train.pkl", "mini-imagenet-cache-val.pkl"),
+    "a9a": ("a9a.bz2", "a9a.t.bz2"),
+    "w8a": ("w8a.bz2",),
+    "ijcnn1": ("ijcnn1.bz2", "ijcnn1.t.bz2"),
+    "covtype": ("covtype.scale01.bz2",),
 }
+SHARED = {"tweets": "sentences", "sentences-tfidf": "sentences", **dict.fromkeys(("a9a", "w8a"), "libsvm")}
+SHARED |= dict.fromkeys(("ijcnn1", "covtype"), "libsvm")
 LOADERS = {
     "images": datasets.load,
     "text": datasets.load_text,
@@ -47,7 +54,7 @@ def test_every_set_says_whose_it_is(empty_world):
 def test_every_set_is_listed_once():
     names = [*datasets.NAMES, *datasets.TEXT_NAMES, *datasets.SPARSE_NAMES, *datasets.FEWSHOT_NAMES]
     assert names == list(datasets.KINDS)
-    assert len(names) == len(set(names)) == 14
+    assert len(names) == len(set(names)) == 18
     assert set(datasets.BUILT_IN) < set(names)
 
 
@@ -76,7 +83,7 @@ def test_what_to_put_where(name, empty_world, tmp_path):
     with pytest.raises(datasets.DatasetError) as caught:
         datasets.read(name)
     message = str(caught.value)
-    folder = "sentences" if name in ("tweets", "sentences-tfidf") else name
+    folder = SHARED.get(name, name)
     cache = str(tmp_path / "cache" / "bilevel" / folder)
     for part in (f"$BILEVEL_DATA/{folder}", cache, "does not download", *FILES_ONLY.get(name, ())):
         assert part in message
