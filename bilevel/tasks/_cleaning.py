@@ -64,6 +64,7 @@ def cleaning(
     noise: str = "redrawn",
     test: int | None = None,
     start_weight: float = 0.0,
+    standardize: bool = False,
     model_settings: Mapping[str, Any] | None = None,
 ) -> Task:
     """Hyper-cleaning: which of the training labels are wrong?
@@ -72,7 +73,7 @@ def cleaning(
         lower:  g(x, y) = mean over training rows of σ(x_i) · CE_i(y) + c ‖y‖²
 
     CE is the cross-entropy of a model with parameters y, x has one entry per training row (`per_row`), and ‖y‖² is over
-    all parameters. Pixels are scaled to [0, 1] and not standardized. The choices of `model` are:
+    all parameters. Pixels are scaled to [0, 1]. The choices of `model` are:
 
     - `"linear"`, for images: y = {"weights": (classes, d), "bias": (classes,)} starts at zero. g is strongly convex,
       with μ = 2c.
@@ -99,6 +100,8 @@ def cleaning(
       default all.
     - `batch_size`: for both levels, but at most `trusted` for the upper one; `None`: full batches.
     - `regularization`: c ≥ 0. `start_weight`: the start of each x_i; the default, zero, gives all rows the weight ½.
+    - `standardize`: subtracts from each feature its mean over the training rows, and divides it by its deviation
+      there, unless it is constant.
     - `split`: `"validation"` is for tuning. The test rows are dropped, and the same share of the rest takes
       their place, in the metrics too: nothing then depends on a test row.
     - `source`: how batches are drawn: `"rows"` (`bl.Rows`), `"shuffled"`, `"blocks"` or `"shuffled blocks"`. With
@@ -158,6 +161,9 @@ def cleaning(
     for name, value, known in (("split", split, SPLITS), ("source", source, SOURCES), ("noise", noise, NOISES)):
         checks.one_of(name, value, known)
     checks.fraction("corruption", corruption)
+    checks.flag("standardize", standardize)
+    if standardize and model == "rnn":
+        raise ValueError("standardize: got True, but the rows of a text are tokens; leave it out")
     if batch_size is not None:
         checks.count("batch_size", batch_size)
     checks.nonnegative("regularization", regularization)
@@ -168,7 +174,7 @@ def cleaning(
     given_rows = loaded(dataset)
     if model == "cnn":
         _check_images(given_rows.features.shape[1])
-    data = draw(given_rows, sizes, corruption, noise, split, rng, **form)
+    data = draw(given_rows, sizes, corruption, noise, split, rng, standardize=standardize, **form)
     rows, upper_size = SOURCES[source], None if batch_size is None else min(batch_size, trusted)
     if issubclass(SOURCES[source], Blocks) and batch_size is not None:
         data, upper_size = whole_batches(data, batch_size), dividing(batch_size, trusted)

@@ -18,7 +18,7 @@ NOISES = ("redrawn", "flipped")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CleaningData:
-    """The rows of a cleaning task: features in [0, 1], or the tokens of the words for texts.
+    """The rows of a cleaning task: features in [0, 1] or standardized, or the tokens of the words for texts.
 
     - `features`, `noisy_labels`: the training rows as a solver sees them; `true_labels`: their labels before the noise.
     - `trusted_features`, `trusted_labels`: the upper level's rows.
@@ -68,11 +68,13 @@ def draw(
     split: str,
     rng: np.random.Generator,
     *,
+    standardize: bool = False,
     pool: int = 1,
     vocabulary: int = 0,
     length: int = 0,
 ) -> CleaningData:
-    """`pool` is for images; `vocabulary`, the number of tokens, and `length`, the tokens per row, are for texts."""
+    """`standardize` and `pool` are for images; `vocabulary`, the number of tokens, and `length`, the tokens per row,
+    are for texts."""
     groups = dataset.groups if isinstance(dataset, datasets.TextDataset) else None
     test, trusted, training = _parts(len(dataset.labels), groups, sizes, split, rng)
     known = None
@@ -83,6 +85,7 @@ def draw(
         ]
     else:
         features = [pooled(dataset.features[rows], pool) for rows in (training, trusted, test)]
+        features = standardized(*features) if standardize else features
     true_labels = dataset.labels[training]
     return CleaningData(
         features=jnp.asarray(features[0]),
@@ -117,6 +120,16 @@ def pooled(features: Shaped[np.ndarray, "n d"], pool: int) -> Shaped[np.ndarray,
         raise ValueError(f"model_settings: got pool={pool}, which does not divide the images' side of {side} pixels")
     blocks = features.reshape(n, side // pool, pool, side // pool, pool)
     return blocks.mean(axis=(2, 4), dtype=features.dtype).reshape(n, -1)
+
+
+def standardized(
+    training: Shaped[np.ndarray, "n d"], *others: Shaped[np.ndarray, "_ d"]
+) -> list[Shaped[np.ndarray, "_ d"]]:
+    """All of these rows, with the training rows' means subtracted, divided by their deviations that are not zero."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(training)
+    return [scaler.transform(rows) for rows in (training, *others)]
 
 
 def whole_batches(data: CleaningData, size: int) -> CleaningData:

@@ -40,7 +40,7 @@ class RegularizationData:
     dropped: float = 0.0
 
 
-def cross_entropy(x: Any, y: Float[Array, "d classes"], batch: Any) -> Float[Scalar, ""]:
+def cross_entropy(x: Any, y: Float[Array, "d columns"], batch: Any) -> Float[Scalar, ""]:
     """Mean cross-entropy of the linear model y."""
     return _mean_cross_entropy(logits(y, batch), batch["labels"])
 
@@ -49,12 +49,12 @@ def _mean_cross_entropy(scores: Float[Array, "n classes"], labels: Int[Array, " 
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scores, labels))
 
 
-def penalty(x: Float[Array, " d"], y: Float[Array, "d classes"]) -> Float[Scalar, ""]:
+def penalty(x: Float[Array, " d"], y: Float[Array, "d columns"]) -> Float[Scalar, ""]:
     """The mean over j, c of exp(x_j) y_jc². As one contraction, its products take a third of the time on a CPU."""
     return jnp.einsum("j,jc,jc->", jnp.exp(x), y, y) / y.size
 
 
-def penalized_loss(x: Float[Array, " d"], y: Float[Array, "d classes"], batch: Any) -> Float[Scalar, ""]:
+def penalized_loss(x: Float[Array, " d"], y: Float[Array, "d columns"], batch: Any) -> Float[Scalar, ""]:
     """Mean cross-entropy, plus the mean over j, c of exp(x_j) y_jc²."""
     return cross_entropy(x, y, batch) + penalty(x, y)
 
@@ -78,7 +78,7 @@ def regularization(
     batch_size: int | None = 50,
     split: str = "test",
     source: str = "rows",
-    bound: float = 5.0,
+    bound: float | None = 5.0,
     entries: int = ENTRIES,
 ) -> Task:
     """Regularization: how strongly should the weights of each feature be penalized?
@@ -87,11 +87,12 @@ def regularization(
         lower:  g(x, y) = mean over training rows of CE_i(y) + mean over j, c of exp(x_j) y_jc²
 
     CE is the cross-entropy of the linear model y of shape (d, classes), where d counts the features and a constant one.
-    x has one entry per feature and is kept in the box |x_j| ≤ `bound`. x and y start at zero. g is strongly convex in
-    y, with μ at least 2 min_j exp(x_j)/(d · classes).
+    With two classes, y has one column c, the logit of class 1 (logistic regression). x has one entry per feature and is
+    kept in the box |x_j| ≤ `bound`. x and y start at zero. g is strongly convex in y, with μ at least
+    2 min_j exp(x_j)/(d · classes), or 2 min_j exp(x_j)/d with two classes.
 
     Rows are drawn at random, by `seed`. For a dense set these are the test, validation and training rows. For a sparse
-    set the test rows are the published ones, and the others are drawn from the published training rows.
+    set with published test rows the test rows are those, and the others are drawn from the published training rows.
 
     The rows of a sparse set are never made dense: a batch of b rows gathers the b · m rows of y that it names, where m
     is the length of the fullest row. With 130,107 features and 20 classes, y and each gradient in it take 10.4 MB.
@@ -105,8 +106,8 @@ def regularization(
     - `batch_size`: of both levels; `None`: full batches, which take rows · m · classes numbers for sparse rows.
     - `split`: `"validation"` is for tuning. The test rows are dropped, and the share `test_fraction` of the rest takes
       their place, in the metrics too: nothing then depends on a test row.
-    - `bound`: of the box. Without it, the noise of small batches drives up the x_j of a feature that hardly matters,
-      and with it the curvature of g, which is at most that of CE plus 2 exp(x_j)/(d · classes).
+    - `bound`: of the box; `None`: no box. Without it, the noise of small batches drives up the x_j of a feature that
+      hardly matters, and with it the curvature of g, which is at most that of CE plus 2 exp(x_j)/(d · classes).
     - `source`: how batches are drawn: `"rows"` (`bl.Rows`), `"shuffled"`, `"blocks"` or `"shuffled blocks"`. Blocks
       need `train` and `validation` to be multiples of the batch size.
     - `entries`: how many of the largest entries of a sparse row are kept; `data.dropped` says what was left out.
@@ -135,9 +136,11 @@ def regularization(
     for name, value in (("validation", validation), ("train", train), ("batch_size", batch_size), ("entries", entries)):
         if value is not None:
             checks.count(name, value)
-    checks.positive("bound", bound)
+    if bound is not None:
+        checks.positive("bound", bound)
     given = loaded(dataset)
-    parts = _draw(given, is_sparse, train, validation, test_fraction, split, generator(seed))
+    published = is_sparse and given.train_rows < len(given.labels)
+    parts = _draw(given, published, train, validation, test_fraction, split, generator(seed))
     data = _sparse_rows(given, parts, entries) if is_sparse else _dense_rows(given, parts)
     rows: type[Rows] = SOURCES[source]
     width, dtype = given.features.shape[1] + 1, jnp.float32
@@ -146,10 +149,10 @@ def regularization(
         problem=Problem(
             upper=Level(cross_entropy, data=rows(data.validation), batch_size=batch_size),
             lower=Level(penalized_loss, data=rows(data.train), batch_size=batch_size),
-            project=Box(jnp.asarray(bound, dtype)),
+            project=None if bound is None else Box(jnp.asarray(bound, dtype)),
         ),
         x=jnp.zeros(width, dtype),
-        y=jnp.zeros((width, data.classes), dtype),
+        y=jnp.zeros((width, 1 if data.classes == 2 else data.classes), dtype),
         metrics=functools.partial(_metrics, data),
         score="test accuracy",
         data=data,

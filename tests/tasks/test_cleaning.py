@@ -10,7 +10,7 @@ import pytest
 from problems import point, tagged_set
 
 import bilevel as bl
-from bilevel import oracles, tasks, trees
+from bilevel import datasets, oracles, tasks, trees
 
 cleaning = importlib.import_module("bilevel.tasks._cleaning")  # the function hides the module
 
@@ -206,6 +206,8 @@ def test_cleaning_helps():
         ({"train": 251}, "train: got 251, but 250 rows"),
         ({"seed": None}, "seed: got None"),
         ({"seed": 0.5}, "seed: got 0.5"),
+        ({"standardize": 1}, "standardize: got 1"),
+        ({"standardize": True, "dataset": "made-up", "model": "rnn"}, "standardize: got True, but the rows of a text"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -218,6 +220,22 @@ def test_bad_settings(settings, message):
 
 def test_x_starts_where_it_is_told():
     assert (np.asarray(tasks.cleaning(TAGGED, trusted=30, start_weight=1.0).x) == 1.0).all()
+
+
+def test_features_are_standardized_by_the_training_rows():
+    rng = np.random.default_rng(0)
+    features = rng.normal(3, 2, size=(100, 3)).astype(np.float32)
+    features[:, 1] = 7  # constant
+    own = datasets.Dataset(features, np.arange(100, dtype=np.int32) % 2, 2, 100)
+    plain, made = (tasks.cleaning(own, trusted=20, batch_size=10, standardize=on).data for on in (False, True))
+    rows = np.asarray(plain.features)
+    mean, deviation = rows.mean(axis=0), rows.std(axis=0)
+    deviation[1] = 1
+    for name in ("features", "trusted_features", "test_features"):
+        expected = (np.asarray(getattr(plain, name)) - mean) / deviation
+        np.testing.assert_allclose(getattr(made, name), expected, atol=1e-5)
+        assert getattr(made, name).dtype == np.float32
+    np.testing.assert_array_equal(made.noisy_labels, plain.noisy_labels)
 
 
 def tiny_cnn(**more):

@@ -117,6 +117,31 @@ def test_the_penalty_is_the_mean_over_features_and_classes(x64):
     assert float(penalty(jnp.asarray(x), jnp.asarray(y))) == pytest.approx(np.mean(np.exp(x)[:, None] * y**2))
 
 
+def test_two_classes_are_logistic_regression_with_the_penalty_of_benchmark_bilevel_at_a_shifted_x(x64):
+    """½ Σ exp(x_j) y_j², where x is that of the task minus ln(d/2)."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(40, 3)).astype(np.float32)
+    dataset = datasets.Dataset(features, (features[:, 0] > 0).astype(np.int32), 2, 40)
+    task = tasks.regularization(dataset, validation=10, train=15, batch_size=None, bound=None)
+    x, y = jnp.asarray(rng.normal(size=4)), jnp.asarray(rng.normal(size=(4, 1)))
+    assert task.y.shape == (4, 1)
+    for level, rows in ((task.problem.upper, task.data.validation), (task.problem.lower, task.data.train)):
+        signs = 2 * np.asarray(rows["labels"]) - 1
+        expected = np.mean(np.logaddexp(0, -signs * (np.asarray(rows["features"]) @ np.asarray(y)[:, 0])))
+        if level is task.problem.lower:
+            expected += 0.5 * np.sum(np.exp(np.asarray(x)) * np.asarray(y)[:, 0] ** 2)
+        assert float(level.loss(x + np.log(4 / 2), y, level.all_rows().rows)) == pytest.approx(expected)
+    assert float(jnp.max(task.problem.project(jnp.array([1e3])))) == 1e3  # no box
+
+
+def test_test_rows_are_drawn_where_none_are_published():
+    data = make(dataset=sparse_set(train=TRAIN, test=0), test_fraction=0.25).data
+    parts = [numbers(getattr(data, name)) for name in ("train", "validation", "test")]
+    assert [len(part) for part in parts] == [24, 20, 15]
+    together = np.concatenate(parts)
+    assert len(np.unique(together)) == 59 and parts[2].min() < TRAIN - 15
+
+
 # What is never allocated
 
 

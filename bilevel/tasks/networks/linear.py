@@ -42,16 +42,20 @@ def padded(
     return columns, values, float(max(0.0, 1 - np.abs(values).sum(dtype=float) / total)) if total else 0.0
 
 
-def logits(y: Float[Array, "d classes"], rows: Any) -> Float[Array, "n classes"]:
+def logits(y: Float[Array, "d columns"], rows: Any) -> Float[Array, "n classes"]:
     """The linear model y on dense or on padded rows. For padded rows, the largest array has n · m · classes numbers,
-    the rows of y that they name; the gradient in y adds the same number of values back to these rows."""
+    the rows of y that they name; the gradient in y adds the same number of values back to these rows.
+
+    A y with one column is the logit of class 1 of two classes; that of class 0 is zero."""
     if "features" in rows:
-        return rows["features"] @ y
-    gathered = y.at[rows["columns"]].get(mode="promise_in_bounds")
-    return jnp.einsum("nm,nmc->nc", rows["values"], gathered)
+        scores = rows["features"] @ y
+    else:
+        gathered = y.at[rows["columns"]].get(mode="promise_in_bounds")
+        scores = jnp.einsum("nm,nmc->nc", rows["values"], gathered)
+    return jnp.pad(scores, ((0, 0), (1, 0))) if y.shape[1] == 1 else scores
 
 
-def all_logits(y: Float[Array, "d classes"], rows: Any, chunk: int) -> Float[Array, "n classes"]:
+def all_logits(y: Float[Array, "d columns"], rows: Any, chunk: int) -> Float[Array, "n classes"]:
     """The logits of many rows; sparse rows are processed `chunk` at a time."""
     if "features" in rows or len(rows["columns"]) <= chunk:
         return logits(y, rows)
