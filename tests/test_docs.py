@@ -1,10 +1,12 @@
 """The code on the pages runs in the order of the page, with the output that the page shows."""
 
 import importlib.util
+import inspect
 import re
 import textwrap
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
@@ -62,6 +64,23 @@ def test_the_api_pages_hold_every_public_name():
     assert sorted(path.rpartition(".")[2] for path in paths) == sorted([*bl.__all__, *contract])
     modules = {path.stem for path in (ROOT / "bilevel").iterdir()}
     assert not modules & set(paths), "these would show the module of that name: write bilevel.run._solve.solve"
+
+
+def test_signatures_on_the_pages_are_those_of_the_classes():
+    pytest.importorskip("griffe", reason="griffe is not installed")
+    fields = load("signatures").fields
+    classes = [found for found in (getattr(bl, name) for name in bl.__all__) if isinstance(found, type)]
+    modules = [found for found in classes if issubclass(found, eqx.Module) and not inspect.isabstract(found)]
+    shown = {found: fields(found) for found in modules}
+    assert shown[bl.F2SA]["inner_steps"] == ("int", "1") and shown[bl.F2SA]["multiplier"] == ("Any", None)
+    assert shown[bl.AIDBiO]["adjoint"] == ("AbstractAdjoint", "ConjugateGradient(steps=10)")
+    assert shown[bl.BSA]["warm_start"] == ("bool", "False")  # of its base class
+    assert shown[bl.Blocks] is None  # its own
+    for found, arguments in shown.items():
+        if arguments is not None:
+            for name, parameter in inspect.signature(found).parameters.items():
+                _, default = arguments[name]
+                assert (default is None) == (parameter.default is parameter.empty), (found, name)
 
 
 def test_a_page_that_loads_from_elsewhere_breaks_the_build():
