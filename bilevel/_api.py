@@ -9,7 +9,7 @@ from bilevel.problem import Episodes, Factored, Level, Problem
 from bilevel.sampling import Batch, Blocks, Rows, Shuffled, ShuffledBlocks
 
 # steps and costs
-from bilevel._cost import Cost
+from bilevel.cost import Cost
 from bilevel.steps import Rule, inverse_power
 
 # hypergradients
@@ -31,7 +31,7 @@ from bilevel.hypergradients import (
 
 # solvers, which all have a line in bilevel/solvers/__init__.py
 from bilevel.solvers import *  # noqa: F403
-from bilevel.solvers._base import AbstractHypergradientSolver, AbstractSolver
+from bilevel.solvers.base import AbstractHypergradientSolver, AbstractSolver
 from bilevel.solvers.epoch_sgd import EpochSGD
 from bilevel.solvers.recursive import RecursiveMomentum
 from bilevel.solvers.registry import SOLVERS, get_solver

@@ -98,10 +98,12 @@ class AbstractStep(eqx.Module):
     """
 
     @abc.abstractmethod
-    def init(self, z: Tree) -> Tree: ...
+    def init(self, z: Tree) -> Tree:
+        """The state before the first step."""
 
     @abc.abstractmethod
-    def __call__(self, z: Tree, direction: Tree, state: Tree, t: Any) -> tuple[Tree, Tree]: ...
+    def __call__(self, z: Tree, direction: Tree, state: Tree, t: Any) -> tuple[Tree, Tree]:
+        """The iterate and the state after a step along `direction` in iteration t."""
 
 
 if TYPE_CHECKING:
@@ -324,7 +326,10 @@ def count(least: int = 1, *, of_t: bool = False, optional: bool = False, **optio
 
 
 def number(check: Callable[[str, Any], None] = checks.positive, *, optional: bool = False, **options: Any) -> Any:
-    """A number that passes a check of `_checks`, as an array leaf; with `optional`, None is also accepted."""
+    """A number as an array leaf; with `optional`, None is also accepted.
+
+    `check(name, value)` raises unless the number is fine; the default wants one above zero.
+    """
 
     def convert(value: Any) -> Any:
         return None if value is None else as_leaf(value)

@@ -81,6 +81,7 @@ class SparseRows(eqx.Module):
     __array_ufunc__ = None  # NumPy must leave the operators to this class
 
     def add_to(self, array: Array | np.ndarray) -> Array:
+        """The sum with an array, in its dtype."""
         array = jnp.asarray(array)
         if len(self.parts) < 2:
             for indices, rows in self.parts:
@@ -92,6 +93,7 @@ class SparseRows(eqx.Module):
         return add_rows(array, jnp.concatenate(where), jnp.concatenate(rows))
 
     def dense(self, dtype: Any) -> Array:
+        """All rows."""
         return self.add_to(jnp.zeros(self.shape, dtype))
 
     def _map(self, f: Any) -> "SparseRows":
@@ -128,6 +130,7 @@ def merged(parts: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def is_sparse(leaf: Any) -> bool:
+    """Whether it is `SparseRows`."""
     return isinstance(leaf, SparseRows)
 
 
@@ -173,6 +176,7 @@ def cast(a: Tree, dtype: Any) -> Tree:
 
 
 def zeros_like(a: Tree) -> Tree:
+    """Zeros in the shapes and dtypes of `a`."""
     return jax.tree.map(jnp.zeros_like, a)
 
 
@@ -203,6 +207,7 @@ def largest(a: Tree) -> Float[Scalar, ""]:
 
 
 def where(condition: Bool[Array, ""], a: Tree, b: Tree) -> Tree:
+    """`a` if the condition holds, else `b`."""
     return jax.tree.map(lambda u, v: jnp.where(condition, u, v), a, b)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bilevel import Cost
-from bilevel._cost import Total
+from bilevel.cost import Total
 
 
 @settings(max_examples=40)

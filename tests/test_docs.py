@@ -1,5 +1,6 @@
 """The code on the pages runs in the order of the page, with the output that the page shows."""
 
+import ast
 import importlib.util
 import inspect
 import re
@@ -58,12 +59,27 @@ def test_no_other_page_has_code_that_does_not_run():
 
 
 def test_the_api_pages_hold_every_public_name():
-    pages = "".join(path.read_text() for path in (ROOT / "docs/api").glob("*.md"))
+    pages = "".join(path.read_text() for path in (ROOT / "docs/api").glob("*.md") if path.stem != "writing")
     paths = re.findall(r"^::: bilevel\.(?!tasks\.|datasets\.|estimators$)(\S+)$", pages, re.MULTILINE)
     contract = ["AbstractAdjoint", "Adjoint", "AbstractLower", "LowerSolution", "HessianOperator"]
     assert sorted(path.rpartition(".")[2] for path in paths) == sorted([*bl.__all__, *contract])
     modules = {path.stem for path in (ROOT / "bilevel").iterdir()}
     assert not modules & set(paths), "these would show the module of that name: write bilevel.run._solve.solve"
+
+
+def test_what_a_solver_imports_is_public_and_on_the_api_pages():
+    shown = re.findall(r"^::: bilevel\.(\S+)$", (ROOT / "docs/api/writing.md").read_text(), re.MULTILINE)
+    shown += ["problem", "sampling", "cost", "hypergradients.adjoint"]  # whose names are on other pages
+    imported = set()
+    for path in (ROOT / "bilevel/solvers").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module in ("bilevel", "bilevel.solvers"):
+                imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module.startswith("bilevel."):
+                imported.add(node.module)
+    modules = {name.removeprefix("bilevel.") for name in imported}
+    others = {f"solvers.{path.stem}" for path in (ROOT / "bilevel/solvers").glob("*.py")} - set(shown)
+    assert modules - others - {"solvers"} == set(shown) | {"_checks"}  # for the arguments of `from_paper`
 
 
 def test_signatures_on_the_pages_are_those_of_the_classes():

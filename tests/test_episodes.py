@@ -15,8 +15,8 @@ from solvers import test_properties as properties
 
 import bilevel as bl
 from bilevel import _random
-from bilevel._cost import Total
 from bilevel._prepare import prepare
+from bilevel.cost import Total
 from bilevel.diagnostics import _diagnose
 from bilevel.solvers.registry import SOLVERS, on_episodes
 

@@ -15,10 +15,10 @@ from bilevel._suggest._trial import Trial, try_steps
 from bilevel.diagnostics.constants import DRAWS, Constants, measure, on_all_rows
 from bilevel.diagnostics.lanczos import Hessian, lanczos
 from bilevel.problem import Episodes, Problem
-from bilevel.solvers._base import AbstractSolver
-from bilevel.solvers._theory import Choice, Facts
+from bilevel.solvers.base import AbstractSolver
 from bilevel.solvers.registry import SOLVERS, get_solver
 from bilevel.solvers.stocbio import StocBiO
+from bilevel.solvers.theory import Choice, Facts
 from bilevel.trees import Tree
 
 DEFAULT_BUDGET = 20_000  # in batches of the lower level

@@ -19,7 +19,7 @@ from bilevel.diagnostics.constants import on_all_rows
 from bilevel.hypergradients.adjoint import ConjugateGradient
 from bilevel.problem import Level, Problem
 from bilevel.run._advance import advance, initial_state
-from bilevel.solvers._base import AbstractSolver
+from bilevel.solvers.base import AbstractSolver
 from bilevel.trees import Tree
 
 TRIAL = 0.2  # at most this part of the budget

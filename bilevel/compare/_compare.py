@@ -20,7 +20,7 @@ from bilevel.run._ensemble import Ensemble
 from bilevel.run._loop import Record, loop
 from bilevel.run._solution import RESERVED, RESULTS, Solution
 from bilevel.run._solve import solve
-from bilevel.solvers._base import AbstractSolver, Tuned
+from bilevel.solvers.base import AbstractSolver, Tuned
 from bilevel.solvers.registry import SOLVERS
 
 ROWS = 20  # default number of history rows of a run

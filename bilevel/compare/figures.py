@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevel._cost import KINDS
 from bilevel._output.figures import COLORS, GRAY, line, tidy
 from bilevel.compare.records import Comparison, Run, spread
+from bilevel.cost import KINDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

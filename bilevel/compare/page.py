@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from bilevel._cost import KINDS
 from bilevel._output.figures import DASHES, look
 from bilevel._output.files import environment
 from bilevel._output.pages import render
@@ -13,6 +12,7 @@ from bilevel.compare import settings
 from bilevel.compare.figures import Position, label_places, mean_curve, needs_log, plotted, score_range
 from bilevel.compare.records import RULE, Comparison, spread
 from bilevel.compare.tables import cost_table, notes, results_table
+from bilevel.cost import KINDS
 
 AXES: dict[str, Position] = {
     "steps": lambda row: row["step"],

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from bilevel._cost import KINDS
 from bilevel._suggest._suggest import Suggestion
 from bilevel.compare.references import ATTAINABLE
+from bilevel.cost import KINDS
 from bilevel.run._solution import RESERVED, RESULTS, Solution, name_of
 
 LEAST_MARGIN = 2.0  # standard errors above the best attainable reference

@@ -13,7 +13,7 @@ import equinox as eqx
 import numpy as np
 
 from bilevel import _checks as checks
-from bilevel.solvers._base import AbstractSolver, Tuned
+from bilevel.solvers.base import AbstractSolver, Tuned
 from bilevel.solvers.registry import SOLVERS, get_solver
 from bilevel.steps import AbstractSchedule, Constant, From, GradientStep, InversePower, Rule
 from bilevel.tasks import TASKS, get_task

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from bilevel import datasets
-from bilevel._cost import KINDS
 from bilevel._output.tables import Cell, Table, count, number, with_error
 from bilevel.compare.records import Comparison, Run, spread, statistics
 from bilevel.compare.references import CEILING
+from bilevel.cost import KINDS
 from bilevel.datasets import Card
 
 _IN_THE_FILES_ALONE = ("test loss", "lower loss")  # a line has 100 columns

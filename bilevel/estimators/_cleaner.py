@@ -30,7 +30,7 @@ from bilevel.estimators._rows import DenseTable, SparseTable, labeled, length_fo
 from bilevel.problem import Level, Problem
 from bilevel.run._solution import History
 from bilevel.run._solve import solve
-from bilevel.solvers._base import AbstractSolver
+from bilevel.solvers.base import AbstractSolver
 from bilevel.solvers.soba import SOBA
 from bilevel.tasks.networks.losses import WeightedLoss
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree, Scalar
 
 from bilevel import oracles, trees
-from bilevel._cost import Total
+from bilevel.cost import Total
 from bilevel.hypergradients.adjoint import ConjugateGradient
 from bilevel.hypergradients.lower import Newton
 from bilevel.problem import Problem

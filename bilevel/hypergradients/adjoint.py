@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
-from bilevel._cost import Cost
+from bilevel.cost import Cost
 from bilevel.oracles import HessianOperator
 from bilevel.problem import Problem
 from bilevel.steps import Settings, count, count_at, number, schedule

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from bilevel import oracles, trees
-from bilevel._cost import Cost
+from bilevel.cost import Cost
 from bilevel.hypergradients.adjoint import AbstractAdjoint, Adjoint, Implicit
 from bilevel.oracles import HessianOperator
 from bilevel.problem import Level, Problem

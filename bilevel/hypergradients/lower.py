@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
-from bilevel._cost import Cost
+from bilevel.cost import Cost
 from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient
 from bilevel.oracles import HessianOperator
 from bilevel.problem import Level

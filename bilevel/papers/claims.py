@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bilevel._cost import KINDS
 from bilevel.compare.records import Run
+from bilevel.cost import KINDS
 
 LEAST_SEEDS = 5
 LEVEL = 0.95

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bilevel._cost import KINDS
 from bilevel._output.tables import Cell, Table, count, number, with_error
 from bilevel.compare.records import Run, spread
+from bilevel.cost import KINDS
 from bilevel.papers.claims import NOT_JUDGED, RULE, Check, Claim, Finding, at_end, overall
 from bilevel.papers.entry import Entry, Setup
 from bilevel.run._solution import RESERVED

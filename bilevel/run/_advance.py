@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import _random, trees
-from bilevel._cost import Cost, Total
+from bilevel.cost import Cost, Total
 from bilevel.problem import Episodes, Problem, start_of
 from bilevel.run._lag import advance_lagging, lag_of
-from bilevel.solvers._base import AbstractSolver
+from bilevel.solvers.base import AbstractSolver
 from bilevel.solvers.registry import on_episodes
 from bilevel.trees import Tree
 

@@ -11,13 +11,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, PRNGKeyArray
 
-from bilevel._cost import Total
 from bilevel._prepare import prepare
+from bilevel.cost import Total
 from bilevel.problem import Episodes, Problem
 from bilevel.run._advance import advance, check_episodes, initial_state, status
 from bilevel.run._loop import AbstractRuns, Record
 from bilevel.run._solution import RESULTS, Solution
-from bilevel.solvers._base import AbstractSolver
+from bilevel.solvers.base import AbstractSolver
 from bilevel.trees import Tree
 
 _RUNS, _SAME = PartitionSpec("runs"), PartitionSpec()

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from bilevel import _lagged
-from bilevel._cost import Total
 from bilevel._lagged import Rows
+from bilevel.cost import Total
 from bilevel.problem import Problem, identity, per_row_flags
-from bilevel.solvers._base import AbstractSolver
+from bilevel.solvers.base import AbstractSolver
 from bilevel.trees import NotLinearError
 
 Step = Callable[[Any, Any], Any]  # (state, t) -> (state, cost)

@@ -4,7 +4,7 @@ import abc
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bilevel._cost import KINDS
+from bilevel.cost import KINDS
 from bilevel.run._solution import RESULTS, History, Solution
 
 Hook = Callable[["Record"], RESULTS | None]

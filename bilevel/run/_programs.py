@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import trees
-from bilevel._cost import Total
+from bilevel.cost import Total
 from bilevel.problem import Episodes, Problem
 from bilevel.run._advance import advance, initial_state, status
 from bilevel.run._identity import computation
-from bilevel.solvers._base import AbstractSolver
+from bilevel.solvers.base import AbstractSolver
 from bilevel.trees import Tree
 
 

@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import jax
 
 from bilevel import _lagged
-from bilevel._cost import Total
 from bilevel._prepare import Prepared
+from bilevel.cost import Total
 from bilevel.problem import Problem, per_row_flags
 from bilevel.run._checkpoint import Checkpoint, CheckpointError
 from bilevel.run._identity import described, fingerprint, versions
 from bilevel.run._loop import AbstractRuns, Fill, Record
 from bilevel.run._programs import Programs
 from bilevel.run._solution import RESULTS, Solution, name_of
-from bilevel.solvers._base import AbstractSolver
+from bilevel.solvers.base import AbstractSolver
 
 _PATIENCE = 1.0  # seconds of stepping in which Ctrl-C is not heard
 _LOOKING = 50  # a state that nobody sees is looked at when the steps since the last look took this many times as long

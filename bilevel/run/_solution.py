@@ -7,7 +7,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from bilevel._cost import KINDS
+from bilevel.cost import KINDS
 from bilevel.trees import Tree
 
 

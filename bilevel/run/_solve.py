@@ -21,7 +21,7 @@ from bilevel.run._programs import Programs
 from bilevel.run._progress import progress_bar
 from bilevel.run._single import Single, identity
 from bilevel.run._solution import FAILURES, RESULTS, Solution, SolveError, name_of, numbers
-from bilevel.solvers._base import AbstractSolver
+from bilevel.solvers.base import AbstractSolver
 
 
 class Target(eqx.Module):

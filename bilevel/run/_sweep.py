@@ -16,7 +16,7 @@ from bilevel.problem import Episodes, Problem
 from bilevel.run._ensemble import Ensemble, is_array
 from bilevel.run._loop import Record, loop
 from bilevel.run._solution import History, name_of, numbers
-from bilevel.solvers._base import AbstractSolver
+from bilevel.solvers.base import AbstractSolver
 
 
 @dataclass

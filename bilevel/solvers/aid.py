@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import trees
-from bilevel._cost import Cost
+from bilevel.cost import Cost
 from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient
 from bilevel.hypergradients.lower import descend
 from bilevel.problem import Problem
-from bilevel.solvers import _theory as theory
-from bilevel.solvers._base import About, AbstractHypergradientSolver, Tuned
-from bilevel.solvers._theory import Choice, Facts
+from bilevel.solvers import theory
+from bilevel.solvers.base import About, AbstractHypergradientSolver, Tuned
+from bilevel.solvers.theory import Choice, Facts
 from bilevel.steps import Step, count, count_at, flag, part, step
 from bilevel.trees import Tree
 

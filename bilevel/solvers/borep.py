@@ -8,14 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from bilevel import oracles, trees
-from bilevel._cost import Cost
+from bilevel.cost import Cost
 from bilevel.hypergradients.lower import ball, descend
 from bilevel.problem import Problem
-from bilevel.solvers import _theory as theory
-from bilevel.solvers._averages import moving_average
-from bilevel.solvers._base import About, AbstractSolver, Tuned
-from bilevel.solvers._theory import Choice, Facts
+from bilevel.solvers import theory
+from bilevel.solvers.averages import moving_average
+from bilevel.solvers.base import About, AbstractSolver, Tuned
 from bilevel.solvers.epoch_sgd import EpochSGD
+from bilevel.solvers.theory import Choice, Facts
 from bilevel.steps import Step, count, inverse_power, part, schedule, step, weight
 from bilevel.trees import Tree
 

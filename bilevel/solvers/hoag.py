@@ -7,14 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import oracles, trees
-from bilevel._cost import Cost
+from bilevel.cost import Cost
 from bilevel.hypergradients.adjoint import ConjugateGradient
 from bilevel.hypergradients.lower import GradientDescent
 from bilevel.oracles import HessianOperator
 from bilevel.problem import Problem
-from bilevel.solvers import _theory as theory
-from bilevel.solvers._base import About, AbstractSolver, Tuned
-from bilevel.solvers._theory import Choice, Facts
+from bilevel.solvers import theory
+from bilevel.solvers.base import About, AbstractSolver, Tuned
+from bilevel.solvers.theory import Choice, Facts
 from bilevel.steps import Step, count, number, schedule, step
 from bilevel.trees import Tree
 

@@ -6,12 +6,12 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
-from bilevel._cost import Cost
+from bilevel.cost import Cost
 from bilevel.hypergradients.unrolled import check_differentiable, unroll
 from bilevel.problem import Problem
-from bilevel.solvers import _theory as theory
-from bilevel.solvers._base import About, AbstractHypergradientSolver, Tuned
-from bilevel.solvers._theory import Choice, Facts
+from bilevel.solvers import theory
+from bilevel.solvers.base import About, AbstractHypergradientSolver, Tuned
+from bilevel.solvers.theory import Choice, Facts
 from bilevel.steps import Step, count, flag, step
 from bilevel.trees import Tree
 

@@ -7,12 +7,12 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from bilevel import trees
-from bilevel._cost import Cost
+from bilevel.cost import Cost
 from bilevel.hypergradients.unrolled import check_differentiable, unroll
 from bilevel.problem import Episode, Problem, start_of
-from bilevel.solvers import _theory as theory
-from bilevel.solvers._base import About, AbstractHypergradientSolver
-from bilevel.solvers._theory import Choice, Facts
+from bilevel.solvers import theory
+from bilevel.solvers.base import About, AbstractHypergradientSolver
+from bilevel.solvers.theory import Choice, Facts
 from bilevel.steps import Step, count, step
 from bilevel.trees import Tree
 

@@ -7,11 +7,11 @@ from typing import Any, Generic, ParamSpec
 
 from bilevel import _checks as checks
 from bilevel.hypergradients.adjoint import ConjugateGradient, FixedPoint
-from bilevel.solvers import _theory as theory
-from bilevel.solvers._base import About, AbstractSolver, Tuned
-from bilevel.solvers._theory import Choice, Facts
+from bilevel.solvers import theory
 from bilevel.solvers.aid import AIDBiO
+from bilevel.solvers.base import About, AbstractSolver, Tuned
 from bilevel.solvers.itd import ITDBiO
+from bilevel.solvers.theory import Choice, Facts
 from bilevel.steps import GradientStep, as_step, check_setting
 
 P = ParamSpec("P")

@@ -7,10 +7,10 @@ import equinox as eqx
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import trees
-from bilevel._cost import Cost
+from bilevel.cost import Cost
 from bilevel.problem import Problem
-from bilevel.solvers._averages import storm
-from bilevel.solvers._base import AbstractHypergradientSolver, AbstractSolver
+from bilevel.solvers.averages import storm
+from bilevel.solvers.base import AbstractHypergradientSolver, AbstractSolver
 from bilevel.steps import part, weight
 from bilevel.trees import Tree
 

@@ -2,7 +2,7 @@
 
 from bilevel import _checks as checks
 from bilevel import solvers
-from bilevel.solvers._base import About, AbstractSolver
+from bilevel.solvers.base import About, AbstractSolver
 from bilevel.solvers.presets import Preset
 
 Maker = type[AbstractSolver] | Preset  # a class, or a function that fixes some settings of one

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from bilevel import oracles, trees
-from bilevel._cost import Cost
+from bilevel.cost import Cost
 from bilevel.problem import Level, Problem
 from bilevel.sampling import Batch, Blocks
-from bilevel.solvers import _theory as theory
-from bilevel.solvers._averages import SAGATable, rows_of, saga_rows
-from bilevel.solvers._base import About, AbstractSolver, Tuned
-from bilevel.solvers._theory import Choice, Facts
+from bilevel.solvers import theory
+from bilevel.solvers.averages import SAGATable, rows_of, saga_rows
+from bilevel.solvers.base import About, AbstractSolver, Tuned
+from bilevel.solvers.theory import Choice, Facts
 from bilevel.steps import Step, flag, step
 from bilevel.trees import Tree
 

@@ -9,14 +9,14 @@ from jaxtyping import PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
-from bilevel._cost import Cost
+from bilevel.cost import Cost
 from bilevel.hypergradients.adjoint import Neumann
 from bilevel.hypergradients.lower import descend
 from bilevel.oracles import HessianOperator
 from bilevel.problem import Problem
-from bilevel.solvers import _theory as theory
-from bilevel.solvers._base import About, AbstractHypergradientSolver, Tuned
-from bilevel.solvers._theory import Choice, Facts
+from bilevel.solvers import theory
+from bilevel.solvers.base import About, AbstractHypergradientSolver, Tuned
+from bilevel.solvers.theory import Choice, Facts
 from bilevel.steps import Step, count, schedule, step
 from bilevel.trees import Tree
 

@@ -8,13 +8,13 @@ from jaxtyping import PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
-from bilevel._cost import Cost
+from bilevel.cost import Cost
 from bilevel.hypergradients.adjoint import RandomNeumann
 from bilevel.problem import Problem
-from bilevel.solvers import _theory as theory
-from bilevel.solvers._averages import storm
-from bilevel.solvers._base import About, AbstractSolver, Tuned
-from bilevel.solvers._theory import Choice, Facts
+from bilevel.solvers import theory
+from bilevel.solvers.averages import storm
+from bilevel.solvers.base import About, AbstractSolver, Tuned
+from bilevel.solvers.theory import Choice, Facts
 from bilevel.steps import Step, count, inverse_power, schedule, step, weight
 from bilevel.trees import Tree
 

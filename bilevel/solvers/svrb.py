@@ -7,13 +7,13 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from bilevel import oracles, trees
-from bilevel._cost import Cost
+from bilevel.cost import Cost
 from bilevel.problem import Problem
-from bilevel.solvers import _theory as theory
-from bilevel.solvers._averages import storm
-from bilevel.solvers._base import About, AbstractSolver, Tuned
-from bilevel.solvers._matrices import Spectral, times, zero_matrices
-from bilevel.solvers._theory import Choice, Facts
+from bilevel.solvers import theory
+from bilevel.solvers.averages import storm
+from bilevel.solvers.base import About, AbstractSolver, Tuned
+from bilevel.solvers.matrices import Spectral, times, zero_matrices
+from bilevel.solvers.theory import Choice, Facts
 from bilevel.steps import Step, count, number, step, weight
 from bilevel.trees import Tree
 

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from bilevel import oracles, trees
-from bilevel._cost import Cost
+from bilevel.cost import Cost
 from bilevel.hypergradients.adjoint import Neumann
 from bilevel.problem import Problem
-from bilevel.solvers import _theory as theory
-from bilevel.solvers._averages import storm
-from bilevel.solvers._base import About, AbstractSolver, Tuned
-from bilevel.solvers._theory import Choice, Facts
+from bilevel.solvers import theory
+from bilevel.solvers.averages import storm
+from bilevel.solvers.base import About, AbstractSolver, Tuned
+from bilevel.solvers.theory import Choice, Facts
 from bilevel.steps import Step, count, schedule, step
 from bilevel.trees import Tree
 

@@ -16,7 +16,7 @@ from bilevel.compare import _compare as module
 from bilevel.compare import compare, figures, records, settings, tables
 from bilevel.compare._compare import run
 from bilevel.compare.records import Comparison, Run
-from bilevel.solvers._base import Tuned
+from bilevel.solvers.base import Tuned
 
 SMALL = {"dim_x": 2, "dim_y": 2}
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bilevel.solvers._averages import at_both, moving_average, storm
+from bilevel.solvers.averages import at_both, moving_average, storm
 
 DIM, SEEDS, STEPS, WEIGHT = 4, 2000, 40, 0.2
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bilevel as bl
-from bilevel.solvers._matrices import Spectral, clipped_svd, times
+from bilevel.solvers.matrices import Spectral, clipped_svd, times
 
 
 def test_projections_are_the_nearest_matrices(x64):

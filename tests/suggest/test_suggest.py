@@ -15,8 +15,8 @@ import bilevel as bl
 from bilevel import tasks
 from bilevel._suggest._trial import FACTOR, KEPT, _bracket, _settled_loss, _survey
 from bilevel.cli import app
-from bilevel.solvers import _theory as theory
-from bilevel.solvers._theory import Facts
+from bilevel.solvers import theory
+from bilevel.solvers.theory import Facts
 
 KEY = jax.random.key(0)
 BUDGET = 40_000

@@ -5,7 +5,7 @@ from typing import Any
 
 from bilevel.papers.claims import Above, Claim, Correlates, Exceeds, Near
 from bilevel.papers.entry import Curve, Entry, Panel, Setup, smaller
-from bilevel.solvers._base import AbstractSolver
+from bilevel.solvers.base import AbstractSolver
 from bilevel.solvers.borep import BOREP, EpochSGD
 from bilevel.solvers.f2sa import F2SA
 from bilevel.solvers.maml import MAML

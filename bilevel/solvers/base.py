@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import equinox as eqx
 from jaxtyping import Array, Bool, PRNGKeyArray
 
-from bilevel._cost import Cost
+from bilevel.cost import Cost
 from bilevel.problem import Problem
-from bilevel.solvers._theory import Choice, Facts
+from bilevel.solvers.theory import Choice, Facts
 from bilevel.steps import Settings
 from bilevel.trees import Tree
 

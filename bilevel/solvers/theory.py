@@ -50,6 +50,7 @@ def lower_step(facts: Facts, source: str, bound: str = "1/L") -> Choice:
 
 
 def neumann_step(facts: Facts, source: str) -> Choice:
+    """1/L."""
     return Choice(1 / facts.L, f"{source}: 1/L")
 
 
@@ -64,6 +65,7 @@ def capped(facts: Facts, kind: str, order: str, source: str, products: float = 0
 
 
 def inner_steps(facts: Facts, source: str, order: str = "κ") -> Choice:
+    """The steps of a lower loop, at most 10."""
     return capped(facts, "inner steps", order, source)
 
 
@@ -86,4 +88,5 @@ def power_weight(facts: Facts, source: str, power: str) -> Choice:
 
 
 def cg_steps(facts: Facts, source: str, order: str) -> Choice:
+    """The steps of conjugate gradient, at most 20."""
     return capped(facts, "CG steps", order, source)
