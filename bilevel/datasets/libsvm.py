@@ -1,5 +1,7 @@
 """Binary and multiclass sets of the LIBSVM collection, from its files."""
 
+from typing import Any
+
 import numpy as np
 
 from bilevel.datasets.base import Card, DatasetError, SparseDataset
@@ -45,10 +47,9 @@ def load_sparse(name: str) -> SparseDataset:
     from sklearn.datasets import load_svmlight_files
 
     paths = FILES[name].need()
+    options: Any = {"n_features": _PARTS[name][1], "dtype": np.float32, "zero_based": False}  # types are too narrow
     try:
-        read = load_svmlight_files(
-            [str(path) for path in paths], n_features=_PARTS[name][1], dtype=np.float32, zero_based=False
-        )
+        read = load_svmlight_files([str(path) for path in paths], **options)
     except FAILURES as error:
         files = ", ".join(path.name for path in paths)
         raise DatasetError(f"{paths[0].parent}: {files}: damaged ({error}); get the published file again") from error
@@ -60,5 +61,5 @@ def load_sparse(name: str) -> SparseDataset:
             f"{name}: its files have the labels {found.tolist()}, where the published ones have {card.classes} "
             "different ones; get the published files again"
         )
-    features = scipy.sparse.vstack(read[::2], format="csr")
+    features: Any = scipy.sparse.vstack(read[::2], format="csr")
     return SparseDataset(features, labels.astype(np.int32), card.classes, lengths[0], card)

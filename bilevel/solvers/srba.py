@@ -109,7 +109,11 @@ class SRBA(AbstractSolver):
 
         def follow() -> tuple[Tree, Tree, Tree]:  # weight 0: Δ + D(u_k; i, j) − D(u_{k−1}; i, j)
             i, j = problem.lower.draw(lower_key), problem.upper.draw(upper_key)
-            return storm((state.d_x, state.d_y, state.d_v), lambda *u: D(*u, i, j), new, old, weight=0.0)
+
+            def sample(x: Tree, y: Tree, v: Tree) -> tuple[Tree, Tree, Tree]:
+                return D(x, y, v, i, j)
+
+            return storm((state.d_x, state.d_y, state.d_v), sample, new, old, weight=0.0)
 
         d_x, d_y, d_v = jax.lax.cond(starts, afresh, follow)
         x, x_rule = self.upper_step(state.x, d_x, state.x_rule, t)

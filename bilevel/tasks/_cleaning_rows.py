@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -128,7 +129,7 @@ def standardized(
     """All of these rows, with the training rows' means subtracted, divided by their deviations that are not zero."""
     from sklearn.preprocessing import StandardScaler
 
-    scaler = StandardScaler().fit(training)
+    scaler: Any = StandardScaler().fit(training)
     return [scaler.transform(rows) for rows in (training, *others)]
 
 
