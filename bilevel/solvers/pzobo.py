@@ -66,10 +66,10 @@ class PZOBO(AbstractHypergradientSolver):
     Reference: Sow, Ji & Liang, "On the Convergence Theory for Hessian-Free Bilevel Algorithms", NeurIPS 2022
     (arXiv 2110.07004), Algorithm 1 (PZOBO); with batches, Algorithm 2 (PZOBO-S).
 
-    Differences from the paper: x may be projected. We had the abstract and two implementations (the authors' and
-    `pzobo.py` of benchmark_bilevel), not the text: that the loops share their batches is the authors' code; that y is
-    kept is both codes'; normal u_j are benchmark_bilevel's, where the authors' code has Q = 1 and scales each array of
-    u to length one. These three are unverified in the listing.
+    Differences from the paper: x may be projected. The listing is taken from two implementations (the authors' and
+    `pzobo.py` of benchmark_bilevel), not from the paper's text: that the loops share their batches is the authors'
+    code; that y is kept is both codes'; normal u_j are benchmark_bilevel's, where the authors' code has Q = 1 and
+    scales each array of u to length one. These three are unverified in the listing.
     """
 
     upper_step: Step = step()

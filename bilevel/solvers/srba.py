@@ -77,9 +77,9 @@ class SRBA(AbstractSolver):
     Minimization", AISTATS 2024 (arXiv 2302.08766), Algorithm 1.
 
     Differences from the paper: v has the opposite sign; the adjoint has its own step size (the paper's is ρ); x may be
-    projected. The paper counts iterations by two indices, here k counts all. We had its abstract and the authors' code
-    (`srba.py` of benchmark_bilevel, which does not project v), not its text: the projection of v, and that a period
-    begins with the step along Δ on all rows, are unverified.
+    projected. The paper counts iterations by two indices, here k counts all. The listing is taken from the authors'
+    code (`srba.py` of benchmark_bilevel, which does not project v), not from the paper's text: the projection of v, and
+    that a period begins with the step along Δ on all rows, are unverified.
     """
 
     upper_step: Step = step()

@@ -1,7 +1,7 @@
 """SRBA (Dagreou, Moreau, Vaiter, Ablin, AISTATS 2024, Alg. 1), after the authors' code in benchmark_bilevel.
 
 Chosen where our sources are silent: v_0 = 0. `R` is the radius of the ball onto which v is projected,
-which is in our memory of the paper but not in the code (None: no projection). `rho_v` is a separate
+which is not in the code (None: no projection). `rho_v` is a separate
 step for v; the listing's own is rho for both. v has the sign of H^{-1} F_y.
 
 Draws of iteration k, unless q divides k: lower i, upper j.
