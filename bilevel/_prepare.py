@@ -180,16 +180,16 @@ def _check_loss(name: str, level: Level, x: Any, y: Any) -> bool:
 def _shape_and_constants(function: Any, *args: Any) -> tuple[Any, int]:
     """The output's shape, and the bytes of arrays that tracing finds in closures. It runs nothing."""
     dynamic, static = eqx.partition(args, eqx.is_array)
-    output = []
+    others: list[Any] = []  # what the function returns beside arrays; a tracer kept here would be a leak
 
     def call(dynamic: Any) -> Any:
-        output.append(function(*eqx.combine(dynamic, static)))
-        return [leaf for leaf in jax.tree.leaves(output[0]) if eqx.is_array(leaf)]
+        arrays, other = eqx.partition(function(*eqx.combine(dynamic, static)), eqx.is_array)
+        others.append(other)
+        return arrays
 
-    jaxpr = jax.make_jaxpr(call)(dynamic)
+    jaxpr, shapes = jax.make_jaxpr(call, return_shape=True)(dynamic)
     constants = sum(getattr(c, "nbytes", 0) for c in jaxpr.consts if not isinstance(c, Tracer))
-    out = output[0]
-    return (jax.typeof(out) if eqx.is_array(out) else out), constants
+    return eqx.combine(shapes, others[0]), constants
 
 
 def _check_point(name: str, function: Callable[[Any], Any], x: Any, wanted: Any, like: str) -> None:

@@ -195,6 +195,96 @@ def test_the_mean_over_keys_is_the_full_batch(x64):
 
 # errors
 
+
+def body_and_head(upper, lower=lambda x, y: 0.5 * jnp.sum((y["body"] - x) ** 2)):
+    """A lower loss that does not hold the head."""
+    return bl.Problem(bl.Level(upper), bl.Level(lambda x, y, _: lower(x, y)))
+
+
+def sum_of_body(x, y, _):
+    return jnp.sum(y["body"])
+
+
+FLAT = body_and_head(lambda x, y, _: jnp.sum(y["body"]) + jnp.sum(y["head"] ** 2))
+NORM = body_and_head(lambda x, y, _: jnp.sqrt(jnp.sum((y["body"] - x) ** 2)))
+LOWER_NORM = body_and_head(sum_of_body, lambda x, y: jnp.sqrt(jnp.sum((y["body"] - x) ** 2)))
+ROUGH = body_and_head(sum_of_body, lambda x, y: jnp.sum(jnp.abs(y["body"] - x) ** 1.5))
+PLAIN = body_and_head(sum_of_body)
+QUADRATIC = body_and_head(lambda x, y, _: jnp.sum(y["body"] ** 2))
+Y = {"body": jnp.ones(5), "head": jnp.ones(3)}
+
+
+def by(method):
+    return lambda x, y: bl.hypergradient(PLAIN, x, y, method=method)
+
+
+NOT_FINITE = {
+    "flat": (lambda x, y: bl.hypergradient(FLAT, x, y), "method: it found that .* not positive"),
+    "upper": (
+        lambda x, y: bl.hypergradient(NORM, x, y),
+        r"upper.loss: its gradient at \(x, y\) is not finite; look for a square root",
+    ),
+    "lower": (lambda x, y: bl.hypergradient(LOWER_NORM, x, y), "lower.loss: its gradient"),
+    "second": (lambda x, y: bl.hypergradient(ROUGH, x, y), "lower.loss: its second derivative"),
+    "neumann": (
+        by(bl.Neumann(500, 2.5)),
+        "method: its series .* grows: the step is above 2/L",
+    ),
+    "a few": (by(bl.Neumann(5, 2.5)), "method: its series"),
+    "fixed point": (by(bl.FixedPoint(20, 2.5)), "method: its series"),
+    "unrolled": (
+        lambda x, y: bl.unrolled_hypergradient(QUADRATIC, 2 * x, y, steps=500, lower_step=2.5),
+        "lower_step: reduce it, .* not finite",
+    ),
+    "general": (
+        lambda x, y: bl.general_hypergradient(
+            PLAIN, x, jax.tree.map(lambda leaf: leaf[None], y), jnp.full(500, 2.5), mode="forward"
+        ),
+        "betas: reduce them, .* not finite",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), NOT_FINITE.values(), ids=NOT_FINITE)
+def test_what_is_not_finite_or_means_nothing_is_said_by_name(call, message):
+    """Under jit it is NaN or infinite; a series that grows is noticed before it overflows."""
+    with pytest.raises(ValueError, match=f"^{message}"):
+        call(jnp.ones(5), Y)
+    assert not jnp.isfinite(jax.jit(call)(jnp.ones(5), Y)).any()
+
+
+def test_the_batch_that_is_drawn_is_the_one_that_is_looked_at():
+    rows = np.arange(4.0)  # the root of row 0 has no derivative
+    problem = bl.Problem(
+        bl.Level(lambda x, y, a: jnp.mean(jnp.sqrt(a * y**2)), rows, 1), bl.Level(lambda x, y, _: (y - x) ** 2)
+    )
+    messages = set()
+    for seed in range(12):
+        try:
+            bl.hypergradient(problem, 1.0, 1.0, key=jax.random.key(seed))
+            messages.add("")
+        except ValueError as error:
+            messages.add(str(error)[:10])
+    assert messages == {"", "upper.loss"}
+
+
+ENTRIES = {
+    "hypergradient": lambda problem: bl.hypergradient(problem, 1.0, 1.0),
+    "unrolled": lambda problem: bl.unrolled_hypergradient(problem, 1.0, 1.0, steps=2, lower_step=0.1),
+    "general": lambda problem: bl.general_hypergradient(problem, 1.0, np.ones(1), np.full(3, 0.1), mode="backward"),
+    "map": lambda problem: bl.solution_map(problem.lower, bl.GradientDescent(3, 0.5))(1.0, 0.0),
+    "slope": lambda problem: jax.grad(lambda x: bl.solution_map(problem.lower, lambda x, y0: x)(x, 0.0))(1.0),
+    "solve": lambda problem: bl.solve(problem, bl.SOBA(0.1, 0.1, 0.1), 1.0, 1.0, steps=2, key=jax.random.key(0)),
+}
+
+
+@pytest.mark.parametrize("call", ENTRIES.values(), ids=ENTRIES)
+def test_no_tracer_outlives_its_trace(call):
+    levels = [bl.Level(lambda x, y, _, c=c: 0.5 * (y - c * x) ** 2) for c in (1.0, 1.0)]
+    with jax.checking_leaks():
+        call(bl.Problem(*levels))
+
+
 ROWS = np.arange(6.0)
 STOCHASTIC = bl.Problem(
     upper=bl.Level(lambda x, y, _: (y - 1.0) ** 2),
