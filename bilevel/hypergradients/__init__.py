@@ -3,11 +3,14 @@
 from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import PRNGKeyArray
 
 from bilevel import trees
 from bilevel._prepare import prepare
+from bilevel.hypergradients._not_finite import check_finite
 from bilevel.hypergradients._solution_map import solution_map
 from bilevel.hypergradients.adjoint import (
     AbstractAdjoint,
@@ -45,6 +48,9 @@ __all__ = [
 ]
 
 
+_METHOD = ConjugateGradient(steps=20)  # to make it anew takes as long as a third of a small hypergradient
+
+
 def hypergradient(
     problem: Problem | Episodes,
     x: Tree,
@@ -67,8 +73,10 @@ def hypergradient(
 
     **Returns** a pytree like x.
 
-    **Raises** `ValueError` if conjugate gradient meets a curvature that is not positive (not under `jit`, where
-    nothing can be raised). In your own loop, apply `eqx.filter_jit` to the loop, as each call checks its arguments.
+    **Raises** `ValueError` if the adjoint method finds that H is not positive definite, if a series in I − ηH grows,
+    and if the result is not finite; then the error names the loss whose derivative is not finite at (x, y). Under
+    `jit`, where nothing can be raised, the result is NaN in these cases. In your own loop, apply `eqx.filter_jit` to
+    the loop, as each call checks its arguments.
 
     Example:
 
@@ -82,22 +90,39 @@ def hypergradient(
 
     Reference: Ji, Yang & Liang (ICML 2021), Proposition 1; Grazzi, Franceschi, Pontil & Salzo (ICML 2020).
     """
-    method = ConjugateGradient(steps=20) if method is None else method
+    method = _METHOD if method is None else method
     if not isinstance(method, AbstractAdjoint):
         raise TypeError(f"method: got {method!r}; pass e.g. bl.ConjugateGradient(steps=20)")
     prepared = prepare(problem, x, y)
     key = key_if_random(prepared.problem, key, needed=isinstance(method, RandomNeumann))
     drawn, key = drawn_once(prepared.problem, key)
-    h, convex = _hypergradient(drawn, prepared.x, prepared.y, method, key)
-    if not isinstance(convex, Tracer) and not convex:
-        raise ValueError(
-            "method: it found that the lower level's curvature is not positive in every direction; "
-            "add a regularizer to the lower loss, or check that y is near its minimizer"
-        )
+    h, ended = _hypergradient(drawn, prepared.x, prepared.y, method, key)
+    if not isinstance(ended, Tracer) and (how := int(ended)) != _FINE:
+        _refuse(how, drawn, prepared.x, prepared.y, key)
     return prepared.restore_x(h)
+
+
+_FINE, _FLAT, _GREW, _NOT_FINITE = range(4)
 
 
 @eqx.filter_jit
 def _hypergradient(problem: Problem, x: Tree, y: Tree, method: AbstractAdjoint, key: PRNGKeyArray) -> Any:
+    """The hypergradient, and one number on how it ended."""
     found = method.hypergradient(problem, x, y, key=key)
-    return trees.dense(found.h, x), found.adjoint.convex
+    h, flat, grew = trees.dense(found.h, x), ~jnp.asarray(found.adjoint.convex), jnp.asarray(found.adjoint.grew)
+    ended = jnp.where(flat, _FLAT, jnp.where(grew, _GREW, jnp.where(trees.all_finite(h), _FINE, _NOT_FINITE)))
+    return jax.tree.map(lambda leaf: jnp.where(flat | grew, jnp.nan, leaf), h), ended
+
+
+def _refuse(ended: int, problem: Problem, x: Tree, y: Tree, key: PRNGKeyArray) -> None:
+    if ended == _FLAT:
+        raise ValueError(
+            "method: it found that the lower level's curvature is not positive in every direction; "
+            "add a regularizer to the lower loss, or check that y is near its minimizer"
+        )
+    if ended == _GREW:
+        raise ValueError(
+            "method: its series in I − step · H grows: the step is above 2/L, where L is the largest curvature of the "
+            "lower loss, or a curvature is negative; reduce the step, or add a regularizer to the lower loss"
+        )
+    check_finite(False, problem, x, y, key, "method: reduce its step, scale the losses, or use float64")

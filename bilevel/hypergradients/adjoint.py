@@ -19,17 +19,21 @@ from bilevel.problem import Problem
 from bilevel.steps import Settings, count, count_at, number, schedule
 from bilevel.trees import Tree
 
+_ROUNDINGS = 1000  # a residual of so many roundings of b counts as rounding where H is flat
+
 
 class Adjoint(eqx.Module):
     """An approximate solution of H v = b.
 
     `products` counts the H-products in samples, in the form that `Cost` takes. `convex` is False if a direction
-    whose curvature is not positive was met; then v means nothing.
+    whose curvature is not positive was met. `grew` is True if a series in I − ηH grew on all rows: then η > 2/L, or a
+    curvature is negative. In both cases v means nothing.
     """
 
     v: Tree
     products: Any
     convex: Bool[Array, ""] | bool = True
+    grew: Bool[Array, ""] | bool = False
 
 
 class Implicit(eqx.Module):
@@ -72,8 +76,14 @@ class AbstractAdjoint(Settings):
 class ConjugateGradient(AbstractAdjoint):
     """At most `steps` conjugate-gradient steps from `v0`, all on one batch.
 
-    Stops when ‖b − H v‖ ≤ `tolerance` · ‖b‖ (never below the rounding of the dtype) or ≤ `absolute_tolerance`, or
-    if pᵀH p ≤ 0 for a direction p: then the lower level is not strongly convex, and `Adjoint.convex` is False.
+    Stops when ‖b − H v‖ ≤ `tolerance` · ‖b‖ (never below the rounding of the dtype) or ≤ `absolute_tolerance`, or at a
+    direction p that is flat: pᵀH p / ‖p‖² is at most ε times the largest one met, where ε is the rounding of the dtype.
+    Then the lower level is not strongly convex, and `Adjoint.convex` is False. It stays True if what is left of b is
+    rounding as well: where H is singular but H v = b has solutions, v is the one nearest to `v0`.
+
+    **Arguments**: `preconditioner`, a function (x, y, v) ↦ M v with a symmetric positive definite M ≈ H⁻¹. The steps
+    are then those of the preconditioned method, and ‖p‖² is pᵀM⁻¹p. With a `bl.Factored` loss on all rows, its x
+    is what `given` receives.
 
     Reference: Hestenes & Stiefel (1952); in AID-BiO, Ji, Yang & Liang (ICML 2021), Algorithm 1.
 
@@ -86,6 +96,11 @@ class ConjugateGradient(AbstractAdjoint):
     steps: int = count()
     tolerance: Any = number(checks.fraction, default=0.0)
     absolute_tolerance: Any = number(checks.nonnegative, default=0.0)
+    preconditioner: Callable[[Tree, Tree, Tree], Tree] | None = None
+
+    def check_together(self) -> None:
+        if not (self.preconditioner is None or callable(self.preconditioner)):
+            raise TypeError(f"preconditioner: got {self.preconditioner!r}; pass a function (x, y, v) -> M v")
 
     def solve(self, H: HessianOperator, b: Tree, v0: Tree | None, *, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
         # solves for the correction of `v0`, scaled by the largest entry of its residual: small squares would underflow
@@ -94,28 +109,49 @@ class ConjugateGradient(AbstractAdjoint):
         size = jnp.where(size > 0, size, 1)
         residual, scaled = trees.divide(residual, size), trees.divide(b, size)
         rr, bb = trees.dot(residual, residual), trees.dot(scaled, scaled)
-        relative = jnp.maximum(jnp.asarray(self.tolerance).astype(bb.dtype), jnp.finfo(bb.dtype).eps)
+        epsilon = jnp.finfo(bb.dtype).eps
+        relative = jnp.maximum(jnp.asarray(self.tolerance).astype(bb.dtype), epsilon)
         least = jnp.maximum(relative**2 * bb, (jnp.asarray(self.absolute_tolerance).astype(bb.dtype) / size) ** 2)
 
+        def conditioned(r: Tree, rr: Array) -> tuple[Tree, Array]:
+            """M r and rᵀM r."""
+            if self.preconditioner is None:
+                return r, rr
+            z = self.preconditioner(H.x, H.y, r)
+            return z, trees.dot(r, z)
+
         def going_on(carry: Any) -> Bool[Array, ""]:
-            i, _, _, _, rr, convex = carry
-            return (i < self.steps) & ~(rr <= least) & convex  # NaN continues, to be noticed as non-finite
+            i, _, _, _, rr, _, _, _, flat = carry
+            return (i < self.steps) & ~(rr <= least) & ~flat  # NaN continues, to be noticed as non-finite
 
         def step(carry: Any) -> Any:
-            i, v, r, p, rr, _ = carry
+            i, v, r, p, rr, rz, pp, steepest, _ = carry
             Hp = H(p)
             curvature = trees.dot(p, Hp)
-            convex = ~(curvature <= 0)
-            length = jnp.where(convex, rr / curvature, 0.0)
+            steepest = jnp.maximum(steepest, curvature / pp)
+            flat = (curvature <= epsilon * steepest * pp) & jnp.isfinite(curvature)
+            length = jnp.where(flat, 0.0, rz / curvature)
             v, r = trees.axpy(length, p, v), trees.axpy(-length, Hp, r)
-            new = trees.dot(r, r)
-            return i + 1, v, r, trees.axpy(new / rr, p, r), new, convex
+            rr = trees.dot(r, r)
+            z, new = conditioned(r, rr)
+            beta = new / rz
+            return i + 1, v, r, trees.axpy(beta, p, z), rr, new, new + beta**2 * pp, steepest, flat
 
-        carry = (0, trees.zeros_like(b), residual, residual, rr, jnp.array(True))
-        i, v, _, _, _, convex = jax.lax.while_loop(going_on, step, carry)
+        p, rz = conditioned(residual, rr)
+        carry = (0, trees.zeros_like(b), residual, p, rr, rz, rz, jnp.zeros_like(rr), jnp.array(False))
+        i, v, _, _, rr, *_, flat = jax.lax.while_loop(going_on, step, carry)
+        convex = ~flat | (rr <= (_ROUNDINGS * epsilon) ** 2 * bb)
         if v0 is None:
             return Adjoint(trees.scale(size, v), (i, H.size), convex)
         return Adjoint(trees.axpy(size, v, v0), (i + 1, H.size), convex)
+
+
+def _grew(H: HessianOperator, r: Tree, new: Tree) -> Bool[Array, ""]:
+    """Whether new = (I − ηH) r is longer than r on all rows, which a positive H with η ≤ 2/L forbids."""
+    if H.level.batch_size is not None:  # the Hessians of single batches need not be positive
+        return jnp.array(False)
+    before, after = trees.norm(r), trees.norm(new)
+    return after > (1 + jnp.sqrt(jnp.finfo(after.dtype).eps)) * before
 
 
 class Neumann(AbstractAdjoint):
@@ -147,12 +183,12 @@ class Neumann(AbstractAdjoint):
     def solve(self, H: HessianOperator, b: Tree, v0: Tree | None, *, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
         eta = self.step(t)
 
-        def factor(i: Any, carry: tuple[Tree, Tree], size: int | None = None) -> tuple[Tree, Tree]:
-            r, total = carry
-            r = trees.axpy(-eta, H.fresh(r, key=jax.random.fold_in(key, i), size=size), r)
-            return r, trees.add(total, r)
+        def factor(i: Any, carry: tuple[Tree, Tree, Any], size: int | None = None) -> tuple[Tree, Tree, Any]:
+            r, total, grew = carry
+            new = trees.axpy(-eta, H.fresh(r, key=jax.random.fold_in(key, i), size=size), r)
+            return new, trees.add(total, new), grew | _grew(H, r, new)
 
-        carry, sizes = (b, b), self.batch_sizes if H.level.batch_size else None
+        carry, sizes = (b, b, jnp.array(False)), self.batch_sizes if H.level.batch_size else None
         if isinstance(sizes, tuple):
             for i, size in enumerate(sizes):  # shapes differ, so the loop is unrolled
                 carry = factor(i, carry, size)
@@ -160,7 +196,7 @@ class Neumann(AbstractAdjoint):
         else:
             carry = jax.lax.fori_loop(0, self.order, lambda i, carry: factor(i, carry, sizes), carry)
             products = self.order * (sizes or H.level.size)
-        return Adjoint(trees.scale(eta, carry[1]), products)
+        return Adjoint(trees.scale(eta, carry[1]), products, grew=carry[2])
 
 
 class RandomNeumann(AbstractAdjoint):
@@ -188,11 +224,13 @@ class RandomNeumann(AbstractAdjoint):
         length_key, factor_key = jax.random.split(key)
         k = jax.random.randint(length_key, (), 0, order)
 
-        def factor(i: Any, r: Tree) -> Tree:
-            return trees.axpy(-eta, H.fresh(r, key=jax.random.fold_in(factor_key, i)), r)
+        def factor(i: Any, carry: tuple[Tree, Any]) -> tuple[Tree, Any]:
+            r, grew = carry
+            new = trees.axpy(-eta, H.fresh(r, key=jax.random.fold_in(factor_key, i)), r)
+            return new, grew | _grew(H, r, new)
 
-        r = jax.lax.fori_loop(0, k, factor, b)
-        return Adjoint(trees.scale(order * eta, r), (k, H.level.size))
+        r, grew = jax.lax.fori_loop(0, k, factor, (b, jnp.array(False)))
+        return Adjoint(trees.scale(order * eta, r), (k, H.level.size), grew=grew)
 
 
 class FixedPoint(AbstractAdjoint):
@@ -214,11 +252,15 @@ class FixedPoint(AbstractAdjoint):
     def solve(self, H: HessianOperator, b: Tree, v0: Tree | None, *, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
         eta = self.step(t)
 
-        def step(_: Any, v: Tree) -> Tree:
-            return trees.axpy(-eta, trees.sub(H(v), b), v)
+        def step(_: Any, carry: tuple[Tree, Tree, Any]) -> tuple[Tree, Tree, Any]:
+            v, r, grew = carry
+            new = trees.sub(b, H(v))
+            return trees.axpy(eta, new, v), new, grew | _grew(H, r, new)
 
         v0 = trees.zeros_like(b) if v0 is None else v0
-        return Adjoint(jax.lax.fori_loop(0, self.steps, step, v0), self.steps * H.size)
+        far = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.inf), b)  # the first residual has none to grow from
+        v, _, grew = jax.lax.fori_loop(0, self.steps, step, (v0, far, jnp.array(False)))
+        return Adjoint(v, self.steps * H.size, grew=grew)
 
 
 class Direct(AbstractAdjoint):

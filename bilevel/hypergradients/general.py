@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from bilevel import _checks as checks
 from bilevel import oracles, trees
 from bilevel._prepare import prepare
+from bilevel.hypergradients._not_finite import check_finite
 from bilevel.hypergradients.unrolled import key_if_random
 from bilevel.problem import Problem
 from bilevel.trees import Tree
@@ -59,7 +60,7 @@ def general_hypergradient(
     **Returns** a pytree like x.
 
     **Raises** `ValueError` or `TypeError`, naming the argument, for leading axes of wrong lengths, entries that are
-    not finite, an unknown mode or a missing key.
+    not finite, an unknown mode or a missing key. `ValueError`, except under `jit`, if the result is not finite.
 
     Example:
 
@@ -90,11 +91,13 @@ def general_hypergradient(
     if p is not None:
         p = _as_p(p, y, None if mode == "backward" else len(betas))
     key = key_if_random(prepared.problem, key)
-    return prepared.restore_x(_general(prepared.problem, x, arrays, betas, mode, p, key))
+    h, finite = _general(prepared.problem, x, arrays, betas, mode, p, key)
+    check_finite(finite, prepared.problem, x, y, key, "betas: reduce them, as the factors I − β H grow")
+    return prepared.restore_x(h)
 
 
 @eqx.filter_jit
-def _general(problem: Problem, x: Tree, ys: Tree, betas: Array, mode: str, p: Tree | None, key: PRNGKeyArray) -> Tree:
+def _general(problem: Problem, x: Tree, ys: Tree, betas: Array, mode: str, p: Tree | None, key: PRNGKeyArray) -> Any:
     K = len(betas)
     upper_key, lower_key = jax.random.split(key)
 
@@ -125,9 +128,10 @@ def _general(problem: Problem, x: Tree, ys: Tree, betas: Array, mode: str, p: Tr
     h, steps = trees.dense(F_x, x), jnp.arange(K)
     if mode == "backward":
         (h, _), _ = jax.lax.scan(backward, (h, F_y if p is None else p), (steps, betas), reverse=True)
-        return h
-    v, _ = jax.lax.scan(forward, trees.zeros_like(F_y), (steps, betas, p))
-    return trees.sub(h, oracles.cross_product(problem.lower, x, y_at(K), v, lower_batch(K)))
+    else:
+        v, _ = jax.lax.scan(forward, trees.zeros_like(F_y), (steps, betas, p))
+        h = trees.sub(h, oracles.cross_product(problem.lower, x, y_at(K), v, lower_batch(K)))
+    return h, trees.all_finite(h)
 
 
 def _numbers(betas: Any) -> Array:

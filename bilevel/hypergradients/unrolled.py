@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
 from bilevel._prepare import prepare
+from bilevel.hypergradients._not_finite import check_finite
 from bilevel.problem import Episodes, Level, Problem, drawn_once
 from bilevel.sampling import Batch
 from bilevel.steps import AbstractStep, GradientStep, Rule, as_step, check_setting
@@ -63,7 +64,7 @@ def unrolled_hypergradient(
 
     **Raises** `ValueError` or `TypeError`, naming the argument, for a truncation above `steps`, a rule without a
     derivative at a zero gradient, a missing key, `store` in forward mode, and forward mode if its
-    dim x · dim y tangents would take more than 2 GB.
+    dim x · dim y tangents would take more than 2 GB. `ValueError`, except under `jit`, if the result is not finite.
 
     Example:
 
@@ -95,7 +96,8 @@ def unrolled_hypergradient(
     if mode == "forward":
         _check_tangents(x, y, rule)
     drawn, key = drawn_once(prepared.problem, key_if_random(prepared.problem, key))
-    h = _unrolled(drawn, x, y, rule, key, steps=steps, truncation=truncation, mode=mode, store=store)
+    h, finite = _unrolled(drawn, x, y, rule, key, steps=steps, truncation=truncation, mode=mode, store=store)
+    check_finite(finite, drawn, x, y, key, "lower_step: reduce it, as the steps diverge")
     return prepared.restore_x(h)
 
 
@@ -125,11 +127,12 @@ def _unrolled(
     truncation: int | None,
     mode: str,
     store: str,
-) -> Tree:
+) -> tuple[Tree, Bool[Array, ""]]:
     upper_key, lower_key = jax.random.split(key)
     batch = problem.upper.draw(upper_key)
     way = unroll_forward if mode == "forward" else functools.partial(unroll, store=store)
-    return way(problem, x, y, batch, steps=steps, lower_step=rule, truncation=truncation, key=lower_key).h
+    h = way(problem, x, y, batch, steps=steps, lower_step=rule, truncation=truncation, key=lower_key).h
+    return h, trees.all_finite(h)
 
 
 class Unrolled(eqx.Module):

@@ -319,6 +319,63 @@ def test_conjugate_gradient_flags_a_curvature_that_is_not_positive(eigenvalue):
     assert not bool(late.convex)
 
 
+def singular(rank=3, dim=8):
+    """A singular H, a b in its range, and the shortest v with H v = b."""
+    rng = np.random.default_rng(0)
+    half = rng.normal(size=(rank, dim))
+    v = half.T @ rng.normal(size=rank)
+    return half.T @ half, half.T @ (half @ v), v
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scale", [1.0, 1e-9])
+def test_conjugate_gradient_knows_a_flat_direction_from_rounding(dtype, scale):
+    """Rounding leaves a curvature of ± ε in it, along which a step is of any length."""
+    A, b, v = singular()
+    A, b, flat = (jnp.asarray(a, dtype) for a in (scale * A, scale * b, scale * np.ones(8)))
+    for steps in (4, 8, 50):
+        found = solve(bl.ConjugateGradient(steps), A, b)
+        assert bool(found.convex)  # b has no part in the flat directions
+        np.testing.assert_allclose(found.v, v, rtol=1e-3 if dtype == "float32" else 1e-9)
+        assert not bool(solve(bl.ConjugateGradient(steps), A, flat).convex)
+    late = jnp.asarray(scale * np.diag([1.0, 2.0, 3.0, 4.0, 0.0]), dtype)
+    assert not bool(solve(bl.ConjugateGradient(20), late, jnp.asarray([1, 1, 1, 1, 0.01], dtype)).convex)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_conjugate_gradient_with_a_preconditioner(quadratic, power):
+    """M = A^(−power): the steps of the plain method on M½ A M½, and for M = A⁻¹ one step."""
+    q = quadratic(mu=1e-3, L=1e3, dim=8)
+    M = jnp.asarray(q.eigenvectors * q.eigenvalues**-power @ q.eigenvectors.T)
+    root = q.eigenvectors * q.eigenvalues ** (-power / 2) @ q.eigenvectors.T
+    for steps in (1, 2, 3):
+        found = solve(bl.ConjugateGradient(steps, preconditioner=lambda x, y, v: M @ v), q.A, q.b)
+        plain = solve(bl.ConjugateGradient(steps), root @ q.A @ root, root @ q.b)
+        np.testing.assert_allclose(found.v, root @ plain.v, rtol=1e-6)
+        if power == 1:
+            np.testing.assert_allclose(found.v, np.linalg.solve(q.A, q.b), rtol=1e-8)
+    with pytest.raises(TypeError, match="preconditioner: got 3; pass a function"):
+        bl.ConjugateGradient(3, preconditioner=3)
+
+
+SERIES = (lambda step: bl.Neumann(30, step), lambda step: bl.FixedPoint(30, step))
+
+
+@pytest.mark.parametrize("make", [*SERIES, lambda step: bl.RandomNeumann(30, step)])
+def test_a_series_that_grows_is_told(quadratic, make):
+    q = quadratic()
+    for A, step, grows in (
+        (q.A, 1.9, False),
+        (q.A, 2.5, True),
+        (q.A - 1.0 * np.eye(6), 1.0, True),
+        (0 * q.A, 1, False),
+    ):
+        assert bool(solve(make(step / q.L), A, q.b).grew) == grows
+    noisy = diagonal_level(noisy_rows(), 1)  # a batch may grow where their mean does not
+    key, b = jax.random.key(0), jnp.ones(3)
+    assert not bool(_solve(make(2.5), noisy, b, b, None, key, 0).grew)
+
+
 def test_hypergradient_raises_on_a_curvature_that_is_not_positive():
     problem = bl.Problem(
         upper=bl.Level(lambda x, y, _: jnp.sum(y)), lower=bl.Level(lambda x, y, _: x * jnp.sum(y) - jnp.sum(y**2))
