@@ -52,8 +52,16 @@ def test_the_page_is_one_program_that_runs(page):
 def test_no_other_page_has_code_that_does_not_run():
     """The pages of the examples show the files, which `test_examples.py` runs."""
     with_code = {path.name for path in (ROOT / "docs").rglob("*.md") if "```python" in path.read_text()}
-    run = {"adding_a_solver.md", "from_higher.md", "from_jaxopt.md", "from_torchopt.md", "in_practice.md", "index.md"}
-    assert with_code == run
+    named = [
+        "adding_a_solver",
+        "from_higher",
+        "from_jaxopt",
+        "from_optimistix",
+        "from_torchopt",
+        "in_practice",
+        "index",
+    ]
+    assert with_code == {f"{name}.md" for name in named}
     shown = re.findall(r'--8<-- "examples/(.*)"', "".join(p.read_text() for p in (ROOT / "docs/examples").glob("*.md")))
     assert sorted(shown) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
@@ -61,7 +69,15 @@ def test_no_other_page_has_code_that_does_not_run():
 def test_the_api_pages_hold_every_public_name():
     pages = "".join(path.read_text() for path in (ROOT / "docs/api").glob("*.md") if path.stem != "writing")
     paths = re.findall(r"^::: bilevel\.(?!tasks\.|datasets\.|estimators$)(\S+)$", pages, re.MULTILINE)
-    contract = ["AbstractAdjoint", "Adjoint", "AbstractLower", "LowerSolution", "HessianOperator"]
+    contract = [
+        "AbstractAdjoint",
+        "Adjoint",
+        "AbstractLower",
+        "LowerSolution",
+        "HessianOperator",
+        "SolutionMap",
+        "Solved",
+    ]
     assert sorted(path.rpartition(".")[2] for path in paths) == sorted([*bl.__all__, *contract])
     modules = {path.stem for path in (ROOT / "bilevel").iterdir()}
     assert not modules & set(paths), "these would show the module of that name: write bilevel.run._solve.solve"

@@ -79,6 +79,14 @@ def test_the_readme_is_one_program_that_runs(tmp_path, monkeypatch):
     assert (tmp_path / "report.png").exists()
 
 
+def test_the_page_for_users_of_optimistix_is_one_program_that_runs():
+    pytest.importorskip("optimistix")
+    names = {}
+    for code in snippets("docs/from_optimistix.md"):
+        exec(compile(code, "from_optimistix.md", "exec"), names)
+    assert 0 < len(names["kept"]) < 5
+
+
 def test_the_page_for_users_of_jaxopt_is_one_program_that_runs():
     names = {}
     for code in snippets("docs/from_jaxopt.md"):

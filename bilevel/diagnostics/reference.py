@@ -69,7 +69,7 @@ def lower_solution(level: Level, x: Tree, y: Tree, solver: AbstractAdjoint) -> L
     last = trees.norm(newton_step(level, x, found.y, solver))
     size = trees.norm(found.y) + trees.norm(trees.sub(y, found.y))
     epsilon = jnp.finfo(ravel_pytree(y)[0].dtype).eps
-    return LowerSolution(found.y, found.cost, last <= jnp.sqrt(epsilon) * size)
+    return LowerSolution(found.y, found.cost, last <= jnp.sqrt(epsilon) * size, found.steps)
 
 
 @eqx.filter_jit

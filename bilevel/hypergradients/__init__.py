@@ -11,6 +11,7 @@ from jaxtyping import PRNGKeyArray
 from bilevel import trees
 from bilevel._prepare import prepare
 from bilevel.hypergradients._not_finite import check_finite
+from bilevel.hypergradients._root import fixed_point, root
 from bilevel.hypergradients._solution_map import solution_map
 from bilevel.hypergradients.adjoint import (
     AbstractAdjoint,
@@ -41,8 +42,10 @@ __all__ = [
     "Newton",
     "Nystrom",
     "RandomNeumann",
+    "fixed_point",
     "general_hypergradient",
     "hypergradient",
+    "root",
     "solution_map",
     "unrolled_hypergradient",
 ]

@@ -1,27 +1,46 @@
 """x ↦ y*(x) as a function that JAX differentiates, for your own outer loop."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
-from bilevel._prepare import prepare
+from bilevel._prepare import Prepared, prepare
+from bilevel.hypergradients import implicit
+from bilevel.hypergradients._projected import ProjectedHessian, step_length
 from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient, RandomNeumann
-from bilevel.hypergradients.lower import AbstractLower
+from bilevel.hypergradients.implicit import SolutionMap, Solved
+from bilevel.hypergradients.lower import AbstractLower, GradientDescent
 from bilevel.oracles import HessianOperator
 from bilevel.problem import Level, Problem
+from bilevel.sampling import Batch
 from bilevel.trees import Tree
+
+_FAR = (
+    "inner: it ended at a point that is not stationary{}, where the derivative would be wrong; let it take more or "
+    "other steps. throw=False returns the point as it is, and solve() says how far it is"
+)
+_NOT_CONVEX = (
+    "adjoint: it found that the lower level's curvature is not positive in every direction, or its series grew; add a "
+    "regularizer to the lower loss, or use another adjoint method"
+)
 
 
 def solution_map(
-    lower: Level, inner: AbstractLower | Callable[[Any, Any], Any], adjoint: AbstractAdjoint | None = None
-) -> Callable[..., Any]:
+    lower: Level,
+    inner: Any,
+    adjoint: AbstractAdjoint | None = None,
+    *,
+    project: Callable[[Any, Any], Any] | None = None,
+    has_aux: bool = False,
+    tolerance: Any = 1e-3,
+    throw: bool = True,
+) -> SolutionMap:
     """The function `y_star(x, y0, *, key=None)`: y*(x) = argmin over y of g(x, y), found by `inner` from y0.
 
     `inner` is not differentiated. The derivative follows from the equation G_y(x, y*(x)) = 0,
@@ -31,21 +50,39 @@ def solution_map(
     taken at the y that `inner` returned. `jax.grad` of f(x, y_star(x, y0)) is then `hypergradient`. It composes with
     `jit`, `vmap`, forward and reverse mode, and derivatives of any order. With respect to y0 the derivative is zero.
 
+    With `project`, the Euclidean projection P(x, ·) onto a closed convex set, y* is the minimizer in the set. It is a
+    fixed point, for any η > 0, and the derivative follows from that:
+
+        y* = P(x, y* − η G_y(x, y*)),   (I − D + ηDH) dy* = −ηD dG_y + dP,   D = ∂P / ∂y at y* − η G_y.
+
+    D is symmetric, so with u = b + Dw this is the symmetric system (DHD + D(I − D)/η) w = D(b/η − Hb), where b is the
+    right-hand side: `adjoint` solves it on the range of D. Where y* is at the edge of the set and a small change of x
+    would free it, there is no derivative, and D is what JAX makes of P there.
+
     **Arguments**
 
     - `lower`: the level of g. Its loss may close over traced arrays. With a `batch_size`, `y_star` needs a `key`, and
       the derivative is taken on one batch.
-    - `inner`: `bl.GradientDescent(steps, step)`, `bl.Newton()`, or any JAX function `(x, y0) -> y`, such as a closed
-      form.
+    - `inner`: `bl.GradientDescent(steps, step)`, `bl.Newton()`, a minimizer or a root finder of optimistix, such as
+      `optimistix.LBFGS(rtol, atol)` (at most 10,000 steps, on all rows), or any JAX function `(x, y0) -> y`, such as a
+      closed form. A solver outside of JAX goes through `jax.pure_callback`.
     - `adjoint`: how systems in H are solved, from zero; default `ConjugateGradient(steps=20)`.
+    - `project`: the function (x, y) ↦ P(x, y), such as those of `optax.projections`. `bl.GradientDescent` applies it
+      after each step; `inner` may be a function, but no other solver.
+    - `has_aux`: whether the function `inner` returns a pair (y, aux).
+    - `tolerance`: the largest relative distance of y from the solution, as `Solved` estimates it, that counts as
+      solved; never below 100 roundings of the dtype.
+    - `throw`: whether it is an error if y is not solved, or if the adjoint method finds that H is not positive
+      definite. Without it the derivative is NaN in the second case, and `y_star.solve` tells the first.
 
-    **Returns** `y_star`, whose value is shaped like y0. It checks its arguments and traces `inner` in each call, so
-    apply `jax.jit` to the loop that calls it.
+    **Returns** a `SolutionMap`: `y_star(x, y0)` is shaped like y0, and `y_star.solve(x, y0)` also tells how the inner
+    solve ended. Each call checks its arguments and traces `inner`, so apply `jax.jit` to the loop that calls it.
 
-    **Raises** `TypeError` for arguments of another kind, and `ValueError` if `inner` returns another shape than that
-    of y0 or a key is missing. Nothing can be raised inside a derivative: it is NaN if the adjoint method meets a
-    curvature that is not positive. If `inner` stops early, the derivative has an error of the same order, without
-    a warning.
+    **Raises** `TypeError` for arguments of another kind, and for an `inner` that JAX cannot trace. `ValueError` if
+    `inner` or `project` returns another shape than that of y0, if a key is missing, and with `throw`. Under `jit` and
+    inside a derivative the last is an error of `equinox.error_if` at run time; with `EQX_ON_ERROR=nan` in the
+    environment, y is NaN instead. It is not raised where nothing depends on the value of y. With a `batch_size`, y
+    moves about y*: `solve` tells its distance on all rows, but that is no error.
 
     Example:
 
@@ -55,75 +92,136 @@ def solution_map(
         >>> slope = jax.grad(lambda x: 0.5 * (y_star(x, 0.0) - 1.0) ** 2)(1.0)  # (3x − 1) · 3
         >>> round(float(slope), 4)
         6.0
+        >>> int(y_star.solve(1.0, 0.0).steps)
+        23
 
-    Reference: Blondel et al., "Efficient and Modular Implicit Differentiation" (NeurIPS 2022), eq. (2).
+    Reference: Blondel et al., "Efficient and Modular Implicit Differentiation" (NeurIPS 2022), eq. (2) and, for the
+    projected gradient's fixed point, eq. (9). The symmetric form of the projected system and the estimate of the
+    distance are ours.
     """
     adjoint = ConjugateGradient(steps=20) if adjoint is None else adjoint
     if not isinstance(lower, Level):
         raise TypeError(f"lower: got {type(lower).__name__}; pass bl.Level(loss, data=..., batch_size=...)")
-    if isinstance(inner, type) or not (isinstance(inner, AbstractLower) or callable(inner)):
-        raise TypeError(
-            f"inner: got {inner!r}; pass bl.GradientDescent(steps=..., step=...) or a function (x, y0) -> y"
-        )
+    implicit.check_inner(inner, "bl.GradientDescent(steps=..., step=...)", AbstractLower, *_OF_OPTIMISTIX)
+    implicit.check_options(inner, has_aux, tolerance, throw)
     if not isinstance(adjoint, AbstractAdjoint):
         raise TypeError(f"adjoint: got {adjoint!r}; pass e.g. bl.ConjugateGradient(steps=20)")
+    _check_project(project, inner)
     problem = Problem(upper=Level(_zero), lower=lower)
+    random = lower.batch_size is not None or isinstance(adjoint, RandomNeumann)
 
-    def y_star(x: Any, y0: Any, *, key: PRNGKeyArray | None = None) -> Any:
+    def solve(x: Any, y0: Any, *, key: PRNGKeyArray | None = None) -> Solved:
         prepared = prepare(problem, x, checks.tree("y0", y0))
         level, x, y0 = prepared.problem.lower, prepared.x, prepared.y
-        random = lower.batch_size is not None or isinstance(adjoint, RandomNeumann)
         checked = jax.random.key(0) if key is None and not random else checks.key("key", key)
         inner_key, batch_key, adjoint_key = jax.random.split(checked, 3)
         batch = level.draw(batch_key)
+        into = None if project is None else _projection(project, prepared)
 
-        def run(y0: Tree) -> Tree:
-            if isinstance(inner, AbstractLower):
-                return inner.solve(level, x, y0, key=inner_key).y
-            y = inner(prepared.restore_x(x), prepared.restore_y(y0))
-            return _like(y0, eqx.filter(y, eqx.is_inexact_array))
+        def run(y0: Tree) -> tuple[Tree, Any, Any]:
+            return _run(inner, level, prepared, y0, into, has_aux, inner_key)
 
-        def gradient(y: Tree) -> Tree:
-            return oracles.gradient_y(level, x, y, batch)
+        def equation_on(batch: Batch) -> Callable[[Tree], Tree]:
+            return lambda y: _equation(level, x, y0, y, batch, into)
 
-        def solve(y: Tree, b: Tree) -> Tree:
-            found = adjoint.solve(HessianOperator(level, x, y, batch), b, trees.zeros_like(b), key=adjoint_key)
-            return jax.tree.map(lambda leaf: jnp.where(found.convex, leaf, jnp.nan), found.v)
+        def linear(y: Tree, b: Tree) -> Tree:
+            def adjoint_of(H: HessianOperator, b: Tree) -> Tree:
+                found = adjoint.solve(H, b, None, key=adjoint_key)
+                wrong = ~jnp.asarray(found.convex) | found.grew
+                if throw:
+                    return implicit.raise_if(wrong, found.v, _NOT_CONVEX)
+                return jax.tree.map(lambda leaf: jnp.where(wrong, jnp.nan, leaf), found.v)
 
-        # what they close over becomes arguments of `_root`, which can then be differentiated and outlive the trace
-        convert = eqx.filter_closure_convert
-        return prepared.restore_y(_root(y0, convert(run, y0), convert(gradient, y0), convert(solve, y0, y0)))
+            H = HessianOperator(level, x, y, batch)
+            if into is None:
+                return implicit.linear_solve(H, b, lambda _, b: adjoint_of(H, b))
+            return _projected_solve(H, y0, into, b, adjoint_of)
 
-    return y_star
+        drawn = level.batch_size is not None
+        found = implicit.solved(
+            y0,
+            run,
+            equation_on(batch),
+            linear,
+            tolerance=tolerance,
+            check=equation_on(level.all_rows()) if drawn else None,
+            error=None if drawn or not throw else _FAR.format("" if into is None else " in the set of project"),
+        )
+        return dataclasses.replace(found, y=prepared.restore_y(found.y))
+
+    return SolutionMap(solve)
 
 
-@eqx.filter_custom_jvp
-def _root(y0: Tree, run: Any, gradient: Any, solve: Any) -> Tree:
-    return run(y0)
+_OF_OPTIMISTIX = ("AbstractMinimiser", "AbstractRootFinder")
 
 
-@_root.def_jvp
-def _root_jvp(primals: Any, tangents: Any) -> tuple[Tree, Tree]:
-    _, _, gradient, solve = primals
-    y = _root(*primals)  # `_root` again, so that a second derivative is implicit too
-    _, b = eqx.filter_jvp(lambda gradient: gradient(y), (gradient,), (tangents[2],))
-    b = eqx.combine(b, trees.zeros_like(y))  # b is None if nothing depends on the differentiated variables
-    flat, unravel = ravel_pytree(b)  # one vector: in a tree, all or none of the leaves would have to depend on it
+def _run(
+    inner: Any, level: Level, prepared: Prepared, y0: Tree, into: Any, has_aux: bool, key: PRNGKeyArray
+) -> tuple[Tree, Any, Any]:
+    """(y, steps, aux) of `inner`."""
+    x = prepared.x
+    if isinstance(inner, GradientDescent):
+        found = inner.solve(level, x, y0, key=key, project=into)
+        return found.y, found.steps, None
+    if isinstance(inner, AbstractLower):
+        found = inner.solve(level, x, y0, key=key)
+        return found.y, found.steps, None
+    optimistix, rows = implicit.optimistix_of(inner, *_OF_OPTIMISTIX), level.all_rows()
+    if optimistix is None:
+        y, aux = implicit.call(inner, prepared.restore_x(x), prepared.restore_y(y0), has_aux)
+        return implicit.like("inner", y0, y), None, aux
+    if isinstance(inner, optimistix.AbstractMinimiser):
+        return implicit.run(optimistix.minimise, lambda y, _: oracles.loss(level, x, y, rows), inner, y0)
+    return implicit.run(optimistix.root_find, lambda y, _: oracles.gradient_y(level, x, y, rows), inner, y0)
 
-    def hessian(u: Array) -> Array:
-        return ravel_pytree(jax.jvp(gradient, (y,), (unravel(u),))[1])[0]
 
-    dy = jax.lax.custom_linear_solve(hessian, flat, lambda _, b: ravel_pytree(solve(y, unravel(b)))[0], symmetric=True)
-    return y, trees.scale(-1, unravel(dy))
+def _equation(level: Level, x: Tree, y0: Tree, y: Tree, batch: Batch, into: Any) -> Tree:
+    """G_y, or with a projection y − P(y − η G_y)."""
+    G_y = oracles.gradient_y(level, x, y, batch)
+    if into is None:
+        return G_y
+    return trees.sub(y, into(_ahead(HessianOperator(level, x, y, batch), y0, G_y)[0]))
+
+
+def _ahead(H: HessianOperator, y0: Tree, G_y: Tree) -> tuple[Tree, Any]:
+    """y − η G_y, and η."""
+    eta = step_length(y0, H.y, G_y, H(G_y))
+    return trees.axpy(-eta, G_y, H.y), eta
+
+
+def _projected_solve(H: HessianOperator, y0: Tree, into: Any, b: Tree, adjoint_of: Any) -> Tree:
+    """u with (I − D + ηDH) u = b: b + Dw, where (DHD + D(I − D)/η) w = D(b/η − Hb)."""
+    z, eta = _ahead(H, y0, oracles.gradient_y(H.level, H.x, H.y, H.batch))
+
+    def D(v: Tree) -> Tree:
+        return jax.jvp(into, (z,), (v,))[1]
+
+    S = ProjectedHessian(H.level, H.x, H.y, H.batch, D, eta)
+    right = D(trees.sub(trees.scale(1 / eta, b), H(b)))
+    w = implicit.linear_solve(S, right, lambda _, b: adjoint_of(S, b))
+    return trees.add(b, D(w))
+
+
+def _projection(project: Callable[[Any, Any], Any], prepared: Prepared) -> Callable[[Tree], Tree]:
+    def into(y: Tree) -> Tree:
+        return implicit.like("project", y, project(prepared.restore_x(prepared.x), prepared.restore_y(y)))
+
+    return into
+
+
+def _check_project(project: Any, inner: Any) -> None:
+    if project is None:
+        return
+    if not callable(project):
+        raise TypeError(f"project: got {project!r}; pass a function (x, y) -> y, such as a clip, or None")
+    if not isinstance(inner, GradientDescent) and (
+        isinstance(inner, AbstractLower) or implicit.optimistix_of(inner, *_OF_OPTIMISTIX)
+    ):
+        raise TypeError(
+            f"inner: {type(inner).__name__} knows no constraints; with project, pass bl.GradientDescent or a function "
+            "(x, y0) -> y that stays in the set"
+        )
 
 
 def _zero(x: Any, y: Any, batch: Any) -> Array:
     return jnp.zeros(())
-
-
-def _like(y0: Tree, y: Tree) -> Tree:
-    """Return y, the value of `inner`, if it is shaped like y0; else raise."""
-    wanted, got = (jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree) for tree in (y0, y))
-    if got != wanted:
-        raise ValueError(f"inner: returned leaves of (shape, dtype) {got}, but y0 has {wanted}; return a point like y0")
-    return y

@@ -7,14 +7,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
 from bilevel.cost import Cost
 from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient
 from bilevel.oracles import HessianOperator
-from bilevel.problem import Level
+from bilevel.problem import Level, identity
 from bilevel.steps import AbstractStep, Settings, Step, count, number, part
 from bilevel.steps import step as step_size
 from bilevel.trees import Tree
@@ -64,11 +64,12 @@ def ball(center: Tree, radius: Any) -> Callable[[Tree], Tree]:
 
 
 class LowerSolution(eqx.Module):
-    """y ≈ y*(x), its cost, and whether the method reached its tolerance."""
+    """y ≈ y*(x), its cost, whether the method reached its tolerance, and the number of its iterations."""
 
     y: Tree
     cost: Cost
     converged: Bool[Array, ""] | bool
+    steps: Int[Array, ""]
 
 
 class AbstractLower(Settings):
@@ -83,7 +84,7 @@ class GradientDescent(AbstractLower):
     """At most `steps` steps y ← y − α G_y(x, y).
 
     Stops at the first y with ‖G_y‖ ≤ `tolerance` or, on all rows, once a step is within rounding. By default it takes
-    all steps.
+    all steps. With a projection P, each step is y ← P(y − α G_y), and ‖y − P(y − G_y)‖ takes the place of ‖G_y‖.
 
     **Arguments**: `step` (α), a number, a schedule or a `Rule`. A level with a `batch_size` draws a fresh batch for
     each step.
@@ -98,8 +99,17 @@ class GradientDescent(AbstractLower):
     step: Step = step_size()
     tolerance: Any = number(checks.nonnegative, default=0.0)
 
-    def solve(self, level: Level, x: Tree, y: Tree, *, key: PRNGKeyArray, t: Any = None) -> LowerSolution:
-        size = level.size
+    def solve(
+        self,
+        level: Level,
+        x: Tree,
+        y: Tree,
+        *,
+        key: PRNGKeyArray,
+        t: Any = None,
+        project: Callable[[Tree], Tree] | None = None,
+    ) -> LowerSolution:
+        size, project = level.size, identity if project is None else project
         level, x, _ = oracles.hoist_features(level, x)
         dtype = jnp.result_type(*jax.tree.leaves(y))
         tolerance, epsilon = jnp.asarray(self.tolerance).astype(dtype), jnp.finfo(dtype).eps
@@ -111,14 +121,16 @@ class GradientDescent(AbstractLower):
         def body(carry: Any) -> Any:
             i, y, rule, _, _ = carry
             G_y = oracles.gradient_y(level, x, y, level.draw(jax.random.fold_in(key, i)))
-            met = trees.norm(G_y) <= tolerance  # NaN continues, to be noticed as non-finite
+            left = G_y if project is identity else trees.sub(y, project(trees.sub(y, G_y)))
+            met = trees.norm(left) <= tolerance  # NaN continues, to be noticed as non-finite
             new, rule = self.step(y, G_y, rule, i if t is None else t)
+            new = project(new)
             rests = trees.norm(trees.sub(new, y)) <= epsilon * trees.norm(new) if level.batch_size is None else False
             return i + 1, trees.where(met, y, new), rule, met, met | rests
 
         no = jnp.array(False)
         calls, y, _, met, _ = jax.lax.while_loop(going_on, body, (0, y, self.step.init(y), no, no))
-        return LowerSolution(y, Cost(G=(calls, size)), met)
+        return LowerSolution(y, Cost(G=(calls, size)), met, calls)
 
 
 class Newton(AbstractLower):
@@ -184,5 +196,5 @@ class Newton(AbstractLower):
 
         g, G_y = at(y)
         start = (0, (1, 0), y, (g, G_y), trees.norm(G_y) > 0)
-        _, (gradients, products), y, _, goes = jax.lax.while_loop(going_on, step, start)
-        return LowerSolution(y, Cost(G=(gradients, size), H=(products, size)), ~goes)
+        steps, (gradients, products), y, _, goes = jax.lax.while_loop(going_on, step, start)
+        return LowerSolution(y, Cost(G=(gradients, size), H=(products, size)), ~goes, steps)

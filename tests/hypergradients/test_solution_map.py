@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.optimize
 from jax.flatten_util import ravel_pytree
 
 import bilevel as bl
@@ -180,7 +181,8 @@ def test_modules_and_float32():
 
     y_star = bl.solution_map(bl.Level(loss, data=u), bl.GradientDescent(100, 0.1))
     assert eqx.filter_jit(y_star)(jnp.float32(0.5), model).activation is model.activation
-    copied = bl.solution_map(bl.Level(loss, data=u), lambda x, y0: y0 if y0.activation is model.activation else None)
+    level = bl.Level(loss, data=u)
+    copied = bl.solution_map(level, lambda x, y0: y0 if y0.activation is model.activation else None, throw=False)
     np.testing.assert_array_equal(copied(0.5, model).layers[0].weight, model.layers[0].weight)
 
     def phi(x):
@@ -203,16 +205,17 @@ def test_descent_is_the_steps_of_its_rule(x64, quadratic):
         for _ in range(5):
             update, state = optimizer.update(q.A @ y - q.B @ q.x, state)
             y = y + update
-        y_star = bl.solution_map(q.problem.lower, bl.GradientDescent(5, step))
+        y_star = bl.solution_map(q.problem.lower, bl.GradientDescent(5, step), throw=False)
         np.testing.assert_allclose(y_star(q.x, jnp.ones(q.dim)), y, rtol=1e-10)
 
 
 def test_descent_stops_at_its_tolerance_and_its_schedule_sees_the_inner_iteration(x64):
     level = bl.Level(lambda x, y, _: 0.5 * (y - x) ** 2)
     for tolerance, steps in ((0.3, 2), (0.2, 3), (0.0, 9)):  # the gradient at y is y: 1, 1/2, 1/4, …
-        y_star = bl.solution_map(level, bl.GradientDescent(9, 0.5, tolerance))
-        assert float(y_star(0.0, 1.0)) == 0.5**steps
-    y_star = bl.solution_map(level, bl.GradientDescent(3, bl.inverse_power(1.0, 1.0, offset=2)))
+        found = bl.solution_map(level, bl.GradientDescent(9, 0.5, tolerance), throw=False).solve(0.0, 1.0)
+        assert float(found.y) == 0.5**steps
+        assert int(found.steps) == (9 if tolerance == 0 else steps + 1)  # the last gradient is the one that is small
+    y_star = bl.solution_map(level, bl.GradientDescent(3, bl.inverse_power(1.0, 1.0, offset=2)), throw=False)
     assert float(y_star(0.0, 1.0)) == pytest.approx(1 / 2 * 2 / 3 * 3 / 4)
 
 
@@ -270,11 +273,174 @@ def test_another_x_compiles_nothing(quadratic, compiled):
 # errors
 
 
-def test_a_curvature_that_is_not_positive_gives_nan(x64):
+def test_a_curvature_that_is_not_positive_is_an_error_or_nan(x64):
     level = bl.Level(lambda x, y, _: x * jnp.sum(y) - jnp.sum(y**2))
-    y_star = bl.solution_map(level, lambda x, y0: jnp.full(2, x / 2))
-    assert jnp.isfinite(y_star(1.0, jnp.zeros(2))).all()
-    assert jnp.isnan(jax.jit(jax.grad(lambda x: jnp.sum(y_star(x, jnp.zeros(2)))))(1.0))
+
+    def slope(throw):
+        y_star = bl.solution_map(level, lambda x, y0: jnp.full(2, x / 2), throw=throw)
+        return jax.grad(lambda x: jnp.sum(y_star(x, jnp.zeros(2))))
+
+    assert jnp.isnan(jax.jit(slope(False))(1.0))
+    with pytest.raises(Exception, match="adjoint: it found that the lower level's curvature is not positive"):
+        jax.jit(slope(True))(1.0)
+    series = bl.solution_map(LEVEL, lambda x, y0: x, bl.Neumann(20, 2.0), throw=False)
+    assert jnp.isnan(jax.grad(series)(1.0, 0.0))
+
+
+# how the inner solve ended
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e9])
+def test_a_point_that_is_not_stationary_is_told_whatever_the_scales(x64, quadratic, scale):
+    q = quadratic(mu=1e-3, L=4.0)
+    level = bl.Level(lambda x, y, _: scale * q.g(scale * x, y / scale, None))
+    step = 0.25 * scale
+    x, y0 = q.x / scale, jnp.zeros(q.dim)
+    early, far = (bl.solution_map(level, bl.GradientDescent(steps, step)) for steps in (3, 60))
+    exact = bl.solution_map(level, lambda x, y0: scale * jnp.linalg.solve(q.A, q.B @ (scale * x)))
+    for y_star in (early, far):  # 60 steps do nothing along the smallest eigenvalue
+        for call in (
+            y_star,
+            jax.jit(y_star),
+            jax.jit(jax.grad(lambda x, y0, y_star=y_star: (y_star(x, y0) ** 2).sum())),
+        ):
+            with pytest.raises(Exception, match="inner: it ended at a point that is not stationary"):
+                call(x, y0)
+    found = jax.jit(exact.solve)(x, y0)
+    assert bool(found.solved) and found.steps is None and float(found.distance) < 1e-12
+    loose = bl.solution_map(level, far_inner := bl.GradientDescent(60, step), throw=False).solve(x, y0)
+    true = jnp.linalg.norm(loose.y - found.y) / jnp.linalg.norm(loose.y)
+    assert not bool(loose.solved) and int(loose.steps) == 60
+    assert 0.05 * true < loose.distance <= true
+    G_y = jax.grad(level.loss, argnums=1)(x, loose.y, None)
+    assert float(loose.residual) == pytest.approx(float(jnp.linalg.norm(G_y)))
+    assert bool(bl.solution_map(level, far_inner, tolerance=1.01 * loose.distance).solve(x, y0).solved)
+
+
+def test_one_of_a_batch_that_is_not_stationary_is_told(x64):
+    y_star = bl.solution_map(LEVEL, lambda x, y0: jnp.where(x > 1, 0.9 * x, x))
+    batch = jax.jit(jax.vmap(jax.grad(lambda x: y_star(x, 0.0) ** 2)))
+    np.testing.assert_allclose(batch(jnp.array([0.5, 0.7])), [1.0, 1.4])
+    with pytest.raises(Exception, match="not stationary"):
+        batch(jnp.array([0.5, 2.0]))
+
+
+def test_rounding_and_a_start_at_the_solution_count_as_solved(quadratic):
+    q = quadratic()
+    for dtype in ("float32", "bfloat16"):
+        A, B = (jnp.asarray(a, dtype) for a in (q.A, q.B))
+        level = bl.Level(lambda x, y, _, A=A, B=B: 0.5 * y @ (A @ y) - y @ (B @ x))
+        found = bl.solution_map(level, bl.GradientDescent(300, 0.2)).solve(jnp.asarray(q.x, dtype), jnp.zeros(6, dtype))
+        assert bool(found.solved) and found.distance.dtype == dtype
+    zero = bl.solution_map(bl.Level(lambda x, y, _: jnp.sum(y**2) * x), bl.GradientDescent(3, 0.1)).solve(1.0, 0.0)
+    assert bool(zero.solved) and float(zero.distance) == 0.0
+    flat = bl.solution_map(bl.Level(lambda x, y, _: jnp.sum(y) * x), lambda x, y0: y0, throw=False).solve(1.0, 0.0)
+    assert not bool(flat.solved)
+
+
+def test_aux_of_an_inner_function(x64):
+    def inner(x, y0):
+        return x, {"calls": 3, "seen": 2 * x}
+
+    y_star = bl.solution_map(LEVEL, inner, has_aux=True)
+
+    def value(x):
+        found = y_star.solve(x, 0.0)
+        return found.y * found.aux["seen"], found.aux
+
+    slope, aux = jax.jit(jax.grad(value, has_aux=True))(2.0)
+    assert (float(slope), int(aux["calls"]), float(aux["seen"])) == (4.0, 3, 4.0)  # aux has no derivative
+    with pytest.raises(ValueError, match="inner: returned .*; with has_aux=True, return the pair"):
+        bl.solution_map(LEVEL, lambda x, y0: x, has_aux=True)(1.0, 0.0)
+    with pytest.raises(ValueError, match="has_aux: got True, but GradientDescent"):
+        bl.solution_map(LEVEL, DESCENT, has_aux=True)
+
+
+def test_a_solver_outside_of_jax(x64):
+    """By itself it is refused by name; through `pure_callback` it has a derivative."""
+
+    def scipy_inner(x, y0):
+        return scipy.optimize.minimize(lambda v: float(np.sum((v - np.asarray(x)) ** 2)), np.asarray(y0), tol=1e-12).x
+
+    for inner in (scipy_inner, lambda x, y0: float(x[0]) * y0, lambda x, y0: y0 if x[0] > 0 else x):
+        with pytest.raises(TypeError, match="inner: it is no JAX function, .* through jax.pure_callback"):
+            bl.solution_map(LEVEL, inner)(jnp.ones(2), jnp.zeros(2))
+
+    def host(x, y0):
+        return jax.pure_callback(scipy_inner, y0, x, y0, vmap_method="sequential")
+
+    y_star = bl.solution_map(LEVEL, host)
+    slope = jax.jit(jax.jacobian(lambda x: y_star(x, jnp.zeros(2))))(jnp.ones(2))
+    np.testing.assert_allclose(slope, np.eye(2), atol=1e-12)
+
+
+def test_a_level_that_draws_tells_the_distance_on_all_rows_and_raises_nothing(x64):
+    rows = np.arange(8.0)
+    level = bl.Level(lambda x, y, a: 0.5 * jnp.mean((y - x * a) ** 2), data=rows, batch_size=2)
+    found = bl.solution_map(level, bl.GradientDescent(2, 0.5)).solve(2.0, 0.0, key=jax.random.key(0))
+    assert float(found.residual) == pytest.approx(abs(float(found.y) - 7.0))
+    assert not bool(found.solved)
+
+
+# in a set
+
+PROJECTIONS = optax.projections
+SETS = {
+    "non-negative": lambda x, y: PROJECTIONS.projection_non_negative(y),
+    "box of x": lambda x, y: PROJECTIONS.projection_box(y, -jnp.abs(x[0]), 0.2 + x[1] ** 2),
+    "simplex of x": lambda x, y: PROJECTIONS.projection_simplex(y, 1 + x[0] ** 2),
+    "ball of x": lambda x, y: PROJECTIONS.projection_l2_ball(y, 0.5 + 0.1 * x[0] ** 2),
+    "affine": lambda x, y: y - jnp.mean(y),
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_derivative_in_a_set_is_that_of_finite_differences(x64, quadratic, name):
+    q = quadratic()
+    for method in [EXACT, bl.Direct()] if name == "ball of x" else [EXACT]:
+        y_star = bl.solution_map(q.problem.lower, bl.GradientDescent(600, 0.2), method, project=SETS[name])
+        value = jax.jit(lambda x, y_star=y_star: y_star(x, jnp.zeros(q.dim)))
+        differences = [(value(q.x + e) - value(q.x - e)) / 2e-6 for e in 1e-6 * np.eye(3)]
+        for jacobian in (jax.jacfwd, jax.jacrev):
+            found = jax.jit(jacobian(value))(jnp.asarray(q.x))
+            np.testing.assert_allclose(found, np.stack(differences, 1), atol=1e-7)
+    assert np.abs(differences).max() > 0.05
+    assert np.abs(value(q.x) - q.y_star(q.x)).max() > 0.01  # the set holds it back
+
+
+def test_the_derivative_on_a_simplex_is_the_closed_form(x64, quadratic):
+    """On the face of the active set: [A 1; 1ᵀ 0] with the sum 1 + x_0² below; the second derivative is along x_0."""
+    q = quadratic()
+    y_star = bl.solution_map(q.problem.lower, bl.GradientDescent(600, 0.2), EXACT, project=SETS["simplex of x"])
+    x, value = jnp.asarray(q.x), jax.jit(lambda x: y_star(x, jnp.zeros(q.dim)))
+    free = np.flatnonzero(np.asarray(value(x)) > 1e-9)
+    assert 1 < len(free) < q.dim
+    ones = np.ones((len(free), 1))
+    system = np.block([[q.A[np.ix_(free, free)], ones], [ones.T, np.zeros((1, 1))]])
+    right = np.vstack([q.B[free], [2 * q.x[0], 0.0, 0.0]])
+    exact = np.zeros((q.dim, 3))
+    exact[free] = np.linalg.solve(system, right)[:-1]
+    np.testing.assert_allclose(jax.jit(jax.vmap(jax.jacrev(value)))(x[None])[0], exact, atol=1e-9)
+    by_sum = np.linalg.solve(system, np.append(np.zeros(len(free)), 2.0))[0]
+    curvature = jax.jit(jax.hessian(lambda x: value(x)[free[0]]))(x)
+    np.testing.assert_allclose(curvature, np.diag([by_sum, 0.0, 0.0]), atol=1e-8)
+
+
+def test_a_point_that_is_not_stationary_in_the_set_is_told(x64, quadratic):
+    """The unconstrained minimizer, the projection of it, and an early stop."""
+    q = quadratic()
+    project = SETS["non-negative"]
+    free = jnp.asarray(q.y_star(q.x))
+    for inner in (lambda x, y0: free, lambda x, y0: jnp.maximum(free, 0), bl.GradientDescent(2, 0.2)):
+        with pytest.raises(ValueError, match="inner: it ended at a point that is not stationary in the set"):
+            bl.solution_map(q.problem.lower, inner, project=project)(q.x, jnp.zeros(q.dim))
+    for inner in (bl.Newton(), "3"):
+        with pytest.raises(TypeError, match="inner: "):
+            bl.solution_map(q.problem.lower, inner, project=project)
+    with pytest.raises(TypeError, match="project: got 3; pass a function"):
+        bl.solution_map(q.problem.lower, DESCENT, project=3)
+    with pytest.raises(ValueError, match="project: returned leaves"):
+        bl.solution_map(q.problem.lower, DESCENT, project=lambda x, y: y.sum())(q.x, jnp.zeros(q.dim))
 
 
 LEVEL = bl.Level(lambda x, y, _: jnp.sum((y - x) ** 2))
