@@ -85,7 +85,8 @@ def solved(
 
 def raise_if(wrong: Any, value: Tree, error: str) -> Tree:
     """The value, or an error, under a transformation too."""
-    if jax.config.jax_check_tracer_leaks and isinstance(wrong, Tracer):  # it takes what `error_if` does for a leak
+    checks_leaks = jax.config.jax_check_tracer_leaks  # pyright: ignore[reportAttributeAccessIssue]
+    if checks_leaks and isinstance(wrong, Tracer):  # the leak checker takes what `error_if` does for a leak
         return jax.tree.map(lambda leaf: jnp.where(wrong, jnp.nan, leaf), value)
     if isinstance(wrong, Tracer):
         return eqx.error_if(value, wrong, error)
