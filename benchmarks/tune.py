@@ -24,6 +24,7 @@ from bilevel._output.tables import with_error
 from bilevel.compare import records, references, settings
 from bilevel.compare._compare import ROWS, run_key
 from bilevel.run._solve import solve
+from bilevel.solvers._text import assignments
 
 FIRST_SEED = 1000  # compare counts from zero
 LAST_ROWS = 4  # the score of a run is the mean over this many rows, a fifth of the run
@@ -76,7 +77,7 @@ def main() -> None:
     for name in names:
         checks.one_of("solver", name, [*grids, "references"])
     seeds = range(FIRST_SEED, FIRST_SEED + arguments.seeds)
-    changes = {"split": "validation"} | settings.parse(arguments.set or ())
+    changes = {"split": "validation"} | assignments("set", arguments.set or ())
     console = Console()
     found: dict[str, Any] = {"task": arguments.task, "arguments": changes, "seeds": list(seeds)}
     for name in names:

@@ -4,7 +4,9 @@ Only concrete values are checked, so that hyperparameters may be traced (a grid 
 """
 
 import difflib
-from collections.abc import Iterable
+import inspect
+import operator
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -75,6 +77,57 @@ def count(name: str, value: Any, least: int = 1) -> None:
         raise TypeError(f"{name}: got {value!r}; it must be a Python integer, as it fixes a loop length or a shape")
     if value < least:
         raise ValueError(f"{name}: got {value}; it must be at least {least}")
+
+
+def seed(name: str, value: Any) -> int:
+    """An integer from 0 to 2³² − 1: of a larger one, JAX would take the last 32 bits."""
+    try:
+        found = operator.index(value)
+    except TypeError:
+        found = None
+    if found is None or isinstance(value, bool):
+        raise TypeError(f"{name}: got {value!r}; pass an integer, zero or more")
+    if not 0 <= found < 2**32:
+        raise ValueError(f"{name}: got {value}; it must be zero or more, and below 2**32")
+    return found
+
+
+def seeds(name: str, value: Any) -> list[int]:
+    """So many seeds, from 0 on; or the seeds themselves."""
+    if isinstance(value, int | np.integer):
+        steps(name, value)
+        return list(range(value))
+    try:
+        given = None if isinstance(value, str | bytes | Mapping) else list(value)
+    except TypeError:  # an array without axes, among others
+        given = None
+    if given is None:
+        raise TypeError(f"{name}: got {value!r}; pass their number, or a list of integers")
+    found = [seed(name, one) for one in given]
+    if not found:
+        raise ValueError(f"{name}: got none; pass at least 1")
+    if len(set(found)) < len(found):
+        raise ValueError(f"{name}: got {found}; pass each seed once")
+    return found
+
+
+def steps(name: str, value: Any) -> None:
+    """A number of steps, which programs count in 32 bits."""
+    count(name, value)
+    if value >= 2**31:
+        raise ValueError(f"{name}: got {value}; it must be below 2**31")
+
+
+def metrics(value: Any) -> None:
+    """A function of x and y, or None."""
+    if value is None:
+        return
+    try:
+        inspect.signature(value).bind(None, None)
+    except ValueError:  # its signature is not known
+        pass
+    except TypeError:
+        raise TypeError(f"metrics: got {value!r}; pass a function (x, y) -> {{name: number}}") from None
 
 
 def integers(value: Any) -> Any:

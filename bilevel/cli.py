@@ -34,12 +34,15 @@ def _options(
 ) -> None: ...
 
 
-Task = Annotated[str, typer.Argument(help="A task's name; see `bilevel list`.")]
+Task = Annotated[str, typer.Argument(help="A task's name (see `bilevel list`), or FILE.py:NAME.")]
+_LAST_SEED = 2**32 - 1  # of a larger one, JAX would take the last 32 bits
+_SOLVER = "A name (see `bilevel list`) or FILE.py:NAME, with or without [SETTING=VALUE,...]."
 Checkpoint = Annotated[
     pathlib.Path | None,
     typer.Option(help="A directory to save progress in. The same command resumes from it after any interruption."),
 ]
 _GO_ON = "{} holds the finished work; the same command resumes from there."
+Suggest = Annotated[bool, typer.Option("--suggest", help="Settings from measured constants and a short trial.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")]
 
 
@@ -107,10 +110,11 @@ def data(
 @app.command()
 def run(
     task: Task,
-    solver: Annotated[str, typer.Option(help="A solver's name.")],
+    solver: Annotated[str, typer.Option(help=_SOLVER)],
     set_: Set = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Outer steps; default: as in the settings.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the task and of the run.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=_LAST_SEED, help="Seed of the task and of the run.")] = 0,
+    suggest: Suggest = False,
     out: Annotated[
         pathlib.Path | None, typer.Option(help="A directory for history.csv, summary.json and solution.npz.")
     ] = None,
@@ -119,29 +123,27 @@ def run(
     """Run one solver on a task. --set takes the solver's settings and the task's arguments."""
     from bilevel._output.files import make_directory
     from bilevel.compare import _compare as compare
-    from bilevel.compare import files, records, settings, tables
+    from bilevel.compare import entrants, files, records, settings, tables
+    from bilevel.solvers._text import assignments
 
     console = _console()
     with _readable_errors():
-        changes = settings.parse(set_ or ())
-        setting = settings.setting(task, solver, changes)
-        chosen = settings.settings(task, solver, changes)
-        of_task = setting.task | settings.divide(changes, task, solver)[1]
-        built = settings.make_task(task, seed, of_task)
-        steps = steps or setting.steps
+        entrant, made, arguments = entrants.alone(task, solver, assignments("set", set_ or ()), seed, suggest)
+        steps = compare.steps_of({entrant.asked.label: entrant}, task, steps)[entrant.asked.label]
         if out is not None:
             make_directory(out)
+        if entrant.suggestion is not None:
+            console.print(str(entrant.suggestion), markup=False, soft_wrap=True)
         try:
-            solution = compare.run(built, chosen, seed=seed, steps=steps, progress=None, checkpoint=checkpoint)
+            solution = compare.run(made, entrant.solver, seed=seed, steps=steps, progress=None, checkpoint=checkpoint)
         except KeyboardInterrupt as interruption:
             if not hasattr(interruption, "solution"):
                 raise
             solution = interruption.solution  # pyright: ignore[reportAttributeAccessIssue]
-    record = records.Run.of(solver, seed, solution)
+    record = records.Run.of(entrant.asked.label, seed, solution)
     console.print(tables.run_table(record, task))
     if out is not None:
-        arguments = settings.task_arguments(task) | of_task
-        description = settings.describe(chosen)
+        description = settings.describe(entrant.solver)
         with _readable_errors():
             files.write_run(out, record, solution, task=task, arguments=arguments, solver=description)
         console.print(f"Written to {out}: history.csv, summary.json, solution.npz", soft_wrap=True)
@@ -155,36 +157,44 @@ def run(
 @app.command()
 def compare(
     task: Task,
-    solvers: Annotated[str | None, typer.Option(help="Names, separated by commas; default: all.")] = None,
+    solvers: Annotated[
+        str | None,
+        typer.Option(help="As in `run`, separated by commas; several values of a setting are several solvers."),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="The number of draws of split, noise and run.")] = 10,
     steps: Annotated[int | None, typer.Option(min=1, help="Outer steps of each; default: as in the settings.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Instead of --steps: seconds of stepping per run.")] = None,
     untimed: Annotated[
         bool, typer.Option("--untimed", help="Run all seeds of a solver at once, on all cores, without comparing time.")
     ] = False,
+    search: Annotated[
+        bool, typer.Option("--search", help="Add rows of random search (and Optuna) over a few numbers of x.")
+    ] = False,
     checkpoint: Checkpoint = None,
-    suggest: Annotated[bool, typer.Option("--suggest", help="Settings from bl.suggest, not from the table.")] = False,
+    suggest: Suggest = False,
     set_: Set = None,
     out: Annotated[pathlib.Path | None, typer.Option(help="Default: runs/compare-TASK.")] = None,
 ) -> None:
     """Compare solvers on the same seeds of a task. --set takes the task's arguments."""
     from bilevel.compare import _compare as compare
-    from bilevel.compare import settings, tables
+    from bilevel.compare import tables
+    from bilevel.solvers._text import assignments
 
     console = _console()
-    out = pathlib.Path(f"runs/compare-{task}") if out is None else out
+    out = pathlib.Path(f"runs/compare-{pathlib.Path(task).name.replace(':', '-')}") if out is None else out
     if untimed:
         _one_device_a_core()
     with _readable_errors():
         comparison = compare.compare(
             task,
-            None if solvers is None else [name.strip() for name in solvers.split(",") if name.strip()],
+            solvers,
             seeds=seeds,
             steps=steps,
             seconds=seconds,
-            task_settings=settings.parse(set_ or ()),
+            task_settings=assignments("set", set_ or ()),
             suggested=suggest,
             untimed=untimed,
+            search=search,
             checkpoint=checkpoint,
             out=out,
             console=console,
@@ -245,7 +255,7 @@ def clean(
         ),
     ] = None,
     hidden: Annotated[int | None, typer.Option(min=1, help="Learn with a hidden layer of this width.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=_LAST_SEED, help="Seed of all random choices.")] = 0,
 ) -> None:
     """Find the doubtful labels of a table. Adds a weight, a rank and a proposed label to each row; writes a report."""
     from bilevel import clean as tables

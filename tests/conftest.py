@@ -1,6 +1,7 @@
 """Settings and fixtures that the tests share. Warnings are errors (pyproject.toml)."""
 
 import os
+import sys
 from importlib import metadata
 
 # before jax is imported
@@ -37,6 +38,22 @@ def _programs_of_one_module():
     """Without this a worker ends with some ten gigabytes of compiled programs."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def write_module(tmp_path):
+    """`write_module(name, text)` writes a file and gives its path. Modules from there are forgotten after the test."""
+
+    def write(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return str(path)
+
+    yield write
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__dict__", {}).get("__file__")).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def test_interrupted_compare_keeps_results(call, tmp_path, monkeypatch):
         (["run", "cleaning", "--solver", "soba", "--set", "dataset=digit"], "'digit' is unknown; did you mean digits"),
         (["run", "cleaning", "--solver", "soba", "--set", "corruption=2"], "corruption: got 2"),
         (["compare", "cleanin"], "task: 'cleanin' is unknown; did you mean cleaning?"),
-        (["compare", "quadratic", "--solvers", "soba,stocbi"], "solver: 'stocbi' is unknown; did you mean stocbio"),
+        (["compare", "quadratic", "--solvers", "soba,stocbi"], "solvers: 'stocbi' is unknown; did you mean stocbio"),
         (["compare", "quadratic", "--set", "nois=1"], "setting: 'nois' is unknown; did you mean noise"),
         (["compare", "quadratic", "--set", "upper_step=1"], "setting: 'upper_step' is unknown"),
         (["compare", "cleaning", "--set", "dataset=fashion"], "did you mean fashion-mnist?"),
@@ -257,11 +257,58 @@ def test_the_script_without_the_command_line_extra(missing, monkeypatch, request
     assert stop.value.code == f"bilevel: not installed: {missing}; {extras.install('cli')}"
 
 
-@pytest.mark.parametrize("arguments", [["--steps", "0"], ["--seeds", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compare", "quadratic", "--steps", "0"],
+        ["compare", "quadratic", "--seeds", "0"],
+        ["run", "quadratic", "--solver", "soba", "--seed", "-1"],
+        ["run", "quadratic", "--solver", "soba", "--seed", "99999999999999999999"],
+        ["clean", "a.csv", "--label", "a", "--out", "b", "--seed", "99999999999999999999"],
+    ],
+)
 def test_numbers_out_of_range(call, arguments):
-    result = call("compare", "quadratic", *arguments)
+    result = call(*arguments)
     assert result.exit_code == 2
     assert "Invalid value" in result.stderr
+
+
+OWN = """
+import bilevel as bl
+from bilevel import tasks
+
+class Own(bl.SOBA):
+    about, tuned = None, {}
+
+def make(speed=3):
+    return tasks.quadratic(dim_x=2)
+
+def fast(speed=1.0):
+    return bl.SOBA(speed, 0.1, 0.1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "no.py:make", "--solver", "soba"], "task: there is no file no.py"),
+        (["run", "quadratic", "--solver", "own.py"], "solver: got 'own.py'; add the name of what is in the file"),
+        (["run", "quadratic", "--solver", "own.py:Owm"], "solver: own.py has no 'Owm'; did you mean Own?"),
+        (["run", "quadratic", "--solver", "own.py:Own"], "settings: own.py:Own needs upper_step, lower_step, adjoint_"),
+        (["run", "quadratic", "--solver", "soba[upper_step=1,2]"], "solver: 'soba[upper_step=1,2]' names 2 solvers"),
+        (["run", "own.py:Own", "--solver", "soba"], "task: own.py:Own is <class"),
+        (["run", "own.py:make", "--solver", "soba[upper_step=1,lower_step=1,adjoint_step=1]"], "pass steps"),
+        (["run", "own.py:make", "--solver", "own.py:fast", "--set", "speed=1"], "write the solver's in brackets"),
+        (["compare", "own.py:make", "--solvers", "soba"], "settings: soba needs upper_step, lower_step, adjoint_step"),
+        (["compare", "own.py:make"], "solvers: none has settings for own.py:make; name solvers"),
+        (["compare", "quadratic", "--solvers", "soba[upper_step=fast]"], "upper_step: got 'fast'"),
+    ],
+)
+def test_what_is_wrong_with_ones_own_is_one_readable_line(
+    call, arguments, message, tmp_path, monkeypatch, write_module
+):
+    write_module("own.py", OWN)
+    test_wrong_input_is_one_readable_line(call, arguments, message, tmp_path, monkeypatch)
 
 
 def test_data_lists_all_sets_and_reads_none(call, folder_of, monkeypatch):

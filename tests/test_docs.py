@@ -5,14 +5,18 @@ import importlib.util
 import inspect
 import re
 import textwrap
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
+from typer.testing import CliRunner
 
 import bilevel as bl
+from bilevel.cli import app
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r'^```python(?: title="([^"]+)")?\n(.*?)^```$', flags=re.DOTALL | re.MULTILINE)
@@ -21,6 +25,40 @@ FENCE = re.compile(r'^```python(?: title="([^"]+)")?\n(.*?)^```$', flags=re.DOTA
 def blocks(page):
     """(file it belongs to, or "", code) of each Python block."""
     return FENCE.findall((ROOT / "docs" / page).read_text())
+
+
+def test_the_files_of_ones_own_on_the_page_run_as_it_says(write_module, tmp_path, monkeypatch):
+    """The commands of the page, and what a package would declare."""
+    page = (ROOT / "docs/adding_a_solver.md").read_text()
+    codes = {title: code for title, code in blocks("adding_a_solver.md") if "/" not in title}
+    for title, code in codes.items():
+        write_module(title, code)
+    monkeypatch.chdir(tmp_path)
+    commands = re.search(r"^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)[1].splitlines()
+    assert len(commands) == 5
+    for command in commands:
+        done = CliRunner(env={"COLUMNS": "100"}).invoke(app, command.split()[1:])
+        assert done.exit_code == 0, (command, done.output)
+        assert "nonfinite" not in done.output and "…" not in done.output
+    table = (tmp_path / "runs/compare-mine.py-make/results.csv").read_text()
+    assert "stocbio,1," in table
+    monkeypatch.syspath_prepend(tmp_path)
+    with jax.numpy_rank_promotion("allow"):
+        exec(compile(codes["own.py"], "own.py", "exec"), {})
+
+    declared = tomllib.loads(re.search(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)[1])
+    points = [
+        EntryPoint(name, value, group)
+        for group, found in declared["project"]["entry-points"].items()
+        for name, value in found.items()
+    ]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [p for p in points if p.group == group])
+    done = CliRunner(env={"COLUMNS": "100"}).invoke(
+        app, ["run", "six-features", "--solver", "shortcut", "--steps", "2"]
+    )
+    assert done.exit_code == 0, done.output
+    shown = CliRunner(env={"COLUMNS": "100"}).invoke(app, ["list"]).output
+    assert re.search(r"shortcut +mine:Shortcut", shown) and re.search(r"six-features +Only the first two", shown)
 
 
 def test_the_page_about_adding_a_solver_shows_what_is_in_the_files():
@@ -68,7 +106,7 @@ def test_no_other_page_has_code_that_does_not_run():
 
 def test_the_api_pages_hold_every_public_name():
     pages = "".join(path.read_text() for path in (ROOT / "docs/api").glob("*.md") if path.stem != "writing")
-    paths = re.findall(r"^::: bilevel\.(?!tasks\.|datasets\.|estimators$)(\S+)$", pages, re.MULTILINE)
+    paths = re.findall(r"^::: bilevel\.(?!tasks\.|datasets\.|compare\.|estimators$)(\S+)$", pages, re.MULTILINE)
     contract = [
         "AbstractAdjoint",
         "Adjoint",

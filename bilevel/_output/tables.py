@@ -102,7 +102,10 @@ class Table:
         shown.pad_edge, shown.padding, shown.show_header = False, (0, 1, 0, 0), any(self.columns)
         for i, column in enumerate(self.columns):
             justify = "left" if i in self.left else "right"
-            shown.add_column(Text(visible(column)), justify=justify, max_width=None if i else self.first_width)
+            width = None if i else self.first_width  # a name without spaces is broken, and never cut off
+            shown.add_column(
+                Text(visible(column)), justify=justify, max_width=width, overflow="ellipsis" if i else "fold"
+            )
         for before, row in itertools.pairwise([None, *self.rows]):
             if row is not None:
                 if before is not None and row.dim > before.dim:

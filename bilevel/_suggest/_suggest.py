@@ -16,7 +16,7 @@ from bilevel.diagnostics.constants import DRAWS, Constants, measure, on_all_rows
 from bilevel.diagnostics.lanczos import Hessian, lanczos
 from bilevel.problem import Episodes, Problem
 from bilevel.solvers.base import AbstractSolver
-from bilevel.solvers.registry import SOLVERS, get_solver
+from bilevel.solvers.registry import SOLVERS, Asked, asked_one
 from bilevel.solvers.stocbio import StocBiO
 from bilevel.solvers.theory import Choice, Facts
 from bilevel.trees import Tree
@@ -57,7 +57,7 @@ def suggest(
     x: Tree,
     y: Tree,
     *,
-    solver: Callable[..., AbstractSolver] | str = StocBiO,
+    solver: Callable[..., AbstractSolver] | AbstractSolver | Asked | str = StocBiO,
     key: PRNGKeyArray,
     budget: int | None = None,
 ) -> Suggestion:
@@ -80,7 +80,9 @@ def suggest(
     **Arguments**
 
     - `x`, `y`: the initial values of the planned run. `key`: the same key gives the same suggestion.
-    - `solver`: a solver's class, or a function or name of `bl.SOLVERS`.
+    - `solver`: a solver's class, or a function or name of `bl.SOLVERS`; or `"FILE.py:NAME"`. A class of your own needs
+      the method `suggested`. Settings in brackets, as in `"stocbio[inner_steps=5]"`, are kept, and so are those
+      settings of a solver itself (`bl.StocBiO(...)`) that the theorem does not set.
     - `budget`: for the whole run, in oracle samples of all kinds; default: 20,000 batches of the lower level. It pays
       for the measurements, the trial (about a fifth of the rest) and the suggested `steps`.
 
@@ -106,7 +108,7 @@ def suggest(
     Reference: the theorems are named in the reasons; for successive halving, Jamieson & Talwalkar, "Non-stochastic Best
     Arm Identification and Hyperparameter Optimization", AISTATS 2016.
     """
-    make = _maker(solver)
+    one, theorem = _with_theorem(solver)
     checks.key("key", key)
     if budget is not None:
         checks.count("budget", budget)
@@ -119,22 +121,21 @@ def suggest(
     problem, x, y = prepared.problem, prepared.x, prepared.y
     budget = DEFAULT_BUDGET * problem.lower.size if budget is None else budget
     constants_key, trial_key = jax.random.split(key)
-    constants, facts, spent = _facts(problem, x, y, make.scaling, budget, key=constants_key)
+    constants, facts, spent = _facts(problem, x, y, theorem.scaling, budget, key=constants_key)
     if spent > budget / 2:
         raise ValueError(f"budget: got {budget}, but the measurements took {spent} of it; pass {4 * spent} or more")
-    choices = make.suggested(facts)
+    choices = theorem.suggested(facts) | {name: Choice(value, "given") for name, value in one.given.items()}
 
     def build(upper_step: float) -> AbstractSolver:
-        settings = {setting: choice.value for setting, choice in choices.items()}
-        return make(upper_step=upper_step, **settings)
+        return one.make({name: choice.value for name, choice in choices.items()} | {"upper_step": upper_step})
 
-    found = try_steps(problem, x, y, build, budget - spent, make.normalized, key=trial_key)
+    found = try_steps(problem, x, y, build, budget - spent, theorem.normalized, key=trial_key)
     steps = max(1, int((budget - spent - found.samples) / found.per_step))
-    power = make.power if facts.batch < facts.rows else 0.0  # without noise, the theorem's step is constant
-    scale = min(1.0, found.winner.steps / steps) ** power
-    choices["upper_step"] = Choice(scale * found.winner.upper_step, found.reason(steps, power))
+    power = theorem.power if facts.batch < facts.rows else 0.0  # without noise, the theorem's step is constant
+    upper_step = min(1.0, found.winner.steps / steps) ** power * found.winner.upper_step
+    choices["upper_step"] = Choice(upper_step, found.reason(steps, power))
     return Suggestion(
-        solver=make(**{setting: choice.value for setting, choice in choices.items()}),
+        solver=build(upper_step),
         steps=steps,
         constants=constants,
         reasons=tuple((setting, choice.value, choice.reason) for setting, choice in choices.items()),
@@ -143,16 +144,25 @@ def suggest(
     )
 
 
-def _maker(solver: Any) -> Any:
-    """The class or the preset of a solver that has a theorem."""
-    made: Any = get_solver(solver) if isinstance(solver, str) else solver
-    if isinstance(made, AbstractSolver) or not callable(made):
-        raise TypeError(f"solver: got {solver!r}; pass a class such as bl.StocBiO, or a name such as 'stocbio'")
-    suggested = getattr(made, "suggested", None)
-    if suggested is None or getattr(suggested, "__func__", None) is AbstractSolver.suggested.__func__:
-        name = getattr(made, "__name__", made)
-        raise ValueError(f"solver: there is no theorem here for {name}, only for {', '.join(SOLVERS)}")
-    return made
+def theorem_of(made: Any) -> Any:
+    """The class or the preset that holds the theorem of a solver, of its class or of a function; None without one."""
+    kind = type(made) if isinstance(made, AbstractSolver) else made
+    suggested = getattr(kind, "suggested", None)
+    return None if getattr(suggested, "__func__", suggested) in (None, AbstractSolver.suggested.__func__) else kind
+
+
+def _with_theorem(solver: Any) -> tuple[Asked, Any]:
+    """What was asked for, and what holds its theorem."""
+    one = asked_one(solver)
+    theorem = theorem_of(one.made)
+    if theorem is None:
+        raise ValueError(
+            f"solver: there is no theorem here for {one.label}; give its settings, define its `suggested`, or pass one "
+            f"of {', '.join(SOLVERS)}"
+        )
+    if "upper_step" in one.given:
+        raise ValueError(f"solver: {one.label} has an upper_step, which is what the trial finds; leave it out")
+    return one, theorem
 
 
 def _facts(

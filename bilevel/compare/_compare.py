@@ -1,27 +1,31 @@
 """Run solvers on the same seeds of a task, one at a time, and keep every run that has finished."""
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
+from bilevel import _checks as checks
 from bilevel import _extras as extras
 from bilevel._output import terminal
 from bilevel._output.files import make_directory
 from bilevel._output.tables import short
 from bilevel._output.terminal import Show
-from bilevel._suggest._suggest import Suggestion, suggest
-from bilevel.compare import files, settings
-from bilevel.compare.records import Comparison, Run
+from bilevel.compare import entrants, files, settings
+from bilevel.compare import search as searches
+from bilevel.compare.records import Comparison, Request, Run
 from bilevel.compare.references import references
-from bilevel.compare.store import Store
+from bilevel.compare.store import Store, code
+from bilevel.cost import KINDS
 from bilevel.run._ensemble import Ensemble
 from bilevel.run._loop import Record, loop
 from bilevel.run._solution import RESERVED, RESULTS, Solution
 from bilevel.run._solve import solve
-from bilevel.solvers.base import AbstractSolver, Tuned
-from bilevel.solvers.registry import SOLVERS
+from bilevel.solvers.base import AbstractSolver
+from bilevel.tasks import Task
+from bilevel.tasks.registry import AskedTask, asked_task
 
 ROWS = 20  # default number of history rows of a run
 
@@ -95,15 +99,16 @@ def _run_for(task: Any, solver: AbstractSolver, seconds: float, *, key: jax.Arra
 
 
 def compare(
-    task_name: str,
-    solvers: Sequence[str] | None = None,
+    task: Any,
+    solvers: Any = None,
     *,
     seeds: int | Sequence[int] = 10,
     steps: int | None = None,
     seconds: float | None = None,
-    task_settings: dict[str, Any] | None = None,
+    task_settings: Mapping[str, Any] | None = None,
     suggested: bool = False,
     untimed: bool = False,
+    search: bool = False,
     checkpoint: Any = None,
     out: Any = None,
     console: Any = None,
@@ -112,68 +117,84 @@ def compare(
 
     **Arguments**
 
-    - `solvers`: names; default: all that have settings for the task and its data set.
+    - `task`: the name of a task, `"FILE.py:NAME"`, a `bilevel.tasks.Task`, or a function that makes one. A function
+      gets the seed as its argument `seed`; without one, and for a `Task`, the seed is that of the run alone.
+    - `solvers`: a list of names, of `"FILE.py:NAME"`, of solvers, or of classes and functions that make them; or a
+      dictionary from names of your own to these. Text may have settings in brackets, and several values of a setting
+      are several solvers: `"soba[upper_step=0.1,1]"`. By default, all that have settings for the task and its data set.
     - `seeds`: their number, or the seeds. Each seed redraws the task's random choices (split, noise) and the run's key.
     - `steps` for each solver, or `seconds` of stepping without compilation; default: the settings' steps.
     - `task_settings`: changed arguments of the task. They override those that a solver's own settings ask for.
-    - `suggested`: use the settings of `suggest` on the first seed's problem instead of the table's, and its steps
+    - `suggested`: use the settings of `suggest` on the first seed's problem instead of the known ones, and its steps
       unless `steps` or `seconds` is given; the reasons go to `suggestions.txt` and `summary.json`.
     - `untimed`: run all seeds of a solver at once, in one program over all devices, if time is not compared. `seconds`
       is then the total time divided by the number of seeds.
+    - `search`: add reference rows of a search without gradients, over the few numbers that the task declares as its
+      `search`: random search and, where it is installed, Optuna's sampler. Each has as many oracle samples per seed as
+      the solver that used most; a trial solves the lower level by Newton's method on all rows.
     - `checkpoint`: a directory where each run is kept when it has finished and, if it has a number of steps and is not
       `untimed`, while it runs. The same comparison takes its runs from there. Comparisons can share the directory.
     - `out`: a directory for `report.html`, `results.csv`, `summary.json` and `curves.png`.
     - `console`: a `rich` console that shows the progress; None is silent.
 
+    Settings come from the solver itself or from the brackets after its name; then from the solver's `tuned` for a task
+    of the package, or the task's `tuned` for a task of your own; then from the solver's defaults.
+
     A run that fails is recorded as failed, and the others continue. Ctrl-C ends the comparison: finished runs
     are kept and written, and `interrupted` is set.
+
+    **Raises** `ValueError` or `TypeError`, naming the argument, before any run: for names that are unknown, files that
+    cannot be imported, and settings that are missing.
     """
     extras.require("jinja2", "matplotlib", "plotly", "rich", "sklearn", extra="compare")
-    changes = dict(task_settings or {})
-    known = settings.settings_of(task_name, changes)
-    if not known:
-        raise ValueError(
-            f"task: {task_name!r} has no solver settings to compare; its experiments are entries of `bilevel reproduce`"
+    asked, changes = asked_task(task), dict(task_settings or {})
+    named = None if solvers is None else entrants.named(solvers)
+    seeds = checks.seeds("seeds", seeds)
+    _check_budget(steps, seconds, untimed)
+    first = settings.make_task(asked, seeds[0], changes)  # wrong arguments fail before any run
+    if search:
+        searches.check(first)
+    chosen = entrants.defaults(asked, first, changes, suggested) if named is None else named
+    if not chosen:
+        raise ValueError("solvers: got none; name at least one")
+    left_out: dict[str, str] = {}
+    if suggested:
+        make_directory(out) if out is not None else None
+        entered, left_out = entrants.all_suggested(
+            asked, first, chosen, changes, seed=seeds[0], all_must=named is not None, console=console
         )
-    names = [name for name in SOLVERS if name in known] if solvers is None else list(dict.fromkeys(solvers))
-    built = {name: settings.settings(task_name, name, changes) for name in names}
-    suggestions: dict[str, Suggestion] = {}
-    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    budget = _budget({name: known[name].steps for name in names}, seeds, steps, seconds)
-    if untimed and seconds is not None:
-        raise ValueError("untimed: got seconds too; pass steps, or leave it out")
+    else:
+        entered = {label: entrants.enter(asked, first, one, changes) for label, one in chosen.items()}
+    comparison = Comparison(
+        task=asked.label,
+        arguments=asked.arguments | changes,
+        score=first.score,
+        solvers={label: entrant.description for label, entrant in entered.items()},
+        seeds=seeds,
+        budget={"seconds": seconds} if seconds is not None else {"steps": steps_of(entered, asked.label, steps)},
+        suggestions={label: entrant.suggestion for label, entrant in entered.items() if entrant.suggestion},
+        untimed=untimed,
+        left_out=left_out,
+        request=Request(asked.text, [entrant.asked.text for entrant in entered.values()], steps, changes, search),
+    )
     store = None if checkpoint is None else Store(checkpoint, "checkpoint")
-    own = {name: known[name].task | changes for name in names if known[name].task}
-    first = settings.make_task(task_name, seeds[0], changes)  # wrong arguments fail before any run
     if out is not None:
         make_directory(out)
-    if suggested:
-        suggestions = {name: _suggest(first, task_name, name, own, seeds[0], console) for name in names}
-        built = {name: suggestion.solver for name, suggestion in suggestions.items()}
-        if steps is None and seconds is None:
-            budget = {"steps": {name: suggestion.steps for name, suggestion in suggestions.items()}}
-    comparison = Comparison(
-        task=task_name,
-        arguments=settings.task_arguments(task_name) | changes,
-        score=first.score,
-        solvers={name: settings.describe(solver) | _asked(known[name], changes) for name, solver in built.items()},
-        seeds=seeds,
-        budget=budget,
-        suggestions=suggestions,
-        untimed=untimed,
-    )
     try:
-        with terminal.progress(console, len(names) * len(seeds)) as show:
+        with terminal.progress(console, len(entered) * len(seeds)) as show:
             tasks = []  # those of all seeds, if they run at once
             for seed in seeds:
-                task = first if seed == seeds[0] else settings.make_task(task_name, seed, changes)
-                _refer(comparison, task, seed, store, show)
+                made = first if seed == seeds[0] else settings.make_task(asked, seed, changes)
+                _refer(comparison, asked, made, seed, store, show)
                 if untimed:
-                    tasks.append(task)
+                    tasks.append(made)
                 else:
-                    _run_seed(comparison, task, built, own, seed, store, show)
-            for name in names if untimed else ():
-                _run_seeds(comparison, tasks, name, built[name], own, store, show)
+                    _run_seed(comparison, asked, made, entered, seed, store, show)
+                    _search(comparison, asked, made, seed, store, show)
+            for label in entered if untimed else ():
+                _run_seeds(comparison, asked, tasks, label, entered[label], store, show)
+            for seed, made in zip(seeds, tasks, strict=True) if untimed else ():
+                _search(comparison, asked, made, seed, store, show)
     except KeyboardInterrupt:
         comparison.interrupted = True
     finally:
@@ -182,50 +203,39 @@ def compare(
     return comparison
 
 
-def _suggest(
-    shared: Any, task_name: str, name: str, own: dict[str, dict[str, Any]], seed: int, console: Any
-) -> Suggestion:
-    """Settings for one solver, from the task that it will run on; the test rows are not used."""
-    task = settings.make_task(task_name, seed, own[name]) if name in own else shared
-    try:
-        found = suggest(task.problem, task.x, task.y, solver=name, key=jax.random.fold_in(jax.random.key(seed), 2))
-    except ValueError as error:
-        raise ValueError(f"{name}: no settings to suggest: {error}") from error
-    if console is not None:
-        console.print(f"{name}: {found}", markup=False, soft_wrap=True)
-    return found
-
-
-def _asked(setting: Tuned, changes: dict[str, Any]) -> dict[str, Any]:
-    """The task arguments that the solver's own settings ask for, unless the user changed them."""
-    return {name: changes.get(name, value) for name, value in setting.task.items()}
-
-
-def _budget(defaults: dict[str, int], seeds: Sequence[int], steps: int | None, seconds: float | None) -> dict[str, Any]:
+def _check_budget(steps: int | None, seconds: float | None, untimed: bool) -> None:
     if steps is not None and seconds is not None:
         raise ValueError("steps and seconds: got both; pass one of them")
-    if not seeds:
-        raise ValueError("seeds: got none; pass at least 1")
-    if not defaults:
-        raise ValueError("solvers: got none; name at least one")
     if seconds is not None:
-        if not (math.isfinite(seconds) and seconds > 0):
-            raise ValueError(f"seconds: got {seconds}; it must be a finite number above zero")
-        return {"seconds": seconds}
-    if steps is not None and steps < 1:
-        raise ValueError(f"steps: got {steps}; it must be at least 1")
-    return {"steps": {name: steps or default for name, default in defaults.items()}}
+        checks.positive("seconds", seconds)
+    if steps is not None:
+        checks.steps("steps", steps)
+    if untimed and seconds is not None:
+        raise ValueError("untimed: got seconds too; pass steps, or leave it out")
 
 
-def _about(comparison: Comparison, solver: str, seeds: Sequence[int]) -> dict[str, Any]:
+def steps_of(entered: Mapping[str, entrants.Entrant], task: str, steps: int | None) -> dict[str, int]:
+    """The steps of each solver: those asked for, or of its settings."""
+    found = {label: steps or entrant.steps for label, entrant in entered.items()}
+    unknown = [label for label, number in found.items() if number is None]
+    if unknown:
+        raise ValueError(f"steps: none are known for {', '.join(unknown)} on {task}; pass steps or seconds")
+    return {label: number for label, number in found.items() if number is not None}
+
+
+def _about(
+    comparison: Comparison, task: AskedTask, made: Sequence[Task], label: str, entrant: entrants.Entrant, seeds: Any
+) -> dict[str, Any]:
     """Everything that determines the runs of a solver."""
-    budget = {kind: part[solver] if kind == "steps" else part for kind, part in comparison.budget.items()}
-    about = {"task": comparison.task, "arguments": comparison.arguments, "solver": solver, "seeds": list(seeds)}
-    return about | budget | {"settings": comparison.solvers[solver]}
+    budget = {kind: part[label] if kind == "steps" else part for kind, part in comparison.budget.items()}
+    about = {"task": comparison.task, "arguments": comparison.arguments, "solver": label, "seeds": list(seeds)}
+    return about | budget | {"settings": comparison.solvers[label]} | code(task, made, entrant.asked.made)
 
 
-def _refer(comparison: Comparison, task: Any, seed: int, store: Store | None, show: Show) -> None:
+def _refer(comparison: Comparison, asked: AskedTask, task: Task, seed: int, store: Store | None, show: Show) -> None:
     """Add the reference rows of a seed; the store keeps them as the only row of a run."""
+    if not asked.of_the_package:
+        return
     show(f"seed {seed}  reference rows")
     about = {"task": comparison.task, "arguments": comparison.arguments, "references of seed": seed}
     kept = None if store is None else store.find(about)
@@ -236,74 +246,105 @@ def _refer(comparison: Comparison, task: Any, seed: int, store: Store | None, sh
         comparison.references.setdefault(name, {})[seed] = score
 
 
+def _search(comparison: Comparison, asked: AskedTask, task: Task, seed: int, store: Store | None, show: Show) -> None:
+    """Add the rows of a search on a seed, if they were asked for, on the samples of the solver that used most."""
+    spent = [sum(run.stats[kind] for kind in KINDS) for run in comparison.runs if run.seed == seed and run.counts]
+    if not comparison.request.search or not spent:
+        return
+    show(f"seed {seed}  search without gradients", len(comparison.runs))
+    about: dict[str, Any] = {"task": comparison.task, "arguments": comparison.arguments, "search of seed": seed}
+    about |= {"samples": max(spent), "rows": searches.available()}
+    about |= {} if store is None else code(asked, [task], None)
+    kept = None if store is None else store.find(about)
+    if kept is None:
+        try:
+            found = searches.search(task, max(spent), seed)
+        except ValueError as error:
+            comparison.left_out["search"] = str(error)
+            return
+        kept = [Run(name, seed, "successful", rows=[dataclasses.asdict(one)]) for name, one in found.items()]
+        if store is not None:
+            store.keep(about, kept)
+    for run in kept:
+        comparison.references.setdefault(run.solver, {})[seed] = run.rows[0]["score"]
+        comparison.trials.setdefault(run.solver, {})[seed] = run.rows[0]["trials"]
+
+
 def _run_seed(
     comparison: Comparison,
-    shared: Any,
-    solvers: dict[str, AbstractSolver],
-    own: dict[str, dict[str, Any]],
+    asked: AskedTask,
+    shared: Task,
+    entered: Mapping[str, entrants.Entrant],
     seed: int,
     store: Store | None,
     show: Show,
 ) -> None:
     """Run all solvers on the shared task, except for those with task arguments of their own."""
-    for name, solver in solvers.items():
-        head = f"seed {seed}  {name:8}"
+    for label, entrant in entered.items():
+        head = f"seed {seed}  {label:8}"
         show(head)
 
         def on_chunk(solution: Solution, head: str = head) -> None:
             row = solution.history.rows[-1]
             show(f"{head} step {row['step']}  {comparison.score} {short(row[comparison.score], 4)}")
 
-        steps = comparison.budget.get("steps", {}).get(name)
+        steps = comparison.budget.get("steps", {}).get(label)
         seconds = comparison.budget.get("seconds")
-        about = _about(comparison, name, [seed])
+        about = {} if store is None else _about(comparison, asked, [shared], label, entrant, [seed])
         if (kept := None if store is None else store.find(about)) is not None:
             comparison.runs += kept
             show(f"{head} {_outcome(kept[0])}  (kept)", len(comparison.runs))
             continue
         underway = None if store is None or steps is None else store.underway(about)
         try:
-            task = settings.make_task(comparison.task, seed, own[name]) if name in own else shared
+            task = _own(comparison, asked, entrant, seed) or shared
             solution = run(
-                task, solver, seed=seed, steps=steps, seconds=seconds, on_chunk=on_chunk, checkpoint=underway
+                task, entrant.solver, seed=seed, steps=steps, seconds=seconds, on_chunk=on_chunk, checkpoint=underway
             )
-            done = Run.of(name, seed, solution)
+            done = Run.of(label, seed, solution)
             if store is not None:
                 store.keep(about, [done])
         except KeyboardInterrupt as interruption:
-            comparison.runs.append(_broken(name, seed, interruption, "interrupted"))
+            comparison.runs.append(_broken(label, seed, interruption, "interrupted"))
             raise
         except Exception as error:
-            done = _broken(name, seed, error, "error")
+            done = _broken(label, seed, error, "error")
         comparison.runs.append(done)
         show(f"{head} {_outcome(done)}", len(comparison.runs))
 
 
+def _own(comparison: Comparison, asked: AskedTask, entrant: entrants.Entrant, seed: int) -> Task | None:
+    """The task with the arguments that a solver's settings ask for, if they do."""
+    if not entrant.task:
+        return None
+    return settings.make_task(asked, seed, comparison.request.changes | entrant.task)
+
+
 def _run_seeds(
     comparison: Comparison,
-    shared: Sequence[Any],
-    name: str,
-    solver: AbstractSolver,
-    own: dict[str, dict[str, Any]],
+    asked: AskedTask,
+    shared: Sequence[Task],
+    label: str,
+    entrant: entrants.Entrant,
     store: Store | None,
     show: Show,
 ) -> None:
     """Run all seeds of a solver in one program, on the shared tasks unless it has task arguments of its own."""
-    seeds, steps = comparison.seeds, comparison.budget["steps"][name]
-    show(f"{name:8} {len(seeds)} seeds")
-    about = _about(comparison, name, seeds) | {"untimed": True}
+    seeds, steps = comparison.seeds, comparison.budget["steps"][label]
+    show(f"{label:8} {len(seeds)} seeds")
+    about = {} if store is None else _about(comparison, asked, shared, label, entrant, seeds) | {"untimed": True}
     done = None if store is None else store.find(about)
     if done is None:
         try:
-            tasks = [settings.make_task(comparison.task, s, own[name]) for s in seeds] if name in own else shared
-            done = together(tasks, solver, label=name, seeds=seeds, steps=steps)
+            tasks = [_own(comparison, asked, entrant, seed) or made for seed, made in zip(seeds, shared, strict=True)]
+            done = together(tasks, entrant.solver, label=label, seeds=seeds, steps=steps)
             if store is not None:
                 store.keep(about, done)
         except Exception as error:
-            done = [_broken(name, seed, error, "error") for seed in seeds]
+            done = [_broken(label, seed, error, "error") for seed in seeds]
     for run in done:
         comparison.runs.append(run)
-        show(f"seed {run.seed}  {name:8} {_outcome(run)}", len(comparison.runs))
+        show(f"seed {run.seed}  {label:8} {_outcome(run)}", len(comparison.runs))
 
 
 def _broken(name: str, seed: int, error: BaseException, result: str) -> Run:

@@ -80,8 +80,10 @@ def summary(comparison: Comparison) -> dict[str, Any]:
             | {"samples": found.samples}
             for name, found in comparison.suggestions.items()
         },
+        "left_out": comparison.left_out,
         "solvers": {name: statistics(comparison, name) for name in comparison.solvers},
         "references": references,
+        "trials": {name: sum(trials.values()) / len(trials) for name, trials in comparison.trials.items()},
         "best_reference": comparison.best_reference,
         "environment": environment(),
         "runs": [{field: getattr(run, field) for field in fields} for run in comparison.runs],

@@ -8,7 +8,6 @@ import numpy as np
 from bilevel._output.figures import DASHES, look
 from bilevel._output.files import environment
 from bilevel._output.pages import render
-from bilevel.compare import settings
 from bilevel.compare.figures import Position, label_places, mean_curve, needs_log, plotted, score_range
 from bilevel.compare.records import RULE, Comparison, spread
 from bilevel.compare.tables import cost_table, notes, results_table
@@ -93,44 +92,31 @@ def _plain(values: np.ndarray) -> list[float | None]:
 
 
 def command(comparison: Comparison) -> str:
-    """The command that repeats the comparison, or the call in Python if the seeds are not 0, 1, …"""
-    changes, steps = _changes(comparison), _steps(comparison)
-    seeds, seconds = comparison.seeds, comparison.budget.get("seconds")
-    if seeds != list(range(len(seeds))):
-        given = {"seeds": seeds, "steps": steps, "seconds": seconds, "task_settings": changes}
-        given |= {"suggested": bool(comparison.suggestions), "untimed": comparison.untimed}
+    """The command that repeats the comparison. It is a call in Python if the seeds are not 0, 1, …, or if the user gave
+    objects of a program, which stand there as `...`."""
+    asked, seeds, seconds = comparison.request, comparison.seeds, comparison.budget.get("seconds")
+    if seeds != list(range(len(seeds))) or asked.task is None or None in asked.solvers:
+        given = {"seeds": seeds, "steps": asked.steps, "seconds": seconds, "task_settings": asked.changes}
+        given |= {"suggested": bool(comparison.suggestions), "untimed": comparison.untimed, "search": asked.search}
         options = "".join(f", {name}={value!r}" for name, value in given.items() if value)
-        call = f"compare({comparison.task!r}, {list(comparison.solvers)!r}{options})"
-        return f"from bilevel.compare import compare\n{call}"
-    words = ["bilevel", "compare", comparison.task, "--solvers", ",".join(comparison.solvers)]
+        task = "..." if asked.task is None else repr(asked.task)
+        return f"from bilevel.compare import compare\ncompare({task}, {_solvers(comparison)}{options})"
+    words = ["bilevel", "compare", asked.task, "--solvers", ",".join(map(str, asked.solvers))]
     words += ["--seeds", str(len(seeds))]
-    words += ["--steps", str(steps)] if steps else []
+    words += ["--steps", str(asked.steps)] if asked.steps else []
     words += ["--seconds", repr(seconds)] if seconds else []
     words += ["--suggest"] if comparison.suggestions else []
     words += ["--untimed"] if comparison.untimed else []
-    for name, value in changes.items():
+    words += ["--search"] if asked.search else []
+    for name, value in asked.changes.items():
         words += ["--set", f"{name}={value}"]
     return shlex.join(words)
 
 
-def _changes(comparison: Comparison) -> dict[str, Any]:
-    """The task's arguments that the user gave: they differ from the defaults or from a solver's own settings."""
-    defaults = settings.task_arguments(comparison.task)
-    known = settings.settings_of(comparison.task, comparison.arguments)
-    overruled = {
-        argument
-        for name, own in comparison.solvers.items()
-        for argument, asked in known[name].task.items()
-        if own[argument] != asked
-    }
-    arguments = comparison.arguments.items()
-    return {name: value for name, value in arguments if value != defaults[name] or name in overruled}
-
-
-def _steps(comparison: Comparison) -> int | None:
-    """The steps that the user asked for, if any."""
-    given = comparison.budget.get("steps")
-    known = settings.settings_of(comparison.task, comparison.arguments)
-    suggested = comparison.suggestions
-    own = {name: (suggested[name] if suggested else known[name]).steps for name in comparison.solvers}
-    return None if given is None or given == own else next(iter(given.values()))
+def _solvers(comparison: Comparison) -> str:
+    """The solvers in Python."""
+    texts = comparison.request.solvers
+    if None not in texts:
+        return repr(texts)
+    given = zip(comparison.solvers, texts, strict=True)
+    return "{" + ", ".join(f"{label!r}: {'...' if text is None else repr(text)}" for label, text in given) + "}"

@@ -9,6 +9,7 @@ import numpy as np
 
 from bilevel._suggest._suggest import Suggestion
 from bilevel.compare.references import ATTAINABLE
+from bilevel.compare.search import SEARCHES
 from bilevel.cost import KINDS
 from bilevel.run._solution import RESERVED, RESULTS, Solution, name_of
 
@@ -47,12 +48,25 @@ class Run:
         return bool(self.rows) and self.result not in ("interrupted", "error")
 
 
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the user asked for, to ask it again: the task and the solvers as text (None for objects of a program), the
+    steps, the task's arguments that were changed, and whether rows of a search were asked for."""
+
+    task: str | None
+    solvers: list[str | None]
+    steps: int | None = None
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    search: bool = False
+
+
 @dataclasses.dataclass
 class Comparison:
     """Solvers on the same seeds of one task.
 
     `solvers` holds the settings of each solver, `budget` its steps or seconds, `references` one score per row and seed,
-    and `suggestions` the source of the settings if it is not the table. `untimed`: all seeds ran at once.
+    `suggestions` the source of the settings if `suggest` found them, and `left_out` why it found none for others.
+    `untimed`: all seeds ran at once. `trials`: their number in each row of a search, by seed.
     """
 
     task: str
@@ -61,11 +75,14 @@ class Comparison:
     solvers: dict[str, dict[str, Any]]
     seeds: list[int]
     budget: dict[str, Any]
+    request: Request
     runs: list[Run] = dataclasses.field(default_factory=list)
     references: dict[str, dict[int, float]] = dataclasses.field(default_factory=dict)
     interrupted: bool = False
     suggestions: dict[str, Suggestion] = dataclasses.field(default_factory=dict)
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
     untimed: bool = False
+    trials: dict[str, dict[int, int]] = dataclasses.field(default_factory=dict)
 
     def of(self, solver: str) -> list[Run]:
         """The solver's runs that count."""
@@ -81,7 +98,7 @@ class Comparison:
     @property
     def best_reference(self) -> str | None:
         """The attainable reference row with the highest mean score."""
-        attainable = [name for name in ATTAINABLE if self.references.get(name)]
+        attainable = [name for name in (*ATTAINABLE, *SEARCHES) if self.references.get(name)]
         return max(attainable, key=lambda name: _mean(self.references[name].values()), default=None)
 
 

@@ -1,12 +1,10 @@
-"""The settings of each solver on each task, which the solvers hold as `tuned`, and how a user changes them.
+"""The settings of a solver on a task, where they are known, and how a user changes them.
 
 `benchmarks/tune.py` finds them on a validation set, never on the test set.
 """
 
-import ast
 import dataclasses
-import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -14,9 +12,10 @@ import numpy as np
 
 from bilevel import _checks as checks
 from bilevel.solvers.base import AbstractSolver, Tuned
-from bilevel.solvers.registry import SOLVERS, get_solver
+from bilevel.solvers.registry import SOLVERS, Asked, asked_one
 from bilevel.steps import AbstractSchedule, Constant, From, GradientStep, InversePower, Rule
-from bilevel.tasks import TASKS, get_task
+from bilevel.tasks import Task
+from bilevel.tasks.registry import AskedTask, asked_task
 
 _LIKE = {"fashion-mnist": "mnist"}  # data sets with shared settings: checked on one validation seed, without a grid
 
@@ -31,31 +30,54 @@ REFERENCES: dict[str, dict[str, float]] = {
 }
 
 
-def setting(task_name: str, solver_name: str, changes: Mapping[str, Any] | None = None) -> Tuned:
-    """The `tuned` entry of a solver for a task, or for the task on the data set that `changes` names.
+def tuned(solver: Asked, task: AskedTask, made: Task | None, changes: Mapping[str, Any]) -> Tuned | None:
+    """A solver's settings for a task, on the data set that `changes` names; None if it has none.
 
-    An unknown task or solver is an error that lists the nearest names.
+    For the tasks of the package they stand with the solver, for others with the task (`made`).
     """
-    get_solver(solver_name)
-    of_task = settings_of(task_name, changes)
-    if solver_name not in of_task:
-        given = f" with {dict(changes)}" if changes else ""
-        raise ValueError(
-            f"settings: none for {solver_name!r} on {task_name!r}{given}; add them to `tuned` of "
-            f"{getattr(get_solver(solver_name), '__name__', solver_name)}"
-        )
-    return of_task[solver_name]
+    if not task.of_the_package:
+        return None if made is None else made.tuned.get(solver.name)
+    kind = type(solver.made) if isinstance(solver.made, AbstractSolver) else solver.made
+    return getattr(kind, "tuned", {}).get(_entry(task.label, changes))
 
 
 def settings_of(task_name: str, changes: Mapping[str, Any] | None = None) -> dict[str, Tuned]:
-    """The same for every solver that has settings for it."""
-    checks.one_of("task", task_name, TASKS)
-    dataset = (changes or {}).get("dataset")
-    for name in (f"{task_name} {_LIKE.get(str(dataset), dataset)}", task_name):
-        found = {solver: made.tuned[name] for solver, made in SOLVERS.items() if name in made.tuned}
-        if found:
-            return found
-    return {}
+    """The settings of every solver of the package that has some for this task of the package."""
+    name = _entry(task_name, changes or {})
+    return {solver: made.tuned[name] for solver, made in SOLVERS.items() if name in made.tuned}
+
+
+def _entry(task_name: str, changes: Mapping[str, Any]) -> str:
+    """The name in `tuned` for a task: that of its data set, if any solver has settings for that."""
+    dataset = changes.get("dataset")
+    own = f"{task_name} {_LIKE.get(str(dataset), dataset)}"
+    return own if any(own in made.tuned for made in SOLVERS.values()) else task_name
+
+
+def built(solver: Asked, task: AskedTask, tuned: Tuned | None, changes: Mapping[str, Any] | None = None) -> Any:
+    """The solver with its settings for the task, updated by `changes` of them.
+
+    **Raises** `ValueError` if settings are missing, with the ways to give them.
+    """
+    known = {} if tuned is None or isinstance(solver.made, AbstractSolver) else tuned.settings
+    name, holder = (solver.text or solver.name).partition("[")[0], "solver" if task.of_the_package else "task"
+    advice = (
+        f", and no settings on {task.label} are known; give them, as in {name}[SETTING=VALUE,...], let them be "
+        f"suggested (--suggest), or declare them in `tuned` of the {holder}"
+    )
+    return solver.make({**known, **(changes or {})}, argument="settings", advice=advice)
+
+
+def setting(task_name: str, solver_name: str, changes: Mapping[str, Any] | None = None) -> Tuned:
+    """The `tuned` entry of a solver for a task of the package, or for the task on the data set that `changes` names."""
+    solver, task = asked_one(solver_name), asked_task(task_name)
+    found = tuned(solver, task, None, changes or {})
+    if found is None:
+        given = f" with {dict(changes)}" if changes else ""
+        raise ValueError(
+            f"settings: none for {solver_name!r} on {task_name!r}{given}; add them to `tuned` of {solver.made.__name__}"
+        )
+    return found
 
 
 def settings(task_name: str, solver_name: str, changes: Mapping[str, Any] | None = None) -> AbstractSolver:
@@ -67,55 +89,34 @@ def settings(task_name: str, solver_name: str, changes: Mapping[str, Any] | None
         >>> settings("quadratic", "aid-fp", {"adjoint_steps": 3}).adjoint.steps
         3
     """
-    arguments = setting(task_name, solver_name, changes).settings
-    own, _ = divide(changes or {}, task_name, solver_name)
-    return get_solver(solver_name)(**(arguments | own))
+    solver, task = asked_one(solver_name), asked_task(task_name)
+    own, _ = divide(changes or {}, task, solver)
+    return built(solver, task, setting(task_name, solver_name, changes), own)
 
 
-def task_arguments(task_name: str) -> dict[str, Any]:
-    """The arguments that a user may give to a task, with their defaults; the experiment sets the seed."""
-    checks.one_of("task", task_name, TASKS)
-    parameters = inspect.signature(TASKS[task_name]).parameters
-    return {name: parameter.default for name, parameter in parameters.items() if name != "seed"}
+def asks(tuned: Tuned | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The task's arguments that a solver's settings ask for, unless the user changed them."""
+    return {} if tuned is None else {name: changes.get(name, value) for name, value in tuned.task.items()}
 
 
-def make_task(task_name: str, seed: int, changes: dict[str, Any]) -> Any:
+def make_task(task: AskedTask | str, seed: int, changes: Mapping[str, Any]) -> Task:
     """The task for a seed, with some arguments changed."""
-    known = task_arguments(task_name)
-    for name in changes:
-        checks.one_of("setting", name, known)
-    return get_task(task_name)(seed=seed, **changes)
+    return (asked_task(task) if isinstance(task, str) else task).make(seed, changes)
 
 
-def parse(assignments: Iterable[str]) -> dict[str, Any]:
-    """`key=value` strings as a dictionary; the values are Python literals or plain text.
-
-    Example:
-
-        >>> from bilevel.compare.settings import parse
-        >>> parse(["inner_steps=5", "dataset=mnist"])
-        {'inner_steps': 5, 'dataset': 'mnist'}
-    """
-    parsed = {}
-    for assignment in assignments:
-        name, separator, text = assignment.partition("=")
-        if not separator or not name.strip():
-            raise ValueError(f"set: got {assignment!r}; write it as key=value")
-        try:
-            value = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError):
-            value = text.strip()
-        parsed[name.strip()] = value
-    return parsed
-
-
-def divide(changes: Mapping[str, Any], task_name: str, solver_name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def divide(changes: Mapping[str, Any], task: AskedTask, solver: Asked) -> tuple[dict[str, Any], dict[str, Any]]:
     """The changes for a run, divided into those of the solver and those of the task."""
-    of_solver = inspect.signature(get_solver(solver_name)).parameters
+    of_solver, of_task = solver.settings, task.arguments
     for name in changes:
-        checks.one_of("setting", name, [*of_solver, *task_arguments(task_name)])
-    inside = {name: value for name, value in changes.items() if name in of_solver}
-    return inside, {name: value for name, value in changes.items() if name not in of_solver}
+        if of_solver is not None:
+            checks.one_of("setting", name, [*of_solver, *of_task])
+        if name in of_task and name in (of_solver or ()):
+            raise ValueError(
+                f"setting: {name!r} is one of {solver.label} and one of {task.label}; write the solver's in brackets, "
+                f"as in {solver.name}[{name}=...]"
+            )
+    inside = {name: value for name, value in changes.items() if name not in of_task}
+    return inside, {name: value for name, value in changes.items() if name in of_task}
 
 
 def describe(value: Any) -> Any:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from bilevel import _loading as loading
 from bilevel import datasets
 from bilevel._output.tables import Cell, Table, count, number, with_error
 from bilevel.compare.records import Comparison, Run, spread, statistics
@@ -22,7 +23,8 @@ def results_table(comparison: Comparison, metrics: Sequence[str] | None = None) 
     metrics = metrics or [name for name in comparison.metrics if name not in _IN_THE_FILES_ALONE]
     judged = [] if comparison.best_reference is None else ["margin"]
     width = len(metrics) + len(judged) + 1
-    table = Table(title, "solver", *metrics, *judged, "verdict" if judged else "remarks", left=(0, width))
+    columns = ("solver", *metrics, *judged, "verdict" if judged else "remarks")
+    table = Table(title, *columns, left=(0, width), first_width=_width(comparison))
     for name in comparison.solvers:
         row = statistics(comparison, name)
         ends = [row["metrics"][metric] for metric in metrics]
@@ -48,12 +50,17 @@ def cost_table(comparison: Comparison) -> Table:
     columns = ["solver", "steps", *KINDS, "compile s", "run s"]
     if target is not None:
         columns.append(f"s to {comparison.score} {target['value']:.3f}")
-    table = Table("Cost of a run: oracle calls in samples, seconds", *columns)
+    table = Table("Cost of a run: oracle calls in samples, seconds", *columns, first_width=_width(comparison))
     for name, row in rows.items():
         cells = [count(row["steps"]), *(count(row["oracles"][kind]) for kind in KINDS)]
         cells += [number(row["compile_seconds"], 1), number(row["run_seconds"], 2)]
         table.add_row(name, *cells, *([_reached(row["target"])] if target is not None else []))
     return table
+
+
+def _width(comparison: Comparison) -> int:
+    """Room for the names of the package's solvers, and more for names with settings."""
+    return min(32, max(15, *map(len, comparison.solvers)))
 
 
 def _margin(row: dict[str, Any]) -> Cell:
@@ -80,8 +87,14 @@ def notes(comparison: Comparison) -> list[str]:
         if run.message and run.result != "interrupted":
             seen.setdefault((run.solver, run.result), run)
     lines += [f"{run.solver}, seed {run.seed}: {run.message}" for run in seen.values()]
+    lines += [f"Left out: {why}" for why in comparison.left_out.values()]
     if comparison.untimed:
         lines.append("The seeds of a solver ran at once: seconds are the total time divided by their number.")
+    for name, trials in comparison.trials.items():
+        lines.append(
+            f"{name}: {sum(trials.values()) / len(trials):.0f} trials per seed in the box that the task declares, on "
+            "as many oracle samples as the solver that used most."
+        )
     lines.append("F, G: gradients of the upper and lower loss. H, J: products with ∇²_yy g and ∇²_xy g.")
     if comparison.best_reference is not None:
         lines.append(f"Margin: the paired difference to {comparison.best_reference!r}, seed by seed.")
@@ -102,8 +115,9 @@ def run_table(run: Run, task: str) -> Table:
 
 def catalog() -> list[Table]:
     """Solvers, tasks and data sets."""
+    from bilevel.solvers import registry
     from bilevel.solvers.registry import SOLVERS
-    from bilevel.tasks import TASKS
+    from bilevel.tasks.registry import ENTRY_POINTS, TASKS
 
     solvers = Table("Solvers", "name", "in Python", "what it does", "source", left=(0, 1, 2, 3))
     for name, solver in SOLVERS.items():
@@ -111,13 +125,29 @@ def catalog() -> list[Table]:
         if about is not None and about.unverified:
             source += f" Unverified detail: {about.unverified}."
         solvers.add_row(name, f"bl.{solver.__name__}", first_line(solver), source)
+    for name, place, found in _declared(registry.ENTRY_POINTS):
+        solvers.add_row(name, place, found if isinstance(found, str) else first_line(found), "")
     tasks = Table("Tasks", "name", "what it is", left=(0, 1))
     for name, factory in TASKS.items():
         tasks.add_row(name, first_line(factory))
+    for name, _, found in _declared(ENTRY_POINTS):
+        tasks.add_row(name, found if isinstance(found, str) else first_line(found))
     sets = Table("Data sets; more by `bilevel data`", "name", "kind", left=(0, 1))
     for name, kind in datasets.KINDS.items():
         sets.add_row(name, kind)
     return [solvers, tasks, sets]
+
+
+def _declared(group: str) -> list[tuple[str, str, Any]]:
+    """The entry points of other packages: name, place, and what is there, or why it cannot be loaded."""
+    declared = []
+    for name, points in loading.entry_points(group).items():
+        try:
+            found = loading.from_entry_point("list", name, points)
+        except ValueError as error:
+            found = str(error)
+        declared.append((name, points[0].value, found))
+    return declared
 
 
 def datasets_table() -> Table:

@@ -200,11 +200,8 @@ def _check_options(
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(inputs)):
         raise TypeError("solve: called inside jit, vmap or grad, but it loops on the host; use bl.advance there")
     for name, value in (("steps", steps), ("every", every)):
-        checks.count(name, value)
-        if value >= 2**31:
-            raise ValueError(f"{name}: got {value}; it must be below 2**31")
-    if not (metrics is None or callable(metrics)):
-        raise TypeError(f"metrics: got {metrics!r}; pass a function (x, y) -> {{name: number}}")
+        checks.steps(name, value)
+    checks.metrics(metrics)
     for name, value in (("recorders", recorders), ("callbacks", callbacks)):
         if not (isinstance(value, Sequence) and all(callable(function) for function in value)):
             raise TypeError(f"{name}: got {value!r}; pass a list of functions of a Solution")

@@ -12,11 +12,13 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from bilevel import _checks as checks
+from bilevel._prepare import prepare
 from bilevel.problem import Episodes, Problem
 from bilevel.run._ensemble import Ensemble, is_array
 from bilevel.run._loop import Record, loop
 from bilevel.run._solution import History, name_of, numbers
 from bilevel.solvers.base import AbstractSolver
+from bilevel.solvers.registry import asked
 
 
 @dataclass
@@ -82,7 +84,7 @@ class Sweep:
 
 
 def sweep(
-    make_solver: Callable[..., AbstractSolver],
+    make_solver: Callable[..., AbstractSolver] | AbstractSolver | str,
     grid: Mapping[str, Iterable[Any]] | Iterable[Mapping[str, Any]],
     problem: Problem | Episodes,
     x: Any,
@@ -102,7 +104,9 @@ def sweep(
 
     **Arguments**
 
-    - `make_solver`: a solver's class, or any function that makes a solver from a setting.
+    - `make_solver`: a solver's class, or any function that makes a solver from a setting; a solver, whose other
+      settings stay; a name such as `"soba"`, or `"FILE.py:NAME"`. A name may have settings in brackets, and several
+      values of one: `"soba[lower_step=0.5,adjoint_step=0.1,0.5]"`.
     - `grid`: the values of each argument, to be combined in all ways, or a list of settings.
     - `seeds`: the number of seeds, or the seeds themselves.
     - `every`: steps between two rows of the history, with `metrics(x, y)`; default: only at the end.
@@ -134,14 +138,11 @@ def sweep(
     """
     every = steps if every is None else every
     for name, value in (("steps", steps), ("every", every)):
-        checks.count(name, value)
-    settings, seeds = _settings(grid), list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    if not seeds:
-        raise ValueError("seeds: got none; pass at least 1")
-    key = checks.key("key", key)
-    solvers = [make_solver(**setting) for setting in settings]
-    if not all(isinstance(solver, AbstractSolver) for solver in solvers):
-        raise TypeError("make_solver: it did not return a solver; return e.g. bl.SOBA(...)")
+        checks.steps(name, value)
+    checks.metrics(metrics)
+    seeds, key, devices = checks.seeds("seeds", seeds), checks.key("key", key), _devices(devices)
+    settings, solvers = _solvers(make_solver, _settings(grid))
+    prepare(problem, x, y)
     programs: dict[Any, list[int]] = {}  # the settings of each compiled program
     for i, solver in enumerate(solvers):
         arrays, alike = eqx.partition(solver, is_array)
@@ -169,12 +170,46 @@ def sweep(
     return Sweep([found[i, seed] for i in range(len(settings)) for seed in seeds], compiling, running)
 
 
+def _solvers(make_solver: Any, grid: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[AbstractSolver]]:
+    """All settings, those in brackets included, and a solver for each."""
+    settings, solvers = [], []
+    for one in asked(make_solver, "make_solver"):
+        for setting in grid:
+            for name in one.given:
+                if name in setting:
+                    raise ValueError(f"grid: {name} is also in {make_solver!r}; give it in one place")
+            settings.append({**one.given, **setting})
+            solvers.append(one.make(setting, argument="make_solver"))
+    return settings, solvers
+
+
+def _devices(devices: Any) -> list[Any]:
+    found = jax.local_devices() if devices is None else list(devices) if isinstance(devices, Sequence) else []
+    if not found or len(set(found)) < len(found) or not all(isinstance(device, jax.Device) for device in found):
+        raise TypeError(f"devices: got {devices!r}; pass a list of different devices, such as jax.devices()[:2]")
+    return found
+
+
 def _settings(grid: Any) -> list[dict[str, Any]]:
     """One dictionary per setting."""
     if isinstance(grid, Mapping):
-        settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        values = {name: _listed(f"grid: {name} is", given) for name, given in grid.items()}
+        settings = [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
     else:
-        settings = [dict(setting) for setting in grid]
+        settings = _listed("grid: got", grid)
+    for setting in settings:
+        if not (isinstance(setting, Mapping) and all(isinstance(name, str) for name in setting)):
+            raise TypeError(f"grid: got the setting {setting!r}; pass dictionaries from names of settings")
     if not settings:
         raise ValueError("grid: got no setting; pass e.g. {'upper_step': [0.1, 1.0]}")
-    return settings
+    return [dict(setting) for setting in settings]
+
+
+def _listed(got: str, values: Any) -> list[Any]:
+    """The values of a list, or of anything else that has them in an order."""
+    try:
+        if not isinstance(values, str | bytes | Mapping):
+            return list(values)
+    except TypeError:  # a single value
+        pass
+    raise TypeError(f"{got} {values!r}; pass a list of values, as in {{'upper_step': [0.1, 1.0]}}")

@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import trees
@@ -16,7 +17,7 @@ from bilevel.problem import Problem
 from bilevel.solvers import theory
 from bilevel.solvers.base import About, AbstractHypergradientSolver, Tuned
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Step, count, count_at, flag, part, step
+from bilevel.steps import Rule, Step, count, count_at, flag, part, step
 from bilevel.trees import Tree
 
 
@@ -108,6 +109,9 @@ class AIDBiO(AbstractHypergradientSolver):
         "cleaning": Tuned(800, upper_step=10.0, lower_step=0.1, inner_steps=10),
         "quadratic": Tuned(400, upper_step=0.3, lower_step=0.1, inner_steps=10),
         "cleaning mnist": Tuned(1000, upper_step=1000.0, lower_step=0.01, inner_steps=10),
+        # by no grid: as in `bilevel reproduce stocbio-fig2`
+        "fewshot": Tuned(200, upper_step=Rule(optax.adam, 0.002), lower_step=0.1, inner_steps=5,
+            adjoint=ConjugateGradient(steps=5)),
     }  # fmt: skip
 
     @classmethod

@@ -4,6 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import optax
 from jaxtyping import PRNGKeyArray
 
 from bilevel.cost import Cost
@@ -12,7 +13,7 @@ from bilevel.problem import Problem
 from bilevel.solvers import theory
 from bilevel.solvers.base import About, AbstractHypergradientSolver, Tuned
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Step, count, flag, step
+from bilevel.steps import Rule, Step, count, flag, step
 from bilevel.trees import Tree
 
 
@@ -104,6 +105,8 @@ class ITDBiO(AbstractHypergradientSolver):
         "cleaning": Tuned(300, upper_step=100.0, lower_step=1.0, inner_steps=100),
         "quadratic": Tuned(400, upper_step=0.3, lower_step=0.1, inner_steps=100),
         "cleaning mnist": Tuned(300, upper_step=1000.0, lower_step=0.03, inner_steps=30),
+        # by no grid: as in `bilevel reproduce stocbio-fig2`
+        "fewshot": Tuned(200, upper_step=Rule(optax.adam, 0.002), lower_step=0.1, inner_steps=5),
     }  # fmt: skip
     scaling = 1.5
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import optax
 from jaxtyping import PRNGKeyArray
 
 from bilevel import trees
@@ -11,9 +12,9 @@ from bilevel.cost import Cost
 from bilevel.hypergradients.unrolled import check_differentiable, unroll
 from bilevel.problem import Episode, Problem, start_of
 from bilevel.solvers import theory
-from bilevel.solvers.base import About, AbstractHypergradientSolver
+from bilevel.solvers.base import About, AbstractHypergradientSolver, Tuned
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Step, count, step
+from bilevel.steps import Rule, Step, count, step
 from bilevel.trees import Tree
 
 
@@ -108,6 +109,11 @@ class MAML(AbstractHypergradientSolver):
         direction="plain",
         source="Finn et al., ICML 2017, Alg. 2; ANIL, Raghu et al., ICLR 2020",
     )
+    tuned = {
+        # by no grid: as in `bilevel reproduce stocbio-fig2`
+        "fewshot": Tuned(200, upper_step=Rule(optax.adam, 0.002), lower_step=0.1, inner_steps=5,
+            task={"learned_start": True}),
+    }  # fmt: skip
     scaling = 1.5
 
     @classmethod

@@ -157,6 +157,8 @@ def aid_fp(upper_step: Any, lower_step: Any, inner_steps: int, adjoint_steps: in
     tuned={
         "cleaning": Tuned(800, upper_step=3.0, lower_step=0.1, inner_steps=10, adjoint_steps=10),
         "quadratic": Tuned(400, upper_step=0.3, lower_step=0.1, inner_steps=10, adjoint_steps=10),
+        # by no grid: as in `bilevel reproduce stocbio-fig4`, with the steps of digits
+        "regularization": Tuned(300, upper_step=100.0, lower_step=0.5, inner_steps=10, adjoint_steps=10),
     },
 )
 def aid_cg(upper_step: Any, lower_step: Any, inner_steps: int, adjoint_steps: int) -> AIDBiO:

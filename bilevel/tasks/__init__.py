@@ -1,15 +1,14 @@
 """Applications: functions that make a problem with starts and metrics from its settings."""
 
-from collections.abc import Callable
-
-from bilevel import _checks as checks
-from bilevel.tasks._base import Task
+from bilevel.solvers.base import Tuned
+from bilevel.tasks._base import Search, Task
 from bilevel.tasks._cleaning import CleaningData, cleaning
 from bilevel.tasks._fewshot import FewshotData, fewshot
 from bilevel.tasks._quadratic import QuadraticTask, quadratic
 from bilevel.tasks._regularization import RegularizationData, regularization
 from bilevel.tasks._representation import RepresentationData, representation
 from bilevel.tasks._weight_decay import WeightDecayData, weight_decay
+from bilevel.tasks.registry import TASKS, asked_task, get_task
 
 __all__ = [
     "TASKS",
@@ -18,8 +17,11 @@ __all__ = [
     "QuadraticTask",
     "RegularizationData",
     "RepresentationData",
+    "Search",
     "Task",
+    "Tuned",
     "WeightDecayData",
+    "asked_task",
     "cleaning",
     "fewshot",
     "get_task",
@@ -28,25 +30,3 @@ __all__ = [
     "representation",
     "weight_decay",
 ]
-
-TASKS: dict[str, Callable[..., Task]] = {
-    "quadratic": quadratic,
-    "cleaning": cleaning,
-    "regularization": regularization,
-    "weight-decay": weight_decay,
-    "representation": representation,
-    "fewshot": fewshot,
-}
-
-
-def get_task(name: str) -> Callable[..., Task]:
-    """The function that makes the task of this name; an unknown name is an error that lists the nearest ones.
-
-    Example:
-
-        >>> from bilevel import tasks
-        >>> tasks.get_task("quadratic")(dim_x=3).x.shape
-        (3,)
-    """
-    checks.one_of("task", name, TASKS)
-    return TASKS[name]

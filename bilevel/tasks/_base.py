@@ -1,8 +1,8 @@
 """The `Task` class, and what several tasks share."""
 
 import operator
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -13,8 +13,9 @@ from jaxtyping import Int
 from bilevel import _checks as checks
 from bilevel import datasets
 from bilevel.datasets import words
-from bilevel.problem import Episodes, Problem
+from bilevel.problem import Episodes, Problem, identity
 from bilevel.sampling import Blocks, Rows, Shuffled, ShuffledBlocks
+from bilevel.solvers.base import Tuned
 from bilevel.tasks.networks import TextRNN
 from bilevel.trees import Tree
 
@@ -30,6 +31,30 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Search:
+    """The box of a few numbers that a search without gradients draws from (`bilevel compare --search`).
+
+    **Arguments**: `low` and `high`, the bounds of each number; `x`, the x that an array of these numbers stands for,
+    by default the array.
+
+    Example:
+
+        >>> import jax.numpy as jnp
+        >>> from bilevel.tasks import Search
+        >>> search = Search(low=(-5.0,), high=(5.0,), x=lambda numbers: jnp.full(100, numbers[0]))  # one for all 100
+    """
+
+    low: Sequence[float]
+    high: Sequence[float]
+    x: Callable[[Any], Tree] = identity
+
+    def __post_init__(self):
+        low, high = np.asarray(self.low, float), np.asarray(self.high, float)
+        if low.ndim != 1 or low.shape != high.shape or not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
+            raise ValueError(f"low: got {self.low} with high {self.high}; pass finite bounds, low below high, one each")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
     """A problem with starts and metrics, independent of any solver.
 
@@ -37,6 +62,9 @@ class Task:
     - `metrics(x, y) -> {name: number}`: what `solve` evaluates after each chunk.
     - `score`: the name of the main metric; higher is better.
     - `data`: anything else that a comparison needs, such as the rows for reference methods.
+    - `tuned`: a `Tuned(steps, **settings)` per solver, by the solver's name: its settings in `bilevel compare`. (The
+      solvers of the package hold their own for the tasks of the package.)
+    - `search`: the numbers that a search without gradients may vary.
 
     Tasks that differ only in their seed share their compiled programs.
 
@@ -60,6 +88,8 @@ class Task:
     metrics: Callable[[Any, Any], dict[str, float]]
     score: str
     data: Any = None
+    tuned: Mapping[str, Tuned] = field(default_factory=dict)
+    search: Search | None = None
 
 
 # The `dataset` of a task is an instance of one of these classes, or one of these names.

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Scalar
 from bilevel import _checks as checks
 from bilevel.problem import Level, Problem
 from bilevel.sampling import Blocks
-from bilevel.tasks._base import SOURCES, Task, dividing, generator
+from bilevel.tasks._base import SOURCES, Search, Task, dividing, generator
 
 NU = 0.5  # the upper level's curvature in x itself
 _MOST_DIGITS = 16.0
@@ -148,7 +148,7 @@ def quadratic(
     if batch_size is not None:
         checks.count("batch_size", batch_size)
     rng = generator(seed)
-    mean = _draw_mean(rng, dim_x, dim_y, mu, L)
+    mean: Any = _draw_mean(rng, dim_x, dim_y, mu, L)
     rows = rows if noise > 0 or batch_size is not None else 1
     if issubclass(SOURCES[source], Blocks) and batch_size is not None:
         batch_size = dividing(batch_size, rows)
@@ -167,6 +167,7 @@ def quadratic(
         y=jnp.zeros(dim_y),
         metrics=closed.measure,
         score="correct digits",
+        search=Search(low=(-2.0,) * dim_x, high=(2.0,) * dim_x),
         mu=float(mu),
         L=float(L),
         **mean,

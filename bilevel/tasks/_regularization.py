@@ -15,7 +15,7 @@ from bilevel import _checks as checks
 from bilevel import datasets
 from bilevel.problem import Level, Problem
 from bilevel.sampling import Rows
-from bilevel.tasks._base import SOURCES, SPLITS, Task, class_of, generator, loaded
+from bilevel.tasks._base import SOURCES, SPLITS, Search, Task, class_of, generator, loaded
 from bilevel.tasks.networks.linear import ENTRIES, all_logits, logits, padded
 
 _CHUNK = 500  # rows that a metric evaluates at once: their gathered weights take entries · classes numbers per row
@@ -156,7 +156,13 @@ def regularization(
         metrics=functools.partial(_metrics, data),
         score="test accuracy",
         data=data,
+        search=None if bound is None else _search(bound, width),
     )
+
+
+def _search(bound: float, width: int) -> Search:
+    """One penalty for all features."""
+    return Search(low=(-bound,), high=(bound,), x=lambda one: jnp.full(width, one[0], jnp.float32))
 
 
 def _draw(

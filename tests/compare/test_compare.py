@@ -15,7 +15,7 @@ import bilevel as bl
 from bilevel.compare import _compare as module
 from bilevel.compare import compare, figures, records, settings, tables
 from bilevel.compare._compare import run
-from bilevel.compare.records import Comparison, Run
+from bilevel.compare.records import Comparison, Request, Run
 from bilevel.solvers.base import Tuned
 
 SMALL = {"dim_x": 2, "dim_y": 2}
@@ -72,6 +72,7 @@ def made_up(finals, auroc=0.95, references=(0.90, 0.91, 0.89)):
         solvers={"soba": {}},
         seeds=seeds,
         budget={"steps": {"soba": 2}},
+        request=Request("cleaning", ["soba"]),
         runs=[record("soba", seed, [0.1, 0.5, final], auroc) for seed, final in zip(seeds, finals, strict=True)],
         references={
             "noisy labels": dict.fromkeys(seeds, 0.5),
@@ -369,7 +370,9 @@ def test_seconds_are_kept():
         ({"seconds": -1.0}, "seconds: got -1.0"),
         ({"seconds": math.nan}, "seconds: got nan"),
         ({"steps": 0}, "steps: got 0"),
-        ({"seeds": 0}, "seeds: got none"),
+        ({"seeds": 0}, "seeds: got 0"),
+        ({"seeds": []}, "seeds: got none"),
+        ({"seeds": [0, 0]}, "seeds: got .*each seed once"),
         ({"solvers": []}, "solvers: got none"),
         ({"solvers": ["soba", "sobo"]}, "'sobo' is unknown.*soba"),
         ({"task_settings": {"mu": -1}}, "mu: got -1"),
@@ -404,8 +407,3 @@ def test_columns_of_the_history_are_no_metrics(monkeypatch):
         monkeypatch.setattr(patched, "RESERVED", (*patched.RESERVED, "AUROC"))
     assert comparison.metrics == ["accuracy"]
     assert "AUROC" not in module._outcome(comparison.runs[0])
-
-
-def test_a_task_without_settings_points_to_its_experiments():
-    with pytest.raises(ValueError, match="task: 'fewshot' has no solver settings.*bilevel reproduce"):
-        compare("fewshot")

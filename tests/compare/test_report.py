@@ -1,5 +1,6 @@
 """The page of a comparison: what it says, and that it works in a browser without a network."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -12,7 +13,7 @@ from bilevel._output import files
 from bilevel.cli import app
 from bilevel.compare import compare
 from bilevel.compare.page import AXES, command, report
-from bilevel.compare.records import Comparison, Run
+from bilevel.compare.records import Comparison, Request, Run
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,7 @@ def made_up():
         solvers={"soba": {"upper_step": 0.125}, "fsla": {"upper_step": 0.25}},
         seeds=seeds,
         budget={"steps": {"soba": 10, "fsla": 10}},
+        request=Request("cleaning", ["soba", "fsla"], changes={"dataset": "</script><b>digits"}),
         runs=runs,
         references={"trusted alone": {0: 0.8, 1: 0.81, 2: 0.79}},
     )
@@ -62,19 +64,15 @@ def test_the_command_makes_the_same_comparison(ran, tmp_path):
 
 def test_the_command_leaves_out_what_is_the_default(monkeypatch, ran):
     comparison, _ = ran
-    steps = {"soba": 7, "aid": 9}
-    monkeypatch.setattr(comparison, "budget", {"steps": steps})
-    settings = {name: type("Setting", (), {"steps": n, "task": {}}) for name, n in steps.items()}
-    monkeypatch.setattr("bilevel.compare.settings.settings_of", lambda *_: settings)
+    assert "--steps 10" in command(comparison)
+    monkeypatch.setattr(comparison, "request", dataclasses.replace(comparison.request, steps=None))
     assert "--steps" not in command(comparison)
     monkeypatch.setattr(comparison, "budget", {"seconds": 0.5})
     assert "--seconds 0.5" in command(comparison)
     assert "--untimed" not in command(comparison)
     monkeypatch.setattr(comparison, "untimed", True)
     assert "--untimed" in command(comparison)
-    settings["soba"].task = {"source": "blocks"}  # the user gave the default, against the solver's settings
-    monkeypatch.setitem(comparison.solvers["soba"], "source", "rows")
-    assert command(comparison).endswith("--set dim_x=2 --set dim_y=2 --set source=rows")
+    assert command(comparison).endswith("--set dim_x=2 --set dim_y=2")
 
 
 def test_seeds_of_ones_own_are_a_call_in_python(ran, monkeypatch):
@@ -99,7 +97,11 @@ def test_the_page_says_all_it_takes_to_run_it_again(ran):
 def test_what_could_not_run_is_said_and_not_drawn(ran):
     comparison, _ = ran
     broken = [Run("soba", 0, "error", "ValueError: <no>"), Run("aid", 0, "nonfinite", "it is NaN", *_ended(comparison))]
-    page = report(Comparison("quadratic", {}, comparison.score, comparison.solvers, [0], comparison.budget, broken))
+    page = report(
+        Comparison(
+            "quadratic", {}, comparison.score, comparison.solvers, [0], comparison.budget, comparison.request, broken
+        )
+    )
     assert "&lt;no&gt;" in page and "it is NaN" in page
     assert '"name": "soba"' not in page and '"name": "aid"' in page
     assert "NaN" not in page.partition("const data = ")[2].partition("\n")[0]

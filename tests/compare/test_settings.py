@@ -4,15 +4,17 @@ import functools
 import inspect
 import json
 
+import equinox as eqx
 import jax
 import numpy as np
 import optax
 import pytest
 
 import bilevel as bl
-from bilevel.compare import references, settings
+from bilevel.compare import entrants, references, settings
 from bilevel.compare._compare import run
-from bilevel.tasks import TASKS
+from bilevel.solvers.registry import asked_one
+from bilevel.tasks import TASKS, asked_task
 
 # the tasks that `compare` is for; MAML needs a start that is learned
 PAIRS = [(task, solver) for task in ("quadratic", "cleaning") for solver in bl.SOLVERS if solver != "maml"]
@@ -75,6 +77,31 @@ def test_a_step_with_the_settings_fits_the_task(task, solver):
     assert jax.eval_shape(first_step, jax.random.key(0)).x.shape == made.x.shape
 
 
+TINY = {
+    "regularization": {"train": 60, "validation": 60},
+    "weight-decay": {"train": 64, "validation": 64, "test": 32, "model_settings": {"embedding": 4, "hidden": 4}},
+    "representation": {"model_settings": {"embedding": 4, "hidden": 4}},
+    "fewshot": {"layers": 1, "filters": 2, "test_tasks": 2},
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_task_that_is_listed_has_settings_for_a_solver(task):
+    """Traced alone."""
+    assert settings.settings_of(task)
+    for name in settings.settings_of(task) if task in TINY else ():
+        entrant, made, _ = entrants.alone(task, name, TINY[task], 0, False)
+        assert entrant.steps > 0
+
+        def run(key, solver=entrant.solver, made=made):
+            state, _ = bl.initial_state(solver, made.problem, made.x, made.y, key)
+            return bl.advance(solver, made.problem, state, key, 0, 2)[0]
+
+        arrays = jax.tree.leaves(eqx.filter(made.x, eqx.is_array))
+        traced = eqx.filter_eval_shape(run, jax.random.key(0)).x
+        assert [leaf.shape for leaf in jax.tree.leaves(traced) if hasattr(leaf, "shape")] == [a.shape for a in arrays]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", bl.SOLVERS)
 def test_every_solver_finds_the_answer_of_the_quadratic(solver):
@@ -108,23 +135,18 @@ def test_a_data_set_may_have_settings_of_its_own():
         settings.settings("cleaning", "saba", mnist)
 
 
-def test_assignments():
-    parsed = settings.parse(["a=1", "b = 1e-2", "c=None", "d=(1, 2)", "e=fashion-mnist", "f=x=y", "g=True"])
-    assert parsed == {"a": 1, "b": 0.01, "c": None, "d": (1, 2), "e": "fashion-mnist", "f": "x=y", "g": True}
-    for wrong in ("a", "=1", ""):
-        with pytest.raises(ValueError, match="key=value"):
-            settings.parse([wrong])
-
-
 def test_changes_go_where_they_belong():
-    assert settings.divide({"mu": 0.5, "upper_step": 2}, "quadratic", "soba") == ({"upper_step": 2}, {"mu": 0.5})
-    assert settings.divide({"mu": 0.5, "adjoint_steps": 2}, "quadratic", "aid-fp")[0] == {"adjoint_steps": 2}
+    def divide(changes, solver):
+        return settings.divide(changes, asked_task("quadratic"), asked_one(solver))
+
+    assert divide({"mu": 0.5, "upper_step": 2}, "soba") == ({"upper_step": 2}, {"mu": 0.5})
+    assert divide({"mu": 0.5, "adjoint_steps": 2}, "aid-fp")[0] == {"adjoint_steps": 2}
     with pytest.raises(ValueError, match=r"uper_step.*upper_step"):
-        settings.divide({"uper_step": 1}, "quadratic", "soba")
+        divide({"uper_step": 1}, "soba")
     with pytest.raises(ValueError, match="'adjoint' is unknown; did you mean"):  # the preset has no such argument
-        settings.divide({"adjoint": 1}, "quadratic", "aid-fp")
+        divide({"adjoint": 1}, "aid-fp")
     with pytest.raises(ValueError, match="seed"):  # the experiment's own
-        settings.divide({"seed": 1}, "quadratic", "soba")
+        divide({"seed": 1}, "soba")
     with pytest.raises(ValueError, match=r"nois.*noise"):
         settings.make_task("quadratic", 0, {"nois": 1.0})
 
@@ -133,7 +155,7 @@ def test_changes_go_where_they_belong():
 def test_no_solver_has_an_argument_that_a_task_has(solver):
     """Else `--set` could not tell them apart."""
     for task in TASKS:
-        assert not set(inspect.signature(bl.SOLVERS[solver]).parameters) & set(settings.task_arguments(task))
+        assert not set(inspect.signature(bl.SOLVERS[solver]).parameters) & set(asked_task(task).arguments)
 
 
 def test_changes_of_a_preset_reach_what_it_builds():

@@ -81,19 +81,84 @@ def test_a_run_that_diverges_leaves_the_others_alone(four):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"grid": {}, "make_solver": lambda: 3}, TypeError, "make_solver: it did not return a solver"),
+        ({"grid": {}, "make_solver": lambda: 3}, TypeError, "make_solver: <lambda> did not return a solver, but 3"),
+        ({"make_solver": None}, TypeError, "make_solver: got None; pass a solver"),
+        ({"make_solver": "sobo"}, ValueError, "make_solver: 'sobo' is unknown"),
+        ({"make_solver": "soba"}, ValueError, "make_solver: soba needs lower_step, adjoint_step"),
+        ({"make_solver": "soba[upper_step=1]"}, ValueError, "grid: upper_step is also in 'soba"),
+        ({"grid": {"uper_step": [1.0]}}, ValueError, "make_solver: .*'uper_step' is unknown; did you mean upper_step"),
+        ({"grid": None}, TypeError, "grid: got None; pass a list"),
+        ({"grid": "ab"}, TypeError, "grid: got 'ab'; pass a list"),
+        ({"grid": [3]}, TypeError, "grid: got the setting 3; pass dictionaries"),
+        ({"grid": {3: [1]}}, TypeError, "grid: got the setting {3: 1}"),
+        ({"grid": {"upper_step": 0.1}}, TypeError, "grid: upper_step is 0.1; pass a list of values"),
+        ({"grid": {"upper_step": np.array(0.1)}}, TypeError, "grid: upper_step is array"),
+        ({"grid": {"upper_step": "0.1"}}, TypeError, "grid: upper_step is '0.1'; pass a list"),
         ({"grid": []}, ValueError, "grid: got no setting"),
         ({"grid": {"upper_step": []}}, ValueError, "grid: got no setting"),
-        ({"seeds": 0}, ValueError, "seeds: got none"),
+        ({"seeds": 0}, ValueError, "seeds: got 0"),
+        ({"seeds": []}, ValueError, "seeds: got none"),
+        ({"seeds": [1, 1]}, ValueError, r"seeds: got \[1, 1\]; pass each seed once"),
+        ({"seeds": None}, TypeError, "seeds: got None; pass their number, or a list"),
+        ({"seeds": 1.5}, TypeError, "seeds: got 1.5; pass their number, or a list"),
+        ({"seeds": [1.5]}, TypeError, "seeds: got 1.5; pass an integer"),
+        ({"seeds": [True]}, TypeError, "seeds: got True; pass an integer"),
+        ({"seeds": "12"}, TypeError, "seeds: got '12'; pass their number"),
+        ({"seeds": [-1]}, ValueError, "seeds: got -1; it must be zero or more"),
+        ({"seeds": [2**40]}, ValueError, "seeds: got 1099511627776; it must be .*below"),
+        ({"seeds": 2**70}, ValueError, r"seeds: got \d+; it must be below"),
+        ({"problem": None}, TypeError, "problem: got NoneType"),
+        ({"problem": [survivor.make()]}, TypeError, "problem: got list"),
+        ({"steps": 2**31}, ValueError, "steps: got 2147483648; it must be below"),
+        ({"metrics": 3}, TypeError, "metrics: got 3; pass a function"),
+        ({"metrics": lambda x: {}}, TypeError, "metrics: got <function"),
+        ({"devices": []}, TypeError, r"devices: got \[\]; pass a list"),
+        ({"devices": jax.devices()[:1] * 2}, TypeError, "devices: got .*different devices"),
+        ({"devices": "cpu"}, TypeError, "devices: got 'cpu'"),
         ({"steps": 0}, ValueError, "steps: got 0"),
         ({"every": 0}, ValueError, "every: got 0"),
         ({"key": 0}, TypeError, "key: got 0"),
     ],
 )
-def test_bad_arguments_are_named(change, error, message):
-    grid = change.pop("grid", {"upper_step": [0.01]})
+def test_bad_arguments_are_named_before_anything_is_compiled(change, error, message, compiled):
+    options = {"grid": {"upper_step": [0.01]}, "steps": 3, "key": KEY, "x": ZEROS, "y": ZEROS}
+    options |= {"problem": survivor.make(), "make_solver": survivor.solver} | change
+    compiled.clear()
     with pytest.raises(error, match=message):
-        swept(grid, **change)
+        bl.sweep(**options)
+    assert compiled == []
+
+
+def test_the_solver_may_be_a_name_with_settings_or_a_solver(four):
+    names = swept({"upper_step": [0.05]}, make_solver="fsla[lower_step=0.05,adjoint_step=0.05,storm_weight=0.3,0.4]")
+    assert [list(run.setting) for run in names.runs] == [
+        ["lower_step", "adjoint_step", "storm_weight", "upper_step"]
+    ] * 2
+    assert [run.setting["storm_weight"] for run in names.runs] == [0.3, 0.4]
+    changed = swept([{"upper_step": 0.05}], make_solver=survivor.solver(7.0))
+    for found in (names, changed):
+        np.testing.assert_allclose(found.runs[0].x, four.runs[2].x, rtol=2e-5, atol=1e-7)
+
+
+def test_a_run_ends_as_it_would_alone():
+    """Where the lower level is not convex, and where the numbers are no longer finite."""
+    upper = bl.Level(lambda x, y, _: 0.5 * jnp.sum((y - 1.0) ** 2))
+    for sign, wanted in ((-1.0, "not_convex"), (1.0, "nonfinite")):
+        problem = bl.Problem(upper, bl.Level(lambda x, y, _, sign=sign: 0.5 * (y[0] - x) ** 2 + sign * y[1] ** 2))
+        start = jnp.zeros(()), jnp.full(2, 0.1)
+        alone = bl.solve(
+            problem,
+            bl.AIDBiO(1e30, 0.1, inner_steps=1),
+            *start,
+            steps=40,
+            every=20,
+            key=KEY,
+            throw=False,
+            progress=False,
+        )
+        make = bl.AIDBiO(1.0, 0.1, inner_steps=1)
+        (run,) = bl.sweep(make, {"upper_step": [1e30]}, problem, *start, steps=40, every=20, key=KEY).runs
+        assert bl.RESULTS[alone.result] == bl.RESULTS[getattr(bl.RESULTS, run.result)] and run.result == wanted
 
 
 SCRIPT = """

@@ -116,6 +116,15 @@ def test_the_suggested_solver_converges_within_the_budget(task, suggested):
     assert solution.history["correct digits"][-1] > 1.2
 
 
+def test_what_the_user_gave_is_kept(task):
+    found = bl.suggest(task.problem, task.x, task.y, solver="soba[lower_step=0.05]", key=KEY, budget=BUDGET)
+    assert ("lower_step", 0.05, "given") in found.reasons and float(found.solver.lower_step.rate(0)) == 0.05
+    mine = bl.ITDBiO(1e9, 1e9, inner_steps=99, truncation=2, warm_start=False)
+    found = bl.suggest(task.problem, task.x, task.y, solver=mine, key=KEY, budget=BUDGET)
+    assert (found.solver.truncation, found.solver.warm_start) == (2, False)  # the theorem says nothing of these
+    assert found.solver.inner_steps < 99 and float(found.solver.lower_step.rate(0)) < 1
+
+
 def test_candidates_span_from_too_small_for_the_run_to_a_leap():
     steps = _bracket(loss=2.0, norm=0.5, steps=1000, normalized=False)
     assert steps[-1] == 8.0  # f/‖h‖²
@@ -171,8 +180,11 @@ def curved(curvature):
     ("changes", "error", "message"),
     [
         ({"solver": "sobo"}, ValueError, "solver: 'sobo' is unknown; did you mean soba"),
-        ({"solver": bl.SOBA(0.1, 0.1, 0.1)}, TypeError, r"solver: got SOBA[\s\S]*pass a class"),
-        ({"solver": bl.AbstractSolver}, ValueError, "there is no theorem here for AbstractSolver, only for itd"),
+        ({"solver": 3}, TypeError, "solver: got 3; pass a solver"),
+        ({"solver": bl.RecursiveMomentum}, ValueError, "no theorem here for RecursiveMomentum; .*pass one of itd"),
+        ({"solver": lambda upper_step: 3}, ValueError, "no theorem here for <lambda>"),
+        ({"solver": "soba[upper_step=1]"}, ValueError, "has an upper_step, which is what the trial finds"),
+        ({"solver": "soba[lower_step=1,2]"}, ValueError, "names 2 solvers"),
         ({"problem": curved(0.0)}, ValueError, "least curvature .* is 0.*add a regularizer"),
         ({"problem": curved(-1.0)}, ValueError, "least curvature .* is -2.*strongly convex"),
         ({"key": None}, ValueError, "key: missing"),
