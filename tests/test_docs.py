@@ -126,6 +126,8 @@ def test_what_a_solver_imports_is_public_and_on_the_api_pages():
     shown += ["problem", "sampling", "cost", "hypergradients.adjoint"]  # whose names are on other pages
     imported = set()
     for path in (ROOT / "bilevel/solvers").glob("*.py"):
+        if path.stem in ("registry", "_text"):
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module in ("bilevel", "bilevel.solvers"):
                 imported |= {f"{node.module}.{alias.name}" for alias in node.names}
