@@ -42,6 +42,7 @@ from bilevel.solvers.stocbio import neumann_batch_sizes
 # running
 from bilevel.run._advance import advance, initial_state
 from bilevel.run._checkpoint import CheckpointError
+from bilevel.run._signs import DiagnosisWarning
 from bilevel.run._solution import RESULTS, History, Solution, SolveError
 from bilevel.run._solve import Target, solve
 from bilevel.run._sweep import Sweep, sweep
@@ -49,7 +50,7 @@ from bilevel.run._sweep import Sweep, sweep
 # judging and choosing
 from bilevel.diagnostics import Finding, Report, diagnose
 from bilevel.diagnostics.constants import Constants, measure_constants
-from bilevel.diagnostics.recorders import DiagnosisWarning, Watch
+from bilevel.diagnostics.recorders import Watch
 from bilevel.diagnostics.smoothness import SmoothnessRecorder
 from bilevel._suggest._suggest import Suggestion, suggest
 

@@ -71,12 +71,16 @@ def fraction(name: str, value: Any) -> None:
         raise ValueError(f"{name}: got {value}; it must lie between 0 and 1")
 
 
-def count(name: str, value: Any, least: int = 1) -> None:
-    """A Python integer of at least `least`: it fixes shapes or loop lengths."""
+def count(name: str, value: Any, least: int = 1, *, most: int | None = 2**31 - 1) -> None:
+    """A Python integer from `least` to `most` (default: what 32 bits hold): it fixes shapes or loop lengths."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name}: got {value!r}; it must be a Python integer, as it fixes a loop length or a shape")
     if value < least:
         raise ValueError(f"{name}: got {value}; it must be at least {least}")
+    if most is not None and value > most:
+        bits = int(value).bit_length()
+        got = f"an integer of {bits} bits" if bits > 64 else value
+        raise ValueError(f"{name}: got {got}; it must be at most {most}")
 
 
 def seed(name: str, value: Any) -> int:
@@ -111,25 +115,6 @@ def seeds(name: str, value: Any) -> list[int]:
     return found
 
 
-def steps(name: str, value: Any) -> None:
-    """A number of steps, which programs count in 32 bits."""
-    count(name, value)
-    if value >= 2**31:
-        raise ValueError(f"{name}: got {value}; it must be below 2**31")
-
-
-def metrics(value: Any) -> None:
-    """A function of x and y, or None."""
-    if value is None:
-        return
-    try:
-        inspect.signature(value).bind(None, None)
-    except ValueError:  # its signature is not known
-        pass
-    except TypeError:
-        raise TypeError(f"metrics: got {value!r}; pass a function (x, y) -> {{name: number}}") from None
-
-
 def integers(value: Any) -> Any:
     """A converter: lists and arrays to tuples, NumPy integers to Python's. It leaves all else to the check."""
     if isinstance(value, np.ndarray | np.integer):
@@ -144,8 +129,8 @@ def key(name: str, value: Any) -> Any:
     is_array = isinstance(value, jax.Array)
     if is_array and jnp.issubdtype(value.dtype, jax.dtypes.prng_key) and value.shape == ():
         return value
-    if is_array and value.dtype == jnp.uint32 and value.shape == (2,):
-        return value  # a key made by jax.random.PRNGKey
+    if is_array and value.dtype == jnp.uint32 and value.ndim == 1 and value.shape == jax.random.PRNGKey(0).shape:
+        return value  # a key made by jax.random.PRNGKey, of the generator that is set
     got = f"an array of shape {value.shape} and dtype {value.dtype}" if is_array else repr(value)
     raise TypeError(f"{name}: got {got}; pass a single key, such as jax.random.key(0)")
 
@@ -159,44 +144,128 @@ def one_of(name: str, value: str, known: Iterable[str]) -> None:
         raise ValueError(f"{name}: {value!r} is unknown; {advice}")
 
 
+def calls(name: str, function: Any, meant: str, *arguments: str) -> None:
+    """A function that can be called with so many arguments."""
+    if not callable(function):
+        raise TypeError(f"{name}: got {function!r}; pass a function {meant}")
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        raise TypeError(f"{name}: it cannot be called as {meant}; {error}") from None
+    except ValueError:
+        pass  # a builtin without a signature
+
+
+def metrics(value: Any) -> None:
+    """A function of x and y, or None."""
+    if value is not None:
+        calls("metrics", value, "(x, y) -> {name: number}", "x", "y")
+
+
+def hashable(name: str, function: Any) -> None:
+    """A function whose parts that are not arrays can be hashed: compiled programs are found by them."""
+    for leaf in jax.tree.leaves(function):
+        if isinstance(leaf, jax.Array | np.ndarray | np.generic):
+            continue
+        try:
+            hash(leaf)
+        except TypeError:
+            raise TypeError(
+                f"{name}: {type(leaf).__name__} cannot be hashed; pass a plain function, an Equinox module or a "
+                "jax.tree_util.Partial"
+            ) from None
+
+
+def paths_and_leaves(name: str, value: Any) -> tuple[list[tuple[Any, Any]], Any]:
+    """The leaves with their paths, and the structure. A sparse matrix of JAX is a leaf, and so is an iterator."""
+    try:
+        return jax.tree_util.tree_flatten_with_path(
+            value, is_leaf=lambda node: is_sparse_matrix(node) or hasattr(node, "__next__")
+        )
+    except ValueError as error:
+        if "Comparator" not in str(error):
+            raise
+        raise TypeError(f"{name}: got a dictionary whose keys cannot be sorted; use keys of one type") from None
+
+
+def is_sparse_matrix(value: Any) -> bool:
+    """Whether it is a sparse matrix of SciPy or JAX, without importing either."""
+    return any(f"{kind.__module__}.".startswith(_SPARSE) for kind in type(value).__mro__)
+
+
+_SPARSE = ("scipy.sparse.", "jax.experimental.sparse.")
+
+
+def native(where: str, array: np.ndarray | np.generic) -> np.ndarray:
+    """A NumPy array of numbers or booleans that JAX can hold, in the byte order of this machine."""
+    dtype = array.dtype
+    if isinstance(array, np.ma.MaskedArray) and np.ma.getmaskarray(array).any():
+        raise TypeError(f"{where}: got a masked array, whose mask would be lost; fill it, or drop what it masks")
+    if dtype.kind in "OSUMmT" or not (dtype.kind == "b" or jnp.issubdtype(dtype, np.number)):
+        raise TypeError(f"{where}: got an array of dtype {dtype}; encode it as numbers first")
+    if dtype.kind in "fc" and dtype.itemsize > {"f": 8, "c": 16}[dtype.kind]:
+        raise TypeError(f"{where}: got an array of dtype {dtype}, which JAX does not have; convert it to float64")
+    return np.asarray(array, dtype.newbyteorder("="))
+
+
 def tree(name: str, value: Any) -> Any:
     """A pytree of floating arrays, with every array on the device.
 
-    Functions and other settings in it (such as the activation of an Equinox model) are left as they are.
+    Functions and other settings in it (such as the activation of an Equinox model) are left as they are, and so are
+    arrays of integers, booleans and keys that are fields of a module.
     """
     found = False
-
-    def where(path: Any) -> str:
-        return f"{name}{jax.tree_util.keystr(path)}"
+    leaves, structure = paths_and_leaves(name, value)
 
     def check(path: Any, leaf: Any) -> Any:
         nonlocal found
+        where, of_module = f"{name}{jax.tree_util.keystr(path)}", _in_module(value, path)
         if isinstance(leaf, int | float | complex) and path and isinstance(path[-1], jax.tree_util.GetAttrKey):
             return leaf  # a setting of a module, such as a dropout rate
-        if isinstance(leaf, float | np.ndarray | np.generic):
-            if np.asarray(leaf).dtype.kind in "OUSMm":
-                raise TypeError(
-                    f"{where(path)}: got an array of dtype {np.asarray(leaf).dtype}; pass floating-point numbers"
-                )
+        if isinstance(leaf, np.ndarray | np.generic):
+            leaf = jnp.asarray(native(where, leaf))
+        elif isinstance(leaf, float):
             leaf = jnp.asarray(np.asarray(leaf))
         if isinstance(leaf, int | complex):
-            raise TypeError(
-                f"{where(path)}: got {leaf!r} ({type(leaf).__name__}); pass a floating-point number or array"
-            )
+            raise TypeError(f"{where}: got {leaf!r} ({type(leaf).__name__}); pass a floating-point number or array")
+        if is_sparse_matrix(leaf):
+            raise TypeError(f"{where}: got a sparse matrix ({type(leaf).__name__}); pass a dense array")
         if not isinstance(leaf, jax.Array):
+            if hasattr(leaf, "__array__") or hasattr(leaf, "__jax_array__"):
+                kind = f"{type(leaf).__module__}.{type(leaf).__qualname__}"
+                raise TypeError(f"{where}: got a {kind}, which would not be trained; pass numpy.asarray of it")
             return leaf
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            if of_module:
+                return leaf
             raise TypeError(
-                f"{where(path)}: got dtype {leaf.dtype}; pass floating-point arrays, e.g. .astype('float32')"
+                f"{where}: got dtype {leaf.dtype}; pass floating-point arrays here, and what is not to be trained as "
+                "data, in the loss, or as a field of an Equinox module"
             )
         if leaf.size == 0:
-            raise ValueError(f"{where(path)}: got an empty array of shape {leaf.shape}; remove it or give it entries")
+            raise ValueError(f"{where}: got an empty array of shape {leaf.shape}; remove it or give it entries")
         if not isinstance(leaf, Tracer) and not np.isfinite(np.asarray(leaf)).all():
-            raise ValueError(f"{where(path)}: contains NaN or infinity; start from finite values")
+            raise ValueError(f"{where}: contains NaN or infinity; start from finite values")
         found = True
         return leaf.astype(leaf.dtype) if leaf.weak_type else leaf  # else its type would change in the first chunk
 
-    checked = jax.tree_util.tree_map_with_path(check, value)
+    checked = jax.tree.unflatten(structure, [check(path, leaf) for path, leaf in leaves])
     if not found:
         raise TypeError(f"{name}: got {type(value).__name__} without any array; pass a pytree of floating arrays")
     return checked
+
+
+def _in_module(node: Any, path: Any) -> bool:
+    """Whether the path leads through a field of a module, which a named tuple is not."""
+    for step in path:
+        if isinstance(step, jax.tree_util.GetAttrKey):
+            if not isinstance(node, tuple):
+                return True
+            node = getattr(node, step.name)
+        elif isinstance(step, jax.tree_util.SequenceKey):
+            node = node[step.idx]
+        elif isinstance(step, jax.tree_util.DictKey):
+            node = node[step.key]
+        else:
+            return False
+    return False

@@ -151,6 +151,13 @@ def _check_per_row(name: str, level: Level, x: Any) -> None:
                 f"{name}.per_row: x has a leaf of shape {leaf.shape}, but the {name} data have {level.length} rows; "
                 "a per-row variable needs one entry per row"
             )
+        if not is_per_row and level.batch_size == level.length > 1 and leaf.ndim and leaf.shape[0] == level.length:
+            # a loss of a smaller batch would have raised an error of shapes
+            raise ValueError(
+                f"{name}.batch_size: it is the number of rows, {level.length}, and so is the length of a leaf of x. If "
+                "the leaf has one entry per row, pass per_row=True: the rows of a batch come in another order. If it "
+                "has not, pass batch_size=None, which means all rows"
+            )
 
 
 def _check_loss(name: str, level: Level, x: Any, y: Any) -> bool:
@@ -162,7 +169,7 @@ def _check_loss(name: str, level: Level, x: Any, y: Any) -> bool:
         rows = jax.tree.map(lambda array: array[:size], arrays)
         return loss(jax.tree.unflatten(jax.tree.structure(x), leaves), y, rows)
 
-    out, constants = _shape_and_constants(on_first_rows, level.loss, x, y, level.all_rows().rows)
+    out, constants = _traced(f"{name}.loss", on_first_rows, level.value, x, y, level.all_rows().rows)
     if not (hasattr(out, "shape") and hasattr(out, "dtype")) or out.shape != ():
         got = f"shape {out.shape}" if hasattr(out, "shape") else type(out).__name__
         raise ValueError(f"{name}.loss: returned {got}; it must return a scalar, such as the mean over the batch")
@@ -175,6 +182,18 @@ def _check_loss(name: str, level: Level, x: Any, y: Any) -> bool:
             stacklevel=8,
         )
     return constants <= _LARGE_CONSTANT_BYTES
+
+
+def _traced(name: str, function: Any, *args: Any) -> tuple[Any, int]:
+    """`_shape_and_constants`. An error of the user's function says in which it arose."""
+    try:
+        return _shape_and_constants(function, *args)
+    except Exception as error:
+        error.add_note(
+            f"It arose in {name}, which is called with traced arrays: use jax.numpy instead of NumPy and float(), "
+            "jnp.where or jax.lax.cond instead of if"
+        )
+        raise
 
 
 def _shape_and_constants(function: Any, *args: Any) -> tuple[Any, int]:
@@ -193,7 +212,7 @@ def _shape_and_constants(function: Any, *args: Any) -> tuple[Any, int]:
 
 
 def _check_point(name: str, function: Callable[[Any], Any], x: Any, wanted: Any, like: str) -> None:
-    shapes = eqx.filter_eval_shape(function, x)
+    shapes = eqx.filter_eval_shape(lambda x: _numbers_as_arrays(function(x)), x)
     expected = eqx.filter_eval_shape(identity, wanted)
     if jax.tree.structure(shapes) != jax.tree.structure(expected) or any(
         (a.shape, a.dtype) != (b.shape, b.dtype)
@@ -204,6 +223,13 @@ def _check_point(name: str, function: Callable[[Any], Any], x: Any, wanted: Any,
         )
 
 
+def _numbers_as_arrays(tree: Any) -> Any:
+    """A tree whose numbers are arrays, as a step makes them."""
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf) if isinstance(leaf, bool | int | float | np.generic) else leaf, tree
+    )
+
+
 def _check_redraw(episodes: Episodes, x: Any, y: Any) -> bool:
     def draw(redraw: Any, x: Any, y: Any) -> None:
         tasks = redraw(jax.random.key(0))
@@ -211,7 +237,7 @@ def _check_redraw(episodes: Episodes, x: Any, y: Any) -> bool:
             raise TypeError(f"redraw: returned {type(tasks).__name__}; return bl.Problem(upper=..., lower=...)")
         _check_levels(tasks, x, y)
 
-    _, constants = _shape_and_constants(draw, episodes.redraw, x, y)
+    _, constants = _traced("redraw", draw, episodes.redraw, x, y)
     if constants > _LARGE_CONSTANT_BYTES:
         warnings.warn(
             f"redraw closes over {constants / 1e6:.0f} MB of arrays, which are compiled into the program; make it an "

@@ -1,13 +1,13 @@
 """The two levels of a bilevel problem: min over x of f(x, y*(x)), where y*(x) minimizes g(x, ·)."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree, Scalar
 
 from bilevel import _checks as checks
@@ -55,19 +55,24 @@ class Level(eqx.Module):
         batch_size: int | None = None,
         per_row: PyTree[bool] = False,
     ):
-        _check_signature(loss)
+        checks.calls("loss", loss, "loss(x, y, batch) -> scalar", "x", "y", "batch")
+        checks.hashable("loss", loss)
         self.loss = loss
         self.data = data if data is None or isinstance(data, Rows) else Rows(data)
-        self.batch_size = batch_size
-        self.per_row = per_row
+        self.batch_size = checks.integers(batch_size)
+        self.per_row = jax.tree.map(_as_flag, per_row, is_leaf=lambda flag: flag is None)
         if self.data is None:
             if batch_size is not None:
                 raise ValueError(f"batch_size: got {batch_size} for a level without data; leave it out or pass data")
-            if any(jax.tree.leaves(per_row)):
+            if any(jax.tree.leaves(self.per_row)):
                 raise ValueError("per_row: got True for a level without data; there are no rows for x to belong to")
         elif batch_size is not None:
             checks.count("batch_size", batch_size)
-            self.data.check(batch_size)
+            self.data.check(self.size)
+
+    def value(self, x: Any, y: Any, rows: Any) -> Scalar:
+        """The loss, on containers of its own: a loss may change a dictionary that it is given."""
+        return self.loss(*jax.tree.map(lambda leaf: leaf, (x, y, rows)))
 
     @property
     def length(self) -> int:
@@ -127,15 +132,11 @@ class Factored(eqx.Module):
         return self.given(self.inputs(x, batch), y, batch)
 
 
-def _check_signature(loss: Any) -> None:
-    if not callable(loss):
-        raise TypeError(f"loss: got {loss!r}; pass a function loss(x, y, batch) -> scalar")
-    try:
-        inspect.signature(loss).bind(None, None, None)
-    except TypeError as error:
-        raise TypeError(f"loss: it must take three arguments, loss(x, y, batch); {error}") from None
-    except ValueError:
-        pass  # a builtin without a signature; tracing checks it later
+def _as_flag(flag: Any) -> bool:
+    """True or False, also as NumPy's."""
+    flag = bool(flag) if isinstance(flag, np.bool_) else flag
+    checks.flag("per_row", flag)
+    return flag
 
 
 class Problem(eqx.Module):
@@ -144,8 +145,8 @@ class Problem(eqx.Module):
     **Arguments**
 
     - `upper`, `lower`: the levels of f and g.
-    - `project(x) -> x`: the Euclidean projection onto X, applied after each step of x. Default: X is the
-      whole space.
+    - `project(x) -> x`: the Euclidean projection onto X, applied to the start of a run and after each step of x.
+      Default: X is the whole space.
 
     Example:
 
@@ -283,8 +284,9 @@ def drawn_once(problem: Problem | Episodes, key: PRNGKeyArray) -> tuple[Problem,
 
 
 def _check_function(name: str, function: Any, meant: str) -> None:
-    if function is not None and not callable(function):
-        raise TypeError(f"{name}: got {function!r}; pass a function {meant}, or None")
+    if function is not None:
+        checks.calls(name, function, meant, "x")
+        checks.hashable(name, function)
 
 
 def identity(x: Any) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
+from bilevel import _checks as checks
 from bilevel import _random
 from bilevel.trees import Tree, take_rows
 
@@ -35,27 +36,48 @@ class Batch(eqx.Module):
 
 
 def _as_rows(arrays: Any) -> PyTree[Array]:
-    leaves, structure = jax.tree.flatten(arrays)
-    if not leaves:
+    found, structure = checks.paths_and_leaves("data", arrays)
+    if not found:
         raise ValueError("data: got a pytree without arrays; pass arrays with one leading axis of rows, or None")
-    leaves = [leaf if isinstance(leaf, jax.Array) else np.asarray(leaf) for leaf in leaves]
+    leaves = [_as_array(f"data{jax.tree_util.keystr(path)}", leaf) for path, leaf in found]
     lengths = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
     if None in lengths:
-        raise ValueError("data: got a scalar; pass arrays with one leading axis of rows")
+        raise ValueError(
+            "data: got a scalar; pass arrays with one leading axis of rows (a list is a tree of what it holds: "
+            "numpy.asarray makes an array of it)"
+        )
     if len(lengths) > 1:
         shapes = ", ".join(str(leaf.shape) for leaf in leaves)
         raise ValueError(f"data: leading axes differ ({shapes}); every array needs one entry per row")
     if lengths == {0}:
         raise ValueError("data: got zero rows; pass at least one row, or data=None for a level without data")
-    return jax.tree.unflatten(structure, [_as_array(leaf) for leaf in leaves])
+    return jax.tree.unflatten(structure, [_on_device(leaf) for leaf in leaves])
 
 
-def _as_array(leaf: Any) -> Array:
-    """The array on the device, where the default precision must still represent it."""
-    if isinstance(leaf, Tracer):
+def _as_array(where: str, leaf: Any) -> Any:
+    """A leaf of the data as an array of JAX or NumPy. An error names what is none."""
+    if isinstance(leaf, jax.Array):
         return leaf
-    if np.asarray(leaf).dtype.kind not in "biufcV":  # V: the small floats of ml_dtypes
-        raise TypeError(f"data: got an array of dtype {leaf.dtype}; encode it as numbers first")
+    kind = f"{type(leaf).__module__}.{type(leaf).__qualname__}"
+    if checks.is_sparse_matrix(leaf):
+        raise TypeError(
+            f"{where}: got a sparse matrix ({kind}); pass it dense (.toarray() or .todense()), or the column numbers "
+            "and values of each row, padded to one length"
+        )
+    if hasattr(leaf, "__next__"):
+        raise TypeError(
+            f"{where}: got a {kind}, which gives its rows one after the other; pass arrays that hold all rows, or draw "
+            "in the redraw of bl.Episodes"
+        )
+    if not (hasattr(leaf, "__array__") or isinstance(leaf, bool | int | float | complex | str | range)):
+        raise TypeError(f"{where}: got a {kind}; pass arrays with one leading axis of rows")
+    return checks.native(where, leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf))
+
+
+def _on_device(leaf: Any) -> Array:
+    """The array on the device, where the default precision must still represent it."""
+    if isinstance(leaf, Tracer) or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
     with np.errstate(over="ignore"):
         array = jnp.asarray(leaf)
         held = np.asarray(leaf).astype(array.dtype)

@@ -6,7 +6,7 @@ Every rate is an array leaf: another value compiles nothing, and a grid of value
 import abc
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -27,6 +27,11 @@ Number = Real[Array | np.ndarray | np.number, ""]
 def as_leaf(value: Any) -> Any:
     """An array leaf, in full precision until it is cast to the iterate's dtype."""
     return value if isinstance(value, jax.Array) else np.asarray(value)
+
+
+def as_float(t: Any) -> Any:
+    """The iteration as a floating-point number, which arithmetic with a rate needs under strict promotion of dtypes."""
+    return t.astype(jnp.result_type(float)) if isinstance(t, jax.Array) else float(t)
 
 
 class AbstractSchedule(eqx.Module):
@@ -59,7 +64,7 @@ class InversePower(AbstractSchedule):
         checks.positive("offset", self.offset)
 
     def __call__(self, t: Any) -> Number:
-        base = 1.0 * self.offset + t  # a float, because integers have no negative powers
+        base = 1.0 * self.offset + as_float(t)  # integers have no negative powers
         return self.scale * base ** (-self.power)
 
 
@@ -135,7 +140,90 @@ def _settings_of(optimizer: Callable[..., Any]) -> list[str] | None:
     return [parameter.name for parameter in parameters[1:]]
 
 
-class Rule(AbstractStep):
+class AbstractOptaxStep(AbstractStep):
+    """A step by a gradient transformation of optax."""
+
+    @abc.abstractmethod
+    def at(self, t: Any, dtype: Any) -> optax.GradientTransformation:
+        """The transformation of iteration t."""
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str: ...
+
+    def init(self, z: Tree) -> Tree:
+        dtype = jnp.result_type(*jax.tree.leaves(z))
+        z = trees.cast(z, dtype)
+        try:
+            state = self.at(0, dtype).init(z)
+            jax.eval_shape(lambda: self.at(0, dtype).update(z, state, z))
+        except Exception as error:
+            _refuse_line_search(self.name, error)
+            raise TypeError(
+                f"{self.name} cannot step a variable of the structure {jax.tree.structure(z)}: {error}"
+            ) from error
+        return state
+
+    def __call__(self, z: Tree, direction: Tree, state: Tree, t: Any) -> tuple[Tree, Tree]:
+        dtype = jnp.result_type(*jax.tree.leaves(z))
+        gradient = trees.cast(trees.dense(direction, z), dtype)
+        z_wide = trees.cast(z, dtype)
+        transformation = self.at(t, dtype)
+        state = _with_rates(state, transformation, z_wide)
+        updates, state = transformation.update(gradient, state, z_wide)
+        return jax.tree.map(lambda a, b: a + b.astype(a.dtype), z, updates), state
+
+
+def _refuse_line_search(name: str, error: Exception) -> None:
+    """Raise if the error says that an update needs more than a gradient."""
+    if isinstance(error, TypeError) and "required keyword-only argument" in str(error):
+        raise TypeError(
+            f"{name} cannot take a step from a gradient alone ({error}); a stochastic step has no value to search "
+            "along: use optax.sgd, optax.adam or another first-order rule"
+        ) from None
+
+
+def _injects(node: Any) -> bool:
+    """Whether it is a state of `optax.inject_hyperparams`, which keeps the settings of the first iteration."""
+    return isinstance(node, tuple) and hasattr(node, "hyperparams")
+
+
+def _with_rates(state: Tree, transformation: optax.GradientTransformation, z: Tree) -> Tree:
+    """The state with the settings that the transformation has now."""
+    if not any(map(_injects, jax.tree.leaves(state, is_leaf=_injects))):
+        return state
+
+    def renewed(old: Any, new: Any) -> Any:
+        if not _injects(old):
+            return old
+        inner = _map_injected(renewed, old.inner_state, new.inner_state)
+        return old._replace(hyperparams=new.hyperparams, inner_state=inner)
+
+    return _map_injected(renewed, state, transformation.init(z))
+
+
+def _map_injected(function: Callable[[Any, Any], Any], state: Tree, fresh: Tree) -> Tree:
+    return jax.tree.map(function, state, fresh, is_leaf=_injects)
+
+
+class Transformation(AbstractOptaxStep):
+    """A gradient transformation of optax as a step: `upper_step=optax.adam(1e-2)` becomes this.
+
+    Its schedules follow optax's own count of its calls. Its numbers are compiled in, so that another
+    transformation compiles anew: with `bl.Rule(optax.adam, 1e-2)` other numbers do not.
+    """
+
+    transformation: optax.GradientTransformation = eqx.field(static=True)
+
+    def at(self, t: Any, dtype: Any) -> optax.GradientTransformation:
+        return self.transformation
+
+    @property
+    def name(self) -> str:
+        return "the optax transformation"
+
+
+class Rule(AbstractOptaxStep):
     """A step by an optax optimizer.
 
     **Arguments**
@@ -147,8 +235,12 @@ class Rule(AbstractStep):
     The state of an adaptive rule covers the whole iterate, and a row without a gradient moves by a nonlinear function
     of its own moments and of t. So a step on a per-row variable costs O(rows).
 
+    An optimizer that names parameters (`optax.multi_transform`, `optax.masked`) is tried on the variable itself when a
+    run starts. Where its state holds the rate (`optax.inject_hyperparams`), it holds the rate of each iteration.
+
     **Raises** `TypeError` for an optimizer that needs more than a gradient (line searches, L-BFGS, Polyak
-    steps): a stochastic step has no value to search along. `ValueError` for a setting it does not have.
+    steps): a stochastic step has no value to search along. `ValueError` for a setting it does not have, and for a
+    schedule if the state holds the rate in another way than `optax.inject_hyperparams`.
 
     Example:
 
@@ -170,41 +262,66 @@ class Rule(AbstractStep):
     def __check_init__(self):
         check_setting("learning_rate", self.learning_rate, checks.positive)
 
-        def trial() -> Any:
-            z = jnp.ones(2)
-            return self(z, z, self.init(z), 0)
-
-        name = getattr(self.optimizer, "__name__", self.optimizer)
         known = _settings_of(self.optimizer)
         for setting in self.settings:
             if known is not None:
-                checks.one_of(f"setting of optax.{name}", setting, known)
-        try:
-            jax.eval_shape(trial)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise TypeError(
-                f"Rule: optax.{name} cannot take a step from a gradient alone ({error}); a stochastic step has no "
-                "value to search along: use optax.sgd, optax.adam or another first-order rule"
-            ) from None
+                checks.one_of(f"setting of {self.name.removeprefix('Rule: ')}", setting, known)
+        jax.eval_shape(self._try_to_make)
+        self._try_on_a_vector()
 
-    def _transformation(self, t: Any, dtype: Any) -> optax.GradientTransformation:
+    def _try_to_make(self) -> None:
+        try:
+            made = self.at(0, jnp.float32)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise TypeError(f"{self.name} cannot be made of these settings ({error})") from None
+        if not isinstance(made, optax.GradientTransformation):
+            raise TypeError(f"{self.name} returned {type(made).__name__}, which is no gradient transformation")
+
+    def _try_on_a_vector(self) -> None:
+        """Raise what can be said before the variable is known: an optimizer may know another structure."""
+        z = jax.ShapeDtypeStruct((2,), jnp.float32)
+        try:
+            jax.eval_shape(lambda z: self.at(0, z.dtype).update(z, self.at(0, z.dtype).init(z), z), z)
+        except Exception as error:
+            _refuse_line_search(self.name, error)
+            return
+        if not isinstance(self.learning_rate, Constant) and _holds_rate(self, z):
+            raise ValueError(
+                f"{self.name} keeps its rate in its state, where a schedule does not reach it; pass a number, or wrap "
+                "the optimizer in optax.inject_hyperparams"
+            )
+
+    @property
+    def name(self) -> str:
+        return f"Rule: optax.{getattr(self.optimizer, '__name__', self.optimizer)}"
+
+    def at(self, t: Any, dtype: Any) -> optax.GradientTransformation:
         # all in the widest dtype: otherwise optax mixes a setting's dtype into narrower moments
         numbers = {k: v.astype(dtype) if eqx.is_inexact_array(v) else v for k, v in self.settings.items()}
         return self.optimizer(jnp.asarray(self.learning_rate(t)).astype(dtype), **numbers)
 
-    def init(self, z: Tree) -> Tree:
-        dtype = jnp.result_type(*jax.tree.leaves(z))
-        return self._transformation(0, dtype).init(trees.cast(z, dtype))
 
-    def __call__(self, z: Tree, direction: Tree, state: Tree, t: Any) -> tuple[Tree, Tree]:
-        dtype = jnp.result_type(*jax.tree.leaves(z))
-        gradient = trees.cast(trees.dense(direction, z), dtype)
-        updates, state = self._transformation(t, dtype).update(gradient, state, trees.cast(z, dtype))
-        return jax.tree.map(lambda a, b: a + b.astype(a.dtype), z, updates), state
+def _holds_rate(rule: Rule, z: jax.ShapeDtypeStruct) -> bool:
+    """Whether a new state depends on the rate elsewhere than in what `_with_rates` renews."""
+
+    def state(rate: Any, z: Array) -> list[Any]:
+        fixed = eqx.tree_at(lambda rule: rule.learning_rate, rule, Constant(rate))
+        new = fixed.at(0, z.dtype).init(z)
+        # what is renewed is left out
+        return jax.tree.leaves(jax.tree.map(lambda n: None if _injects(n) else n, new, is_leaf=_injects))
+
+    jaxpr = jax.make_jaxpr(state)(jax.ShapeDtypeStruct((), z.dtype), z).jaxpr
+    reached = {jaxpr.invars[0]}
+    for equation in jaxpr.eqns:
+        if any(variable in reached for variable in equation.invars if not hasattr(variable, "val")):
+            reached |= set(equation.outvars)
+    return any(variable in reached for variable in jaxpr.outvars if not hasattr(variable, "val"))
 
 
 def as_step(value: Any) -> AbstractStep:
-    """A number, a schedule or a rule, converted to a rule."""
+    """A number, a schedule, a rule or a gradient transformation of optax, converted to a rule."""
+    if isinstance(value, optax.GradientTransformation):
+        return Transformation(value)
     return value if isinstance(value, AbstractStep) else GradientStep(as_schedule(value))
 
 
@@ -245,17 +362,25 @@ def check_setting(name: str, value: Any, check: Callable[[str, Any], None]) -> N
         check(name, value.value)
     elif not isinstance(value, AbstractStep):
         try:
-            shape = jax.eval_shape(lambda t: jnp.asarray(value(t)), 0).shape
-        except TypeError as error:
-            raise TypeError(f"{name}: got {value!r}; pass {wanted} ({error})") from None
-        if shape != ():
-            raise ValueError(f"{name}: the function of t gave shape {shape}; it must give a scalar")
+            out = jax.eval_shape(lambda t: jnp.asarray(value(t)), jax.ShapeDtypeStruct((), jnp.int32))
+        except Exception as error:
+            raise TypeError(f"{name}: got {value!r}; pass {wanted} ({error})") from error
+        if out.shape != ():
+            raise ValueError(f"{name}: the function of t gave shape {out.shape}; it must give a scalar")
+        if not jnp.issubdtype(out.dtype, jnp.floating) and not jnp.issubdtype(out.dtype, jnp.integer):
+            raise TypeError(f"{name}: the function of t gave dtype {out.dtype}; it must give a real number")
+        check_values(name, value, [0])
+
+
+def check_values(name: str, schedule: Callable[[Any], Any], times: Iterable[int]) -> None:
+    """Raise if a function of t is not finite, zero or more at one of the times. A traced value passes."""
+    for t in times:
         try:
-            first = value(0)
+            found = schedule(t)
         except ZeroDivisionError:
-            first = np.inf
-        if not isinstance(first, Tracer) and not (np.isfinite(first) and first >= 0):
-            raise ValueError(f"{name}: the function of t gave {first} at t = 0; it must be finite, zero or more")
+            found = np.inf
+        if not isinstance(found, Tracer) and not (np.isfinite(found) and found >= 0):
+            raise ValueError(f"{name}: the function of t gave {found} at t = {t}; it must be finite, zero or more")
 
 
 # --- the fields of a solver, an adjoint method or a lower method ---
@@ -274,17 +399,45 @@ class Settings(eqx.Module):
         """Raise if settings that are valid one by one do not fit together."""
 
 
-def _field(check: Callable[[str, Any], None], **options: Any) -> Any:
-    return eqx.field(metadata={"check": check}, **options)
+def check_over(settings: Settings, times: range, x: Tree, y: Tree) -> None:
+    """Raise if a rate is 0 in the dtype of its variable, or a schedule is negative or not finite at some of the times.
+
+    A schedule of an inner iteration is left out.
+    """
+    some = sorted({times[0], times[-1], *(t for t in (2**i for i in range(31)) if t in times)})
+    for field in dataclasses.fields(settings):
+        name, value = field.name, getattr(settings, field.name)
+        if isinstance(value, Settings):
+            check_over(value, times, x, y)
+            continue
+        if not field.metadata.get("rate") or field.metadata["inner"]:
+            continue
+        value = value.rate if isinstance(value, GradientStep) else value
+        value = value.learning_rate if isinstance(value, Rule) else value
+        value = value.then if isinstance(value, From) else value
+        if isinstance(value, Constant):
+            dtype = jnp.result_type(*jax.tree.leaves(x if name == "upper_step" else y))
+            rate = value.value
+            if not isinstance(rate, Tracer) and rate != 0 and np.asarray(rate).astype(dtype) == 0:
+                raise ValueError(f"{name}: got {rate}, which is 0 in {dtype}; rescale the losses, or use float64")
+        elif not isinstance(value, AbstractStep | InversePower):
+            check_values(name, value, some)
+
+
+def _field(check: Callable[[str, Any], None], *, rate: bool = False, inner: bool = False, **options: Any) -> Any:
+    return eqx.field(metadata={"check": check, "rate": rate, "inner": inner}, **options)
 
 
 def step(**options: Any) -> Any:
-    """A step size: a number above zero, a schedule of t or a step rule. The value is an `AbstractStep`."""
+    """A step size: a number above zero, a schedule of t or a step rule. The value is an `AbstractStep`.
+
+    `inner`: a schedule is one of an inner iteration.
+    """
 
     def check(name: str, value: Any) -> None:
         check_setting(name, value, checks.positive)
 
-    return _field(check, converter=as_step, **options)
+    return _field(check, rate=True, converter=as_step, **options)
 
 
 def schedule(**options: Any) -> Any:
@@ -294,7 +447,7 @@ def schedule(**options: Any) -> Any:
         _check_no_rule(name, value)
         check_setting(name, value, checks.positive)
 
-    return _field(check, converter=as_schedule, **options)
+    return _field(check, rate=True, converter=as_schedule, **options)
 
 
 def weight(first: float | None = None, **options: Any) -> Any:
@@ -309,18 +462,20 @@ def weight(first: float | None = None, **options: Any) -> Any:
         _check_no_rule(name, value.then if isinstance(value, From) else value)
         check_setting(name, value, checks.fraction)
 
-    return _field(check, converter=convert, **options)
+    return _field(check, rate=True, converter=convert, **options)
 
 
-def count(least: int = 1, *, of_t: bool = False, optional: bool = False, **options: Any) -> Any:
-    """A static integer of at least `least`: a loop's length or a size.
+def count(
+    least: int = 1, *, most: int | None = 2**31 - 1, of_t: bool = False, optional: bool = False, **options: Any
+) -> Any:
+    """A static integer from `least` to `most`: a loop's length or a size.
 
     With `of_t`, a function of t that returns an integer array is also accepted; with `optional`, None.
     """
 
     def check(name: str, value: Any) -> None:
         if not (optional and value is None):
-            check_count(name, value, least) if of_t else checks.count(name, value, least)
+            check_count(name, value, least) if of_t else checks.count(name, value, least, most=most)
 
     return _field(check, converter=checks.integers, static=True, **options)
 

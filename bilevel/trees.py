@@ -175,6 +175,11 @@ def cast(a: Tree, dtype: Any) -> Tree:
     return jax.tree.map(lambda leaf: leaf.astype(dtype), a)
 
 
+def at_least_single(tree: Tree) -> Tree:
+    """Half precision as float32: it has no factorizations, and its rounding would hide the curvature."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
+
+
 def zeros_like(a: Tree) -> Tree:
     """Zeros in the shapes and dtypes of `a`."""
     return jax.tree.map(jnp.zeros_like, a)
@@ -192,8 +197,22 @@ def dot(a: Tree, b: Tree) -> Float[Scalar, ""]:
 
 
 def norm(a: Tree) -> Float[Scalar, ""]:
-    """Euclidean norm over all leaves of a dense tree."""
-    return jnp.sqrt(dot(a, a))
+    """Euclidean norm over all leaves of a dense tree. Squares do not leave the range of the dtype."""
+    if any(isinstance(leaf, AbstractLazyRows) for leaf in jax.tree.leaves(a)):
+        return jnp.sqrt(dot(a, a))
+    size = largest(a)
+    size = jnp.where((size > 0) & (size < jnp.inf), size, 1)
+    a = divide(a, size)
+    return size * jnp.sqrt(dot(a, a))
+
+
+def unit(a: Tree) -> Tree:
+    """a / ‖a‖, or zero if a is. Squares of large and of small entries stay within the range of the dtype."""
+    if not any(isinstance(leaf, AbstractLazyRows) for leaf in jax.tree.leaves(a)):
+        size = largest(a)
+        a = divide(a, jnp.where(size > 0, size, 1))
+    length = norm(a)
+    return scale(1 / jnp.where(length > 0, length, 1), a)
 
 
 def divide(a: Tree, scalar: Any) -> Tree:

@@ -67,7 +67,10 @@ def main():
     found = {}
     for name, (y, logits) in {"Equinox": in_equinox(), "Flax NNX": in_nnx()}.items():
         solver = bl.SOBA(upper_step=30.0, lower_step=0.1, adjoint_step=0.03)
-        solution = bl.solve(problem_of(logits), solver, jnp.zeros(len(doubtful)), y, steps=3_000, key=jax.random.key(0))
+        # `signs=False`: a network's loss is not convex in its weights, of which `solve` would warn
+        solution = bl.solve(
+            problem_of(logits), solver, jnp.zeros(len(doubtful)), y, steps=3_000, key=jax.random.key(0), signs=False
+        )
         suspects = np.argsort(solution.x)  # most doubtful first
         accuracy = np.mean(np.argmax(logits(solution.y, features[test]), axis=-1) == labels[test])
         found[name] = wrong[suspects]

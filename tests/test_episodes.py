@@ -249,7 +249,7 @@ LARGE = np.ones((600, 600), np.float32)
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"start": 3}, TypeError, "start: got 3; pass a function x -> y, or None"),
+        ({"start": 3}, TypeError, "start: got 3; pass a function x -> y"),
         ({"redraw": 3}, TypeError, "redraw: got 3; pass a function key -> bl.Problem"),
         ({"start": lambda x: x}, ValueError, "start: its output has another structure, shape or dtype than y"),
         ({"redraw": lambda key: 3}, TypeError, "redraw: returned int; return bl.Problem"),

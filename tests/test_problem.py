@@ -2,12 +2,16 @@
 
 import inspect
 import re
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
+from jax.experimental.sparse import BCOO
 
 import bilevel as bl
 from bilevel._prepare import prepare
@@ -109,7 +113,7 @@ def test_a_loss_that_is_no_floating_scalar(name, where, compiled):
     ],
 )
 def test_a_loss_that_does_not_take_three_arguments(loss, compiled):
-    fails(lambda: bl.Level(loss), TypeError, "loss: (it must take three arguments|got)", compiled)
+    fails(lambda: bl.Level(loss), TypeError, "loss: (it cannot be called as loss.x, y, batch.|got)", compiled)
 
 
 def test_losses_that_do_take_three_arguments():
@@ -209,6 +213,159 @@ def test_a_bad_start(name, where, compiled):
     fails(lambda: bl.hypergradient(problem(), **pair, key=KEY), error, message, compiled)
     unrolled = lambda: bl.unrolled_hypergradient(problem(), **pair, steps=1, lower_step=0.1, key=KEY)  # noqa: E731
     fails(unrolled, error, message, compiled)
+
+
+class ArrayLike:
+    """An array of another library."""
+
+    shape = (2,)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.ones(2, np.float32)
+
+
+OTHERS = {
+    "array-like": (ArrayLike(), "got a .*ArrayLike, which would not be trained; pass numpy.asarray of it"),
+    "Series": (pd.Series([1.0]), "got a pandas.Series, which would not be trained"),
+    "masked": (np.ma.masked_array([1.0, 2.0], [True, False]), "got a masked array, whose mask would be lost"),
+    "SciPy": (scipy.sparse.eye(2), "got a sparse matrix"),
+    "BCOO": (BCOO.fromdense(jnp.eye(2)), r"got a sparse matrix \(BCOO\)"),
+    "records": (np.zeros(2, [("a", float)]), "got an array of dtype"),
+    "long double": (np.ones(2, np.longdouble), "got an array of dtype float128, which JAX does not have"),
+    "key": (KEY, "got dtype key<fry>; pass floating-point arrays here, and what is not to be trained as data"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_leaf_beside_arrays_that_would_not_be_trained(name, compiled):
+    value, message = OTHERS[name]
+    fails(lambda: solve({"a": 1.0, "b": value}), TypeError, r"^x\['b'\]: " + message, compiled)
+
+
+def test_a_start_with_keys_of_two_types(compiled):
+    fails(lambda: solve({1: 1.0, "a": 1.0}), TypeError, "^x: got a dictionary whose keys cannot be sorted", compiled)
+
+
+def test_a_big_endian_start():
+    assert solve(np.ones(3, ">f4")).x.dtype == np.float32
+
+
+class Net(eqx.Module):
+    w: jax.Array
+    parts: list
+
+
+class Named(NamedTuple):
+    w: jax.Array
+    n: jax.Array
+
+
+def test_arrays_of_a_module_that_are_no_parameters_are_set_aside():
+    """Integers, booleans and keys, also in a list of a module, and of NumPy; in other trees they are refused."""
+    y = Net(jnp.zeros(2), [jnp.array([1, 0]), np.array([True, False]), jax.random.key(3), jnp.ones(2)])
+
+    def loss(x, y, _):
+        order, mask, key, scale = y.parts
+        return 0.5 * jnp.sum(jnp.where(mask, scale * y.w[order] - x, y.w[order]) ** 2) + 0 * jax.random.normal(key)
+
+    case = bl.Problem(bl.Level(lambda x, y, _: jnp.sum((y.w - 1) ** 2)), bl.Level(loss))
+    solution = bl.solve(case, bl.SOBA(0.1, 0.5, 0.5), 0.5, y, steps=50, key=KEY)
+    assert abs(solution.y.w[0]) < 0.1 and abs(solution.y.w[1]) > 0.5  # in the order of the buffer
+    assert solution.y.parts[0].dtype == np.int32 and solution.y.parts[1].dtype == bool
+    with pytest.raises(TypeError, match=r"^y\.n: got dtype int32"):
+        bl.solve(case, SOBA, 0.5, Named(jnp.zeros(2), jnp.arange(2)), steps=1, key=KEY)
+
+
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg", "threefry2x32"])
+def test_keys_of_every_generator(impl):
+    key = jax.random.key(0, impl=impl)
+    default = jax.config.jax_default_prng_impl
+    jax.config.update("jax_default_prng_impl", impl)
+    try:
+        raw = jax.random.PRNGKey(0)
+        assert solve(key=key).x == solve(key=raw).x
+        with pytest.raises(TypeError, match=r"key: got an array of shape \(3,\)"):
+            solve(key=jnp.zeros(3, jnp.uint32))
+    finally:
+        jax.config.update("jax_default_prng_impl", default)
+
+
+@pytest.mark.parametrize("flag", ["False", "no", 0.5, 1, None, np.ones(())])
+def test_per_row_is_true_or_false(flag, compiled):
+    fails(lambda: problem(per_row=flag), TypeError, "per_row: got .*; pass True or False", compiled)
+    assert problem(per_row=np.True_).lower.per_row is True
+
+
+def test_a_batch_size_of_numpy_is_an_integer():
+    assert type(problem(batch_size=np.int64(3)).lower.batch_size) is int
+
+
+def test_a_per_row_variable_whose_flag_is_forgotten(compiled):
+    """With a batch as long as the data the shapes fit, and weights meet the rows of others."""
+    message = r"lower\.batch_size: it is the number of rows, 12, .* pass per_row=True"
+    fails(lambda: solve(np.ones(12, np.float32), batch_size=12), ValueError, message, compiled)
+    solve(np.ones(12, np.float32), batch_size=None)
+
+
+def test_a_loss_may_change_the_dictionary_that_it_is_given():
+    def pops(x, y, rows):
+        y = y.pop("y")
+        return jnp.mean(rows.pop("a")) * jnp.sum((y - x) ** 2)
+
+    case = bl.Problem(bl.Level(lambda x, y, _: jnp.sum((y.pop("y") - 1) ** 2)), bl.Level(pops, {"a": ROWS}, 3))
+    for solver in (SOBA, bl.ITDBiO(0.1, 0.1, 2)):
+        bl.solve(case, solver, 1.0, {"y": Y}, steps=2, key=KEY)
+    assert bl.hypergradient(case, 1.0, {"y": Y}, key=KEY).shape == ()
+
+
+class Unhashable:
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    def __call__(self, x, y, rows):
+        return 0.0
+
+
+def test_a_loss_that_cannot_be_hashed(compiled):
+    fails(lambda: bl.Level(Unhashable()), TypeError, "loss: Unhashable cannot be hashed; pass a plain", compiled)
+
+
+@pytest.mark.parametrize(
+    ("loss", "error"),
+    [
+        (lambda x, y, _: float(jnp.sum(y)), jax.errors.ConcretizationTypeError),
+        (lambda x, y, _: jnp.sum(np.sin(y)), jax.errors.TracerArrayConversionError),
+        (lambda x, y, _: y.nothing, AttributeError),
+    ],
+)
+def test_an_error_of_a_loss_says_of_which(loss, error, compiled):
+    with pytest.raises(error, match=".") as info:
+        solve(upper_loss=loss)
+    assert "It arose in upper.loss" in "".join(info.value.__notes__)
+    assert not compiled
+
+
+FUNCTIONS = {
+    "project": (lambda: problem(project=lambda: 1), "x -> x"),
+    "start": (lambda: bl.Episodes(lambda key: 1, start=lambda: 1), "x -> y"),
+    "redraw": (lambda: bl.Episodes(lambda: 1), "key -> bl.Problem"),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_with_other_arguments(name, compiled):
+    call, meant = FUNCTIONS[name]
+    fails(call, TypeError, f"^{name}: it cannot be called as {meant}; too many", compiled)
+
+
+def test_a_length_that_32_bits_do_not_hold(compiled):
+    fails(
+        lambda: bl.ITDBiO(0.1, 0.1, 10**400),
+        ValueError,
+        "inner_steps: got an integer of 1329 bits; .* at most",
+        compiled,
+    )
+    fails(lambda: bl.StocBiO(0.1, 0.1, 2, 2**63, 0.1), ValueError, "neumann_order: got .* at most 2147483647", compiled)
+    bl.Direct(max_bytes=4 * 10**9)
 
 
 @pytest.mark.parametrize("value", [np.array(["a"]), np.array([None])])

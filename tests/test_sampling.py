@@ -3,7 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
+from jax.experimental.sparse import BCOO
 
 import bilevel as bl
 
@@ -137,3 +140,57 @@ def test_bad_batch_sizes(source, size, message, compiled):
 def test_what_the_device_cannot_hold_is_refused(rows, message):
     with pytest.raises((ValueError, TypeError), match=message):
         bl.Rows(rows)
+
+
+# data that are no arrays of rows
+
+
+class Loader:
+    """What a PyTorch user passes."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, i):
+        return np.ones(2)
+
+
+MASKED = np.ma.masked_array(np.ones(3), [True, False, False])
+NO_ROWS = {
+    "SciPy matrix": (scipy.sparse.eye(30, format="csr"), r"data: got a sparse matrix .*\.toarray"),
+    "SciPy array": ({"X": scipy.sparse.coo_array(np.eye(3))}, r"data\['X'\]: got a sparse matrix"),
+    "BCOO": (BCOO.fromdense(jnp.eye(3)), r"data: got a sparse matrix .*BCOO.*todense"),
+    "BCOO beside": ({"X": BCOO.fromdense(jnp.eye(3)), "y": np.ones(3)}, r"data\['X'\]: got a sparse matrix"),
+    "generator": ((np.ones(3) for _ in range(2)), "data: got a builtins.generator, which gives its rows one after"),
+    "iterator": (iter([np.ones(3)]), "one after the other; pass arrays"),
+    "loader": (Loader(), r"data: got a .*Loader; pass arrays"),
+    "function": (jnp.ones, "data: got a .*; pass arrays"),
+    "set": ({1.0, 2.0}, "data: got a builtins.set; pass arrays"),
+    "text": ("abc", "data: got an array of dtype <U3; encode"),
+    "masked": (MASKED, "data: got a masked array, whose mask would be lost"),
+    "masked beside": ({"a": np.ones(3), "b": MASKED}, r"data\['b'\]: got a masked array"),
+    "records": (np.zeros(3, [("a", float)]), "data: got an array of dtype .*; encode"),
+    "void": (np.zeros(3, "V4"), "data: got an array of dtype .*; encode"),
+    "dates": (np.zeros(3, "M8[D]"), "data: got an array of dtype .*; encode"),
+    "long double": (np.ones(3, np.longdouble), "data: got an array of dtype float128, which JAX does not have"),
+    "keys of two types": ({1: np.ones(3), "a": np.ones(3)}, "data: got a dictionary whose keys cannot be sorted"),
+}
+
+
+@pytest.mark.parametrize("name", NO_ROWS)
+def test_data_that_are_no_arrays_of_rows(name, compiled):
+    data, message = NO_ROWS[name]
+    with pytest.raises(TypeError, match=message):
+        bl.Level(lambda x, y, batch: 0.0, data, 2)
+    assert not compiled
+
+
+def test_rows_of_other_kinds():
+    """Big-endian numbers, a masked array without a masked entry, a pandas table, and one random key per row."""
+    keys = jax.random.split(KEY, 3)
+    data = {"a": np.arange(3, dtype=">f4"), "b": np.ma.masked_array(np.ones(3)), "c": pd.Series([1, 2, 3]), "key": keys}
+    rows = jax.jit(lambda source, key: source.draw(key, 2).rows)(bl.Rows(data), KEY)
+    assert rows["key"].dtype == keys.dtype
+    taken = np.asarray(rows["a"]).astype(int)
+    np.testing.assert_array_equal(rows["c"], taken + 1)
+    np.testing.assert_array_equal(jax.random.key_data(rows["key"]), jax.random.key_data(keys[taken]))

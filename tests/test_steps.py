@@ -172,6 +172,79 @@ def test_an_iterate_of_two_dtypes_keeps_both(name):
     keeps_dtypes(as_rule(RULES[name]), {"a": jnp.ones(2, jnp.float32), "b": jnp.ones(2, jnp.bfloat16)})
 
 
+TREES = bl.Problem(
+    bl.Level(lambda x, y, _: 0.5 * (y["w"] - 1) ** 2 + 0.5 * (y["b"] - 1) ** 2),
+    bl.Level(lambda x, y, _: 0.5 * (y["w"] - x["w"]) ** 2 + 0.5 * (y["b"] - x["b"]) ** 2),
+)
+
+
+def run(rule, steps=40, problem=PROBLEM, x=5.0, y=5.0, **options):
+    solver = bl.SOBA(upper_step=rule, lower_step=0.5, adjoint_step=0.5)
+    return bl.solve(problem, solver, x, y, steps=steps, every=10, key=jax.random.key(0), **options)
+
+
+@pytest.mark.parametrize("of", ["multi_transform", "masked"])
+def test_a_rule_that_names_parameters(of):
+    """The variable is no vector here, so the rule can be tried only when a run starts."""
+    make = {
+        "multi_transform": lambda rate: optax.multi_transform(
+            {"train": optax.adam(rate), "freeze": optax.set_to_zero()}, {"w": "train", "b": "freeze"}
+        ),
+        "masked": lambda rate: optax.chain(
+            optax.masked(optax.set_to_zero(), {"w": False, "b": True}), optax.adam(rate)
+        ),
+    }[of]
+    start = {"w": 5.0, "b": 5.0}
+    solution = run(bl.Rule(make, 0.1), problem=TREES, x=start, y=start)
+    assert float(solution.x["b"]) == 5 and float(solution.x["w"]) < 4
+    with pytest.raises(
+        TypeError, match=r"(?s)^Rule: optax.<lambda> cannot step a variable of the structure .*\{'c': \*.*"
+    ):
+        run(bl.Rule(make, 0.1), problem=TREES, x=start | {"c": 5.0}, y=start)
+
+
+def test_a_gradient_transformation_is_a_step():
+    """Also with a schedule of its own, whose count is optax's."""
+    for made, rule in (
+        (optax.adam(0.05), bl.Rule(optax.adam, 0.05)),
+        (optax.sgd(optax.linear_schedule(0.1, 0.0, 5)), bl.Rule(optax.sgd, optax.linear_schedule(0.1, 0.0, 5))),
+    ):
+        close(run(made).x, run(rule).x)
+    with pytest.raises(TypeError, match="the optax transformation cannot take a step from a gradient alone"):
+        run(optax.lbfgs(0.1))
+
+
+@pytest.mark.parametrize("wrap", [lambda made: made, lambda made: optax.chain(optax.clip(1e6), made)])
+def test_an_injected_rate_follows_the_schedule(wrap):
+    """`optax.inject_hyperparams` keeps the rate in its state, where the first would stay for ever."""
+    schedule = optax.linear_schedule(0.1, 0.0, 5)
+    injected = bl.Rule(lambda rate: wrap(optax.inject_hyperparams(optax.sgd)(rate)), schedule)
+    solution, plain = run(injected), run(bl.Rule(optax.sgd, schedule))
+    close(solution.x, plain.x)
+    state = solution.state.x_rule
+    assert [
+        float(s.hyperparams["learning_rate"]) for s in jax.tree.leaves(state, is_leaf=is_injected) if is_injected(s)
+    ] == [0]
+
+
+def is_injected(node):
+    return hasattr(node, "hyperparams")
+
+
+def keeps_its_rate(rate):
+    """A transformation that no library has."""
+    return optax.GradientTransformation(
+        lambda z: rate, lambda g, rate, z=None: (jax.tree.map(lambda g: -rate * g, g), rate)
+    )
+
+
+def test_a_rate_that_stays_in_a_state_takes_no_schedule(compiled):
+    with pytest.raises(ValueError, match="keeps its rate in its state, where a schedule does not reach it"):
+        bl.Rule(keeps_its_rate, lambda t: 0.1 / (1 + t))
+    assert not compiled
+    close(run(bl.Rule(keeps_its_rate, 0.1)).x, run(0.1).x)
+
+
 # errors
 
 
@@ -182,14 +255,29 @@ def test_an_optimizer_that_needs_more_than_a_gradient(optimizer, compiled):
     assert not compiled
 
 
+SCHEDULES = {
+    "nothing": (lambda t: None, TypeError, "upper_step: got .*; pass a number, a function of t"),
+    "complex": (lambda t: 1j, TypeError, "upper_step: the function of t gave dtype complex"),
+    "raises": (lambda t: {}["rate"], TypeError, "upper_step: got .*; pass a number, a function of t.*'rate'"),
+    "boolean": (lambda t: t > 0, TypeError, "upper_step: the function of t gave dtype bool"),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_function_of_t_that_gives_no_number(name, compiled):
+    schedule, error, message = SCHEDULES[name]
+    with pytest.raises(error, match=message):
+        as_rule(schedule)
+    assert not compiled
+
+
 def test_an_optimizer_without_its_line_search_is_a_rule():
     bl.Rule(optax.lbfgs, 0.1, linesearch=None)
 
 
-def test_an_optax_function_or_its_result_in_place_of_a_rule(compiled):
-    for value in (optax.adam, optax.adam(0.1)):
-        with pytest.raises(TypeError, match=r"(?s)^upper_step: got .*bl\.Rule\(optax\.adam"):
-            as_rule(value)
+def test_an_optax_function_in_place_of_a_rule(compiled):
+    with pytest.raises(TypeError, match=r"(?s)^upper_step: got .*bl\.Rule\(optax\.adam"):
+        as_rule(optax.adam)
     with pytest.raises(TypeError, match=r"Rule: got .*pass an optax function such as optax.adam, not its result"):
         bl.Rule(optax.adam(0.1), 0.1)
     assert not compiled

@@ -9,11 +9,11 @@ from jaxtyping import PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import trees
+from bilevel._lanczos import Hessian, lanczos
 from bilevel._output.tables import aligned, short
 from bilevel._prepare import prepare
 from bilevel._suggest._trial import Trial, try_steps
 from bilevel.diagnostics.constants import DRAWS, Constants, measure, on_all_rows
-from bilevel.diagnostics.lanczos import Hessian, lanczos
 from bilevel.problem import Episodes, Problem
 from bilevel.solvers.base import AbstractSolver
 from bilevel.solvers.registry import SOLVERS, Asked, asked_one

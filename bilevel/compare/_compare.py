@@ -209,7 +209,7 @@ def _check_budget(steps: int | None, seconds: float | None, untimed: bool) -> No
     if seconds is not None:
         checks.positive("seconds", seconds)
     if steps is not None:
-        checks.steps("steps", steps)
+        checks.count("steps", steps)
     if untimed and seconds is not None:
         raise ValueError("untimed: got seconds too; pass steps, or leave it out")
 

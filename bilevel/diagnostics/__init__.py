@@ -3,13 +3,12 @@
 from bilevel.diagnostics._diagnose import diagnose
 from bilevel.diagnostics.constants import Constants, measure_constants
 from bilevel.diagnostics.findings import Finding
-from bilevel.diagnostics.recorders import DiagnosisWarning, Watch
+from bilevel.diagnostics.recorders import Watch
 from bilevel.diagnostics.report import Report
 from bilevel.diagnostics.smoothness import SmoothnessRecorder
 
 __all__ = [
     "Constants",
-    "DiagnosisWarning",
     "Finding",
     "Report",
     "SmoothnessRecorder",

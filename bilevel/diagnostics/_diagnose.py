@@ -14,7 +14,7 @@ from bilevel import _checks as checks
 from bilevel import oracles, trees
 from bilevel._prepare import prepare
 from bilevel.diagnostics import reference
-from bilevel.diagnostics.constants import Constants, at_least_single, measure, on_all_rows
+from bilevel.diagnostics.constants import Constants, measure, on_all_rows
 from bilevel.diagnostics.estimates import estimates
 from bilevel.diagnostics.findings import terms
 from bilevel.diagnostics.report import Report
@@ -84,7 +84,7 @@ def diagnose(
     problem, key = drawn_once(prepared.problem, key)
     x, y = prepared.x, prepared.y
     dtype = str(jnp.result_type(*jax.tree.leaves(y)))
-    x, y = at_least_single((x, y))
+    x, y = trees.at_least_single((x, y))
     rows_key, constants_key, other_key, directions_key, draws_key = jax.random.split(key, 5)
     constants = measure(problem, x, y, key=constants_key)
     whole = on_all_rows(problem, rows_key)

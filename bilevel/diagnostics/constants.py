@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
+from bilevel._lanczos import CrossGram, Hessian, lanczos
 from bilevel._prepare import prepare
-from bilevel.diagnostics.lanczos import CrossGram, Hessian, lanczos
 from bilevel.problem import Episodes, Level, Problem, drawn_once
 from bilevel.sampling import Batch, Subset
 from bilevel.trees import Tree
@@ -98,7 +98,7 @@ def measure_constants(problem: Problem | Episodes, x: Tree, y: Tree, *, key: PRN
     checks.key("key", key)
     prepared = prepare(problem, x, y)
     drawn, key = drawn_once(prepared.problem, key)
-    return measure(drawn, *at_least_single((prepared.x, prepared.y)), key=key)
+    return measure(drawn, *trees.at_least_single((prepared.x, prepared.y)), key=key)
 
 
 def measure(problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> Constants:
@@ -133,11 +133,6 @@ def measure(problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> Constan
         epsilon=H.epsilon,
         rounding=H.rounding,
     )
-
-
-def at_least_single(tree: Tree) -> Tree:
-    """Half precision as float32: it has no factorizations, and its rounding would hide the curvature."""
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
 
 
 def on_all_rows(problem: Problem, key: PRNGKeyArray, most: int = MOST_ROWS) -> Problem:

@@ -30,6 +30,7 @@ class Finding:
 
 
 NAMES = (
+    "not finite",
     "no dependence on y",
     "no dependence on x",
     "not strongly convex",
@@ -46,6 +47,7 @@ NAMES = (
 def find(at: Measurement) -> tuple[Finding, ...]:
     """All findings in a measurement, in the order of `NAMES`."""
     found = [
+        *_not_finite(at),
         *_independent(at),
         *_curvature(at),
         *_lower(at),
@@ -53,6 +55,25 @@ def find(at: Measurement) -> tuple[Finding, ...]:
         *_spread(at),
     ]
     return tuple(sorted(found, key=lambda finding: NAMES.index(finding.name)))
+
+
+def _not_finite(at: Measurement) -> Iterator[Finding]:
+    c = at.constants
+    numbers = {
+        "‖F_x‖": c.F_x_norm,
+        "‖F_y‖": c.F_y_norm,
+        "‖G_y‖": c.G_y_norm,
+        "the curvature": c.L,
+        "‖F_x‖ + ‖Jv‖": at.scale,
+    }
+    wrong = [name for name, value in numbers.items() if not math.isfinite(value)]
+    if wrong:
+        yield Finding(
+            "not finite",
+            f"{' and '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} not finite here: a loss is not finite at this "
+            f"point, or numbers leave the range of {at.dtype}. Look at both losses and their gradients here, rescale "
+            "the losses, or use float64. Nothing else is judged from them.",
+        )
 
 
 def _independent(at: Measurement) -> Iterator[Finding]:
@@ -99,7 +120,7 @@ def _regularizer(c: Any, kappa: float) -> str:
 
 def _lower(at: Measurement) -> Iterator[Finding]:
     part = at.part_from_y
-    if part > TOLERANCE:
+    if TOLERANCE < part < math.inf:
         c = at.constants
         more = math.ceil(math.log(part / GOAL) / -math.log1p(-min(1 / c.kappa, 0.999)))
         yield Finding(
@@ -120,7 +141,7 @@ def _adjoint(at: Measurement) -> Iterator[Finding]:
             f"than the last: use a step of at most 1/L = {short(1 / c.L)}.",
         )
         return
-    if not at.part_from_adjoint > TOLERANCE:
+    if not TOLERANCE < at.part_from_adjoint < math.inf:
         return
     name = "ill-conditioned" if c.kappa >= ILL_CONDITIONED else "adjoint not solved"
     cause = f"κ = {short(c.kappa)} is too much for it; " if name == "ill-conditioned" else ""
@@ -156,7 +177,7 @@ def _more_terms(at: Measurement, eta: float | None) -> str:
 
 def _spread(at: Measurement) -> Iterator[Finding]:
     own, method = (at.method_spread / at.scale if at.scale > 0 else 0.0), at.method
-    if own > SPREAD:
+    if SPREAD < own < math.inf:
         fixed = "bl.ConjugateGradient"
         if isinstance(method, RandomNeumann):
             fixed = f"bl.Neumann(order={terms(method) - 1}, step={short(step_size(method) or 0)})"
@@ -166,7 +187,7 @@ def _spread(at: Measurement) -> Iterator[Finding]:
             f"their parts: average {math.ceil((2 * own / SPREAD) ** 2)} of them, or use {fixed}, which is not.",
         )
     noise = at.noise_spread / at.scale if at.scale > 0 else 0.0
-    if noise > NOISE * at.row_factor:
+    if NOISE * at.row_factor < noise < math.inf:
         factor = 2 * (noise / (NOISE * at.row_factor)) ** 2
         sizes = [f"{name} {_larger(size, factor, rows)}" for name, size, rows in at.batches if size is not None]
         yield Finding(

@@ -9,20 +9,17 @@ from jaxtyping import Array, Float, Scalar
 
 from bilevel import _checks as checks
 from bilevel import oracles, trees
+from bilevel._lanczos import Hessian, lanczos
 from bilevel._prepare import prepare
-from bilevel.diagnostics.constants import at_least_single, on_all_rows
-from bilevel.diagnostics.lanczos import Hessian, lanczos
+from bilevel.diagnostics.constants import on_all_rows
 from bilevel.problem import Level, Problem
+from bilevel.run._signs import DiagnosisWarning
 from bilevel.run._solution import Solution
 from bilevel.trees import Tree
 
 _COLUMNS = ("lower residual", "adjoint residual", "least curvature", "largest curvature")
 _LANCZOS_STEPS = 10
 _GROWTH = 10.0
-
-
-class DiagnosisWarning(UserWarning):
-    """Something that `Watch` noticed. `bl.diagnose` at that point says more."""
 
 
 class Watch:
@@ -77,7 +74,7 @@ class Watch:
         if self._whole is None:
             self._whole = on_all_rows(prepare(self._problem, solution.x, solution.y).problem, jax.random.key(0))
         upper, lower, state = self._whole.upper, self._whole.lower, solution.state
-        x, y, v = at_least_single((state.x, state.y, getattr(state, "v", None)))
+        x, y, v = trees.at_least_single((state.x, state.y, getattr(state, "v", None)))
         residual = float(_lower_residual(lower, x, y))
         adjoint = math.nan if v is None else float(_adjoint_residual(upper, lower, x, y, v))
         curvature = lanczos(Hessian.at(lower, x, y), key=jax.random.key(0), most=_LANCZOS_STEPS)

@@ -277,7 +277,7 @@ class Direct(AbstractAdjoint):
         >>> method = bl.Direct()
     """
 
-    max_bytes: int = count(default=2 * 10**9)
+    max_bytes: int = count(most=None, default=2 * 10**9)
 
     def solve(self, H: HessianOperator, b: Tree, v0: Tree | None, *, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
         flat, _ = ravel_pytree(b)

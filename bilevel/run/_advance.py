@@ -80,6 +80,8 @@ def initial_state(
 ) -> tuple[Any, Total]:
     """The state before the first step of a run with this key, and its cost. `solve` starts from the same state.
 
+    An x outside X is projected onto it first, as it is after each step.
+
     Pass the state to `advance`. On `Episodes` it belongs to the tasks of step 0, and y is `start(x)` if there is a
     `start`.
 
@@ -96,6 +98,7 @@ def initial_state(
         1.0
     """
     check_episodes(solver, problem)
+    x = problem.project(x)
     x, y = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), (x, y))  # no weak types
     key = _random.light(key)
     init_key = jax.random.fold_in(key, 2**31)  # no solver folds in this number

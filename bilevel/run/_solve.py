@@ -13,15 +13,18 @@ from jaxtyping import PRNGKeyArray
 from bilevel import _checks as checks
 from bilevel import _extras as extras
 from bilevel._prepare import Prepared, prepare
+from bilevel.cost import KINDS
 from bilevel.problem import Episodes, Problem
 from bilevel.run._advance import check_episodes, initial_state
 from bilevel.run._checkpoint import Checkpoint, CheckpointError
 from bilevel.run._loop import Hook, Record, loop
 from bilevel.run._programs import Programs
 from bilevel.run._progress import progress_bar
+from bilevel.run._signs import Look, of_lower_level, warn_of_signs
 from bilevel.run._single import Single, identity
 from bilevel.run._solution import FAILURES, RESULTS, Solution, SolveError, name_of, numbers
 from bilevel.solvers.base import AbstractSolver
+from bilevel.steps import check_over
 
 
 class Target(eqx.Module):
@@ -35,8 +38,13 @@ class Target(eqx.Module):
     at_most: float | None = None
 
     def __check_init__(self):
+        if not isinstance(self.metric, str):
+            raise TypeError(f"metric: got {self.metric!r}; pass the name of a metric")
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError("Target: pass one of at_least and at_most")
+        for name, bound in (("at_least", self.at_least), ("at_most", self.at_most)):
+            if bound is not None:
+                checks.number(name, bound)
 
     def reached(self, value: float) -> bool:
         if self.at_least is not None:
@@ -63,6 +71,7 @@ def solve(
     callbacks: Sequence[Callable[[Solution], RESULTS | None]] = (),
     progress: bool | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    signs: bool = True,
     throw: bool = True,
 ) -> Solution:
     """Run a solver for a number of steps.
@@ -87,6 +96,10 @@ def solve(
       asked again. All that the numbers depend on tells runs apart: the arrays, what the losses, schedules and
       projections compute, the names of the columns, the versions of JAX and of this package. Needs
       `pip install 'bilevel[checkpoint]'`.
+    - `signs`: whether to look once, at the end, for signs that the answer is not one: a lower level that is flat or
+      not convex, steps above 2/L, losses that do not depend on y or x, growth, an upper loss without a minimum. Each
+      gives a `DiagnosisWarning` that says what to do. The look takes milliseconds, or at most 2 % of the run's samples
+      (parts that would take more are left out), and once per problem a program is compiled. `Episodes` have no look.
     - `throw`: if the run cannot continue, raise `SolveError`, with `.solution`; if False, return the solution.
 
     **Returns** a `Solution`. If a metric, recorder or callback raises, or on Ctrl-C (which is heard about once a
@@ -113,7 +126,7 @@ def solve(
     """
     if not isinstance(solver, AbstractSolver):
         raise TypeError(f"solver: got {solver!r}; pass a solver such as bl.SOBA(upper_step=0.1, ...)")
-    _check_options(steps, every, metrics, recorders, callbacks, progress, (x, y, key))
+    _check_options(steps, every, metrics, recorders, callbacks, progress, (x, y), key)
     previous = x if isinstance(x, Solution) else None
     if previous is not None:
         if y is not None or key is not None:
@@ -125,6 +138,7 @@ def solve(
     if previous is not None:
         _check_continues(solver, prepared, previous)
     first = 0 if previous is None else previous.stats["steps"]
+    check_over(solver, range(first, first + steps), prepared.x, prepared.y)
     end, watched = first + steps, bool(metrics or recorders or callbacks or checkpoint)
     programs, keeper = Programs(solver, prepared.problem, run_key), None
     if checkpoint is not None:
@@ -154,10 +168,28 @@ def solve(
     finally:
         if keeper is not None:
             keeper.close()
-    solution = run.record.solution
-    if throw and any(run.record.result == failure for failure in FAILURES):
-        raise SolveError(f"after step {run.step}: {RESULTS[run.record.result]}", solution)
+    solution, result = run.record.solution, run.record.result
+    failed = any(result == failure for failure in FAILURES)
+    look = None
+    if signs and isinstance(prepared.problem, Problem) and (failed or run.step > first):
+        samples = sum(solution.stats[kind] - (0 if previous is None else previous.stats[kind]) for kind in KINDS)
+        look = Look(prepared.problem, (prepared.x, prepared.y), (solution.state.x, solution.state.y), samples)
+    if throw and failed:
+        raise SolveError(f"after step {run.step}: {_why(look, solver, run.step, result)}", solution)
+    if look is not None and any(result == fine for fine in (RESULTS.successful, RESULTS.target_reached)):
+        warn_of_signs(look, solver, solution.state, end - 1)
     return solution
+
+
+def _why(look: Look | None, solver: AbstractSolver, step: int, result: RESULTS) -> str:
+    """The advice of a failed run, with what the look at the last sound point blames."""
+    if look is None:
+        return RESULTS[result]
+    wrong = look.not_finite()
+    if wrong is not None and result == RESULTS.nonfinite and step == 0:
+        return f"{wrong} at the start, so that no step can be taken; start elsewhere, or change the loss"
+    seen = [*([f"{wrong} there"] if wrong is not None else []), *of_lower_level(look, solver, step)]
+    return " ".join([RESULTS[result], *(f"Seen: {sign}." for sign in seen)])
 
 
 def _columns(
@@ -195,12 +227,15 @@ def _as_hook(callback: Callable[[Solution], Any]) -> Hook:
 
 
 def _check_options(
-    steps: Any, every: Any, metrics: Any, recorders: Any, callbacks: Any, progress: Any, inputs: Any
+    steps: Any, every: Any, metrics: Any, recorders: Any, callbacks: Any, progress: Any, inputs: Any, key: Any
 ) -> None:
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(inputs)):
+    leaves = [
+        leaf for name, value in zip("xy", inputs, strict=True) for _, leaf in checks.paths_and_leaves(name, value)[0]
+    ]
+    if any(isinstance(leaf, Tracer) for leaf in (*leaves, key)):
         raise TypeError("solve: called inside jit, vmap or grad, but it loops on the host; use bl.advance there")
     for name, value in (("steps", steps), ("every", every)):
-        checks.steps(name, value)
+        checks.count(name, value)
     checks.metrics(metrics)
     for name, value in (("recorders", recorders), ("callbacks", callbacks)):
         if not (isinstance(value, Sequence) and all(callable(function) for function in value)):

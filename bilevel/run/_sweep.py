@@ -138,7 +138,7 @@ def sweep(
     """
     every = steps if every is None else every
     for name, value in (("steps", steps), ("every", every)):
-        checks.steps(name, value)
+        checks.count(name, value)
     checks.metrics(metrics)
     seeds, key, devices = checks.seeds("seeds", seeds), checks.key("key", key), _devices(devices)
     settings, solvers = _solvers(make_solver, _settings(grid))

@@ -16,7 +16,7 @@ from bilevel.problem import Problem
 from bilevel.solvers import theory
 from bilevel.solvers.base import About, AbstractSolver, Tuned
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Step, count, count_at, flag, inverse_power, part, schedule, step
+from bilevel.steps import Step, as_float, count, count_at, flag, inverse_power, part, schedule, step
 from bilevel.trees import Tree
 
 
@@ -63,7 +63,7 @@ class _Cold(AbstractSolver):
 
 def _quarter_power(k: Any) -> Any:
     """t_k = ⌈(k + 1)^{1/4}/2⌉."""
-    return jnp.ceil((k + 1) ** 0.25 / 2).astype(int)
+    return jnp.ceil((as_float(k) + 1) ** 0.25 / 2).astype(int)
 
 
 class BA(_Cold):
@@ -105,7 +105,7 @@ class BA(_Cold):
     """
 
     upper_step: Step = step()
-    lower_step: Step = step()
+    lower_step: Step = step(inner=True)
     inner_steps: int | Callable[[Any], Any] = count(of_t=True, default=_quarter_power)
     adjoint: AbstractAdjoint = part(AbstractAdjoint, "bl.Direct()", default=Direct())
     warm_start: bool = flag(default=False)
@@ -148,7 +148,7 @@ class BA(_Cold):
 
 def _square_root(k: Any) -> Any:
     """t_k = ⌈(k + 1)^{1/2}⌉."""
-    return jnp.ceil((k + 1) ** 0.5).astype(int)
+    return jnp.ceil((as_float(k) + 1) ** 0.5).astype(int)
 
 
 class BSA(_Cold):
@@ -190,7 +190,7 @@ class BSA(_Cold):
     """
 
     upper_step: Step = step()
-    lower_step: Step = step()
+    lower_step: Step = step(inner=True)
     neumann_order: int | Callable[[Any], Any] = count(of_t=True)
     neumann_step: Any = schedule()
     inner_steps: int | Callable[[Any], Any] = count(of_t=True, default=_square_root)

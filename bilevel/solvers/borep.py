@@ -106,9 +106,7 @@ class BOREP(AbstractSolver):
         F_x, F_y = oracles.upper_gradients(problem.upper, x, y, zeta)
         z, v_rule = self.adjoint_step(z, trees.sub(Hz, F_y), state.v_rule, t)
         m = moving_average(state.m, trees.sub(F_x, Jz), 1 - self.momentum(t))
-        norm = trees.norm(m)
-        direction = trees.scale(1 / jnp.where(norm > 0, norm, 1.0), m)
-        x, x_rule = self.upper_step(x, direction, state.x_rule, t)
+        x, x_rule = self.upper_step(x, trees.unit(m), state.x_rule, t)
 
         inner = (jnp.where(updates, self.inner_steps, 0), xi.size)
         state = BOREPState(problem.project(x), new_y, z, m, x_rule, v_rule)

@@ -47,6 +47,7 @@ class EpochSGD(eqx.Module):
         for length in self.lengths:
             checks.count("lengths", length)
         checks.positive("rates", self.rates)
+        checks.flag("average", self.average)
         for name, values in (("rates", self.rates), ("radii", self.radii)):
             if values is not None and values.shape != (len(self.lengths),):
                 raise ValueError(f"{name}: got shape {values.shape} for {len(self.lengths)} epochs; pass one per epoch")

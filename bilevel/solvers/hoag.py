@@ -15,23 +15,25 @@ from bilevel.problem import Problem
 from bilevel.solvers import theory
 from bilevel.solvers.base import About, AbstractSolver, Tuned
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Step, count, number, schedule, step
+from bilevel.steps import Step, as_float, count, number, schedule, step
 from bilevel.trees import Tree
 
 
 class HOAGState(eqx.Module):
-    """x, y, the adjoint v (shaped like y), the state of x's step rule, and whether every solve found H positive."""
+    """x, y, the adjoint v (shaped like y), the state of x's step rule, whether every solve found H positive, and
+    whether the last lower loop or solve ended at its cap."""
 
     x: Tree
     y: Tree
     v: Tree
     x_rule: Tree
     convex: Bool[Array, ""]
+    capped: Bool[Array, ""]
 
 
 def _geometric(k: Any) -> Any:
     """ε_k = 0.1 · 0.9^k."""
-    return 0.1 * 0.9**k
+    return 0.1 * 0.9 ** as_float(k)
 
 
 class HOAG(AbstractSolver):
@@ -49,7 +51,7 @@ class HOAG(AbstractSolver):
     - `tolerance` (ε_k): a number or a summable schedule of k = 0, 1, …; default 0.1 · 0.9^k. The author's code also
       has `lambda k: 0.1 / (k + 1) ** 2`.
     - `inner_steps`, `adjoint_steps`: the largest number of each per iteration, as a safeguard: a loop that reaches it
-      ends before its tolerance is met.
+      ends before its tolerance is met, and `solve` warns if the last one did.
 
     If conjugate gradient meets a curvature that is not positive, `solve` stops and says so.
 
@@ -82,7 +84,7 @@ class HOAG(AbstractSolver):
     adjoint_steps: int = count(default=100)
 
     def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[HOAGState, Cost]:
-        return HOAGState(x, y, trees.zeros_like(y), self.upper_step.init(x), jnp.array(True)), Cost()
+        return HOAGState(x, y, trees.zeros_like(y), self.upper_step.init(x), jnp.array(True), jnp.array(False)), Cost()
 
     def step(self, problem: Problem, state: HOAGState, t: Any, *, key: PRNGKeyArray) -> tuple[HOAGState, Cost]:
         x, whole = state.x, problem.with_batch_size(None)
@@ -98,7 +100,11 @@ class HOAG(AbstractSolver):
         Jv = oracles.cross_product(whole.lower, x, y, adjoint.v, rows)
         x, x_rule = self.upper_step(x, trees.sub(F_x, Jv), state.x_rule, t)
 
-        state = HOAGState(problem.project(x), y, adjoint.v, x_rule, state.convex & adjoint.convex)
+        steps = adjoint.products[0] - 1  # one product is that of the start
+        capped = ~jnp.asarray(lower.converged) & (lower.cost.G[0].calls >= self.inner_steps) | (
+            steps >= self.adjoint_steps
+        )
+        state = HOAGState(problem.project(x), y, adjoint.v, x_rule, state.convex & adjoint.convex, capped)
         return state, lower.cost + Cost(F=upper_rows.size, H=adjoint.products, J=rows.size)
 
     of_x = ("x", "x_rule", "convex")

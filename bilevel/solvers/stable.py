@@ -79,7 +79,7 @@ class STABLE(AbstractSolver):
     storm_weight: Any = weight(first=1.0)
     strong_convexity: Any = number()
     cross_bound: Any = number(optional=True, default=None)
-    max_bytes: int = count(default=2 * 10**9)
+    max_bytes: int = count(most=None, default=2 * 10**9)
 
     def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[STABLEState, Cost]:
         Hxy, Hyy = zero_matrices("STABLE", x, y, self.max_bytes)

@@ -82,7 +82,7 @@ class SVRB(AbstractSolver):
     lower_step: Step = step()
     storm_weight: Any = weight(first=1.0)
     strong_convexity: Any = number()
-    max_bytes: int = count(default=2 * 10**9)
+    max_bytes: int = count(most=None, default=2 * 10**9)
 
     def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[SVRBState, Cost]:
         V, M = zero_matrices("SVRB", x, y, self.max_bytes)

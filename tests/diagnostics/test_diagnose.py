@@ -421,3 +421,15 @@ def test_errors_name_the_argument():
         case.diagnose(np.ones(6), draws=1)
     with pytest.raises(ValueError, match="key: missing"):
         bl.diagnose(case.problem, case.x, np.ones(6), key=None)
+
+
+@pytest.mark.parametrize("scale", [1e25, 1e20, 1e-30])
+def test_numbers_that_leave_the_range_are_a_finding_and_no_crash(scale):
+    """Squares of 1e20 overflow in float32; of 1e-30 they underflow, and nothing is divided by them."""
+    upper = bl.Level(lambda x, y, _: 0.5 * scale * (y - 1.0) ** 2)
+    for lower in (bl.Level(lambda x, y, _: 0.5 * (y - x) ** 2), bl.Level(lambda x, y, _: 0.5 * scale * (y - x) ** 2)):
+        text = str(bl.diagnose(bl.Problem(upper, lower), 2.0, 3.0, key=jax.random.key(0)))
+        assert "findings" in text or "! " in text
+    nan = bl.Level(lambda x, y, _: 0.5 * (y - jnp.log(x)) ** 2)
+    report = bl.diagnose(bl.Problem(upper, nan), -1.0, 3.0, key=jax.random.key(0))
+    assert "not finite" in [finding.name for finding in report.findings]

@@ -19,7 +19,7 @@ SOBA = bl.SOBA(upper_step=0.02, lower_step=0.1, adjoint_step=0.1)
 def solve(solver=SOBA, problem=TASK.problem, x=TASK.x, y=TASK.y, steps=40, every=10, watched=None, **options):
     if watched is not None:
         options["recorders"] = [bl.Watch(problem, every=watched)]
-    return bl.solve(problem, solver, x, y, steps=steps, every=every, key=KEY, **options)
+    return bl.solve(problem, solver, x, y, steps=steps, every=every, key=KEY, signs=False, **options)
 
 
 def test_columns_hold_residuals_and_curvature():

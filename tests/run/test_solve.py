@@ -84,6 +84,11 @@ def test_target_ends_the_run_at_the_first_chunk_that_reaches_it():
         solve(metrics=metrics, callbacks=[bl.Target("y", at_least=0)])
     with pytest.raises(ValueError, match="Target: pass one of"):
         bl.Target("x")
+    for value, error in (("0.5", TypeError), ([1], TypeError), (True, TypeError), (float("nan"), ValueError)):
+        with pytest.raises(error, match="^at_least: got"):
+            bl.Target("x", at_least=value)
+    with pytest.raises(TypeError, match="^metric: got 3"):
+        bl.Target(3, at_most=1.0)
 
 
 def test_callbacks_see_each_chunk_and_can_stop():
@@ -158,7 +163,7 @@ def test_nonfinite_iterates_stop_at_the_last_finite_state():
     assert returned.stats["steps"] == last
     assert returned.stats["F"] == last
     assert float(returned.y) == float(solution.y)
-    assert exploding(steps=last).result == bl.RESULTS.successful
+    assert exploding(steps=last, signs=False).result == bl.RESULTS.successful
     assert exploding(steps=last + 1, throw=False).result == bl.RESULTS.nonfinite
 
 
@@ -243,14 +248,14 @@ def test_a_model_with_other_leaves_is_partitioned_and_given_back():
 
     problem = bl.Problem(bl.Level(loss, inputs), bl.Level(loss, inputs))
     solver = bl.SOBA(0.01, 0.1, 0.01)
-    solution = bl.solve(problem, solver, {"log": 0.0, "name": "a setting"}, model, steps=5, key=KEY)
+    solution = bl.solve(problem, solver, {"log": 0.0, "name": "a setting"}, model, steps=5, key=KEY, signs=False)
     assert isinstance(solution.y, eqx.nn.MLP)
     assert solution.y.activation is model.activation
     assert solution.x["name"] == "a setting"
     assert not np.array_equal(solution.y.layers[0].weight, model.layers[0].weight)
     assert jax.vmap(solution.y)(inputs).shape == (20,)
     assert bl.hypergradient(problem, solution.x, solution.y, method=bl.FixedPoint(3, 0.1))["log"].shape == ()
-    again = bl.solve(problem, solver, solution, steps=5)
+    again = bl.solve(problem, solver, solution, steps=5, signs=False)
     assert isinstance(again.y, eqx.nn.MLP)
 
 
@@ -261,7 +266,7 @@ def test_counts_exceed_32_bits_within_a_chunk():
         bl.Level(lambda x, y, batch: (y - 1) ** 2),
         bl.Level(lambda x, y, batch: (y - x) ** 2 + 0.0 * batch[0], data),
     )
-    solution = solve(bl.AIDBiO(0.1, 0.1, 300, bl.FixedPoint(1, 0.1)), problem, steps=50)
+    solution = solve(bl.AIDBiO(0.1, 0.1, 300, bl.FixedPoint(1, 0.1)), problem, steps=50, signs=False)
     assert solution.stats["G"] == 50 * 300 * 200_000
     assert solution.stats["J"] == 50 * 200_000
 
@@ -307,6 +312,8 @@ def test_recorders_add_columns_and_may_not_take_others():
     ("options", "error", "message"),
     [
         (dict(metrics={}), TypeError, "metrics: got {}"),
+        (dict(metrics=lambda x: {}), TypeError, r"metrics: it cannot be called as \(x, y\) -> "),
+        (dict(metrics=lambda x, y: {1: 2.0}), TypeError, "metrics: got the name 1"),
         (dict(metrics=lambda x, y: 1.0), TypeError, "metrics: returned float"),
         (dict(metrics=lambda x, y: {"a": None}), TypeError, "metrics: 'a' is None"),
         (dict(metrics=lambda x, y: {"a": np.ones(2)}), TypeError, "metrics: 'a' is array"),

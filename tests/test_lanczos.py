@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 
 import bilevel as bl
 from bilevel import oracles, trees
-from bilevel.diagnostics.lanczos import CrossGram, Hessian, lanczos
+from bilevel._lanczos import CrossGram, Hessian, lanczos
 
 KEY = jax.random.key(0)
 

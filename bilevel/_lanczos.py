@@ -94,7 +94,7 @@ class Spectrum:
         return float(self.ritz[-1])
 
 
-class _Basis(eqx.Module):
+class Basis(eqx.Module):
     """The basis q_0 … q_m (zero where not yet built), and the operator's tridiagonal matrix in it."""
 
     diagonal: Float[Array, " steps"]
@@ -117,10 +117,7 @@ def lanczos(
     """
     start, _ = ravel_pytree(operator.like)
     steps = min(most, start.size, max(_ROUND, _MOST_BYTES // start.nbytes))
-    first = jax.random.normal(key, start.shape, start.dtype)
-    vectors = jnp.zeros((steps + 1, start.size), start.dtype).at[0].set(first / jnp.linalg.norm(first))
-    zeros = jnp.zeros(steps, start.dtype)
-    basis = _Basis(zeros, zeros, vectors)
+    basis = first_basis(jax.random.normal(key, start.shape, start.dtype), steps)
     done, spectrum = 0, None
     while spectrum is None:
         stop = min(done + _ROUND, steps)
@@ -129,9 +126,17 @@ def lanczos(
     return spectrum
 
 
-@eqx.filter_jit
-def _extend(operator: Any, basis: _Basis, start: Any, stop: Any) -> _Basis:
-    def body(k: Any, basis: _Basis) -> _Basis:
+def first_basis(first: Vector, steps: int) -> Basis:
+    """A basis for `steps` steps from the vector `first`."""
+    vectors = jnp.zeros((steps + 1, first.size), first.dtype).at[0].set(first / jnp.linalg.norm(first))
+    zeros = jnp.zeros(steps, first.dtype)
+    return Basis(zeros, zeros, vectors)
+
+
+def extended(operator: Any, basis: Basis, start: Any, stop: Any) -> Basis:
+    """The basis after the steps from `start` to `stop`."""
+
+    def body(k: Any, basis: Basis) -> Basis:
         q = basis.vectors[k]
         w = operator(q)
         diagonal = basis.diagonal.at[k].set(q @ w)
@@ -142,9 +147,12 @@ def _extend(operator: Any, basis: _Basis, start: Any, stop: Any) -> _Basis:
         goes_on = length > jnp.finfo(w.dtype).eps * scale  # otherwise the space is exhausted
         following = jnp.where(goes_on, w / jnp.where(goes_on, length, 1), 0)
         beside = basis.beside.at[k].set(jnp.where(goes_on, length, 0))
-        return _Basis(diagonal, beside, basis.vectors.at[k + 1].set(following))
+        return Basis(diagonal, beside, basis.vectors.at[k + 1].set(following))
 
     return jax.lax.fori_loop(start, stop, body, basis)
+
+
+_extend = eqx.filter_jit(extended)
 
 
 @eqx.filter_jit
@@ -154,17 +162,23 @@ def _residual(operator: Any, vectors: Array, weights: Array, theta: Any) -> Arra
     return jnp.linalg.norm(operator(u) - theta * u)
 
 
-def _spectrum(operator: Any, basis: _Basis, done: int, tolerance: float, largest_only: bool) -> Spectrum | None:
+def ritz_values(diagonal: np.ndarray, beside: np.ndarray, done: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """The Ritz values, ascending, their vectors in the basis, and the steps until the space was exhausted."""
+    ended = np.flatnonzero(beside[:done] == 0)
+    used = int(ended[0]) + 1 if len(ended) else done
+    off = beside[: used - 1]
+    ritz, weights = np.linalg.eigh(np.diag(diagonal[:used]) + np.diag(off, 1) + np.diag(off, -1))
+    return ritz, weights, used
+
+
+def _spectrum(operator: Any, basis: Basis, done: int, tolerance: float, largest_only: bool) -> Spectrum | None:
     """The Ritz values and residuals, or None where more steps are needed and allowed."""
     epsilon = float(jnp.finfo(basis.vectors.dtype).eps)
     diagonal, beside = (np.asarray(part, np.float64) for part in (basis.diagonal, basis.beside))
     if not (np.isfinite(diagonal[:done]).all() and np.isfinite(beside[:done]).all()):
         nan = math.nan
         return Spectrum(ritz=np.array([nan]), least_residual=nan, largest_residual=nan, products=done, epsilon=epsilon)
-    ended = np.flatnonzero(beside[:done] == 0)
-    used = int(ended[0]) + 1 if len(ended) else done
-    off = beside[: used - 1]
-    ritz, weights = np.linalg.eigh(np.diag(diagonal[:used]) + np.diag(off, 1) + np.diag(off, -1))
+    ritz, weights, used = ritz_values(diagonal, beside, done)
     ends = (-1,) if largest_only else (0, -1)
     rounding = epsilon * np.abs(ritz).max()
     converged = all(
