@@ -99,7 +99,7 @@ def seed(name: str, value: Any) -> int:
 def seeds(name: str, value: Any) -> list[int]:
     """So many seeds, from 0 on; or the seeds themselves."""
     if isinstance(value, int | np.integer):
-        steps(name, value)
+        count(name, value)
         return list(range(value))
     try:
         given = None if isinstance(value, str | bytes | Mapping) else list(value)
