@@ -60,7 +60,7 @@ class Level(eqx.Module):
         self.loss = loss
         self.data = data if data is None or isinstance(data, Rows) else Rows(data)
         self.batch_size = checks.integers(batch_size)
-        self.per_row = jax.tree.map(_as_flag, per_row, is_leaf=lambda flag: flag is None)
+        self.per_row = jax.tree.map(_as_flag, per_row, is_leaf=lambda flag: flag is per_row is None)
         if self.data is None:
             if batch_size is not None:
                 raise ValueError(f"batch_size: got {batch_size} for a level without data; leave it out or pass data")

@@ -317,6 +317,7 @@ def episode_solvers():
         "amigo": bl.AmIGO(step, 0.8, 0.8, 12, 12),
         "f2sa": bl.F2SA(step, 0.01, 0.8, multiplier=50.0, inner_steps=40),
         "hoag": bl.HOAG(step, 0.8, strong_convexity=0.8),
+        "pzobo": bl.PZOBO(small, 0.8, 12),
         "maml": bl.MAML(step, 0.8, 12),
         "reverse": bl.reverse(step, 0.8, 12, truncation=8),
         "aid-fp": bl.aid_fp(step, 0.8, 12, 12),
@@ -349,7 +350,8 @@ def test_the_error_names_those_that_work():
     classes = {type(solver).__name__ for name, solver in episode_solvers().items() if name in SOLVERS}
     assert classes == set(on_episodes())
     assert set(REFUSED) == {
-        "sustain", "fsla", "borep", "soba", "saba", "masoba", "ttsa", "stable", "svrb", "mrbo", "vrbo"
+        "sustain", "fsla", "borep", "soba", "saba", "masoba", "ttsa", "stable", "svrb", "mrbo", "vrbo", "srba",
+        "bome",
     }  # fmt: skip
 
 

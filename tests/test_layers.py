@@ -26,6 +26,7 @@ EXTRAS = {
     "datasets": ["datasets"],
     "diagnostics": ["display"],
     "estimators": ["estimators"],
+    "hypergradients": ["implicit"],
     "papers": ["compare"],
     "run": ["checkpoint", "display"],
     "tasks": ["datasets"],

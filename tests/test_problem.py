@@ -525,6 +525,7 @@ BAD = {
     "hessian_batch_sizes": [0, (3,), (3, 0), (3, 2.5)],
     "batch_sizes": [0, (3,), (3, 0), (3, 2.5)],
     "adjoint": [None, "cg"],
+    "preconditioner": [2, "jacobi"],
     "solver": [None, "itd", bl.SOBA(0.1, 0.1, 0.1)],
     "initial": [5, "plain"],
     "offset": [1.0, 0.0, -1.0],

@@ -197,9 +197,7 @@ def test_a_rule_that_names_parameters(of):
     start = {"w": 5.0, "b": 5.0}
     solution = run(bl.Rule(make, 0.1), problem=TREES, x=start, y=start)
     assert float(solution.x["b"]) == 5 and float(solution.x["w"]) < 4
-    with pytest.raises(
-        TypeError, match=r"(?s)^Rule: optax.<lambda> cannot step a variable of the structure .*\{'c': \*.*"
-    ):
+    with pytest.raises(TypeError, match=r"(?s)^Rule: optax.<lambda> cannot step a variable of the structure .*'c': \*"):
         run(bl.Rule(make, 0.1), problem=TREES, x=start | {"c": 5.0}, y=start)
 
 
@@ -242,7 +240,7 @@ def test_a_rate_that_stays_in_a_state_takes_no_schedule(compiled):
     with pytest.raises(ValueError, match="keeps its rate in its state, where a schedule does not reach it"):
         bl.Rule(keeps_its_rate, lambda t: 0.1 / (1 + t))
     assert not compiled
-    close(run(bl.Rule(keeps_its_rate, 0.1)).x, run(0.1).x)
+    close(run(bl.Rule(keeps_its_rate, 0.02)).x, run(0.02).x)
 
 
 # errors

@@ -166,6 +166,6 @@ def test_the_parts_of_a_chunk_end_where_rows_are_up_to_date(monkeypatch):
     problem, ends = make_problem(bl.Rows), []
     for patience in (0.0, 1e9):
         monkeypatch.setattr("bilevel.run._single._PATIENCE", patience)
-        options = dict(steps=450, every=450, key=KEY, progress=False)
+        options = dict(steps=450, every=450, key=KEY, progress=False, signs=False)
         ends.append(bl.solve(problem, SOLVERS["masoba"], *start(), **options).state)
     jax.tree.map(np.testing.assert_array_equal, *ends)
