@@ -1,19 +1,26 @@
 """Linear models with one penalty per feature, group of features or class, as scikit-learn estimators."""
 
+import copy
+import inspect
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
+from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
 
 from bilevel import _checks as checks
 from bilevel.estimators import _penalties as penalties
+from bilevel.estimators import _splits as splits
 from bilevel.estimators import _tuning as tuning
+from bilevel.estimators._common import check_present
+from bilevel.estimators._units import new_table
 from bilevel.run._solution import History
 
 PER = ("feature", "class")
@@ -30,49 +37,42 @@ class _Penalized(BaseEstimator):
         self,
         *,
         penalty_groups: Any = None,
-        cv: int | float = 5,
+        cv: Any = 5,
+        scoring: Any = None,
+        fit_intercept: bool = True,
         steps: int = 20,
         spread: float = 0.5,
         random_state: Any = None,
     ):
         self.penalty_groups = penalty_groups
         self.cv = cv
+        self.scoring = scoring
+        self.fit_intercept = fit_intercept
         self.steps = steps
         self.spread = spread
         self.random_state = random_state
 
     def _check_parameters(self) -> None:
-        if isinstance(self.cv, float | np.floating):
-            if not 0 < self.cv <= 0.5:
-                raise ValueError(f"cv: got {self.cv}; a share of the rows must be above 0 and at most 0.5")
-        else:
-            checks.count("cv", self.cv, least=2)
+        splits.check(self.cv)
+        if not (self.scoring is None or isinstance(self.scoring, str) or callable(self.scoring)):
+            raise TypeError(f"scoring: got {self.scoring!r}; pass the name of one score, a scorer, or None")
+        checks.flag("fit_intercept", self.fit_intercept)
         checks.count("steps", self.steps, least=0)
         checks.number("spread", self.spread)
         checks.positive("spread", self.spread)
 
     def _validate(self, X: Any, y: Any, sample_weight: Any, **how: Any) -> tuple[Any, Any, Float[np.ndarray, " n"]]:
-        """The rows of nonzero weight, with their targets."""
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=_DTYPES, ensure_min_samples=2, **how)
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not weights.any():
             raise ValueError("sample_weight: all are zero; some rows must have a positive weight")
-        if not weights.all():
-            X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
-        if not isinstance(X, np.ndarray) and not X.has_canonical_format:
-            X = X.copy()
-            X.sum_duplicates()
         return X, y, weights
 
-    def _folds(self, labels: Int[np.ndarray, " n"] | None, rows: int) -> Int[np.ndarray, " n"]:
-        """The folds, drawn with `random_state`."""
-        if not isinstance(self.cv, float | np.floating) and self.cv > rows:
-            raise ValueError(f"cv: got {self.cv} folds for {rows} rows; pass fewer folds or more rows")
-        folds = tuning.draw_folds(rows, self.cv, check_random_state(self.random_state), labels)
-        if (folds < 0).all():
-            few = "" if labels is None else " of classes with two rows or more"
-            raise ValueError(f"cv: got {self.cv}, which holds out none of the {rows} rows{few}; pass more rows")
-        return folds
+    def _draw_splits(
+        self, X: Any, y: Any, groups: Any, kept: Bool[np.ndarray, " n"], labels: Int[np.ndarray, " m"] | None
+    ) -> splits.Splits:
+        """The splits of the kept rows."""
+        return splits.draw(self.cv, X, y, groups, kept, labels, check_random_state(self.random_state))
 
     def _feature_groups(self, features: int) -> Int[np.ndarray, "d 1"]:
         """The index of each feature's penalty."""
@@ -83,13 +83,63 @@ class _Penalized(BaseEstimator):
             raise ValueError(f"penalty_groups: got shape {groups.shape}; pass the group of each of {features} features")
         return np.unique(groups, return_inverse=True)[1].reshape(-1, 1)
 
-    def _tune(self, X: Any, targets: Any, weights: Any, folds: Any, groups: Any, loss: Any) -> tuning.Tuned:
-        count = 1 if isinstance(self.cv, float | np.floating) else int(self.cv)
-        table = tuning.new_table(X, targets, weights, folds)
-        tuned = tuning.tune(table, groups, loss, folds=count, spread=float(self.spread), steps=int(self.steps))
-        self.penalties_ = tuned.penalties[groups.ravel()].astype(X.dtype)
+    def _judge(self, X: Any, y: Any, weights: Any, parts: splits.Splits, flat: bool = False) -> tuning.Judge | None:
+        """The mean of `scoring` over the splits. `weights`: None, or those of the user."""
+        if self.scoring is None:
+            return None
+        scorer = check_scoring(self, scoring=self.scoring)
+        takes_weights = "sample_weight" in inspect.signature(getattr(scorer, "_score_func", scorer)).parameters
+        rows = []
+        for held_out in parts.holds_out.T > 0:
+            passed = {"sample_weight": weights[held_out]} if takes_weights and weights is not None else {}
+            rows.append((X[held_out], y[held_out], passed))
+
+        def judge(coefficients: np.ndarray, intercepts: np.ndarray) -> float:
+            scores = []
+            for split, (X, y, passed) in enumerate(rows):
+                if not len(y):
+                    continue
+                model = copy.copy(self)
+                model.__dict__.pop("feature_names_in_", None)  # X has none here
+                model._keep(coefficients[split], intercepts[split], X.dtype, flat)
+                scores.append(scorer(model, X, y, **passed))
+                if not np.isfinite(scores[-1]):
+                    raise ValueError(
+                        f"scoring: {self.scoring!r} is {scores[-1]} on the rows that split {split} holds out; pass "
+                        "splits that hold out some rows of each class, or another scoring"
+                    )
+            return float(np.mean(scores))
+
+        return judge
+
+    def _fit(
+        self,
+        X: Any,
+        targets: Any,
+        weights: Any,
+        parts: splits.Splits,
+        groups: Any,
+        loss: Any,
+        judge: tuning.Judge | None,
+        flat: bool = False,
+    ) -> None:
+        if not isinstance(X, np.ndarray) and not X.has_canonical_format:
+            X = X.copy()
+            X.sum_duplicates()
+        table = new_table(X, targets, weights, *parts, intercept=self.fit_intercept)
+        tuned = tuning.tune(table, groups, loss, spread=float(self.spread), steps=int(self.steps), judge=judge)
+        self._keep(tuned.coefficients, tuned.intercepts, X.dtype, flat)
+        if not np.isfinite(self.coef_).all():
+            raise ValueError(f"X: coefficients are too large for {X.dtype}; divide columns or targets by their size")
+        largest = weights.max()
+        self.penalties_ = tuned.penalties[groups.ravel()] * (weights / largest).mean() * largest
+        self.scale_ = tuned.scale
         self.history_ = History(tuned.history)
-        return tuned
+
+    def _keep(self, coefficients: np.ndarray, intercepts: np.ndarray, dtype: Any, flat: bool) -> None:
+        """Keep the coefficients (c, d) and intercepts (c,) of a model, or only those of its one output."""
+        coefficients, intercepts = coefficients.astype(dtype), intercepts.astype(dtype)
+        self.coef_, self.intercept_ = (coefficients[0], intercepts[0]) if flat else (coefficients, intercepts)
 
     def _scores(self, X: Any) -> Float[np.ndarray, "n c"]:
         check_is_fitted(self)
@@ -107,12 +157,14 @@ class PenalizedLogistic(ClassifierMixin, _Penalized):
 
     With the penalties λ, the coefficients w_c and intercepts b_c of the classes c minimize
 
-        Σ_i log-loss_i(w, b) + ½ Σ_jc λ_jc w_jc²
+        Σ_i log-loss_i(w, b) + ½ Σ_jc λ_jc (s_j w_jc)²
 
     (two classes share one score, as in scikit-learn). There is one λ per feature j, per group of features or per
-    class c, in the units of 1/C of scikit-learn's `LogisticRegression`. The penalties are tuned on the mean log-loss of
-    the rows that each of a few folds holds out: all folds are trained in one program, and an adjoint system gives the
-    gradient of that loss in log λ. The tuning starts from one common penalty, the best of a few decades.
+    class c. s_j is the unit of column j: its deviation over the root of the share of its values that are not zero, so
+    that the units of columns do not matter. On columns of deviation one without zeros, λ is 1/C of scikit-learn's
+    `LogisticRegression`. The penalties are tuned on the mean log-loss of the rows that each of a few folds holds out:
+    all folds are trained in one program, and an adjoint system gives the gradient of that loss in log λ. The tuning
+    starts from one common penalty, the best of ten decades.
 
     This many penalties could overfit the held-out rows, as any model can overfit its training rows. A prior holds them
     together: each log λ is Student-t distributed around their mean, with three degrees of freedom and scale `spread`.
@@ -122,16 +174,26 @@ class PenalizedLogistic(ClassifierMixin, _Penalized):
 
     - `per`: `"feature"` or `"class"` (two classes share one penalty).
     - `penalty_groups`: the group of each feature, (n_features,), for one penalty per group.
-    - `cv`: the number of folds, or the share of the rows to hold out once, a float up to 0.5. Classes are spread
-      evenly.
+    - `cv`: the number of folds; or the share of the rows to hold out once, a float up to 0.5; or a splitter of
+      scikit-learn, or a list of (training rows, held-out rows). With a number or a share, classes are spread evenly,
+      and rows of one group, if `fit` is given `groups`, stay together.
+    - `scoring`: a scikit-learn score, by name or as a scorer. Penalties still move along the hypergradient of the
+      log-loss. Of those on the way, the ones with the best mean score over the splits are kept, and `score` gives this
+      score. Scores that take weights get those of `fit`.
+    - `class_weight`: factors of the weights of classes, as a dict, or `"balanced"`. They count for held-out rows too.
+    - `fit_intercept`: without it, columns are not centered, and s_j has their root mean square in place of their
+      deviation.
     - `steps`: the number of Adam steps of the tuning. With 0 there is one common penalty.
     - `spread`: the scale of the prior of log λ.
     - `random_state`: draws the folds.
 
-    **Attributes**: `penalties_` (λ of each feature, or of each row of `coef_`); `coef_` (classes, n_features), or
-    (1, n_features) for two classes; `intercept_`; `classes_`; `n_features_in_`; `history_`, a `bilevel.History` of the
-    tuning: the mean log-loss of the held-out rows, the objective (which adds the prior over the number of held-out
-    rows), and the passes over all rows and folds: F, G, H, J.
+    **Attributes**: `penalties_` (λ of each feature, or of each row of `coef_`); `scale_` (s of each feature); `coef_`
+    (classes, n_features), or (1, n_features) for two classes; `intercept_`; `classes_`; `n_features_in_`; `history_`, a
+    `bilevel.History` of the tuning: the mean log-loss of the held-out rows, the objective (which adds the prior over
+    the number of held-out rows), and the passes over all rows and folds: F, G, H, J.
+
+    A common factor of all weights is a factor of `penalties_`, and changes nothing else. An L1 penalty is not there,
+    nor are bounds of coefficients.
 
     X may be dense or sparse. A sparse X is never made dense. The fit uses single precision, and its compiled programs
     serve every X of nearly the same shape.
@@ -143,8 +205,8 @@ class PenalizedLogistic(ClassifierMixin, _Penalized):
         >>> from bilevel.estimators import PenalizedLogistic
         >>> from sklearn.datasets import load_breast_cancer
         >>> X, y = load_breast_cancer(return_X_y=True)
-        >>> model = PenalizedLogistic(random_state=0).fit(X[:400] / X.std(axis=0), y[:400])
-        >>> model.penalties_.shape, model.score(X[400:] / X.std(axis=0), y[400:]) > 0.95
+        >>> model = PenalizedLogistic(random_state=0).fit(X[:400], y[:400])
+        >>> model.penalties_.shape, model.score(X[400:], y[400:]) > 0.95
         ((30,), True)
 
     Reference: Pedregosa (ICML 2016) for the hypergradient from approximate solutions; Bengio, "Gradient-based
@@ -156,34 +218,74 @@ class PenalizedLogistic(ClassifierMixin, _Penalized):
         *,
         per: str = "feature",
         penalty_groups: Any = None,
-        cv: int | float = 5,
+        cv: Any = 5,
+        scoring: Any = None,
+        class_weight: Any = None,
+        fit_intercept: bool = True,
         steps: int = 20,
         spread: float = 0.5,
         random_state: Any = None,
     ):
-        super().__init__(penalty_groups=penalty_groups, cv=cv, steps=steps, spread=spread, random_state=random_state)
+        super().__init__(
+            penalty_groups=penalty_groups,
+            cv=cv,
+            scoring=scoring,
+            fit_intercept=fit_intercept,
+            steps=steps,
+            spread=spread,
+            random_state=random_state,
+        )
         self.per = per
+        self.class_weight = class_weight
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "PenalizedLogistic":
-        """Tune the penalties and fit the model. `sample_weight`, (n,), multiplies each row's losses."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> "PenalizedLogistic":
+        """Tune the penalties and fit the model.
+
+        `sample_weight`, (n,), multiplies each row's losses. `groups`, (n,): rows of one group stay in one fold.
+        """
         self._check_parameters()
         checks.one_of("per", self.per, PER)
         if self.per == "class" and self.penalty_groups is not None:
             raise ValueError("penalty_groups: got groups of features with per='class'; omit one of them")
+        check_present("y", y)
         X, y, weights = self._validate(X, y, sample_weight)
         check_classification_targets(y)
-        self.classes_, labels = np.unique(column_or_1d(y), return_inverse=True)
+        y, kept = column_or_1d(y), weights > 0
+        self.classes_, labels = np.unique(y[kept], return_inverse=True)
         count = len(self.classes_)
         if count < 2:
             raise ValueError(f"y: holds only one class, {self.classes_[0]!r}; a classifier needs two or more")
+        parts = self._draw_splits(X, y, groups, kept, labels)
+        splits.check_classes(parts, labels, self.classes_)
+        rows, own = X if kept.all() else X[kept], weights[kept]
         two = count == 2
         targets = 2.0 * labels[:, None] - 1 if two else np.eye(count)[labels]
         per_class = np.arange(targets.shape[1])[None, :]
-        groups = per_class if self.per == "class" else self._feature_groups(X.shape[1])
+        which = per_class if self.per == "class" else self._feature_groups(X.shape[1])
         loss = penalties.BINARY if two else penalties.MULTINOMIAL
-        tuned = self._tune(X, targets, weights, self._folds(labels, len(labels)), groups, loss)
-        self.coef_, self.intercept_ = tuned.coefficients.astype(X.dtype), tuned.intercepts.astype(X.dtype)
+        judge = self._judge(rows, y[kept], None if sample_weight is None else own, parts)
+        self._fit(rows, targets, own * self._class_weights(labels, own)[labels], parts, which, loss, judge)
         return self
+
+    def _class_weights(
+        self, labels: Int[np.ndarray, " n"], weights: Float[np.ndarray, " n"]
+    ) -> Float[np.ndarray, " k"]:
+        """A factor of the weights of each class. "balanced" makes their sums equal."""
+        if isinstance(self.class_weight, str):
+            checks.one_of("class_weight", self.class_weight, ("balanced",))
+            sums = np.bincount(labels, weights)
+            return sums.sum() / (len(sums) * sums)
+        found = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[labels])
+        if not (np.isfinite(found) & (found > 0)).all():
+            raise ValueError(f"class_weight: got {self.class_weight}; each weight must be a finite number above zero")
+        return found
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The `scoring` of the rows; the accuracy where that is None."""
+        if self.scoring is None:
+            return super().score(X, y, sample_weight)
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        return check_scoring(self, scoring=self.scoring)(self, X, y, **weights)
 
     def decision_function(self, X: Any) -> Float[np.ndarray, "..."]:
         """The scores, (n, classes), or (n,) for two classes."""
@@ -212,18 +314,18 @@ class PenalizedRidge(MultiOutputMixin, RegressorMixin, _Penalized):
 
     With the penalties λ, coefficients w and intercepts b minimize
 
-        Σ_i ‖X_i w + b − y_i‖² + Σ_j λ_j ‖w_j‖²
+        Σ_i ‖X_i w + b − y_i‖² + Σ_j λ_j ‖s_j w_j‖²
 
-    There is one λ_j per feature or group of features, shared by all targets, in the units of `alpha` of scikit-learn's
-    `Ridge`. All else is as in `PenalizedLogistic`, with half the logarithm of the mean squared error, for each target,
-    as the loss of held-out rows. If a dense X has many more rows than features, each fold is first reduced to about as
-    many rows as it has features, with the same sums of squares.
+    There is one λ_j per feature or group of features, shared by all targets. On columns of deviation one without zeros,
+    it is `alpha` of scikit-learn's `Ridge`. All else is as in `PenalizedLogistic`, with half the
+    logarithm of the mean squared error, for each target, as the loss of held-out rows. If a dense X has many more rows
+    than features, each fold is first reduced to about as many rows as it has features, with the same sums of squares.
 
-    **Arguments** are those of `PenalizedLogistic`, without `per`. y is (n,) or (n, targets).
+    **Arguments** are those of `PenalizedLogistic`, without `per` and `class_weight`. y is (n,) or (n, targets).
 
-    **Attributes**: `penalties_` (λ of each feature); `coef_` (n_features,) or (targets, n_features); `intercept_`;
-    `n_features_in_`; `history_`, a `bilevel.History` of the tuning, whose held-out loss is the mean squared error,
-    summed over targets.
+    **Attributes**: `penalties_` (λ of each feature); `scale_` (s of each feature); `coef_` (n_features,) or
+    (targets, n_features); `intercept_`; `n_features_in_`; `history_`, a `bilevel.History` of the tuning, whose
+    held-out loss is the mean squared error, summed over targets.
 
     **Raises** `ValueError` or `TypeError`, naming the argument.
 
@@ -239,15 +341,20 @@ class PenalizedRidge(MultiOutputMixin, RegressorMixin, _Penalized):
         True
     """
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "PenalizedRidge":
-        """Tune the penalties and fit the model. `sample_weight`, (n,), multiplies each row's squared errors."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> "PenalizedRidge":
+        """Tune the penalties and fit the model.
+
+        `sample_weight`, (n,), multiplies each row's squared errors. `groups`, (n,): rows of one group stay in one fold.
+        """
         self._check_parameters()
+        check_present("y", y, "target")
         X, y, weights = self._validate(X, y, sample_weight, multi_output=True, y_numeric=True)
-        targets = y.reshape(len(y), -1).astype(float)
-        groups, folds = self._feature_groups(X.shape[1]), self._folds(None, len(y))
-        tuned = self._tune(X, targets, weights, folds, groups, penalties.SQUARED)
-        coefficients, intercepts = tuned.coefficients.astype(X.dtype), tuned.intercepts.astype(X.dtype)
-        self.coef_, self.intercept_ = (coefficients, intercepts) if y.ndim == 2 else (coefficients[0], intercepts[0])
+        kept = weights > 0
+        which, parts = self._feature_groups(X.shape[1]), self._draw_splits(X, y, groups, kept, None)
+        rows, own, flat = X if kept.all() else X[kept], weights[kept], y.ndim == 1
+        judge = self._judge(rows, y[kept], None if sample_weight is None else own, parts, flat)
+        targets = y[kept].reshape(len(own), -1).astype(float)
+        self._fit(rows, targets, own, parts, which, penalties.SQUARED, judge, flat)
         return self
 
     def predict(self, X: Any) -> Float[np.ndarray, "..."]:

@@ -1,9 +1,9 @@
 """Penalties of a linear model, tuned by hypergradients on the rows that each fold holds out, in one program.
 
-    upper:  f(x, y) = mean over held-out rows of loss_i(y_k(i)) + prior(x)/(held-out rows)
-    lower:  g(x, y) = Σ_k (Σ of loss_i(y_k) over the training rows i of fold k + ½ Σ_jc λ_jc w_kjc²)/rows,  λ = exp(x)
+    upper:  f(x, y) = mean over splits k and held-out rows i of loss_i(y_k) + prior(x)/(rows that any split holds out)
+    lower:  g(x, y) = Σ_k (Σ of loss_i(y_k) over the training rows i of split k + ½ Σ_jc λ_jc w_kjc²)/rows,  λ = exp(x)
 
-y_k = (w_k, b_k) is the model of fold k. g is a sum over the folds, so that one lower problem trains them all and one
+y_k = (w_k, b_k) is the model of split k. g is a sum over the splits, so that one lower problem trains them all and one
 adjoint system gives the hypergradient of f.
 """
 
@@ -53,16 +53,20 @@ class Entries(eqx.Module):
 
 
 class Sparse(eqx.Module):
-    """The same for a sparse X, stored as entries by row and by column. It is never made dense."""
+    """The same for a sparse X, stored as entries by row and by column, less `offset` in every row.
+
+    It is never made dense.
+    """
 
     by_row: Entries
     by_column: Entries
+    offset: Float[Array, " d"]
 
     def times(self, W: Float[Array, "d m"]) -> Float[Array, "n m"]:
-        return self.by_row.times(W)
+        return self.by_row.times(W) - (self.offset @ W)[None, :]
 
     def transposed_times(self, R: Float[Array, "n m"]) -> Float[Array, "d m"]:
-        return self.by_column.times(R)
+        return self.by_column.times(R) - self.offset[:, None] * jnp.sum(R, axis=0)[None, :]
 
 
 @jax.custom_vjp
@@ -117,11 +121,11 @@ MULTINOMIAL = Loss(_multinomial, 0.1)  # cross-entropy, the target a row of the 
 
 
 class Model(eqx.Module):
-    """The rows, and the linear models of all folds side by side, with scores X w + ones bᵀ.
+    """The rows, and the linear models of all splits side by side, with scores X w + ones bᵀ.
 
     Their parameters y are in units in which g has curvature one along each of them, w = u · scale(x). Conjugate
     gradient needs this, and y is then a good start after x has moved. `groups`, (d, 1) or (1, k · c), holds for each
-    weight the index in x of its log λ, to which `unit`, −2 log of the divisor of column j of X, is added.
+    weight the index in x of its log λ, to which `unit`, −2 log of the unit of column j of X, is added.
     """
 
     X: Dense | Sparse
@@ -145,13 +149,13 @@ class Model(eqx.Module):
         return jax.lax.rsqrt(self.curvature) * y["intercepts"]
 
     def losses(self, x: Float[Array, " p"], y: PyTree[Array]) -> Float[Array, "n k"]:
-        """The loss of each row under each fold's model."""
+        """The loss of each row under each split's model."""
         scores = product(self.X, self.weights(x, y)) + self.ones[:, None] * self.intercepts(y)[None, :]
         return self.loss.value(scores, self.targets)
 
 
 class TrainingLoss(eqx.Module):
-    """g. `weights` is zero if a fold holds a row out, and `total` is the sum of all rows' weights."""
+    """g. `weights` is zero where a split does not train on a row, and `total` is the sum of all rows' weights."""
 
     model: Model
     weights: Float[Array, "n k"]
@@ -167,6 +171,8 @@ class HeldOutLoss(eqx.Module):
 
     The latter is, up to a constant, the negative log-likelihood of a Gaussian with the best variance.
 
+    `total` is the sum of `weights`. `judges` counts a row once that several splits hold out.
+
     The prior is Student's t for the entries of x around their mean, with scale `spread`. Entries where `real` is zero
     are padding.
     """
@@ -174,6 +180,7 @@ class HeldOutLoss(eqx.Module):
     model: Model
     weights: Float[Array, "n k"]
     total: Float[Array, ""]
+    judges: Float[Array, ""]
     spread: Float[Array, ""]
     real: Float[Array, " p"]
 
@@ -186,12 +193,12 @@ class HeldOutLoss(eqx.Module):
         if self.model.loss is SQUARED:
             mean = self.model.targets.shape[1] / 2 * jnp.log(mean + jnp.finfo(mean.dtype).eps)
         away = (x - jnp.sum(self.real * x) / jnp.sum(self.real)) / self.spread
-        return mean + (FREEDOM + 1) / 2 * jnp.sum(self.real * jnp.log1p(away**2 / FREEDOM)) / self.total
+        return mean + (FREEDOM + 1) / 2 * jnp.sum(self.real * jnp.log1p(away**2 / FREEDOM)) / self.judges
 
 
 class State(eqx.Module):
-    """x, y, the adjoint v and the state of x's rule; the objective f and the mean held-out loss at the previous x; the
-    best x so far with its f; and the cost."""
+    """x, y, the adjoint v and the state of x's rule; the objective f and the mean held-out loss at the previous x; and
+    the cost."""
 
     x: Float[Array, " p"]
     y: PyTree[Array]
@@ -199,7 +206,6 @@ class State(eqx.Module):
     rule: PyTree[Array]
     objective: Float[Array, ""]
     held_out: Float[Array, ""]
-    best: tuple[Float[Array, ""], Float[Array, " p"]]
     cost: Total
 
 
@@ -226,12 +232,12 @@ class Tuner(eqx.Module):
     def begin(self, problem: Problem, x: Float[Array, " p"], y: PyTree[Array]) -> State:
         unknown = jnp.full((), jnp.inf, x.dtype)
         rule = self.rule.init(x)
-        return State(x, y, trees.zeros_like(y), rule, unknown, unknown, (unknown, x), Total.zero())
+        return State(x, y, trees.zeros_like(y), rule, unknown, unknown, Total.zero())
 
 
 @eqx.filter_jit
 def advance(problem: Problem, tuner: Tuner, state: State, t: Int[Array, ""], moves: Any) -> State:
-    """Train all folds at x and measure the losses. Then, if `moves`, solve for the adjoint and make a step on x.
+    """Train all splits at x and measure the losses. Then, if `moves`, solve for the adjoint and make a step on x.
 
     One program serves the search for the start, the tuning and the final fit, as all data are arguments. It is not a
     solver for `solve`: its steps end by Newton's tolerance, and the objective at each x decides which x is kept, so
@@ -242,13 +248,12 @@ def advance(problem: Problem, tuner: Tuner, state: State, t: Int[Array, ""], mov
     y = below.y
     objective, loss = oracles.loss(upper, x, y, upper.all_rows()), upper.loss
     held_out = loss.mean(x, y) if isinstance(loss, HeldOutLoss) else objective
-    best = trees.where(objective < state.best[0], (objective, x), state.best)
     cost = state.cost + below.cost
-    state = State(x, y, state.v, state.rule, objective, held_out, best, cost)
+    state = State(x, y, state.v, state.rule, objective, held_out, cost)
 
     def move(state: State) -> State:
         found = tuner.linear.hypergradient(problem, x, y, state.v, key=jax.random.key(0))
         new, rule = tuner.rule(x, trees.dense(found.h, x), state.rule, t)
-        return State(new, y, found.adjoint.v, rule, objective, held_out, best, state.cost + found.cost)
+        return State(new, y, found.adjoint.v, rule, objective, held_out, state.cost + found.cost)
 
     return jax.lax.cond(moves, move, lambda state: state, state)

@@ -1,9 +1,10 @@
-"""From a table to tuned penalties: folds, units, the search for a start, the tuning, the final fit.
+"""From a table to tuned penalties: the search for a start, the tuning, the final fit.
 
 Shapes are rounded up, so that tables of nearly the same shape (the folds of a grid search) share one compiled program.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,6 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from bilevel.estimators import _penalties as penalties
-from bilevel.estimators._common import by_class
 from bilevel.estimators._penalties import (
     Dense,
     Entries,
@@ -27,254 +27,204 @@ from bilevel.estimators._penalties import (
     Tuner,
     advance,
 )
+from bilevel.estimators._units import Table, Units, in_units
 from bilevel.problem import Level, Problem
 from bilevel.steps import Rule
 
-DECADES = range(2, -8, -1)  # for the common penalty, in units of the mean sum of squares of a feature
+DECADES = range(2, -8, -1)  # for the common penalty, in units of the mean sum of squares of a feature over its scale
+WORSE = 10.0  # nats by which a weaker common penalty is worse than the best so far when the search ends
 RATE = 0.3  # of Adam, in units of log λ
-TOLERANCE = 1e-4  # for the Newton decrement of all folds together, in nats per row; a tenth of it for the final fit
+# for the Newton decrement of all splits together, in nats per row: of a common penalty, of the final fit
+TOLERANCE, FINAL_TOLERANCE = 5e-4, 1e-5
 NEWTON_STEPS = 20  # at most, for a common penalty and the final fit; the tuning takes one per x
 
 LEAST = (256, 32, 4096)  # rows, features and entries of a sparse X that small tables are padded to
 _DTYPE = np.float32
 
-
-@dataclass(frozen=True)
-class Table:
-    """Rows (X, ones), their targets and weights, and the fold that holds each row out (−1: none).
-
-    `total` and `held_out`: the sums of the weights of all rows, and of the rows that a fold holds out.
-    """
-
-    X: Any
-    targets: Float[np.ndarray, "n c"]
-    weights: Float[np.ndarray, " n"]
-    folds: Int[np.ndarray, " n"]
-    ones: Float[np.ndarray, " n"]
-    total: float
-    held_out: float
-
-
-@dataclass(frozen=True)
-class Units:
-    """In the fit, a feature is (x − center)/divisor and a target (t − target_center)/target_divisor; `size` is the
-    root mean square of all x − center."""
-
-    center: Float[np.ndarray, " d"]
-    divisor: Float[np.ndarray, " d"]
-    target_center: Float[np.ndarray, " c"]
-    target_divisor: float
-    size: float
+# the score, higher is better, of the coefficients (k, c, d) and intercepts (k, c) of the splits' models
+Judge = Callable[[np.ndarray, np.ndarray], float]
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """Coefficients, intercepts and the λ of each group, in the units of the table; and a row for each step."""
+    """Coefficients and intercepts in the units of the table; the λ of each group, in units of `scale`; and a row for
+    each step."""
 
     coefficients: Float[np.ndarray, "c d"]
     intercepts: Float[np.ndarray, " c"]
     penalties: Float[np.ndarray, " p"]
+    scale: Float[np.ndarray, " d"]
     history: list[dict[str, Any]]
 
 
-def new_table(X: Any, targets: np.ndarray, weights: np.ndarray, folds: np.ndarray) -> Table:
-    """`X`: an array or a SciPy CSR matrix."""
-    total, held_out = float(weights.sum()), float(weights[folds >= 0].sum())
-    return Table(X, targets, weights, folds, np.ones(len(folds)), total, held_out)
-
-
-def draw_folds(
-    rows: int, cv: Any, rng: np.random.RandomState, labels: Int[np.ndarray, " n"] | None = None
-) -> Int[np.ndarray, " n"]:
-    """The fold that holds each row out: 0, …, cv − 1. For a float cv: 0 for this share of rows, else −1.
-
-    With `labels`, each class is spread evenly, and none is held out whole: a class of one row is always trained on.
-    """
-    order = rng.permutation(rows)
-    if labels is not None:
-        order = by_class(order, labels)
-    place, folds = np.arange(rows), np.empty(rows, int)
-    if isinstance(cv, int | np.integer):
-        folds[order] = place % cv
-    else:
-        folds[order] = np.where(np.floor((place + 1) * cv) > np.floor(place * cv), 0, -1)
-    if labels is not None:
-        folds[np.bincount(labels)[labels] == 1] = -1
-    return folds
-
-
-def tune(table: Table, groups: Int[np.ndarray, "_ _"], loss: Loss, *, folds: int, spread: float, steps: int) -> Tuned:
+def tune(
+    table: Table, groups: Int[np.ndarray, "_ _"], loss: Loss, *, spread: float, steps: int, judge: Judge | None = None
+) -> Tuned:
     """Penalties that the held-out rows prefer, and the model with them on all rows.
 
     1. One common penalty: decades of the mean sum of squares of a feature are tried, from strong to weak. A weaker one
-       is taken if it makes all held-out rows together more probable by a nat. The first that does not ends the search,
-       but not before the third: the first two may be too strong to show any effect.
-    2. From there, Adam takes `steps` steps along the hypergradient. In each step, a Newton step of all folds follows x,
-       and the adjoint starts from the previous one. The x with the least objective is kept.
+       is taken if it makes all held-out rows together more probable by a nat. One that makes them less probable by ten
+       ends the search: where features are nearly collinear, a penalty that is too weak for one direction and too strong
+       for another changes little.
+    2. From there, Adam takes `steps` steps along the hypergradient. In each step, a Newton step of all splits follows
+       x, and the adjoint starts from the previous one. The x with the least objective is kept.
     3. The model is trained on all rows with these penalties.
+
+    With a `judge`, all decades are tried, and the x with the best score is kept, of equal ones that with the least
+    objective.
 
     `groups`: the index of the penalty of each w_jc, (d, 1) or (1, c).
     """
     table, units = in_units(table, loss)
-    problem, x, y = make_problem(compressed(table, loss), units, groups, loss, folds=folds, spread=spread)
+    table = compressed(table, loss)
+    problem, x, y = make_problem(table, units, groups, loss, spread=spread)
     tuner = Tuner(Rule(optax.adam, RATE), jnp.asarray(TOLERANCE, _DTYPE), jnp.asarray(NEWTON_STEPS))
-    state = _search(problem, tuner, x, y, np.log(table.total) + 2 * np.log(units.size))
+    unit = float(np.log(table.total * np.mean((units.divisor / units.scale) ** 2)))
+
+    def merit(x: Array, state: State) -> tuple[float, ...]:
+        score = () if judge is None else (judge(*_models(problem, x, state.y, units)),)
+        return *score, -float(state.objective)
+
+    state = _search(problem, tuner, x, y, unit) if judge is None else _search_all(problem, tuner, x, y, unit, merit)
     history = []
     if steps:
         quick = eqx.tree_at(lambda tuner: tuner.newton_steps, tuner, jnp.asarray(1))
-        state, history = _descend(problem, quick, state, steps)
-        unit = (
-            2 * units.target_divisor**2 if loss is penalties.SQUARED else 1.0
-        )  # the loss is ½ of the squared error, in other units
-        history = [row | {"held-out loss": unit * row["held-out loss"]} for row in history]
-    w, b = _fit(problem, tuner, state, units)
-    return Tuned(w, b, np.exp(np.asarray(state.x, float))[: groups.max() + 1], history)
+        state, history = _descend(problem, quick, state, steps, merit)
+        # the loss is ½ of the squared error, in other units
+        factor = 2 * units.target_divisor**2 if loss is penalties.SQUARED else 1.0
+        history = [row | {"held-out loss": factor * row["held-out loss"]} for row in history]
+    w, b = _fit(problem, tuner, state, units, table)
+    return Tuned(w, b, np.exp(np.asarray(state.x, float))[: groups.max() + 1], units.scale, history)
+
+
+def _train(problem: Problem, tuner: Tuner, x: Array, y: Any) -> State:
+    """The models of the splits at x, from y, and the objective."""
+    return advance(problem, tuner, tuner.begin(problem, x, y), jnp.asarray(0), jnp.asarray(False))
 
 
 def _search(problem: Problem, tuner: Tuner, x: Array, y: Any, unit: float) -> State:
-    """The state with the best common penalty, and the models of the folds with it."""
-    best, taken, nat = None, 0, 1 / float(problem.upper.loss.total)
-    for tried, decade in enumerate(DECADES):
-        state = tuner.begin(problem, jnp.full_like(x, unit + decade * np.log(10)), y)
-        state = advance(problem, tuner, state, jnp.asarray(0), jnp.asarray(False))
+    """The state with the best common penalty, and the models of the splits with it."""
+    best, nat = None, 1 / float(problem.upper.loss.judges)
+    for decade in DECADES:
+        state = _train(problem, tuner, jnp.full_like(x, unit + decade * np.log(10)), y)
         y = state.y
         if best is None or state.objective < best.objective - nat:
-            best, taken = state, tried
-        elif taken or tried == 2:
+            best = state
+        elif state.objective > best.objective + WORSE * nat:
             break
     assert best is not None
     return best
 
 
-def _descend(problem: Problem, tuner: Tuner, state: State, steps: int) -> tuple[State, list[dict[str, Any]]]:
+def _search_all(problem: Problem, tuner: Tuner, x: Array, y: Any, unit: float, merit: Any) -> State:
+    """The same, of all decades that with the best score."""
+    states = []
+    for decade in DECADES:
+        states.append(_train(problem, tuner, jnp.full_like(x, unit + decade * np.log(10)), y))
+        y = states[-1].y
+    return max(states, key=lambda state: merit(state.x, state))
+
+
+def _descend(
+    problem: Problem, tuner: Tuner, state: State, steps: int, merit: Any
+) -> tuple[State, list[dict[str, Any]]]:
     """The state with the best x of `steps` steps, and a row for each x on the way."""
-    clock, rows = time.perf_counter(), []
+    clock, rows, best = time.perf_counter(), [], None
     for t in range(steps + 1):
+        x = state.x
         state = advance(problem, tuner, state, jnp.asarray(t), jnp.asarray(t < steps))
         losses = {"held-out loss": float(state.held_out), "objective": float(state.objective)}
         rows.append({"step": t, "seconds": time.perf_counter() - clock} | state.cost.to_dict() | losses)
-    return eqx.tree_at(lambda state: state.x, state, state.best[1]), rows
+        value = merit(x, state)
+        if best is None or value > best[0]:
+            best = value, x
+    assert best is not None
+    return eqx.tree_at(lambda state: state.x, state, best[1]), rows
 
 
-def _fit(problem: Problem, tuner: Tuner, state: State, units: Units) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients and intercepts of the model on all rows. Every fold trains on all rows, which keeps the program the
+def _fit(problem: Problem, tuner: Tuner, state: State, units: Units, table: Table) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients and intercepts of the model on all rows. Every split trains on all rows, which keeps the program the
     same, and their mean is taken."""
-    weights = problem.lower.loss.weights + problem.upper.loss.weights
-    problem = eqx.tree_at(lambda problem: problem.lower.loss.weights, problem, weights)
-    tuner = eqx.tree_at(lambda tuner: tuner.tolerance, tuner, tuner.tolerance / 10)
+    shape = problem.lower.loss.weights.shape
+    weights = np.broadcast_to(np.pad(table.weights, (0, shape[0] - len(table.weights)))[:, None], shape)
+    problem = eqx.tree_at(lambda problem: problem.lower.loss.weights, problem, jnp.asarray(weights, _DTYPE))
+    tuner = eqx.tree_at(lambda tuner: tuner.tolerance, tuner, jnp.asarray(FINAL_TOLERANCE, _DTYPE))
     state = advance(problem, tuner, state, jnp.asarray(0), jnp.asarray(False))
-    model = problem.lower.loss.model
-    c = len(units.target_center)
-    w = np.asarray(model.weights(state.x, state.y), float)[: len(units.divisor)]
-    w = w.reshape(len(w), -1, c).mean(axis=1).T * (units.target_divisor / units.divisor)[None, :]
-    b = np.asarray(model.intercepts(state.y), float).reshape(-1, c).mean(axis=0) * units.target_divisor
+    w, b = _models(problem, state.x, state.y, units)
+    return w.mean(axis=0), b.mean(axis=0)
+
+
+def _models(problem: Problem, x: Array, y: Any, units: Units) -> tuple[np.ndarray, np.ndarray]:
+    """The coefficients (k, c, d) and intercepts (k, c) of the splits' models, in the units of the table."""
+    model, c = problem.lower.loss.model, len(units.target_center)
+    w = np.asarray(model.weights(x, y), float)[: len(units.divisor)]
+    w = np.moveaxis(w.reshape(len(w), -1, c), 0, 2) * (units.target_divisor / units.divisor)
+    b = np.asarray(model.intercepts(y), float).reshape(-1, c) * units.target_divisor
     return w, b + units.target_center - w @ units.center
 
 
-def in_units(table: Table, loss: Loss) -> tuple[Table, Units]:
-    """Scale features to mean square one, and center dense ones, which the intercept makes up for. For a squared loss,
-    scale targets to mean zero and mean square one."""
-    X, targets, share = table.X, table.targets, table.weights / table.total
-    if isinstance(X, np.ndarray):
-        center = share @ X
-        X = X - center.astype(X.dtype)[None, :]
-        size = _root_mean_square(X, share)
-        divisor = _positive(size)
-        X = X / divisor.astype(X.dtype)[None, :]
-    else:
-        center, size = np.zeros(X.shape[1]), _root_mean_square_of_sparse(X, share)
-        divisor = _positive(size)
-        X = X.copy()
-        X.data = X.data / divisor.astype(X.dtype)[X.indices]
-    target_center, target_divisor = np.zeros(targets.shape[1]), 1.0
-    if loss is penalties.SQUARED:
-        target_center = share @ targets
-        targets = targets - target_center[None, :]
-        each = _root_mean_square(targets, share)
-        target_divisor = float(_positive(_root_mean_square(each, np.full(len(each), 1 / len(each)))))
-        targets = targets / target_divisor
-    whole = float(_positive(_root_mean_square(size, np.full(len(size), 1 / len(size)))))
-    return replace(table, X=X, targets=targets), Units(center, divisor, target_center, target_divisor, whole)
-
-
-def _root_mean_square(columns: Float[np.ndarray, "n ..."], share: Float[np.ndarray, " n"]) -> Float[np.ndarray, "..."]:
-    """The root mean square of each column. No square overflows."""
-    largest = _positive(np.abs(columns).max(axis=0).astype(float))
-    return np.asarray(largest * np.sqrt(share @ (columns / largest) ** 2))
-
-
-def _root_mean_square_of_sparse(X: Any, share: Float[np.ndarray, " n"]) -> Float[np.ndarray, " d"]:
-    largest = np.zeros(X.shape[1])
-    np.maximum.at(largest, X.indices, np.abs(X.data))
-    largest = _positive(largest)
-    terms = np.repeat(share, np.diff(X.indptr)) * (X.data / largest[X.indices]) ** 2
-    return largest * np.sqrt(np.bincount(X.indices, terms, minlength=X.shape[1]))
-
-
-def _positive(values: Any) -> np.ndarray:
-    return np.where(values > 0, values, 1.0)
-
-
 def compressed(table: Table, loss: Loss) -> Table:
-    """Fewer rows with the same sums of squares: for each fold, the triangle of a QR factorization of (X, 1, t)."""
-    parts, features = np.unique(table.folds), table.X.shape[1]
-    shrinks = len(parts) * (features + 1 + table.targets.shape[1]) <= len(table.folds) / 2
-    if loss is not penalties.SQUARED or not isinstance(table.X, np.ndarray) or not shrinks:
+    """Fewer rows with the same sums of squares: for the rows that all splits treat alike, the triangle of a QR
+    factorization of (X, 1, t)."""
+    features = table.X.shape[1]
+    if loss is not penalties.SQUARED or not isinstance(table.X, np.ndarray):
+        return table
+    treated = np.hstack([table.trains, table.holds_out])
+    kinds, part = np.unique(treated, axis=0, return_inverse=True)
+    part = part.ravel()
+    if len(kinds) * (features + 1 + table.targets.shape[1]) > len(part) / 2:
         return table
     rows = np.hstack([table.X, table.ones[:, None], table.targets]).astype(float) * np.sqrt(table.weights)[:, None]
-    triangles = [np.linalg.qr(rows[table.folds == part], mode="r") for part in parts]
-    folds = np.repeat(parts, [len(triangle) for triangle in triangles])
+    triangles = [np.linalg.qr(rows[part == number], mode="r") for number in range(len(kinds))]
+    kinds = np.repeat(kinds, [len(triangle) for triangle in triangles], axis=0)
+    trains, holds_out = np.split(kinds, 2, axis=1)
     X, ones, targets = np.split(np.vstack(triangles), [features, features + 1], axis=1)
-    return replace(table, X=X, targets=targets, weights=np.ones(len(folds)), folds=folds, ones=ones[:, 0])
+    weights = np.ones(len(kinds))
+    return replace(table, X=X, targets=targets, weights=weights, trains=trains, holds_out=holds_out, ones=ones[:, 0])
 
 
 def make_problem(
-    table: Table,
-    units: Units,
-    groups: Int[np.ndarray, "_ _"],
-    loss: Loss,
-    *,
-    folds: int,
-    spread: float,
-    dtype: Any = _DTYPE,
+    table: Table, units: Units, groups: Int[np.ndarray, "_ _"], loss: Loss, *, spread: float, dtype: Any = _DTYPE
 ) -> tuple[Problem, Array, Any]:
     """The bilevel problem of a table in its units, with x = 0 and y = 0."""
+    splits = table.trains.shape[1]
     rows, width = (_rounded(size, least) for size, least in zip(table.X.shape, LEAST[:2], strict=True))
     count = int(groups.max()) + 1
     entries = _rounded(count + 1, LEAST[1])  # `count` is the group of the padding
     if len(groups) == table.X.shape[1]:
         groups = np.pad(groups, ((0, width - len(groups)), (0, 0)), constant_values=count)
     else:
-        groups = np.tile(groups, (1, folds))
+        groups = np.tile(groups, (1, splits))
 
     def filled(array: np.ndarray, size: int) -> Array:
         return jnp.asarray(np.pad(array, [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1)).astype(dtype))
 
-    holds_out = table.folds[:, None] == np.arange(folds)[None, :]
-    held_out, training = (filled(table.weights[:, None] * part, rows) for part in (holds_out, ~holds_out))
+    training, held_out = (table.weights[:, None] * part for part in (table.trains, table.holds_out))
     model = Model(
-        X=_product(table.X, rows, width, dtype),
+        X=_product(table.X, units.offset, rows, width, dtype),
         ones=filled(table.ones, rows),
         targets=filled(table.targets, rows),
         groups=jnp.asarray(groups, jnp.int32),
-        unit=filled(-2 * np.log(units.divisor), width)[:, None],
+        unit=filled(2 * np.log(units.scale / units.divisor), width)[:, None],
         curvature=jnp.asarray(table.total * loss.curvature, dtype),
         loss=loss,
     )
     real, scale = filled(np.ones(count), entries), jnp.asarray(spread, dtype)
-    upper = HeldOutLoss(model, held_out, jnp.asarray(table.held_out, dtype), scale, real)
-    lower = TrainingLoss(model, training, jnp.asarray(table.total, dtype))
-    columns = folds * table.targets.shape[1]
+    total, judges = jnp.asarray(table.held_out, dtype), jnp.asarray(table.judges, dtype)
+    upper = HeldOutLoss(model, filled(held_out, rows), total, judges, scale, real)
+    lower = TrainingLoss(model, filled(training, rows), jnp.asarray(table.total, dtype))
+    columns = splits * table.targets.shape[1]
     y = {"weights": jnp.zeros((width, columns), dtype), "intercepts": jnp.zeros(columns, dtype)}
     return Problem(Level(upper), Level(lower)), jnp.zeros(entries, dtype), y
 
 
-def _product(X: Any, rows: int, width: int, dtype: Any) -> Dense | Sparse:
+def _product(X: Any, offset: Float[np.ndarray, " d"], rows: int, width: int, dtype: Any) -> Dense | Sparse:
     if isinstance(X, np.ndarray):
         filled = np.zeros((rows, width), dtype)
         filled[: X.shape[0], : X.shape[1]] = X
         return Dense(jnp.asarray(filled), jnp.asarray(np.ascontiguousarray(filled.T)))
-    return Sparse(_entries(X, rows, dtype), _entries(X.T.tocsr(), width, dtype))
+    filled = jnp.asarray(np.pad(offset, (0, width - X.shape[1])), dtype)
+    return Sparse(_entries(X, rows, dtype), _entries(X.T.tocsr(), width, dtype), filled)
 
 
 def _entries(X: Any, size: int, dtype: Any) -> Entries:

@@ -13,6 +13,7 @@ from scipy.special import log_softmax
 import bilevel as bl
 from bilevel.estimators import _penalties as penalties
 from bilevel.estimators import _tuning as tuning
+from bilevel.estimators._units import in_units, new_table
 
 N, D, FOLDS, SPREAD = 40, 6, 3, 0.5
 
@@ -23,20 +24,21 @@ def make(loss, c, groups, sparse=False):
     X = rng.normal(size=(N, D)) * (rng.random((N, D)) < 0.5) * np.arange(1, D + 1)
     targets = np.eye(c)[rng.integers(c, size=N)] if loss is penalties.MULTINOMIAL else rng.normal(size=(N, c))
     weights, folds = rng.uniform(0.5, 2, size=N), np.arange(N) % (FOLDS + 1) - 1  # some rows are held out by none
-    table = tuning.new_table(scipy.sparse.csr_matrix(X) if sparse else X, targets, weights, folds)
-    table, units = tuning.in_units(table, loss)
-    problem, x, y = tuning.make_problem(table, units, groups, loss, folds=FOLDS, spread=SPREAD, dtype=np.float64)
+    held_out = folds[:, None] == np.arange(FOLDS)
+    X = scipy.sparse.csr_matrix(X) if sparse else X
+    table, units = in_units(new_table(X, targets, weights, 1.0 - held_out, held_out.astype(float)), loss)
+    problem, x, y = tuning.make_problem(table, units, groups, loss, spread=SPREAD, dtype=np.float64)
     p = int(groups.max()) + 1
     return table, units, problem, x.at[:p].set(rng.normal(size=p) + 1), y
 
 
 def objective(table, units, groups, x, models):
     """f, in plain NumPy: `models(lambda_, training)` gives w (d, c) and b (c,) of the training rows' weights."""
-    X = table.X.toarray() if scipy.sparse.issparse(table.X) else table.X
-    lambda_ = np.exp(x)[groups] / units.divisor[:, None] ** 2
+    X = table.X.toarray() - units.offset if scipy.sparse.issparse(table.X) else table.X
+    lambda_ = np.exp(x)[groups] * (units.scale / units.divisor)[:, None] ** 2
     total = 0.0
     for fold in range(FOLDS):
-        out = table.folds == fold
+        out = table.holds_out[:, fold] > 0
         w, b, losses = models(X, table.targets, lambda_, np.where(out, 0, table.weights))
         total += table.weights[out] @ losses(X[out] @ w + b, table.targets[out])
     mean = total / table.held_out
@@ -98,7 +100,9 @@ def test_the_hypergradient_is_the_derivative_of_the_held_out_loss(case, x64):
 def test_a_product_with_a_sparse_matrix_and_its_gradient(x64):
     rng = np.random.default_rng(1)
     X = rng.normal(size=(20, 7)) * (rng.random((20, 7)) < 0.3)
-    sparse = tuning._product(scipy.sparse.csr_matrix(X), 20, 7, np.float64)
+    offset = rng.normal(size=7)
+    sparse = tuning._product(scipy.sparse.csr_matrix(X), offset, 20, 7, np.float64)
+    X = X - offset
     W, R = rng.normal(size=(7, 2)), rng.normal(size=(20, 2))
     out, pull = jax.vjp(lambda W: penalties.product(sparse, W), jnp.asarray(W))
     np.testing.assert_allclose(out, X @ W, atol=1e-14)
