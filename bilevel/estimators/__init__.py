@@ -4,7 +4,7 @@ from bilevel import _extras as extras
 
 extras.require("sklearn", extra="estimators")
 
-from bilevel.estimators._cleaner import LabelCleaner, NoTrustedRowsWarning
+from bilevel.estimators._cleaner import LabelCleaner, NoTrustedRowsWarning, RareClassWarning
 from bilevel.estimators._penalized import PenalizedLogistic, PenalizedRidge
 
-__all__ = ["LabelCleaner", "NoTrustedRowsWarning", "PenalizedLogistic", "PenalizedRidge"]
+__all__ = ["LabelCleaner", "NoTrustedRowsWarning", "PenalizedLogistic", "PenalizedRidge", "RareClassWarning"]

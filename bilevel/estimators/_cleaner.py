@@ -11,22 +11,21 @@ from jaxtyping import Float, Int
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
-    check_consistent_length,
+    _check_sample_weight,
     check_is_fitted,
     column_or_1d,
-    has_fit_parameter,
     validate_data,
 )
 
 from bilevel import _checks as checks
 from bilevel.estimators import _cleaning as cleaning
-from bilevel.estimators._common import by_class
+from bilevel.estimators._common import check_present, weight_argument
 from bilevel.estimators._rows import DenseTable, SparseTable, labeled, length_for
+from bilevel.estimators._splits import draw_parts, rare_classes
 from bilevel.problem import Level, Problem
 from bilevel.run._solution import History
 from bilevel.run._solve import solve
@@ -45,6 +44,10 @@ _CHUNKS = 5  # rows of a run's history after the first
 
 class NoTrustedRowsWarning(UserWarning):
     """Labels were cleaned without trusted rows, so that some errors cannot be found."""
+
+
+class RareClassWarning(UserWarning):
+    """Some classes have too few rows to be judged by each other."""
 
 
 class _Learned(NamedTuple):
@@ -89,12 +92,16 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     **Without trusted rows** the table cleans itself: it is cut into `folds`, and the weights of each fold are judged by
     the other folds with their given labels. Labels that contradict their neighbors are found. Noise that looks like
     truth is not: if most rows of one kind have the same wrong label, the right ones will be doubted. A
-    `NoTrustedRowsWarning` says so. It is worth the work to check a hundred rows, some of each class.
+    `NoTrustedRowsWarning` says so. It is worth the work to check a hundred rows, some of each class. A class of one or
+    two rows cannot be judged, nor one with fewer than two per fold and less than half an equal share of the rows: its
+    rows would be the most doubtful, whatever their labels. They get weight 1, end the ranking, and a
+    `RareClassWarning` names the class.
 
     **Arguments**
 
-    - `estimator`: a scikit-learn classifier whose `fit` takes `sample_weight`; default
-      `LogisticRegression(max_iter=1000)`.
+    - `estimator`: a scikit-learn classifier whose `fit` takes `sample_weight`, or a pipeline or a grid search that ends
+      with one; default `LogisticRegression(max_iter=1000)`. With scikit-learn's metadata routing, the last step must
+      request `sample_weight`.
     - `solver`: a solver of this package, such as `bl.FSLA(...)`. Default: `bl.SOBA` with lower and adjoint steps of ½,
       half the largest step that is sure to converge for rows of mean square 1, and a step of 0.1 · (rows in a batch)
       for x. Each draw of row i then moves x_i by −0.1 · n ∂Φ/∂x_i on average, for n rows in all.
@@ -165,7 +172,15 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
-    def fit(self, X: Any, y: Any, X_trusted: Any = None, y_trusted: Any = None, groups: Any = None) -> "LabelCleaner":
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        X_trusted: Any = None,
+        y_trusted: Any = None,
+        groups: Any = None,
+        sample_weight: Any = None,
+    ) -> "LabelCleaner":
         """Learn the weights, then fit the estimator.
 
         **Arguments**
@@ -174,42 +189,59 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         - `X_trusted` (m, d), `y_trusted` (m,): rows whose labels are right and which are not in X. Each class of y must
           have some.
         - `groups` (n,): without trusted rows, rows of one group stay in one fold.
+        - `sample_weight` (n,): weights of your own. Divided by their mean, they are factors of the weights with which
+          the estimator is fitted. They do not change which labels are doubted.
 
         **Raises** `ValueError` for a single class, NaN, trusted rows without labels, with another width or with other
         classes than y, groups together with trusted rows, fewer than two groups, and an `estimator` that takes no
         `sample_weight`; `SolveError` if a solver that you pass diverges.
         """
         self._check_settings()
+        check_present("y", y)
         X, y = validate_data(self, X, y, **_ACCEPTED)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y: got one class, {self.classes_[0]!r}; cleaning needs at least two classes")
+        own = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        if not own.any():
+            raise ValueError("sample_weight: all are zero; some rows must have a positive weight")
         rng = check_random_state(self.random_state)
         trusted = self._trusted(X_trusted, y_trusted, X)
         if trusted is not None and groups is not None:
             raise ValueError("groups: they define folds, which are not used with trusted rows; omit them")
         table = SparseTable(X) if scipy.sparse.issparse(X) else DenseTable(X)
         if trusted is None:
-            folds = self._draw_folds(labels, groups, rng)
+            folds = draw_parts(labels, groups, self.folds, rng)
             warnings.warn(
                 "LabelCleaner: without trusted rows, labels are judged by each other. Scattered errors are found, but "
                 "a wrong label that most rows of one kind share looks right. Pass X_trusted too.",
                 NoTrustedRowsWarning,
                 stacklevel=2,
             )
+            rare = rare_classes(labels, folds)
             score, proposed = self._clean_each_other(table, labels, folds, rng)
+            if len(rare):
+                names = ", ".join(map(repr, self.classes_[rare[:5]].tolist())) + ", …" * (len(rare) > 5)
+                warnings.warn(
+                    f"LabelCleaner: these classes have too few rows to be judged by each other: {names}. Their rows "
+                    "get weight 1 and end the ranking. Look at them yourself, or pass X_trusted.",
+                    RareClassWarning,
+                    stacklevel=2,
+                )
+                score[np.isin(labels, rare)] = np.inf
+                proposed = np.where(np.isin(labels, rare), labels, proposed)
         else:
             score, proposed = self._clean(table, labels, trusted, rng)
         self._keep(score, proposed)
-        self._fit_estimator(X, y, trusted)
+        self._fit_estimator(X, y, trusted, own)
         return self
 
     def _check_settings(self) -> None:
-        if not has_fit_parameter(self._default(), "sample_weight"):
+        if weight_argument(self._default()) is None:
             raise ValueError(
                 f"estimator: fit of {type(self._default()).__name__} takes no sample_weight; pass a classifier that "
-                "does, such as LogisticRegression() or RandomForestClassifier()"
+                "does, such as LogisticRegression() or RandomForestClassifier(), or a pipeline that ends with one"
             )
         if not (self.solver is None or isinstance(self.solver, AbstractSolver)):
             raise TypeError(f"solver: got {self.solver!r}; pass one of this package, such as bl.SOBA(...), or None")
@@ -230,6 +262,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
             missing, other = ("X_trusted", "y_trusted") if X is None else ("y_trusted", "X_trusted")
             raise ValueError(f"{missing}: missing, but {other} is given; pass both or neither")
         checked: Any = check_array(X, **_ACCEPTED, input_name="X_trusted", estimator=self)
+        check_present("y_trusted", y)
         y = column_or_1d(y)
         if len(y) != checked.shape[0]:
             raise ValueError(f"y_trusted: got {len(y)} labels for the {checked.shape[0]} rows of X_trusted")
@@ -248,27 +281,6 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         if sparse != scipy.sparse.issparse(checked):
             checked = scipy.sparse.csr_array(checked) if sparse else checked.toarray()
         return checked, np.searchsorted(self.classes_, y)
-
-    def _draw_folds(self, labels: np.ndarray, groups: Any, rng: np.random.RandomState) -> list[np.ndarray]:
-        """The rows of each fold, in random order, with each class spread evenly."""
-        n = len(labels)
-        order = rng.permutation(n)
-        if groups is None:
-            count, fold = min(self.folds, n), np.empty(n, int)
-            fold[by_class(order, labels)] = np.arange(n) % count
-        else:
-            groups = column_or_1d(groups)
-            check_consistent_length(labels, groups)
-            count = min(self.folds, len(np.unique(groups)))
-            if count < 2:
-                raise ValueError("groups: got one group; the rows of a group stay in one fold, and two are needed")
-            split, fold = StratifiedGroupKFold(count, shuffle=True, random_state=rng), np.empty(n, int)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds
-                for number, (_, rows) in enumerate(split.split(labels, labels, groups)):
-                    fold[rows] = number
-        parts = [order[fold[order] == number] for number in range(count)]
-        return [part for part in parts if len(part)]
 
     def _clean(self, table: Any, labels: np.ndarray, trusted: Any, rng: np.random.RandomState) -> tuple[Any, Any]:
         """The scores and proposed classes of all rows, judged by trusted rows."""
@@ -360,14 +372,15 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         self.suspects_["row"], self.suspects_["label"] = order, self.classes_[proposed[order]]
         self.suspects_["weight"] = self.sample_weight_[order]
 
-    def _fit_estimator(self, X: Any, y: np.ndarray, trusted: Any) -> None:
-        weights = self.sample_weight_
+    def _fit_estimator(self, X: Any, y: np.ndarray, trusted: Any, own: Float[np.ndarray, " n"]) -> None:
+        own = own / own.max()
+        weights = self.sample_weight_ * (own / own.mean())
         if trusted is not None:
             stack = scipy.sparse.vstack if scipy.sparse.issparse(X) else np.concatenate
             X, y = stack([X, trusted[0]]), np.concatenate([y, self.classes_[trusted[1]]])
             weights = np.concatenate([weights, np.ones(len(trusted[1]))])
         chosen: Any = clone(self._default())
-        self.estimator_ = chosen.fit(X, y, sample_weight=weights)
+        self.estimator_ = chosen.fit(X, y, **{weight_argument(chosen): weights})
 
     def _checked(self, X: Any) -> Any:
         check_is_fitted(self)

@@ -4,6 +4,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
+from sklearn import get_config
+from sklearn.feature_selection import RFE
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.utils.metadata_routing import get_routing_for_object
+from sklearn.utils.validation import has_fit_parameter
 
 
 def rounded(size: int, least: int) -> int:
@@ -40,3 +46,18 @@ def check_present(name: str, values: Any, what: str = "label") -> None:
 def _is_missing(value: Any) -> bool:
     missing = value is None or type(value).__name__ in ("NAType", "NaTType")
     return missing or (isinstance(value, float) and value != value)
+
+
+def weight_argument(estimator: Any) -> str | None:
+    """The name under which `fit` takes the weights of rows: `sample_weight`, or `<last step>__sample_weight`."""
+    if has_fit_parameter(estimator, "sample_weight"):
+        return "sample_weight"
+    if get_config()["enable_metadata_routing"]:
+        consumed = get_routing_for_object(estimator).consumes("fit", ["sample_weight"])
+        return "sample_weight" if consumed else None
+    if isinstance(estimator, Pipeline):
+        name, last = estimator.steps[-1]
+        inner = weight_argument(last)
+        return None if inner is None else f"{name}__{inner}"
+    passes_on = isinstance(estimator, GridSearchCV | RandomizedSearchCV | RFE)
+    return weight_argument(estimator.estimator) if passes_on else None

@@ -127,6 +127,45 @@ def group_folds(
     return folds
 
 
+def draw_parts(
+    labels: Int[np.ndarray, " n"], groups: Any, count: int, rng: np.random.RandomState
+) -> list[Int[np.ndarray, " _"]]:
+    """The rows of each of at most `count` folds, in random order, with each class spread evenly."""
+    rows = len(labels)
+    order = rng.permutation(rows)
+    if groups is None:
+        count, fold = min(count, rows), np.empty(rows, int)
+        fold[by_class(order, labels)] = np.arange(rows) % count
+    else:
+        groups = column_or_1d(groups)
+        check_consistent_length(labels, groups)
+        count = min(count, len(np.unique(groups)))
+        if count < 2:
+            raise ValueError("groups: got one group; the rows of a group stay in one fold, and two are needed")
+        fold = group_folds(labels, groups, count, rng)
+    parts = [order[fold[order] == number] for number in range(count)]
+    return [part for part in parts if len(part)]
+
+
+def rare_classes(labels: Int[np.ndarray, " n"], folds: list[np.ndarray]) -> Int[np.ndarray, " rare"]:
+    """The classes that cannot be judged by the other folds of each row.
+
+    Outside some fold that holds a row of the class there are fewer than two; or it has fewer than two rows per fold,
+    and less than half an equal share of the rows.
+    """
+    counts = np.bincount(labels)
+    inside = np.stack([np.bincount(labels[fold], minlength=len(counts)) for fold in folds])
+    seen = np.where(inside > 0, counts - inside, len(labels)).min(axis=0)
+    few = (counts < 2 * len(folds)) & (counts < len(labels) / (2 * len(counts)))
+    rare = np.flatnonzero((seen < 2) | few)
+    if len(rare) == len(counts):
+        raise ValueError(
+            "y: each class has too few rows outside a fold to be judged by each other; pass X_trusted and y_trusted, "
+            "more rows, or other groups"
+        )
+    return rare
+
+
 def draw_folds(
     rows: int, cv: Any, rng: np.random.RandomState, labels: Int[np.ndarray, " n"] | None = None
 ) -> Int[np.ndarray, " n"]:

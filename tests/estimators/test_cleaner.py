@@ -5,8 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+import sklearn
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import make_blobs
+from sklearn.feature_selection import RFE
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
@@ -16,8 +18,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 import bilevel as bl
-from bilevel.estimators import LabelCleaner, NoTrustedRowsWarning
+from bilevel.estimators import LabelCleaner, NoTrustedRowsWarning, RareClassWarning
 from bilevel.estimators._rows import DenseTable, SparseTable, labeled, length_for
+from bilevel.estimators._splits import rare_classes
 
 ALONE = pytest.mark.filterwarnings("ignore::bilevel.estimators.NoTrustedRowsWarning")
 N, TRUSTED, CLASSES = 240, 30, 3
@@ -161,6 +164,70 @@ def test_the_estimator_gets_all_rows_and_trusted_ones_with_weight_one(table):
     assert not hasattr(fitted, "predict_proba") and not hasattr(LabelCleaner(SVC()), "predict_proba")
 
 
+def pipeline(last):
+    return make_pipeline(StandardScaler(), last)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pipeline,
+        lambda last: pipeline(pipeline(last)),
+        lambda last: GridSearchCV(pipeline(last), {"logisticregression__C": [1.0]}, cv=2),
+        lambda last: RFE(last),
+    ],
+)
+def test_pipelines_pass_the_weights_on(table, wrap):
+    """And the user's own weights are factors of them."""
+    last, own = LogisticRegression(max_iter=1000), np.where(table.y == 0, 30.0, 10.0)
+    cleaner = LabelCleaner(wrap(last), epochs=1, random_state=0)
+    cleaner.fit(table.X, table.y, table.X_trusted, table.y_trusted, sample_weight=own)
+    weights = np.append(cleaner.sample_weight_ * own / own.mean(), np.ones(TRUSTED))
+    rows = np.vstack([table.X, table.X_trusted]), np.append(table.y, table.y_trusted)
+    plain = wrap(last)
+    if isinstance(plain, RFE):
+        plain.fit(*rows, sample_weight=weights)
+    else:
+        deepest = "pipeline__" if "pipeline" in getattr(plain, "named_steps", {}) else ""
+        plain.fit(*rows, **{deepest + "logisticregression__sample_weight": weights})
+    np.testing.assert_allclose(cleaner.predict_proba(table.X), plain.predict_proba(table.X), rtol=1e-6)
+    with pytest.raises(ValueError, match="takes no sample_weight"):
+        LabelCleaner(wrap(KNeighborsClassifier())).fit(table.X, table.y)
+
+
+def test_a_pipeline_under_metadata_routing(table):
+    with sklearn.config_context(enable_metadata_routing=True):
+        scaler = StandardScaler().set_fit_request(sample_weight=False)
+        asked, deaf = (
+            make_pipeline(scaler, LogisticRegression().set_fit_request(sample_weight=asks)) for asks in (True, False)
+        )
+        fitted = LabelCleaner(asked, epochs=1).fit(table.X, table.y, table.X_trusted, table.y_trusted)
+        assert fitted.score(table.X, table.true) > 0.7
+        with pytest.raises(ValueError, match="takes no sample_weight"):
+            LabelCleaner(deaf).fit(table.X, table.y)
+
+
+@ALONE
+@pytest.mark.parametrize("rows", [1, 2, 6])
+def test_rare_classes_end_the_ranking_and_are_named(rows):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(200, 5)), np.where(np.arange(200) < rows, "rare", "often")
+    X[:rows, 0] += 6
+    with pytest.warns(RareClassWarning, match="too few rows to be judged by each other: 'rare'"):
+        cleaner = LabelCleaner(folds=4, epochs=1, random_state=0).fit(X, y)
+    assert sorted(cleaner.suspects_["row"][-rows:]) == list(range(rows))
+    assert set(cleaner.suspects_["label"][-rows:]) == {"rare"} and (cleaner.sample_weight_[:rows] == 1).all()
+
+
+def test_small_classes_of_equal_size_are_ranked():
+    labels, order = np.repeat(np.arange(10), 6), np.arange(60)
+    assert rare_classes(labels, [order[order % 5 == fold] for fold in range(5)]).tolist() == []
+    one_fold = [order[:6], *(order[6:][order[6:] % 4 == fold] for fold in range(4))]
+    assert rare_classes(labels, one_fold).tolist() == [0]  # judges have never seen it
+    with pytest.raises(ValueError, match="y: each class has too few rows outside a fold"):
+        rare_classes(np.repeat(np.arange(30), 2), [order[order % 2 == fold] for fold in range(2)])
+
+
 @pytest.mark.parametrize("trusted", [True, False])
 @ALONE
 def test_sparse_rows_are_never_made_dense(monkeypatch, trusted):
@@ -243,6 +310,11 @@ ERRORS = {
     r"y_trusted: no row of \[1, 2\]": {"y_trusted": np.zeros(TRUSTED, int)},
     "y: got one class": {"y": np.zeros(N, int)},
     "Unknown label type": {"y": np.linspace(0, 1, N)},
+    r"y: 1 label is missing \(row 3\); drop": {"y": [None if row == 3 else "a" for row in range(N)]},
+    r"y_trusted: 2 labels are missing \(rows 0, 4\)": {
+        "y_trusted": [None if i in (0, 4) else 1 for i in range(TRUSTED)]
+    },
+    "non-zero|all are zero": {"sample_weight": np.zeros(N)},
     "groups: they define folds": {"groups": np.zeros(N)},
     "groups: got one group": {"groups": np.zeros(N), "X_trusted": None, "y_trusted": None},
     "inconsistent numbers of samples": {"groups": np.zeros(3), "X_trusted": None, "y_trusted": None},
