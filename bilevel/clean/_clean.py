@@ -29,6 +29,11 @@ _UNTRUSTED = (
     "errors are found too: pass these rows as the trusted table."
 )
 
+_RARE = (
+    "These labels have too few rows to be judged by each other: {}. Their rows get weight 1 and end the ranking. Look "
+    "at them yourself, or pass checked rows of each label as the trusted table."
+)
+
 
 def clean_table(
     table: str | pathlib.Path,
@@ -98,7 +103,7 @@ def clean_table(
     columns = [_with_unread(column, encoder.unread[column.name]) for column in columns]
     stages.print(report.kinds_table(columns, label, encoder.width))
     with stages.stage("Learning the weights"):
-        weights, order, proposed, notes = _weigh(features, look.codes, checked, hidden, seed)
+        weights, order, proposed, notes = _weigh(features, look.codes, checked, hidden, seed, look.classes)
     del features
     ranks = np.empty(look.rows, np.int64)
     ranks[order] = np.arange(1, look.rows + 1)
@@ -163,12 +168,17 @@ def _trusted(table: Table, look: Survey, encoder: Encoder, label: str, seed: int
 
 
 def _weigh(
-    features: Any, codes: Int[np.ndarray, " n"], trusted: tuple[Any, Any] | None, hidden: int | None, seed: int
+    features: Any,
+    codes: Int[np.ndarray, " n"],
+    trusted: tuple[Any, Any] | None,
+    hidden: int | None,
+    seed: int,
+    classes: list[Any],
 ) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"], list[str]]:
     """Weights, rows in order of doubt, proposed codes, and notes from the cleaner's warnings."""
     from sklearn.dummy import DummyClassifier
 
-    from bilevel.estimators import LabelCleaner, NoTrustedRowsWarning
+    from bilevel.estimators import LabelCleaner, NoTrustedRowsWarning, RareClassWarning
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -178,6 +188,8 @@ def _weigh(
     for warning in caught:
         if issubclass(warning.category, NoTrustedRowsWarning):
             notes.append(_UNTRUSTED)
+        elif issubclass(warning.category, RareClassWarning):
+            notes.append(_RARE.format(listed([classes[code] for code in cleaner.rare_classes_])))
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     order, proposed = np.asarray(cleaner.suspects_["row"]), np.empty(len(codes), np.int32)

@@ -94,7 +94,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     truth is not: if most rows of one kind have the same wrong label, the right ones will be doubted. A
     `NoTrustedRowsWarning` says so. It is worth the work to check a hundred rows, some of each class. A class of one or
     two rows cannot be judged, nor one with fewer than two per fold and less than half an equal share of the rows: its
-    rows would be the most doubtful, whatever their labels. They get weight 1, end the ranking, and a
+    rows would be the most doubtful, whatever their labels. They get weight 1 and end the ranking, and a
     `RareClassWarning` names the class.
 
     **Arguments**
@@ -122,6 +122,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     - `confusion_`: P(given label | true class) as a matrix (k, k); `None` without trusted rows.
     - `history_`: a `bilevel.run._solution.History` of the runs that learn the weights, with `upper loss` and
       `mean weight`; without trusted rows, one run per `fold`.
+    - `rare_classes_`: classes of too few rows to be judged, whose rows end the ranking; none with trusted rows.
     - `classes_`, `n_features_in_`, `feature_names_in_` (if X has names).
 
     **Raises** `ValueError` or `TypeError`, naming the argument: see `fit`.
@@ -220,9 +221,10 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
                 stacklevel=2,
             )
             rare = rare_classes(labels, folds)
+            self.rare_classes_ = self.classes_[rare]
             score, proposed = self._clean_each_other(table, labels, folds, rng)
             if len(rare):
-                names = ", ".join(map(repr, self.classes_[rare[:5]].tolist())) + ", …" * (len(rare) > 5)
+                names = ", ".join(map(repr, self.rare_classes_[:5].tolist())) + ", …" * (len(rare) > 5)
                 warnings.warn(
                     f"LabelCleaner: these classes have too few rows to be judged by each other: {names}. Their rows "
                     "get weight 1 and end the ranking. Look at them yourself, or pass X_trusted.",
@@ -232,6 +234,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
                 score[np.isin(labels, rare)] = np.inf
                 proposed = np.where(np.isin(labels, rare), labels, proposed)
         else:
+            self.rare_classes_ = self.classes_[:0]
             score, proposed = self._clean(table, labels, trusted, rng)
         self._keep(score, proposed)
         self._fit_estimator(X, y, trusted, own)
@@ -380,7 +383,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
             X, y = stack([X, trusted[0]]), np.concatenate([y, self.classes_[trusted[1]]])
             weights = np.concatenate([weights, np.ones(len(trusted[1]))])
         chosen: Any = clone(self._default())
-        self.estimator_ = chosen.fit(X, y, **{weight_argument(chosen): weights})
+        self.estimator_ = chosen.fit(X, y, **{str(weight_argument(chosen)): weights})
 
     def _checked(self, X: Any) -> Any:
         check_is_fitted(self)

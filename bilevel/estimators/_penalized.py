@@ -87,7 +87,7 @@ class _Penalized(BaseEstimator):
         """The mean of `scoring` over the splits. `weights`: None, or those of the user."""
         if self.scoring is None:
             return None
-        scorer = check_scoring(self, scoring=self.scoring)
+        scorer: Any = check_scoring(self, scoring=self.scoring)
         takes_weights = "sample_weight" in inspect.signature(getattr(scorer, "_score_func", scorer)).parameters
         rows = []
         for held_out in parts.holds_out.T > 0:
@@ -285,7 +285,8 @@ class PenalizedLogistic(ClassifierMixin, _Penalized):
         if self.scoring is None:
             return super().score(X, y, sample_weight)
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-        return check_scoring(self, scoring=self.scoring)(self, X, y, **weights)
+        scorer: Any = check_scoring(self, scoring=self.scoring)
+        return float(scorer(self, X, y, **weights))
 
     def decision_function(self, X: Any) -> Float[np.ndarray, "..."]:
         """The scores, (n, classes), or (n,) for two classes."""

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from bilevel.estimators import _penalties as penalties
 from bilevel.estimators._penalties import Loss
 
+_Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # center, offset, divisor, scale
+
 
 @dataclass(frozen=True)
 class Table:
@@ -87,7 +89,7 @@ def in_units(table: Table, loss: Loss) -> tuple[Table, Units]:
     return replace(table, X=X, targets=targets), Units(*units, target_center, target_divisor)
 
 
-def _dense(X: np.ndarray, share: Float[np.ndarray, " n"], centers: bool) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+def _dense(X: np.ndarray, share: Float[np.ndarray, " n"], centers: bool) -> tuple[np.ndarray, _Columns]:
     center = share @ X if centers else np.zeros(X.shape[1])
     filled = share @ (X != 0)
     X = X - center.astype(X.dtype)[None, :]
@@ -95,7 +97,7 @@ def _dense(X: np.ndarray, share: Float[np.ndarray, " n"], centers: bool) -> tupl
     return X / divisor.astype(X.dtype)[None, :], (center, np.zeros_like(divisor), divisor, scale)
 
 
-def _sparse(X: Any, share: Float[np.ndarray, " n"], centers: bool) -> tuple[Any, tuple[np.ndarray, ...]]:
+def _sparse(X: Any, share: Float[np.ndarray, " n"], centers: bool) -> tuple[Any, _Columns]:
     """The mean square of x − center is that of the stored entries, and of the zeros between them."""
     X, width = X.copy(), X.shape[1]
     shares = np.repeat(share, np.diff(X.indptr))

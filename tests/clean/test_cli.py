@@ -152,6 +152,15 @@ def test_without_trusted_rows_it_says_so(cleaned, tmp_path):
     assert other[wrong].mean() > 0.8 > 0.2 > other[~wrong].mean()
 
 
+def test_a_rare_label_is_named_and_not_proposed_away(tmp_path):
+    frame, _ = trees(200, 0, 0.0)
+    frame.loc[7, "label"] = "yew"
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    cleaned = clean_table(tmp_path / "table.csv", label="label", out=tmp_path / "out")
+    assert cleaned.ranks[7] == 200 and cleaned.classes[cleaned.proposed[7]] == "yew"
+    assert [note for note in cleaned.notes if "too few rows to be judged by each other: 'yew'" in note]
+
+
 def test_trusted_rows_keep_their_labels(cleaned, tmp_path, monkeypatch):
     folder, *_ = cleaned
     seen = []
