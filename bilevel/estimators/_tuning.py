@@ -64,8 +64,8 @@ def tune(
 
     1. One common penalty: decades of the mean sum of squares of a feature are tried, from strong to weak. A weaker one
        is taken if it makes all held-out rows together more probable by a nat. One that makes them less probable by ten
-       ends the search: where features are nearly collinear, a penalty that is too weak for one direction and too strong
-       for another changes little.
+       ends the search. One that hardly matters does so only if the weakest of all hardly matters, too: where features
+       are nearly collinear, a penalty may be too weak for one direction and too strong for another.
     2. From there, Adam takes `steps` steps along the hypergradient. In each step, a Newton step of all splits follows
        x, and the adjoint starts from the previous one. The x with the least objective is kept.
     3. The model is trained on all rows with these penalties.
@@ -97,30 +97,42 @@ def tune(
     return Tuned(w, b, np.exp(np.asarray(state.x, float))[: groups.max() + 1], units.scale, history)
 
 
-def _train(problem: Problem, tuner: Tuner, x: Array, y: Any) -> State:
-    """The models of the splits at x, from y, and the objective."""
-    return advance(problem, tuner, tuner.begin(problem, x, y), jnp.asarray(0), jnp.asarray(False))
+def _trainer(problem: Problem, tuner: Tuner, x: Array, y: Any, unit: float) -> Callable[[int, Any], State]:
+    """(decade, y) ↦ the models of the splits with this common penalty, trained from y, and the objective."""
+    start = tuner.begin(problem, x, y)
+
+    def at(decade: int, y: Any) -> State:
+        x = jnp.full_like(start.x, unit + decade * np.log(10))
+        state = eqx.tree_at(lambda state: (state.x, state.y), start, (x, y))
+        return advance(problem, tuner, state, jnp.asarray(0), jnp.asarray(False))
+
+    return at
 
 
 def _search(problem: Problem, tuner: Tuner, x: Array, y: Any, unit: float) -> State:
     """The state with the best common penalty, and the models of the splits with it."""
-    best, nat = None, 1 / float(problem.upper.loss.judges)
+    at = _trainer(problem, tuner, x, y, unit)
+    best, is_level, nat = None, False, 1 / float(problem.upper.loss.judges)
     for decade in DECADES:
-        state = _train(problem, tuner, jnp.full_like(x, unit + decade * np.log(10)), y)
+        state = at(decade, y)
         y = state.y
         if best is None or state.objective < best.objective - nat:
             best = state
         elif state.objective > best.objective + WORSE * nat:
             break
+        elif not is_level and abs(state.objective - best.objective) <= nat:
+            if abs(at(DECADES[-1], y).objective - best.objective) <= nat:
+                break
+            is_level = True
     assert best is not None
     return best
 
 
 def _search_all(problem: Problem, tuner: Tuner, x: Array, y: Any, unit: float, merit: Any) -> State:
     """The same, of all decades that with the best score."""
-    states = []
+    at, states = _trainer(problem, tuner, x, y, unit), []
     for decade in DECADES:
-        states.append(_train(problem, tuner, jnp.full_like(x, unit + decade * np.log(10)), y))
+        states.append(at(decade, y))
         y = states[-1].y
     return max(states, key=lambda state: merit(state.x, state))
 

@@ -91,7 +91,8 @@ def in_units(table: Table, loss: Loss) -> tuple[Table, Units]:
 
 def _dense(X: np.ndarray, share: Float[np.ndarray, " n"], centers: bool) -> tuple[np.ndarray, _Columns]:
     center = share @ X if centers else np.zeros(X.shape[1])
-    filled = share @ (X != 0)
+    filled, holed = np.ones(X.shape[1]), np.flatnonzero(~X.all(axis=0))
+    filled[holed] = share @ (X[:, holed] != 0)
     X = X - center.astype(X.dtype)[None, :]
     divisor, scale = _divisors(_root_mean_square(X, share), center, filled, X.dtype)
     return X / divisor.astype(X.dtype)[None, :], (center, np.zeros_like(divisor), divisor, scale)
