@@ -68,6 +68,23 @@ def _one_device_a_core() -> None:
 
 
 @contextlib.contextmanager
+def _signs_on(console: Any) -> Iterator[None]:
+    """Print each `DiagnosisWarning` in one paragraph."""
+    import warnings
+
+    from bilevel.run._signs import DiagnosisWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DiagnosisWarning)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, DiagnosisWarning):
+            console.print(f"Warning: {warning.message}", markup=False, soft_wrap=True)
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+@contextlib.contextmanager
 def _readable_errors() -> Iterator[None]:
     """Report the package's errors about bad input in one line, with exit code 2."""
     from bilevel.datasets import DatasetError
@@ -134,8 +151,10 @@ def run(
             make_directory(out)
         if entrant.suggestion is not None:
             console.print(str(entrant.suggestion), markup=False, soft_wrap=True)
+        options: Any = dict(progress=None, checkpoint=checkpoint, signs=True)
         try:
-            solution = compare.run(made, entrant.solver, seed=seed, steps=steps, progress=None, checkpoint=checkpoint)
+            with _signs_on(console):
+                solution = compare.run(made, entrant.solver, seed=seed, steps=steps, **options)
         except KeyboardInterrupt as interruption:
             if not hasattr(interruption, "solution"):
                 raise

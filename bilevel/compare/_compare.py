@@ -46,18 +46,19 @@ def run(
     on_chunk: Callable[[Solution], Any] | None = None,
     progress: bool | None = False,
     checkpoint: Any = None,
+    signs: bool = False,
 ) -> Solution:
     """Run one solver on one task for `steps` steps or for `seconds` of stepping, with about `rows` history rows.
 
-    A run of `steps` steps can have a `checkpoint`, as in `solve`. It never raises `SolveError`: the solution's result
-    says how it ended.
+    A run of `steps` steps can have a `checkpoint` and a look for `signs`, as in `solve`. It never raises `SolveError`:
+    the solution's result says how it ended.
     """
     callbacks = () if on_chunk is None else (on_chunk,)
     options: dict[str, Any] = {"metrics": task.metrics, "callbacks": callbacks, "progress": progress, "throw": False}
     if seconds is not None:
-        return _run_for(task, solver, seconds, key=run_key(seed), **options)
+        return _run_for(task, solver, seconds, key=run_key(seed), signs=False, **options)
     assert steps is not None
-    options |= {"every": math.ceil(steps / rows), "checkpoint": checkpoint}
+    options |= {"every": math.ceil(steps / rows), "checkpoint": checkpoint, "signs": signs}
     return solve(task.problem, solver, task.x, task.y, steps=steps, key=run_key(seed), **options)
 
 

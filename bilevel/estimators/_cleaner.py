@@ -362,7 +362,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         start = _EXTREME * jnp.tanh(cleaning.log_odds(y, channel, lower)[0] / _EXTREME)
         steps = self.epochs * -(-length // size)
         every = -(-steps // _CHUNKS)
-        solution = solve(problem, solver, start, y, steps=steps, every=every, metrics=metrics, key=key, progress=False)
+        shown: Any = dict(every=every, metrics=metrics, progress=False, signs=False)  # a network's loss is not convex
+        solution = solve(problem, solver, start, y, steps=steps, key=key, **shown)
         odds, proposed = cleaning.log_odds(solution.y, channel, lower)
         score = (np.asarray(solution.x, float) + np.asarray(odds, float)) / 2
         return _Learned(score[:n], np.asarray(proposed)[:n], solution.history.rows)

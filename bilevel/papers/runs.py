@@ -62,7 +62,8 @@ def _smoothness(setup: Setup, curve: Curve, _: pathlib.Path | None) -> list[Run]
         steps = curve.steps or setup.steps
         solution: Solution = solve(
             task.problem, curve.solver, task.x, task.y,
-            steps=steps, every=every, key=compare.run_key(seed), recorders=[recorder], progress=False, throw=False,
+            steps=steps, every=every, key=compare.run_key(seed), recorders=[recorder], progress=False, signs=False,
+            throw=False,
         )  # fmt: skip
         run = Run.of(curve.label, seed, solution)
         run.rows = [row for row in run.rows if math.isfinite(row["smoothness"])]
