@@ -35,6 +35,8 @@ LOGISTIC = (
     "digits",
     "breast cancer",
     "wine",
+    "breast cancer, mixed units",
+    "wine, mixed units",
     "mnist",
     "fashion-mnist",
     "sentences",
@@ -43,6 +45,7 @@ LOGISTIC = (
 )
 RIDGE = (
     "diabetes",
+    "diabetes, mixed units",
     "diabetes, squares",
     "ratings",
     "made-up: 10,000 features, 20 matter",
@@ -99,13 +102,15 @@ def load(name, seed):
         rows = rng.permutation(len(loaded.labels))[: 5 * IMAGES]
         return loaded.features[rows], loaded.labels[rows], IMAGES
     loaders = {"digits": theirs.load_digits, "breast cancer": theirs.load_breast_cancer, "wine": theirs.load_wine}
-    X, y = loaders.get(name, theirs.load_diabetes)(return_X_y=True)
+    X, y = loaders.get(name.partition(",")[0], theirs.load_diabetes)(return_X_y=True)
     if name == "diabetes, squares":
         X = PolynomialFeatures(2, include_bias=False).fit_transform(X / X.std(axis=0))
     order, train = rng.permutation(len(y)), round(0.7 * len(y))
     X, y = X[order], y[order]
     if name == "digits":
         return X / 16, y, train
+    if name.endswith("mixed units"):
+        return X / X[:train].std(axis=0) * 10.0 ** rng.uniform(-3, 3, X.shape[1]), y, train
     return (X - X[:train].mean(axis=0)) / X[:train].std(axis=0), y, train
 
 
@@ -298,11 +303,16 @@ Against LogisticRegressionCV with 10 values and 5 folds,
 {time_reading}
 """
 
-READING = """If only few of many features matter, the gain is large: the penalties of the other features rise together,
-and those of the features that matter stay low. Otherwise both gains and losses are small. On TF-IDF rows hardly any
-word occurs in enough rows to determine its own penalty, and the tuning is a little worse than its own starting point.
-On digits, wine and MNIST the deficit against LogisticRegressionCV is smaller than the differences between splits. With
-many more rows than features (diabetes) a weak penalty does no harm, and the choice of penalties matters little."""
+READING = """On columns in *mixed units* (deviations from 10⁻³ to 10³, not centered), LogisticRegressionCV and the grid
+lose, and a penalty per feature does not: its answer does not depend on units. This has a price where raw units say
+something. On images and TF-IDF rows, the best of 25 common penalties on raw columns is up to 2.5 percent better. There,
+dim pixels and common words are penalized more.
+
+If only few of many features matter, the gain is large: the penalties of the other features rise together, and those of
+the features that matter stay low. Otherwise both gains and losses are small. On TF-IDF rows hardly any word occurs in
+enough rows to determine its own penalty. Where the mean loss is above that of LogisticRegressionCV, the deficit is
+within a standard error or so over the splits. With many more rows than features (diabetes) a weak penalty does no harm,
+and the choice of penalties matters little."""
 
 TIME_READING = """The first fit of a shape compiles for two to four seconds, which is nearly all of its time on small
 tables. Sparse products in XLA take about three times as long as SciPy's on one core. LogisticRegressionCV makes fifty
