@@ -19,7 +19,7 @@ from bilevel.steps import AbstractStep, GradientStep
 from bilevel.trees import Tree
 
 _SHARE = 0.02  # of the samples of the run that the look may cost
-_SMALL = 2**18  # rows times entries of y: below it the look takes milliseconds
+_SMALL = 2**18  # entries of x, and rows times entries of y: below it the look takes milliseconds
 _LANCZOS_STEPS = 12
 _FLAT = 1e-6  # a curvature below this part of the largest is none in single precision
 _SEEN = 1e-3  # the least part of F_y along a flat direction that makes y* matter there
@@ -123,8 +123,9 @@ class Look:
     def __init__(self, problem: Problem, start: tuple[Tree, Tree], end: tuple[Tree, Tree], samples: int):
         (x0, y0), (x, y) = trees.at_least_single((start, end))
         dim, levels = trees.size(y), (problem.upper, problem.lower)
-        small = dim * max(level.size for level in levels) <= _SMALL
-        self.known = small or len(_POINTS) * sum(level.size for level in levels) <= _SHARE * samples
+        small = max(trees.size(x), *(dim * level.size for level in levels)) <= _SMALL
+        cost = len(_POINTS) * (sum(level.size for level in levels) + trees.size(x) / dim)  # a sample reads y once
+        self.known = small or cost <= _SHARE * samples
         if not self.known:
             return
         steps = min(_LANCZOS_STEPS, dim)
