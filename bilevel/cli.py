@@ -261,18 +261,27 @@ def reproduce(
 
 @app.command()
 def clean(
-    table: Annotated[pathlib.Path, typer.Argument(help="CSV (also .gz) or Parquet.")],
+    table: Annotated[pathlib.Path, typer.Argument(help="CSV (also .gz), Parquet, Excel (.xlsx) or JSON lines.")],
     label: Annotated[str, typer.Option(help="The column of the labels.")],
     out: Annotated[pathlib.Path, typer.Option(help="A directory; existing files in it are not overwritten.")],
     trusted: Annotated[pathlib.Path | None, typer.Option(help="A table of rows whose labels are verified.")] = None,
+    trusted_column: Annotated[
+        str | None, typer.Option(help="Instead of --trusted: a column that says which rows are verified (yes or no).")
+    ] = None,
     kind: Annotated[
         list[str] | None,
         typer.Option(
             "--kind",
             metavar="COLUMN=KIND",
-            help="Treat a column as numeric, date, boolean, categorical, text, image or ignored; may be repeated.",
+            help="Treat a column as numeric, date, boolean, categorical, text, image or ignored; may be repeated. "
+            "'numeric:,' has decimal commas; 'date:day first' or 'date:%d/%m/%Y' says how dates are written.",
         ),
     ] = None,
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORD", help="Words for a missing cell, instead of NA, N/A, NULL, ...; may be repeated."),
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of CSV and JSON lines, such as cp1252; default: UTF-8.")] = None,
     hidden: Annotated[int | None, typer.Option(min=1, help="Learn with a hidden layer of this width.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=_LAST_SEED, help="Seed of all random choices.")] = 0,
 ) -> None:
@@ -284,7 +293,17 @@ def clean(
     with _readable_errors():
         kinds = tables.parse_kinds(kind or ())
         cleaned = tables.clean_table(
-            table, label=label, out=out, trusted=trusted, kinds=kinds, hidden=hidden, seed=seed, console=console
+            table,
+            label=label,
+            out=out,
+            trusted=trusted,
+            trusted_column=trusted_column,
+            kinds=kinds,
+            missing=missing,
+            encoding=encoding,
+            hidden=hidden,
+            seed=seed,
+            console=console,
         )
     for note in cleaned.notes:
         console.print(f"Note: {note}", markup=False)

@@ -87,11 +87,22 @@ def test_the_page_is_one_program_that_runs(page):
         assert names["cleaner"].score(names["X_test"], names["y_test"]) == pytest.approx(0.94, abs=0.01)
 
 
+def test_the_page_about_tables_finds_the_wrong_labels(capsys):
+    names = {}
+    for title, code in blocks("examples/clean_a_table.md"):
+        assert not title
+        exec(compile(code, "clean_a_table.md", "exec"), names)
+    wrong = (names["given"] != names["truth"])[40:]
+    assert wrong[names["cleaner"].suspects_["row"][: wrong.sum()]].mean() > 0.7
+    assert capsys.readouterr().out.startswith("amount in $, comma between thousands, from ")
+
+
 def test_no_other_page_has_code_that_does_not_run():
     """The pages of the examples show the files, which `test_examples.py` runs."""
     with_code = {path.name for path in (ROOT / "docs").rglob("*.md") if "```python" in path.read_text()}
     named = [
         "adding_a_solver",
+        "clean_a_table",
         "from_higher",
         "from_jaxopt",
         "from_optimistix",
@@ -106,7 +117,7 @@ def test_no_other_page_has_code_that_does_not_run():
 
 def test_the_api_pages_hold_every_public_name():
     pages = "".join(path.read_text() for path in (ROOT / "docs/api").glob("*.md") if path.stem != "writing")
-    paths = re.findall(r"^::: bilevel\.(?!tasks\.|datasets\.|compare\.|estimators$)(\S+)$", pages, re.MULTILINE)
+    paths = re.findall(r"^::: bilevel\.(?!tasks\.|datasets\.|compare\.|estimators$|clean$)(\S+)$", pages, re.MULTILINE)
     contract = [
         "AbstractAdjoint",
         "Adjoint",

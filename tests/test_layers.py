@@ -20,7 +20,7 @@ BROUGHT_BY = metadata.packages_distributions()  # the distributions of each pack
 # Which extras bring what a room imports; the other rooms need the core alone.
 EXTRAS = {
     "_output": ["compare"],
-    "clean": ["clean", "parquet"],
+    "clean": ["clean", "excel", "parquet"],
     "cli": ["cli"],
     "compare": ["compare", "optuna"],
     "datasets": ["datasets"],

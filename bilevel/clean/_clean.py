@@ -5,19 +5,19 @@ import os
 import pathlib
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Set
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from bilevel import _checks as checks
 from bilevel._output.files import environment, local_directory, make_directory, write_json
-from bilevel.clean import report
+from bilevel.clean import report, soundness
 from bilevel.clean.cleaned import Cleaned
-from bilevel.clean.encoding import Encoder
-from bilevel.clean.kinds import FEATURES, Column, infer
-from bilevel.clean.labels import check_classes, find, label_text
+from bilevel.clean.encoding import Encoder, Unread, out_of_range, rewritten
+from bilevel.clean.kinds import FEATURES, MISSING, MOST_LEVELS, Column, infer, texts
+from bilevel.clean.labels import check_classes, find, label_key
 from bilevel.clean.opening import open_table
 from bilevel.clean.reading import Added, Table, listed
 from bilevel.clean.stages import Stages
@@ -33,6 +33,18 @@ _RARE = (
     "These labels have too few rows to be judged by each other: {}. Their rows get weight 1 and end the ranking. Look "
     "at them yourself, or pass checked rows of each label as the trusted table."
 )
+_GIVEN_AWAY = (
+    "The column {0!r} alone tells the given label. If it was made from the label, no label can look doubtful: run "
+    "again with --kind '{0}=ignored'."
+)
+
+
+class _Judges(NamedTuple):
+    """Trusted rows, in the features and classes of the table."""
+
+    features: Any
+    codes: Int[np.ndarray, " m"]
+    notes: tuple[str, ...] = ()
 
 
 def clean_table(
@@ -41,7 +53,10 @@ def clean_table(
     label: str,
     out: str | pathlib.Path,
     trusted: str | pathlib.Path | None = None,
+    trusted_column: str | None = None,
     kinds: Mapping[str, str] | None = None,
+    missing: Iterable[str] | None = None,
+    encoding: str | None = None,
     hidden: int | None = None,
     seed: int = 0,
     console: Any = None,
@@ -60,16 +75,30 @@ def clean_table(
 
     If `out` already has one of these, it is an error: nothing is overwritten.
 
+    Numbers and dates are read as people write them ($1,234.50; 12.3%; 31.12.2024). What was read from each column is in
+    the report, and a note says what is ambiguous. Cells that are not of their column's kind count as missing. Labels
+    that differ only in case, spaces or the form of a number are one class. Rows without a label get a proposed label,
+    no weight, and the last ranks. Notes also say if a column gives the label away, if the trusted labels do not fit
+    their rows, and if trusted rows are rows of the table. Such rows keep their trusted label, and are not judged.
+
     Cells are written as they are: a spreadsheet computes those that are formulas. A label that spaces keep from being
     one is proposed with its spaces.
 
     **Arguments**
 
-    - `table`: a CSV file (comma, semicolon, tab or bar; UTF-8; gzip or not) with a header, or a Parquet file.
+    - `table`: a table with a header: CSV (comma, semicolon, tab or bar; gzip or not), Parquet, Excel (.xlsx; the first
+      sheet), or JSON lines.
     - `label`: the column of the labels.
     - `trusted`: a table of rows whose labels someone has checked, with the same columns and some rows of each label.
       Without it, rows are judged by the other rows, and a note says which errors this cannot find.
-    - `kinds`: the kind of a column that would be inferred wrongly, one of `bilevel.clean.kinds.KINDS`.
+    - `trusted_column`: instead of `trusted`, a column of the table that says which rows have been checked (yes or no, 1
+      or 0, x or empty).
+    - `kinds`: the kind of a column that would be inferred wrongly, one of `bilevel.clean.kinds.KINDS`. `numeric:,` also
+      says that the decimal mark is a comma, and `date:day first`, `date:month first` or `date:%d/%m/%Y` how dates are
+      written.
+    - `missing`: the words that stand for a missing cell or label, instead of the usual ones such as NA. An empty cell
+      is always missing.
+    - `encoding`: of CSV files and JSON lines, such as cp1252; default: UTF-8, or UTF-16 with a byte order mark.
     - `hidden`: width of the hidden layer of the model that learns the weights; `None`: logistic regression.
     - `seed`: the seed of all random choices.
     - `console`: a `rich.console.Console`, for the progress and a table of the columns' kinds.
@@ -89,40 +118,46 @@ def clean_table(
         ValueError: label: no column 'nam'; did you mean 'name'? the columns are 'petal', 'name'
     """
     checks.count("seed", seed, 0)
+    words = None if missing is None else frozenset(word.strip().lower() for word in missing) | {""}
     stages = Stages(console)
-    opened = open_table(table, "table")
-    judge = None if trusted is None else open_table(trusted, "trusted")
-    _check_columns(opened, judge, label)
+    opened = open_table(table, "table", encoding)
+    judge = None if trusted is None else open_table(trusted, "trusted", encoding)
+    _check_columns(opened, judge, label, trusted_column)
     files = {"table": f"cleaned{opened.suffix}", "report": "report.html"}
     files |= {"histogram": "weights.png", "summary": "summary.json"}
     out = _place(local_directory(out, "out"), files.values())
-    look, columns = _look(opened, label, kinds or {}, seed, stages)
-    encoder = Encoder([column for column in columns if column.kind in FEATURES], look.sample)
-    checked = None if judge is None else _trusted(judge, look, encoder, label, seed)
+    look, columns = _look(opened, label, trusted_column, kinds or {}, words, seed, stages)
+    encoder = Encoder([column for column in columns if column.kind in FEATURES], look.sample, words or MISSING)
+    judges = None if judge is None else _trusted(judge, look, encoder, label, words, seed)
     features = encoder.features(stages.counted("Encoding", opened.typed_chunks(encoder.columns), look.rows), look.rows)
-    columns = [_with_unread(column, encoder.unread[column.name]) for column in columns]
+    columns = [_with_unread(column, encoder.unread.get(column.name)) for column in columns]
     stages.print(report.kinds_table(columns, label, encoder.width))
+    notes = [column.note for column in columns if column.note] + soundness.of_labels(look.labels)
     with stages.stage("Learning the weights"):
-        weights, order, proposed, notes = _weigh(features, look.codes, checked, hidden, seed, look.classes)
+        judged = _judge(features, look, encoder, judges, trusted_column is not None, hidden, seed)
+    weights, ranks, proposed, trusted_rows, more = judged
     del features
-    ranks = np.empty(look.rows, np.int64)
-    ranks[order] = np.arange(1, look.rows + 1)
-    found = weights, ranks, look.codes, proposed, look.classes
-    cleaned = Cleaned(out, files, *found, columns, notes)
+    found = weights, ranks, look.labels.codes, proposed, look.labels.classes
+    cleaned = Cleaned(out, files, *found, columns, notes + more)
     arguments = {"table": str(table), "label": label, "trusted": trusted and str(trusted), "kinds": dict(kinds or {})}
-    arguments |= {"hidden": hidden, "seed": seed, "trusted_rows": 0 if checked is None else len(checked[1])}
+    arguments |= {"trusted_column": trusted_column, "missing": words and sorted(words), "encoding": encoding}
+    arguments |= {"hidden": hidden, "seed": seed, "trusted_rows": trusted_rows, "features": encoder.width}
     with stages.stage("Writing"):
-        _write(opened, cleaned, label, arguments | {"features": encoder.width}, stages.seconds)
+        _write(opened, cleaned, look, label, arguments, stages.seconds)
     return cleaned
 
 
-def _check_columns(table: Table, trusted: Table | None, label: str) -> None:
+def _check_columns(table: Table, trusted: Table | None, label: str, trusted_column: str | None) -> None:
     find(table.columns, label, "label")
     ours = [name for name in table.columns if name in Added.NAMES]
     if ours:
         raise ValueError(f"table: {table.path} already has {listed(ours)}; remove or rename them")
     if trusted is not None:
         find(trusted.columns, label, "trusted")
+    if trusted_column is not None:
+        find(table.columns, trusted_column, "trusted_column")
+        if trusted is not None:
+            raise ValueError("trusted_column: trusted is given too; pass one of them")
 
 
 def _place(out: pathlib.Path, files: Iterable[str]) -> pathlib.Path:
@@ -133,38 +168,158 @@ def _place(out: pathlib.Path, files: Iterable[str]) -> pathlib.Path:
     return make_directory(out)
 
 
-def _look(table: Table, label: str, kinds: Mapping[str, str], seed: int, stages: Stages) -> tuple[Survey, list[Column]]:
+def _look(
+    table: Table,
+    label: str,
+    trusted_column: str | None,
+    kinds: Mapping[str, str],
+    missing: Set[str] | None,
+    seed: int,
+    stages: Stages,
+) -> tuple[Survey, list[Column]]:
     """The labels, and the kind of each other column."""
     chunks = stages.counted("Reading", table.chunks())
-    look = survey(chunks, len(table.columns), label, "table", "label", seed)
-    check_classes(look.classes, look.rows, "label")
-    columns = infer(look.sample, look.rows, table.decimals, kinds, label)
+    width = len(table.columns)
+    look = survey(chunks, width, label, "table", "label", seed, missing=missing, trusted_column=trusted_column)
+    check_classes(look.labels.classes, int((look.labels.codes >= 0).sum()), "label")
+    sample = look.sample.drop(columns=trusted_column) if trusted_column is not None else look.sample
+    columns = infer(sample, look.rows, table.commas, kinds, label, missing or MISSING)
     if not any(column.kind in FEATURES for column in columns):
         reasons = listed([f"{column.name} ({column.detail})" for column in columns])
         raise ValueError(f"table: no column can be a feature: {reasons}; add some columns, or pass their kinds")
     return look, columns
 
 
-def _trusted(table: Table, look: Survey, encoder: Encoder, label: str, seed: int) -> tuple[Any, Int[np.ndarray, " m"]]:
-    """The features and codes of the trusted rows."""
-    missing = [column.name for column in encoder.columns if column.name not in table.columns]
-    if missing:
+def _trusted(table: Table, look: Survey, encoder: Encoder, label: str, missing: Set[str] | None, seed: int) -> _Judges:
+    """The features and codes of the trusted rows, whose numbers and dates may be written in another way."""
+    absent = [column.name for column in encoder.columns if column.name not in table.columns]
+    if absent:
         raise ValueError(
-            f"trusted: {table.path} lacks columns of the table: {listed(missing)}; it has {listed(table.columns, 30)}"
+            f"trusted: {table.path} lacks columns of the table: {listed(absent)}; it has {listed(table.columns, 30)}"
         )
-    checked = survey(table.chunks(), len(table.columns), label, "trusted", "trusted", seed)
-    known = {label_text(value): code for code, value in enumerate(look.classes)}
-    unseen = [value for value in checked.classes if label_text(value) not in known]
+    checked = survey(table.chunks(), len(table.columns), label, "trusted", "trusted", seed, missing=missing)
+    classes = look.labels.classes
+    known = {label_key(value): code for code, value in enumerate(classes)}
+    unseen = [value for value in checked.labels.classes if label_key(value) not in known]
     if unseen:
         raise ValueError(
             f"trusted: {table.path} has labels that no row of the table has: {listed(unseen)}; the table's are "
-            f"{listed(look.classes, 20)}"
+            f"{listed(classes, 20)}"
         )
-    place = np.array([known[label_text(value)] for value in checked.classes], np.int32)
-    absent = [value for code, value in enumerate(look.classes) if code not in set(place)]
+    place = np.array([known[label_key(value)] for value in checked.labels.classes], np.int32)
+    _check_present(place, classes, f"trusted: {table.path} has no row of")
+    columns = [
+        rewritten(column, look.sample, checked.sample, table.commas, missing or MISSING) for column in encoder.columns
+    ]
+    theirs = encoder.with_forms(columns)
+    features = theirs.features(table.typed_chunks(columns), checked.rows)
+    for column in columns:
+        unread = theirs.unread[column.name]
+        if int(unread) > checked.rows / 2:
+            raise ValueError(
+                f"trusted: {int(unread):,} of {checked.rows:,} cells of {column.name!r} in {table.path} cannot be read "
+                f"as {column.kind} ({unread}); write them as the table does"
+            )
+        if column.kind in ("boolean", "categorical"):
+            _check_levels(column.name, look.sample, checked.sample, missing or MISSING)
+    codes = checked.labels.codes
+    rows = np.flatnonzero(codes >= 0)
+    left_out = len(codes) - len(rows)
+    notes = [f"{left_out:,} trusted rows have no label, and were left out."] if left_out else []
+    for ours, their in zip(encoder.columns, columns, strict=True):
+        notes.append(out_of_range(ours, look.sample, their, checked.sample, missing or MISSING))
+    return _Judges(features[rows] if left_out else features, place[codes[rows]], tuple(filter(None, notes)))
+
+
+def _check_levels(name: str, sample: Any, trusted: Any, missing: Set[str]) -> None:
+    levels = set(texts(sample[name], missing))
+    cells, known = [cell for cell in texts(trusted[name], missing) if cell], {level.lower() for level in levels}
+    new = [cell for cell in cells if cell.lower() not in known]
+    if len(levels) <= MOST_LEVELS and len(new) > len(cells) / 2:
+        raise ValueError(
+            f"trusted: {len(new):,} of {len(cells):,} cells of {name!r} hold what the table does not: "
+            f"{listed(list(dict.fromkeys(new)))}; the table has {listed(sorted(levels - {''}))}; write them as it does"
+        )
+
+
+def _check_present(codes: Int[np.ndarray, " m"], classes: Any, start: str) -> None:
+    absent = [value for code, value in enumerate(classes) if code not in set(codes.tolist())]
     if absent:
-        raise ValueError(f"trusted: {table.path} has no row of {listed(absent)}; each label of the table needs some")
-    return encoder.features(table.typed_chunks(encoder.columns), checked.rows), place[checked.codes]
+        raise ValueError(f"{start} {listed(absent)}; each label of the table needs some")
+
+
+def _judge(
+    features: Any,
+    look: Survey,
+    encoder: Encoder,
+    judges: _Judges | None,
+    trusted_column: bool,
+    hidden: int | None,
+    seed: int,
+) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"], int, list[str]]:
+    """Weights, ranks and proposed codes of all rows, the number of trusted rows, and notes.
+
+    Rows that are trusted are not judged. Their weight is 1 or, if the trusted label is another one, 0.
+    """
+    given, settled, notes = look.labels.codes, np.full(look.rows, -1, np.int32), []
+    if trusted_column:
+        judges = _flagged(features, look)
+        settled[look.trusted] = given[look.trusted]
+    elif judges is not None:
+        notes += judges.notes
+        notes += _settle(features, judges, given, settled)
+    part = np.flatnonzero((given >= 0) & (settled < 0))
+    unlabeled = np.flatnonzero((given < 0) & (settled < 0))
+    classes, codes = np.unique(given[part], return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            f"trusted: apart from the trusted rows, {'one label' if len(classes) else 'no row'} is left in the table; "
+            "there is nothing to judge"
+        )
+    X = features if len(part) == look.rows else features[part]
+    checked, m = None, 0
+    if judges is not None:
+        m, inside = len(judges.codes), np.isin(judges.codes, classes)  # a class may be left in trusted rows alone
+        checked = judges.features[inside], np.searchsorted(classes, judges.codes[inside])
+        notes += filter(None, [soundness.of_trusted_labels(X, codes, *checked, seed)])
+    names = soundness.giving_away(X, codes, encoder.columns, encoder.owners, seed)
+    notes += [_GIVEN_AWAY.format(name) for name in names]
+    rest = features[unlabeled] if len(unlabeled) else None
+    named = [look.labels.classes[code] for code in classes]
+    weight, order, found, more, guessed = _weigh(X, codes, checked, hidden, seed, named, rest)
+    weights, proposed = np.full(look.rows, np.nan), settled.copy()
+    weights[part], proposed[part] = weight, classes[found]
+    if rest is not None:
+        proposed[unlabeled] = classes[guessed]
+    trusted = np.flatnonzero((settled >= 0) & (given >= 0))
+    weights[trusted] = settled[trusted] == given[trusted]
+    wrong, right = trusted[weights[trusted] == 0], trusted[weights[trusted] == 1]
+    ranks = np.empty(look.rows, np.int64)
+    ranks[np.concatenate([wrong, part[order], right, np.flatnonzero(given < 0)])] = np.arange(1, look.rows + 1)
+    return weights, ranks, proposed, m, notes + more
+
+
+def _flagged(features: Any, look: Survey) -> _Judges:
+    """The rows that a column of the table calls checked."""
+    rows = np.flatnonzero(look.trusted & (look.labels.codes >= 0))
+    if not len(rows):
+        raise ValueError("trusted_column: it calls no row with a label checked; write yes in some rows of each label")
+    codes = look.labels.codes[rows]
+    _check_present(codes, look.labels.classes, "trusted_column: no checked row is labeled")
+    return _Judges(features[rows], codes)
+
+
+def _settle(features: Any, judges: _Judges, given: Int[np.ndarray, " n"], settled: Int[np.ndarray, " n"]) -> list[str]:
+    """Write the labels of trusted rows that are rows of the table into `settled`; a note says so."""
+    theirs, ours = soundness.same_rows(features, judges.features)
+    if not len(ours):
+        return []
+    settled[ours] = judges.codes[theirs]
+    changed = int(((settled >= 0) & (given >= 0) & (settled != given)).sum())
+    return [
+        f"{len(ours):,} of {len(judges.codes):,} trusted rows are rows of the table, too. They keep the trusted label, "
+        f"which differs from the table's for {changed:,} of them, and are not judged by themselves."
+    ]
 
 
 def _weigh(
@@ -174,15 +329,19 @@ def _weigh(
     hidden: int | None,
     seed: int,
     classes: list[Any],
-) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"], list[str]]:
-    """Weights, rows in order of doubt, proposed codes, and notes from the cleaner's warnings."""
+    unlabeled: Any = None,
+) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"], list[str], Any]:
+    """Weights, rows in order of doubt, proposed codes, notes from the cleaner's warnings, and codes of the unlabeled
+    rows."""
     from sklearn.dummy import DummyClassifier
+    from sklearn.linear_model import LogisticRegression
 
     from bilevel.estimators import LabelCleaner, NoTrustedRowsWarning, RareClassWarning
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        cleaner = LabelCleaner(DummyClassifier(), hidden=hidden, random_state=seed)  # its predictions are not used
+        final = DummyClassifier() if unlabeled is None else LogisticRegression(max_iter=1000)  # only for unlabeled rows
+        cleaner = LabelCleaner(final, hidden=hidden, random_state=seed)
         cleaner.fit(features, codes, *(trusted or ()))
     notes = []
     for warning in caught:
@@ -194,20 +353,32 @@ def _weigh(
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     order, proposed = np.asarray(cleaner.suspects_["row"]), np.empty(len(codes), np.int32)
     proposed[order] = cleaner.suspects_["label"]
-    return np.asarray(cleaner.sample_weight_, np.float64), order, proposed, notes
+    guessed = None if unlabeled is None else cleaner.predict(unlabeled)
+    return np.asarray(cleaner.sample_weight_, np.float64), order, proposed, notes, guessed
 
 
-def _with_unread(column: Column, unread: int) -> Column:
-    if not unread:
+def _with_unread(column: Column, unread: Unread | None) -> Column:
+    if unread is None or not int(unread):
         return column
-    return dataclasses.replace(column, detail=f"{column.detail}; {unread:,} non-numeric cells count as missing")
+    count, what = int(unread), "number" if column.kind == "numeric" else "date"
+    said = f"1 cell is no {what} and counts" if count == 1 else f"{count:,} cells are no {what}s and count"
+    return dataclasses.replace(column, detail=f"{column.detail}; {said} as missing: {unread}")
 
 
-def _write(table: Table, cleaned: Cleaned, label: str, arguments: dict[str, Any], seconds: Mapping[str, float]) -> None:
+def _write(
+    table: Table,
+    cleaned: Cleaned,
+    look: Survey,
+    label: str,
+    arguments: dict[str, Any],
+    seconds: Mapping[str, float],
+) -> None:
     """Write all files into a temporary folder inside `out`, then move each to its place."""
-    decimal = "," if any(column.decimal == "," for column in cleaned.columns) else "."
-    added = Added(cleaned.weights, cleaned.ranks, cleaned.proposed, cleaned.classes, decimal)
-    doubtful = np.argsort(cleaned.ranks)[: report.SHOWN_ROWS].tolist()
+    comma = table.commas and any(getattr(column.form, "decimal", ".") == "," for column in cleaned.columns)
+    spelled = look.labels.spelling(cleaned.proposed), look.labels.spellings
+    added = Added(cleaned.weights, cleaned.ranks, *spelled, "," if comma else ".")
+    doubtful = np.argsort(cleaned.ranks)[: report.SHOWN_ROWS]
+    doubtful = doubtful[cleaned.given[doubtful] >= 0].tolist()
     with tempfile.TemporaryDirectory(dir=cleaned.out, prefix=".writing-") as folder:
         paths = {content: pathlib.Path(folder) / name for content, name in cleaned.files.items()}
         kept = table.write(paths["table"], added, set(doubtful))

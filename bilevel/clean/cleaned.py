@@ -16,7 +16,8 @@ class Cleaned:
     """The result for each row of a table, in the table's order.
 
     `weights` are in [0, 1], and low for doubtful labels; rank 1 is the most doubtful row; `given` and `proposed`
-    index `classes`; `out` is the directory of the `files`.
+    index `classes`; `out` is the directory of the `files`. A row without a label is given −1, its weight is NaN, and
+    its rank is among the last.
     """
 
     out: pathlib.Path
@@ -33,4 +34,4 @@ class Cleaned:
     def suspects(self) -> Int[np.ndarray, " k"]:
         """The rows whose proposed label differs from the given one, most doubtful first."""
         rows = np.argsort(self.ranks)
-        return rows[self.proposed[rows] != self.given[rows]]
+        return rows[(self.proposed[rows] != self.given[rows]) & (self.given[rows] >= 0)]

@@ -25,11 +25,11 @@ _SNIFFED = 50  # the delimiter is chosen by this many records
 class CsvTable:
     """A CSV file with a header. Cells are text; blank lines are not rows."""
 
-    def __init__(self, path: pathlib.Path, argument: str, zipped: bool, head: bytes) -> None:
-        self.path, self._argument, self._zipped = path, argument, zipped
-        self._bom = head.startswith(_BOM.encode())
-        self._delimiter = _sniff(head.decode("utf-8", "replace").lstrip(_BOM))
-        self.decimals = "." if self._delimiter == "," else ".,"
+    def __init__(self, path: pathlib.Path, argument: str, zipped: bool, head: bytes, encoding: str = "utf-8") -> None:
+        self.path, self._argument, self._zipped, self._encoding = path, argument, zipped, encoding
+        self._bom = encoding == "utf-8" and head.startswith(_BOM.encode())
+        self._delimiter = _sniff(head.decode(encoding, "replace").lstrip(_BOM))
+        self.commas = self._delimiter != ","
         header = next(record.cells for record in self._records() if record.cells)
         self.columns = [name.strip() or f"Unnamed: {i}" for i, name in enumerate(header)]
         if len(header) == 1:
@@ -52,12 +52,15 @@ class CsvTable:
     def typed_chunks(self, columns: Sequence[Column]) -> Iterator[Any]:
         import pandas as pd
 
-        plain = {column.name for column in columns if column.kind == "numeric" and column.decimal == "."}
+        plain = {
+            column.name for column in columns if column.kind == "numeric" and (not column.form or column.form.plain)
+        }
         names = [column.name for column in columns]
         with opened(self.path, self._zipped) as file:
             yield from pd.read_csv(
                 cast(Any, file),
                 sep=self._delimiter,
+                encoding="utf-8-sig" if self._bom else self._encoding,
                 skipinitialspace=True,
                 header=0,
                 names=self.columns,
@@ -73,7 +76,7 @@ class CsvTable:
         kept: dict[int, list[str]] = {}
         cells = itertools.chain([added.NAMES], self._cells(added))
         with gzip.open(target, "wb", 6) if self._zipped else target.open("wb") as binary:
-            file = io.TextIOWrapper(cast(Any, binary), encoding="utf-8", newline="")
+            file = io.TextIOWrapper(cast(Any, binary), encoding=self._encoding, newline="")
             file.write(_BOM if self._bom else "")
             row = -1  # the header
             for record in self._checked():
@@ -95,7 +98,8 @@ class CsvTable:
         behind = self._behind_spaces({label for label in classes if is_formula(label)})
         labels = [self._quoted(behind.get(label, label)) for label in classes]
         for weight, rank, code in zip(added.weights, added.ranks, added.codes, strict=True):
-            yield f"{weight:.6g}".replace(".", added.decimal), str(rank), labels[code]
+            number = "" if np.isnan(weight) else f"{weight:.6g}".replace(".", added.decimal)
+            yield self._quoted(number), str(rank), labels[code]
 
     def _behind_spaces(self, formulas: set[str]) -> dict[str, str]:
         """Those that stand behind spaces in the file, which keep spreadsheets from computing them: as they stand."""
@@ -142,24 +146,32 @@ class CsvTable:
             line = reader.line_num + 1
 
     def _lines(self, pending: list[str]) -> Iterator[str]:
-        """The lines as text; each one is also appended to `pending`."""
-        position, number, data = 0, 0, b""
+        """The lines as text, ended by LF, CR LF or CR; each one is also appended to `pending`."""
         try:
-            with opened(self.path, self._zipped) as file:
-                for number, data in enumerate(file, 1):
-                    text = data.decode("utf-8")
-                    if number == 1 and self._bom:
-                        text = text.removeprefix(_BOM)
+            encoding = "utf-8-sig" if self._bom else self._encoding
+            with io.TextIOWrapper(cast(Any, opened(self.path, self._zipped)), encoding, newline="") as lines:
+                for text in lines:
                     pending.append(text)
                     yield text
-                    position += len(data)
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             raise ValueError(
-                f"{self._argument}: {self.path} is not UTF-8 at byte {position + error.start}, "
-                f"line {number} ({data[error.start]:#04x}); save it as UTF-8"
+                f"{self._argument}: {self.path} is not {self._encoding.upper()}{self._undecodable()}; save it as "
+                "UTF-8, or pass its encoding, such as --encoding cp1252"
             ) from error
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{self._argument}: {self.path} is not a whole gzip file ({error})") from error
+
+    def _undecodable(self) -> str:
+        """The place of the first byte that is not UTF-8."""
+        position = 0
+        with opened(self.path, self._zipped) as file:
+            for number, data in enumerate(file if self._encoding == "utf-8" else (), 1):
+                try:
+                    data.decode()
+                except UnicodeDecodeError as error:
+                    return f" at byte {position + error.start}, line {number} ({data[error.start]:#04x})"
+                position += len(data)
+        return ""
 
 
 @dataclasses.dataclass(slots=True)

@@ -13,7 +13,7 @@ class ParquetTable:
     """A Parquet file; needs pyarrow. Cells have the types of its columns."""
 
     suffix = ".parquet"
-    decimals = "."
+    commas = False
 
     def __init__(self, path: pathlib.Path, argument: str) -> None:
         try:
@@ -56,7 +56,9 @@ class ParquetTable:
             for batch in self._batches(self.columns):
                 rows = slice(start, start + len(batch))
                 new = (added.weights[rows], added.ranks[rows], labels.take(pa.array(added.codes[rows])))
-                columns = [*batch.columns, *(pa.array(a, t) for a, t in zip(new, types.values(), strict=True))]
+                # from_pandas: NaN, the weight of a row without a label, is null
+                arrays = (pa.array(a, t, from_pandas=True) for a, t in zip(new, types.values(), strict=True))
+                columns = [*batch.columns, *arrays]
                 writer.write_batch(pa.record_batch(columns, schema=schema))
                 for row in keep.intersection(range(rows.start, rows.stop)):
                     cells = (column[row - start].as_py() for column in batch.columns)

@@ -18,7 +18,10 @@ CHUNK_CELLS = 1_000_000  # cells per chunk; in a text table, a cell is a Python 
 
 @dataclasses.dataclass(frozen=True)
 class Added:
-    """The appended columns, with one value per row; `classes[codes[i]]` is row i's proposed label."""
+    """The appended columns, with one value per row; `classes[codes[i]]` is row i's proposed label.
+
+    The weight of a row without a label is NaN, and written as an empty cell.
+    """
 
     weights: Float[np.ndarray, " n"]
     ranks: Int[np.ndarray, " n"]
@@ -36,7 +39,7 @@ class Table(Protocol):
     path: pathlib.Path
     columns: list[str]
     suffix: str  # of the written file, such as .csv.gz
-    decimals: str  # the possible decimal marks
+    commas: bool  # whether a comma is more likely a decimal mark than one of thousands
 
     def chunks(self) -> Iterator[Any]:
         """The rows as data frames, checked; the index counts the rows from zero. Text tables hold text."""

@@ -32,14 +32,15 @@ _FIRST = {"image": 0, "text": 1, "identifier": 2, "ignored": 4}  # other kinds: 
 def summary(cleaned: Cleaned) -> dict[str, Any]:
     """The numbers of `summary.json`."""
     given, proposed = (
-        np.bincount(codes, minlength=len(cleaned.classes)) for codes in (cleaned.given, cleaned.proposed)
+        np.bincount(codes[codes >= 0], minlength=len(cleaned.classes)) for codes in (cleaned.given, cleaned.proposed)
     )
     classes = zip(cleaned.classes, given, proposed, strict=True)
     return {
         "rows": len(cleaned.weights),
+        "without_label": int((cleaned.given < 0).sum()),
         "other_label_proposed": len(cleaned.suspects),
         "weight_below_half": int((cleaned.weights < 0.5).sum()),
-        "mean_weight": float(cleaned.weights.mean()),
+        "mean_weight": float(np.nanmean(cleaned.weights)),
         "classes": [{"label": label, "given": int(g), "proposed": int(p)} for label, g, p in classes],
         "columns": [{"name": column.name, "kind": column.kind, "detail": column.detail} for column in cleaned.columns],
         "notes": list(cleaned.notes),
@@ -47,10 +48,10 @@ def summary(cleaned: Cleaned) -> dict[str, Any]:
 
 
 def kinds_table(columns: Sequence[Column], label: str, features: int) -> Table:
-    """The kind of each column; many neighbors of one kind share a line."""
+    """The kind of each column; many neighbors of one kind share a line, unless something special was read from them."""
     table = Table(f"{features:,} features of these columns", "column", "taken as", "", left=(0, 1, 2), first_width=40)
     table.add_row(label, "label", "")
-    for kind, group in itertools.groupby(columns, key=lambda column: column.kind):
+    for (kind, _), group in itertools.groupby(columns, key=lambda column: (column.kind, _special(column))):
         group = list(group)
         if len(group) < _ALIKE_FROM:
             for column in group:
@@ -62,26 +63,33 @@ def kinds_table(columns: Sequence[Column], label: str, features: int) -> Table:
     return table
 
 
+def _special(column: Column) -> str:
+    """What must not be hidden in a line of several columns."""
+    odd = str(column.form or "") or column.note or "as missing" in column.detail
+    return column.detail if odd else ""
+
+
 def histogram(cleaned: Cleaned) -> "Figure":
     """The weights of the rows that keep their label, and of those for which another label is proposed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
+    labeled = cleaned.given >= 0
     other, bins = cleaned.proposed != cleaned.given, np.linspace(0, 1, 41).tolist()
     for rows, name, color in (
-        (~other, "the given label is proposed", BLUE),
-        (other, "another label is proposed", ORANGE),
+        (labeled & ~other, "the given label is proposed", BLUE),
+        (labeled & other, "another label is proposed", ORANGE),
     ):
         label = f"{name}: {rows.sum():,} rows"
         axes.hist(cleaned.weights[rows], bins, color=color, alpha=0.6, label=label)
-    counts = np.histogram(cleaned.weights, bins)[0]
+    counts = np.histogram(cleaned.weights[labeled], bins)[0]
     if counts.max() > _LOG_FROM * np.median(counts[counts > 0]):
         axes.set_yscale("log")
     axes.set_xlim(0, 1)
     axes.set_xlabel("weight: how probable it seems that the given label is right")
     axes.set_ylabel("rows")
-    axes.set_title(f"Weights of {len(cleaned.weights):,} rows", loc="left")
+    axes.set_title(f"Weights of {labeled.sum():,} rows", loc="left")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     tidy(axes)
     return figure

@@ -167,7 +167,7 @@ def test_trusted_rows_keep_their_labels(cleaned, tmp_path, monkeypatch):
 
     def weigh(features, codes, trusted, *_):
         seen.append(trusted)
-        return np.full(len(codes), 0.5), np.arange(len(codes)), codes, []
+        return np.full(len(codes), 0.5), np.arange(len(codes)), codes, [], None
 
     monkeypatch.setattr(clean, "_weigh", weigh)
     checked = pd.read_csv(folder / "trusted.csv", sep=";").sort_values("label", ascending=False)
@@ -183,7 +183,7 @@ def test_failing_while_writing_leaves_nothing(cleaned, tmp_path, monkeypatch):
     folder, *_ = cleaned
 
     def weigh(features, codes, *_):
-        return np.full(len(codes), 0.5), np.arange(len(codes)), codes, []
+        return np.full(len(codes), 0.5), np.arange(len(codes)), codes, [], None
 
     def full(_):
         raise OSError(28, "No space left on device")
@@ -208,7 +208,13 @@ ERRORS = {
         [],
         "label: no column 'lable'; did you mean 'label'? the columns are 'x', 'l",
     ),
-    "row without label": (TABLE + "1,\n", "label", None, [], "label: row 31 has no label, where row 1 is the first"),
+    "no label": (lines("x,label", "1,", "2,NA"), "label", None, [], "label: no row has a label; name a column"),
+    "the class NA": (TABLE + "1,NA\n" * 20, "label", None, [], "label: 20 rows hold 'NA', which may be a class or"),
+    "142 classes": (
+        lines("x,city", *(f"{i % 7},city {i % 142}" for i in range(600))),
+        *("city", None, []),
+        "label: 142 different labels in 600 rows",
+    ),
     "one class": (lines("x,label", "1,a", "2,a"), "label", None, [], "label: all 2 labels are 'a'"),
     "regression": (
         lines("y,x", *(f"{i}.5,1" for i in range(99))),
@@ -239,7 +245,36 @@ ERRORS = {
         "lacks columns of the table: 'x'; it",
     ),
     "trusted label": (TABLE, "label", lines("x,lab", "1,a"), [], "trusted: no column 'label'; did you mean 'lab'?"),
-    "trusted row": (TABLE, "label", lines("x,label", "1,", "2,a"), [], "trusted: row 1 has no label"),
+    "trusted row": (TABLE, "label", lines("x,label", "1,", "2,"), [], "trusted: no row has a label"),
+    "trusted numbers": (
+        lines("x,label", *(f"{i}.5,{'ab'[i % 2]}" for i in range(30))),
+        "label",
+        lines("x,label", "one,a", "two,b", "three,b"),
+        [],
+        "trusted: 3 of 3 cells of 'x' in ",
+        "cannot be read as numeric ('one', 'two', 'three'); write them as the table does",
+    ),
+    "trusted levels": (
+        lines("x,z,label", *(f"{'yn'[i % 2]},{i % 7},{'ab'[i % 3 // 2]}" for i in range(30))),
+        "label",
+        lines("x,z,label", "TRUE,1,a", "FALSE,2,b"),
+        [],
+        "trusted: 2 of 2 cells of 'x' hold what the table does not: 'TRUE', 'FALSE'; the table has 'n', 'y'",
+    ),
+    "trusted column": (TABLE, "label", None, ["--trusted-column", "check"], "trusted_column: no column 'check'"),
+    "trusted column and table": (
+        TABLE,
+        "label",
+        lines("x,label", "1,a"),
+        ["--trusted-column", "x"],
+        "trusted_column: trusted is given too; pass one of them",
+    ),
+    "no number": (
+        lines("x,label", *(f"word{i % 7},{'ab'[i % 2]}" for i in range(30))),
+        *("label", None, ["--kind", "x=numeric"]),
+        "kind of 'x': 'numeric', but only 0 of 30 cells can be read as numbers, not 'word0'; pass",
+    ),
+    "unknown encoding": (TABLE, "label", None, ["--encoding", "latin-99"], "encoding: 'latin-99' is unknown; such as"),
     "trusted rows": (TABLE, "label", "x,label\n", [], "trusted: the table has a header but no rows"),
     "kind": (TABLE, "label", None, ["--kind", "x=number"], "kind of 'x': 'number' is unknown"),
     "kind's form": (TABLE, "label", None, ["--kind", "x"], "kind: got 'x'; write COLUMN=KIND"),
@@ -259,6 +294,178 @@ def test_errors_are_one_line_and_name_the_argument(tmp_path, case):
     assert all(part in result.stderr for part in rest), result.stderr
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.glob("out/*")) == []
+
+
+@pytest.fixture
+def unlearned(monkeypatch):
+    """Without the learning, for what does not depend on it; collects what was to be learned from."""
+    seen = []
+
+    def weigh(features, codes, trusted, hidden, seed, classes, unlabeled=None):
+        seen.append((features, codes, trusted, unlabeled))
+        guessed = None if unlabeled is None else np.zeros(unlabeled.shape[0], int)
+        return np.linspace(0.1, 0.9, len(codes)), np.arange(len(codes)), codes, [], guessed
+
+    monkeypatch.setattr(clean, "_weigh", weigh)
+    return seen
+
+
+def flowers(rows, seed=0):
+    """A table of numbers and labels, half of which say iris."""
+    rng = np.random.default_rng(seed)
+    labels = np.array(["iris", "rose"])[np.arange(rows) % 2]
+    frame = pd.DataFrame(rng.normal(size=(rows, 3)).round(4) + (np.arange(rows) % 2)[:, None], columns=list("abc"))
+    return frame.assign(name=labels)
+
+
+def test_rows_without_a_label_get_one(tmp_path, unlearned):
+    frame = flowers(60)
+    frame.loc[[3, 10], "name"] = ["", "NA"]
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    result = call(tmp_path / "t.csv", "--label", "name", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "Note: 2 of 60 rows have no label, 1 of them written as 'NA'." in " ".join(result.output.split())
+    features, codes, _, unlabeled = unlearned[0]
+    assert (len(features), len(codes), len(unlabeled)) == (58, 58, 2)
+    table = pd.read_csv(tmp_path / "out" / "cleaned.csv", keep_default_na=False)
+    assert table["name"].tolist() == frame["name"].tolist()
+    assert table["bilevel_weight"][[3, 10]].tolist() == ["", ""] and (table["bilevel_weight"] != "").sum() == 58
+    assert table["bilevel_label"][[3, 10]].tolist() == ["iris", "iris"]
+    assert table["bilevel_rank"][[3, 10]].tolist() == [59, 60]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["without_label"], summary["other_label_proposed"]) == (2, 0)
+    assert sum(row["given"] for row in summary["classes"]) == 58
+    frame.replace("", None).replace("NA", None).to_parquet(tmp_path / "t.parquet")
+    assert call(tmp_path / "t.parquet", "--label", "name", "--out", tmp_path / "pq").exit_code == 0
+    typed = pd.read_parquet(tmp_path / "pq" / "cleaned.parquet")
+    assert typed["bilevel_weight"].isna().sum() == 2 and typed["bilevel_label"][[3, 10]].tolist() == ["iris", "iris"]
+
+
+def test_a_column_of_the_table_says_what_was_checked(tmp_path, unlearned):
+    frame = flowers(60).assign(checked=["yes" if i % 10 < 2 else "" for i in range(60)])
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    options = ["--label", "name", "--trusted-column", "checked", "--out", tmp_path / "out"]
+    result = call(tmp_path / "t.csv", *options)
+    assert result.exit_code == 0, result.output
+    features, codes, (trusted, trusted_codes), _ = unlearned[0]
+    assert features.shape == (48, 3) and trusted.shape == (12, 3)  # the column itself is no feature
+    assert trusted_codes.tolist() == [0, 1] * 6 and codes.tolist() == [0, 1] * 24
+    table = pd.read_csv(tmp_path / "out" / "cleaned.csv")
+    assert "judged by 12 trusted rows" in " ".join((tmp_path / "out" / "report.html").read_text().split())
+    known = table["checked"] == "yes"
+    assert (table["bilevel_weight"][known] == 1).all() and (table["bilevel_rank"][known] > 48).all()
+    assert sorted(table["bilevel_rank"]) == list(range(1, 61))
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["arguments"]["trusted_rows"], summary["arguments"]["trusted_column"]) == (12, "checked")
+    for cells, message in (
+        (["no"] * 60, "trusted_column: it calls no row with a label checked"),
+        (["yes", ""] * 30, "trusted_column: no checked row is labeled 'rose'"),
+        (["perhaps"] * 60, "trusted_column: 'checked' holds 'perhaps'"),
+        (["yes"] * 60, "trusted: apart from the trusted rows, no row is left"),
+    ):
+        frame.assign(checked=cells).to_csv(tmp_path / "t.csv", index=False)
+        result = call(tmp_path / "t.csv", *options[:-1], tmp_path / "never")
+        assert result.exit_code == 2 and result.stderr.startswith(f"Error: {message}"), result.output
+
+
+def test_trusted_rows_of_the_table_are_not_judged(tmp_path, unlearned):
+    frame = flowers(60)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    checked = frame.iloc[[0, 1, 2, 3]].assign(name=["iris", "rose", "rose", "rose"])  # the third is wrong in the table
+    checked.to_csv(tmp_path / "c.csv", index=False)
+    options = ["--label", "name", "--trusted", tmp_path / "c.csv", "--out", tmp_path / "out"]
+    result = call(tmp_path / "t.csv", *options)
+    assert result.exit_code == 0, result.output
+    note = "4 of 4 trusted rows are rows of the table, too. They keep the trusted label, which differs from the table's"
+    assert note in " ".join(result.output.split())
+    assert note in (tmp_path / "out" / "report.html").read_text().replace("&#39;", "'")
+    assert len(unlearned[0][0]) == 56
+    table = pd.read_csv(tmp_path / "out" / "cleaned.csv")
+    assert table["bilevel_label"][:4].tolist() == ["iris", "rose", "rose", "rose"]
+    assert table["bilevel_weight"][:4].tolist() == [1, 1, 0, 1]
+    assert table["bilevel_rank"][:4].tolist() == [58, 59, 1, 60]
+
+
+def test_a_class_of_which_all_rows_are_trusted(tmp_path, unlearned):
+    frame = flowers(60).assign(checked="")
+    frame.loc[:9, "checked"] = "x"
+    frame.loc[:1, "name"] = "lily"
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    options = ["--label", "name", "--trusted-column", "checked", "--out", tmp_path / "out"]
+    assert call(tmp_path / "t.csv", *options).exit_code == 0
+    _, codes, (_, trusted_codes), _ = unlearned[0]
+    assert (len(codes), len(trusted_codes), set(codes), set(trusted_codes)) == (50, 8, {0, 1}, {0, 1})
+    assert set(pd.read_csv(tmp_path / "out" / "cleaned.csv")["bilevel_label"][2:]) == {"iris", "rose"}
+
+
+def test_notes_stand_on_the_terminal_and_in_the_report(tmp_path, unlearned):
+    frame = flowers(200).assign(when=[f"0{i % 9 + 1}/0{i % 7 + 1}/2024" for i in range(200)])
+    frame["code"] = np.arange(200) % 2 + 7
+    frame.loc[:20, "name"] = frame["name"][:21].str.upper()
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    result = call(tmp_path / "t.csv", "--label", "name", "--out", tmp_path / "out")
+    said, page = " ".join(result.output.split()), (tmp_path / "out" / "report.html").read_text().replace("&#39;", "'")
+    for note in (
+        "The dates of 'when', such as '01/01/2024', can be read in two ways; they were taken as month first.",
+        "The column 'code' alone tells the given label.",
+        "The labels 'IRIS', 'iris' were taken as one class.",
+    ):
+        assert note in said and note in page
+    assert "date, month first; may be day first" in page
+    table = pd.read_csv(tmp_path / "out" / "cleaned.csv")
+    assert table["bilevel_label"].tolist() == frame["name"].tolist()  # each in its own spelling
+
+
+def test_shuffled_trusted_labels_are_said(tmp_path, unlearned):
+    flowers(400).assign(a=lambda f: f["a"] + 4 * (f["name"] == "rose")).to_csv(tmp_path / "t.csv", index=False)
+    checked = flowers(100, 1).assign(a=lambda f: f["a"] + 4 * (f["name"] == "rose"))
+    for name, column in (("right", checked["name"]), ("wrong", np.random.default_rng(0).permutation(checked["name"]))):
+        checked.assign(name=column).to_csv(tmp_path / "c.csv", index=False)
+        options = ["--label", "name", "--trusted", tmp_path / "c.csv", "--out", tmp_path / name]
+        result = call(tmp_path / "t.csv", *options)
+        assert ("Note: The trusted labels fit the other columns far worse" in result.output) == (name == "wrong")
+
+
+def test_trusted_rows_are_read_by_their_own_conventions(tmp_path, unlearned):
+    frame, checked = flowers(60), flowers(20, 1)
+    for table in (frame, checked):
+        table["a"] = table["a"].round(3)
+        table["when"] = [f"2024-03-{i % 28 + 1:02d}" for i in range(len(table))]
+        table["sure"] = [("true", "false")[i % 3 // 2] for i in range(len(table))]
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    checked.to_csv(tmp_path / "c.csv", index=False)
+    german = checked.assign(sure=checked["sure"].str.upper(), when=[f"{i % 28 + 1}.3.2024" for i in range(20)])
+    german.to_csv(tmp_path / "d.csv", index=False, sep=";", decimal=",")
+    for name in "cd":
+        options = ["--label", "name", "--trusted", tmp_path / f"{name}.csv", "--out", tmp_path / name]
+        assert call(tmp_path / "t.csv", *options).exit_code == 0
+    np.testing.assert_array_equal(unlearned[0][2][0], unlearned[1][2][0])
+    kinds = [column["detail"] for column in json.loads((tmp_path / "d" / "summary.json").read_text())["columns"]]
+    assert not any("count as missing" in detail for detail in kinds)
+
+
+def test_trusted_rows_in_another_unit_and_without_labels_are_said(tmp_path, unlearned):
+    flowers(60).assign(rate=[f"{i % 20 + 2}%" for i in range(60)]).to_csv(tmp_path / "t.csv", index=False)
+    checked = flowers(20, 1).assign(rate=[(i % 20 + 2) / 100 for i in range(20)])
+    checked.loc[:2, "name"] = ""
+    checked.to_csv(tmp_path / "c.csv", index=False)
+    options = ["--label", "name", "--trusted", tmp_path / "c.csv", "--out", tmp_path / "out"]
+    said = " ".join(call(tmp_path / "t.csv", *options).output.split())
+    assert "Nearly all numbers of 'rate' in the trusted rows, from 0.02 to 0.21, lie outside of the table's" in said
+    assert "'a' in the trusted rows" not in said
+    assert "Note: 3 trusted rows have no label, and were left out." in said
+    assert len(unlearned[0][2][1]) == 17
+
+
+def test_a_word_may_be_a_class(tmp_path, unlearned):
+    flowers(60).replace("iris", "NA").to_csv(tmp_path / "t.csv", index=False)
+    result = call(tmp_path / "t.csv", "--label", "name", "--missing", "", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["classes"][0] == {
+        "label": "NA",
+        "given": 30,
+        "proposed": 30,
+    }
 
 
 def test_no_file(tmp_path):

@@ -22,16 +22,27 @@ def test_numbers_are_standardized_and_the_missing_are_the_median():
     assert np.median(values) == 2.5
     np.testing.assert_allclose(features[:, 0], (filled - filled.mean()) / filled.std(), rtol=1e-6)
     assert features.dtype == np.float32
-    assert encoder.unread["x"] == 1
-    far = encoder.features([text_frame(x=["1e30"])], 1)
+    assert (int(encoder.unread["x"]), str(encoder.unread["x"])) == (1, "'what?'")
+    constant = text_frame(x=["1"] * 90 + ["2"])
+    far = Encoder([Column("x", "numeric", "")], constant).features([text_frame(x=["1e30"])], 1)
     assert far[0, 0] == FARTHEST
+
+
+def test_one_far_number_does_not_flatten_the_others():
+    days = [f"2024-03-{i % 28 + 1:02d}" for i in range(200)]
+    columns = [Column("x", "date", "", "year first")]
+    near = Encoder(columns, text_frame(x=days)).features([text_frame(x=days)], 200)
+    far = [*days[:-1], "2200-12-31"]
+    features = Encoder(columns, text_frame(x=far)).features([text_frame(x=far)], 200)
+    assert features[:-1].std() > 0.5 * near[:-1].std()
+    assert features[-1] == features.max() > 5
 
 
 def test_levels_rare_missing_and_new():
     cells = ["a"] * 6 + ["b"] * 5 + [""] * 5 + ["c"] * 2 + ["d"]
     encoder = Encoder([Column("x", "categorical", "")], text_frame(x=cells))
     assert encoder.width == 4  # missing, a, b, the others
-    new = encoder.features([text_frame(x=["d", "c", "never seen", "a", "NA"])], 5)
+    new = encoder.features([text_frame(x=["d", "c", "never seen", "A", "NA"])], 5)
     np.testing.assert_array_equal(new[0], new[1])
     np.testing.assert_array_equal(new[0], new[2])
     assert len(np.unique(new, axis=0)) == 3

@@ -3,36 +3,67 @@
 import numpy as np
 import pytest
 
-from bilevel.clean.labels import Labels, check_classes, find, label_text
+from bilevel.clean.kinds import MISSING
+from bilevel.clean.labels import Labels, check_classes, checked, find, label_key
 
 
-def collect(*parts):
-    labels, start = Labels("label"), 0
+def collect(*parts, missing=None):
+    labels = Labels("label", missing)
     for part in parts:
-        labels.add(part, start)
-        start += len(part)
+        labels.add(part)
     return labels.finish()
 
 
 def test_codes_count_the_classes_in_order():
-    codes, classes = collect(["b", "a "], ["c", "b"])
-    assert (codes.tolist(), classes) == ([1, 0, 2, 1], ["a", "b", "c"])
-    codes, classes = collect(["10", "9", "10"])
-    assert (codes.tolist(), classes) == ([1, 0, 1], ["9", "10"])  # numbers by size
-    codes, classes = collect(np.array([True, False]))
-    assert (codes.tolist(), classes) == ([1, 0], [False, True])
+    for cells, codes, classes in (
+        (["b", "a ", "c", "b"], [1, 0, 2, 1], ["a", "b", "c"]),
+        (["10", "9", "10"], [1, 0, 1], ["9", "10"]),  # numbers by size
+        (np.array([True, False]), [1, 0], [False, True]),
+    ):
+        found = collect(cells[:2], cells[2:])
+        assert (found.codes.tolist(), found.classes, found.same()) == (codes, classes, [])
 
 
 def test_one_class_in_all_formats():
-    assert {label_text(cell) for cell in (1, 1.0, np.float32(1), np.int8(1), "1", " 1 ")} == {"1"}
-    assert {label_text(cell) for cell in (None, float("nan"), " ")} == {""}
+    assert {label_key(cell) for cell in (1, 1.0, np.float32(1), np.int8(1), "1", " 1 ")} == {"1"}
+    assert {label_key(cell) for cell in (None, float("nan"), " ")} == {""}
+    assert {label_key(cell) for cell in ("Very good", "VERY  GOOD ", "very\u00a0good", "ｖery good")} == {"very good"}
+    assert {label_key(cell) for cell in ("1e3", "1000", "1000.0", 1000)} == {"1000"}
+    assert len({label_key(cell) for cell in ("a", "b", "ab", "a b", "1", "1.5", "-1", "nan", "1a")}) == 9
 
 
-def test_rows_without_a_label_are_counted_from_one():
-    with pytest.raises(ValueError, match="label: row 2 has no label, where row 1 is the first below the header"):
-        collect(["a", " "], ["b"])
-    with pytest.raises(ValueError, match=r"7 rows have no label \(2, 3, 4, 5, 6 and 2 more\)"):
-        collect(["a", *["", None, "NA"], *["NaN"] * 4])
+def test_spellings_of_a_class_stay_as_they_are():
+    found = collect(["yes", "NO", "Yes", "no", "no", "yes", "maybe"])
+    assert found.classes == ["maybe", "no", "yes"]  # the most common spelling of each
+    assert found.codes.tolist() == [2, 1, 2, 1, 1, 2, 0]
+    assert found.same() == [["NO", "no"], ["yes", "Yes"]]
+    proposed = np.array([2, 1, 2, 2, 1, 1, 1])
+    spelled = [found.spellings[code] for code in found.spelling(proposed)]
+    assert spelled == ["yes", "NO", "Yes", "yes", "no", "no", "no"]
+
+
+def test_rows_without_a_label_are_no_class():
+    found = collect(["a", " "], ["b", None, "NA"], ["a", "b"])
+    assert (found.codes.tolist(), found.classes) == ([0, -1, 1, -1, -1, 0, 1], ["a", "b"])
+    assert found.missing == {"": 2, "NA": 1}
+    with pytest.raises(ValueError, match="label: no row has a label"):
+        collect(["", "NaN"])
+
+
+def test_a_word_for_missing_that_is_as_frequent_as_a_class_is_not_guessed():
+    cells = ["EU"] * 9 + ["NA"] * 6 + ["US"] * 5
+    with pytest.raises(ValueError, match="label: 6 rows hold 'NA', which may .* --missing '' .* --missing NA"):
+        collect(cells)
+    assert collect(cells, missing=frozenset({""})).classes == ["EU", "NA", "US"]
+    assert collect(cells, missing=frozenset({"na"})).classes == ["EU", "US"]
+    assert collect(cells[:13] + cells[-5:]).classes == ["EU", "US"]  # four are fewer than of any class
+
+
+def test_what_says_that_a_row_was_checked():
+    said = checked(["yes", "", "X", 0, True, None, "No", 1.0, "NA"], MISSING, "trusted_column", "ok")
+    assert said.tolist() == [True, False, True, False, True, False, False, True, False]
+    with pytest.raises(ValueError, match="trusted_column: 'ok' holds 'rose'; write yes or no"):
+        checked(["yes", "rose"], MISSING, "trusted_column", "ok")
 
 
 @pytest.mark.parametrize(
@@ -46,6 +77,7 @@ def test_rows_without_a_label_are_counted_from_one():
         ),
         ([0.5 + i for i in range(15)], 1000, "15 different numbers .* look like a regression target"),
         ([f"text {i}" for i in range(40)], 50, "40 different labels in 50 rows"),
+        ([f"street {i}" for i in range(142)], 600, "142 different labels in 600 rows .* fewer than 5 rows for each"),
     ],
 )
 def test_what_cannot_be_classes(classes, rows, message):
@@ -70,11 +102,11 @@ def test_a_label_that_is_not_there():
 
 @pytest.mark.parametrize("cell", ["\t=HYPERLINK(0)", " =1+1", "\r@SUM(1)", "\n+a", "\u00a0-x"])
 def test_a_label_that_was_kept_from_being_a_formula_stays_so(cell):
-    assert collect([cell, "b"])[1] == [cell, "b"]
-    codes, classes = collect([cell.strip(), cell, "b"])  # as in the row that is no formula
-    assert (codes.tolist(), classes) == ([0, 0, 1], [cell, "b"])
+    assert collect([cell, "b"]).classes == [cell, "b"]
+    found = collect([cell.strip(), cell, "b"])  # as in the row that is no formula
+    assert (found.codes.tolist(), found.classes) == ([0, 0, 1], [cell, "b"])
 
 
 def test_numbers_and_plain_labels_have_no_spaces():
-    assert collect([" -1", "+1\t", " 0"])[1] == ["-1", "0", "+1"]
-    assert collect([" a ", "-", "+"])[1] == ["+", "-", "a"]
+    assert collect([" -1", "+1\t", " 0"]).classes == ["-1", "0", "+1"]
+    assert collect([" a ", "-", "+"]).classes == ["+", "-", "a"]

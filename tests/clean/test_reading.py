@@ -1,8 +1,10 @@
 """CSV and Parquet: reading in chunks, and writing with columns added."""
 
 import csv
+import datetime
 import gzip
 import io
+import json
 
 import numpy as np
 import pandas as pd
@@ -116,6 +118,85 @@ def test_parquet_keeps_types_and_order(tmp_path, monkeypatch):
     assert written.num_columns == 6
 
 
+def test_lines_may_end_with_carriage_returns(tmp_path):
+    table = open_table(write(tmp_path / "t.csv", b"a,b\r1,x\r2,y\r3,z"), "table")
+    assert rows(table) == [["1", "x"], ["2", "y"], ["3", "z"]]
+    assert pd.concat(list(table.typed_chunks([Column("a", "numeric", "")])))["a"].tolist() == [1, 2, 3]
+    table.write(tmp_path / "new", ADDED, set())
+    assert (tmp_path / "new").read_bytes() == (
+        b"a,b,bilevel_weight,bilevel_rank,bilevel_label\r"
+        b'1,x,0.25,2,"say ""no"""\r2,y,1,3,"a,b"\r3,z,1e-09,1,"say ""no"""'
+    )
+
+
+@pytest.mark.parametrize(
+    ("encoding", "told"),
+    [("cp1252", "cp1252"), ("utf-16", None), ("gb18030", "gb18030"), ("utf-8-sig", "cp1252")],
+)
+def test_other_encodings(tmp_path, encoding, told):
+    text = "größe;label\n1;ä\n2;ö\n3;ä\n" if encoding == "cp1252" else "名字;label\n1;很好\n2;差\n3;很好\n"
+    table = open_table(write(tmp_path / "t.csv", text.encode(encoding)), "table", told)
+    content = rows(table)
+    assert table.columns[0] in text and [cells[1] for cells in content] == [line[2:] for line in text.split("\n")[1:4]]
+    typed = pd.concat(list(table.typed_chunks([Column(table.columns[0], "numeric", "")])))
+    assert typed[table.columns[0]].tolist() == [1, 2, 3]
+    table.write(tmp_path / "new", Added(*list(vars(ADDED).values())[:3], classes=["x", content[0][1]]), set())
+    written = (tmp_path / "new").read_bytes().decode(encoding).split("\n")
+    assert not written[0].startswith("\ufeff")
+    assert written[1] == f"1;{content[0][1]};0.25;2;{content[0][1]}"
+
+
+JSON = b'{"n": 1, "t": "a \\u00e4", "l": "x"}\n\n{"l":"y","n":null,"more":[1]}\n{ "n": 2.5, "l": "x" }'
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz"])
+def test_json_lines_stay_byte_for_byte(tmp_path, name):
+    table = open_table(write(tmp_path / name, JSON), "table")
+    assert (table.columns, table.suffix) == (["n", "t", "l", "more"], name.removeprefix("t"))
+    assert rows(table) == [[1, "a ä", "x", None], [None, None, "y", [1]], [2.5, None, "x", None]]
+    added = Added(np.array([0.25, np.nan, 1.0]), np.array([1, 3, 2]), np.array([1, 0, 0]), ["x", "y"])
+    assert table.write(tmp_path / "new", added, {1}) == {1: ["", "", "y", "[1]"]}
+    written = (tmp_path / "new").read_bytes()
+    lines = (gzip.decompress(written) if name.endswith("gz") else written).splitlines()
+    for old, new in zip(JSON.splitlines(), lines, strict=True):
+        assert new.startswith(old.rstrip(b" }"))
+    assert [json.loads(line)["bilevel_weight"] for line in lines if line] == [0.25, None, 1.0]
+    assert json.loads(lines[3]) == {"n": 2.5, "l": "x"} | {"bilevel_weight": 1, "bilevel_rank": 2, "bilevel_label": "x"}
+
+
+def test_excel_keeps_the_workbook(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    sheet = book.active
+    for cells in (
+        ["n", "when", "label"],
+        [1, datetime.date(2024, 12, 31), "x"],
+        [],
+        [None, None, "y"],
+        ["=1+1", None, "x"],
+    ):
+        sheet.append(cells)
+    sheet["A2"].font = openpyxl.styles.Font(bold=True)
+    book.create_sheet("other").append(["kept"])
+    book.save(tmp_path / "t.xlsx")
+    table = open_table(tmp_path / "t.xlsx", "table")
+    assert table.columns == ["n", "when", "label"]
+    assert rows(table) == [[1, datetime.datetime(2024, 12, 31), "x"], [None, None, "y"], [None, None, "x"]]
+    added = Added(np.array([0.25, np.nan, 1.0]), np.array([1, 3, 2]), np.array([1, 0, 0]), ["x", "y"])
+    assert table.write(tmp_path / "new.xlsx", added, {0}) == {0: ["1", "2024-12-31 00:00:00", "x"]}
+    new = openpyxl.load_workbook(tmp_path / "new.xlsx")
+    cells = [[cell.value for cell in row] for row in new.worksheets[0].iter_rows()]
+    assert cells[0][3:] == list(Added.NAMES) and cells[1][3:] == [0.25, 1, "y"] and cells[2] == [None] * 6
+    assert cells[3] == [None, None, "y", None, 3, "x"] and cells[4] == ["=1+1", None, "x", 1, 2, "x"]
+    assert new.worksheets[0]["A2"].font.bold and new.sheetnames[1] == "other"
+
+
+def test_excel_without_openpyxl(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "openpyxl", None)
+    with pytest.raises(ValueError, match=r"table: .* needs openpyxl; pip install '.*\[excel\]'"):
+        open_table(write(tmp_path / "t.xlsx", b"PK\x03\x04"), "table")
+
+
 ERRORS = {
     "empty": (b" \n", "table: .* is empty"),
     "one column": (b"a\n1\n", "table: .* has a single column, 'a'"),
@@ -126,6 +207,8 @@ ERRORS = {
     "open quote": (b'a,b\n1,x\n2,"y\n3,z\n', "table: .* cannot be read as CSV from line 3 on .*quotation mark"),
     "repeated": (b"a,b,a\n1,2,3\n", "table: .* has more than one column named 'a'"),
     "torn gzip": (gzip.compress(b"a,b\n" + b"1,x\n" * 999)[:-9], "table: .*end-of-stream"),
+    "JSON, but no lines": (b'[{"a": 1}]', "table: line 1 of .* is not a JSON object .*; write one per line"),
+    "torn JSON": (b'{"a": 1}\n{"a": 2', "table: line 2 of .* is not a JSON object"),
     "torn Parquet": (b"PAR1 nothing more", "table: .* cannot be read as Parquet"),
 }
 

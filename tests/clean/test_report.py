@@ -11,6 +11,7 @@ from bilevel.clean import report
 from bilevel.clean.cleaned import Cleaned
 from bilevel.clean.csv_table import CsvTable
 from bilevel.clean.kinds import Column
+from bilevel.clean.numerals import Numerals
 
 
 def made(weights, given, proposed, classes=("a", "b"), columns=(), notes=()):
@@ -25,6 +26,8 @@ def test_neighbors_of_one_kind_share_a_line():
     columns = [Column("id", "identifier", "all differ"), *(Column(f"p{i}", "numeric", f"to {i}") for i in range(5))]
     columns += [Column(f"q{i}", "text", "3 words") for i in range(3)]
     columns += [Column(f"r{i}", "ignored", "is empty") for i in range(1200)]
+    columns += [Column(f"s{i}", "numeric", f"percent, to {i}", Numerals(unit="%")) for i in range(4)]
+    columns += [Column(f"t{i}", "date", "date, day first", "day first") for i in range(4)]
     table = report.kinds_table(columns, "grade", 7)
     assert [tuple(cell.text for cell in row.cells) for row in table.rows] == [
         ("grade", "label", ""),
@@ -32,6 +35,8 @@ def test_neighbors_of_one_kind_share_a_line():
         ("p0 … p4 (5 columns)", "numeric", ""),
         *((f"q{i}", "text", "3 words") for i in range(3)),
         ("r0 … r1199 (1,200 columns)", "ignored", "is empty"),
+        *((f"s{i}", "numeric", f"percent, to {i}") for i in range(4)),
+        ("t0 … t3 (4 columns)", "date", "date, day first"),
     ]
 
 

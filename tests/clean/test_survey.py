@@ -16,7 +16,7 @@ def test_the_sample_is_drawn_from_the_whole_table(monkeypatch):
     for i, chunk in enumerate(chunks):
         chunk.index = range(100 * i, 100 * i + 100)
     found = survey(chunks, 2, "l", "table", "label", seed=0)
-    assert (found.rows, len(found.codes), found.classes) == (2000, 2000, ["a", "b"])
+    assert (found.rows, len(found.labels.codes), found.labels.classes) == (2000, 2000, ["a", "b"])
     assert len(found.sample) == 200
     drawn = found.sample.index.to_numpy()
     assert (np.diff(drawn) > 0).all()
