@@ -145,8 +145,8 @@ class Look:
         return next(wrong, None)
 
 
-def signs(look: Look, solver: Any, state: Any, t: int) -> Iterator[str]:
-    """Each sign as "name: what was seen and what to do". `t` is the last iteration."""
+def signs(look: Look, solver: Any, state: Any, first: int, t: int) -> Iterator[str]:
+    """Each sign as "name: what was seen and what to do". `first` and `t` are the first and the last iteration."""
     seen = look.seen
     wrong = look.not_finite()
     if wrong is not None:
@@ -163,7 +163,7 @@ def signs(look: Look, solver: Any, state: Any, t: int) -> Iterator[str]:
             "no dependence on x: ∇²_xy g is zero at the start, at the end and at a y near it, so that y* does not "
             "depend on x there and x moves along F_x alone; use x in the lower loss, where it acts on y"
         )
-    if all(depends) and seen.move == 0 and t >= 3:
+    if all(depends) and seen.move == 0 and first == 0 and t >= 3:  # a run that is continued may have converged
         yield (
             f"x stands still: no entry has changed in {t + 1} steps; the hypergradient is zero here, or the upper step "
             "is lost in rounding"
@@ -270,8 +270,8 @@ def _unbounded(seen: _Seen) -> bool:
     return bool(f[far] < f[_END] and f[farther] < f[far] - 1e-2 * scale)
 
 
-def warn_of_signs(look: Look, solver: Any, state: Any, t: int) -> None:
+def warn_of_signs(look: Look, solver: Any, state: Any, first: int, t: int) -> None:
     """A `DiagnosisWarning` for each sign, on the line that called `solve`."""
     if look.known:
-        for sign in signs(look, solver, state, t):
+        for sign in signs(look, solver, state, first, t):
             warnings.warn(f"{sign} (bl.diagnose says more)", DiagnosisWarning, stacklevel=3)

@@ -177,7 +177,7 @@ def solve(
     if throw and failed:
         raise SolveError(f"after step {run.step}: {_why(look, solver, run.step, result)}", solution)
     if look is not None and any(result == fine for fine in (RESULTS.successful, RESULTS.target_reached)):
-        warn_of_signs(look, solver, solution.state, end - 1)
+        warn_of_signs(look, solver, solution.state, first, end - 1)
     return solution
 
 

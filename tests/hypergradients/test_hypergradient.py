@@ -272,7 +272,7 @@ ENTRIES = {
     "hypergradient": lambda problem: bl.hypergradient(problem, 1.0, 1.0),
     "unrolled": lambda problem: bl.unrolled_hypergradient(problem, 1.0, 1.0, steps=2, lower_step=0.1),
     "general": lambda problem: bl.general_hypergradient(problem, 1.0, np.ones(1), np.full(3, 0.1), mode="backward"),
-    "map": lambda problem: bl.solution_map(problem.lower, bl.GradientDescent(3, 0.5))(1.0, 0.0),
+    "map": lambda problem: bl.solution_map(problem.lower, bl.GradientDescent(40, 0.5))(1.0, 0.0),
     "slope": lambda problem: jax.grad(lambda x: bl.solution_map(problem.lower, lambda x, y0: x)(x, 0.0))(1.0),
     "solve": lambda problem: bl.solve(problem, bl.SOBA(0.1, 0.1, 0.1), 1.0, 1.0, steps=2, key=jax.random.key(0)),
 }

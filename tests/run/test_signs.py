@@ -46,6 +46,18 @@ def solve(upper=smooth, lower=near, solver=None, steps=50, x=2.0, y=(0.0, 0.0), 
     return bl.solve(problem, solver, x, np.float32(y), steps=steps, key=KEY, **options)
 
 
+def test_a_run_that_is_continued_from_its_optimum_gives_no_sign():
+    problem = bl.Problem(
+        bl.Level(lambda x, y, _: 0.5 * (y - 1.0) ** 2 + 0.5 * x**2), bl.Level(lambda x, y, _: 0.5 * (y - x) ** 2)
+    )
+    solver = bl.SOBA(0.2, 0.8, 0.8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        done = bl.solve(problem, solver, 0.0, 0.0, steps=400, key=jax.random.key(0))
+        again = bl.solve(problem, solver, done, steps=50)
+    assert float(again.x) == float(done.x) == pytest.approx(0.5)
+
+
 def signs(*args, **options):
     """The names of the warnings of a run."""
     with warnings.catch_warnings(record=True) as caught:
