@@ -46,7 +46,7 @@ class _Seen(eqx.Module):
 
     f: Float[Array, " points"]
     g: Float[Array, " points"]
-    F_x: Float[Array, " points"]
+    F_x: Float[Array, ""]
     F_y: Float[Array, " points"]
     G_y: Float[Array, " points"]
     J: Float[Array, " points"]
