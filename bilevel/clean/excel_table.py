@@ -1,8 +1,9 @@
 """The first sheet of an Excel workbook, read row by row. It is written into a copy of the workbook."""
 
+import contextlib
 import pathlib
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ class ExcelTable:
         except ModuleNotFoundError as error:
             raise ValueError(f"{argument}: {path} needs openpyxl; {extras.install('excel')}") from error
         self.path, self._argument = path, argument
-        header = next((row for _, row in self._rows()), ())
+        with contextlib.closing(self._rows()) as rows:
+            _, header = next(rows, (0, ()))
         width = max((i for i, cell in enumerate(header, 1) if cell is not None), default=0)
         if width < 2:
             raise ValueError(f"{argument}: the first sheet of {path} has no header of two columns or more")
@@ -60,7 +62,7 @@ class ExcelTable:
                 raise ValueError(f"{self._argument}: row {number} of {self.path} has more cells than the header")
             yield [*row[:width], *[None] * (width - len(row))]
 
-    def _rows(self) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    def _rows(self) -> Generator[tuple[int, tuple[Any, ...]], None, None]:
         """The numbers and the cells of the rows that are not empty."""
         import openpyxl
 
@@ -70,11 +72,13 @@ class ExcelTable:
             raise ValueError(
                 f"{self._argument}: {self.path} cannot be read as an Excel workbook, .xlsx ({error}); export it as CSV"
             ) from error
+        rows = book.worksheets[0].iter_rows(values_only=True)
         try:
-            for number, row in enumerate(book.worksheets[0].iter_rows(values_only=True), 1):
+            for number, row in enumerate(rows, 1):
                 if any(cell is not None for cell in row):
                     yield number, row
         finally:
+            rows.close()  # it reads from the file, which stays open until then
             book.close()
 
     def write(self, target: pathlib.Path, added: Added, keep: set[int]) -> dict[int, list[str]]:
