@@ -176,7 +176,7 @@ def hashable(name: str, function: Any) -> None:
             ) from None
 
 
-def paths_and_leaves(name: str, value: Any) -> tuple[list[tuple[Any, Any]], Any]:
+def paths_and_leaves(name: str, value: Any) -> tuple[list[Any], Any]:
     """The leaves with their paths, and the structure. A sparse matrix of JAX is a leaf, and so is an iterator."""
     try:
         return jax.tree_util.tree_flatten_with_path(
