@@ -3,17 +3,16 @@
 import contextlib
 import pathlib
 import zipfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
 
 from bilevel import _extras as extras
-from bilevel.clean.kinds import Column
-from bilevel.clean.reading import Added, batches, chunk_rows
+from bilevel.clean.reading import Added, TypedTable, batches, chunk_rows
 
 
-class ExcelTable:
+class ExcelTable(TypedTable):
     """An .xlsx file; needs openpyxl. Cells have types; of formulas, the value that Excel saved.
 
     Writing holds the whole workbook in memory. Its other sheets, formats and formulas stay; charts and pictures do not.
@@ -36,12 +35,6 @@ class ExcelTable:
         self.columns = [
             str(cell).strip() if cell is not None else f"Unnamed: {i}" for i, cell in enumerate(header[:width])
         ]
-
-    def chunks(self) -> Iterator[Any]:
-        return self._frames(self.columns)
-
-    def typed_chunks(self, columns: Sequence[Column]) -> Iterator[Any]:
-        return self._frames([column.name for column in columns])
 
     def _frames(self, names: list[str]) -> Iterator[Any]:
         import pandas as pd

@@ -5,16 +5,15 @@ import io
 import json
 import pathlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
 
-from bilevel.clean.kinds import Column
-from bilevel.clean.reading import Added, batches, chunk_rows, opened
+from bilevel.clean.reading import Added, TypedTable, batches, chunk_rows, opened
 
 
-class JsonTable:
+class JsonTable(TypedTable):
     """A file of JSON objects, one per line. The columns are the keys of all lines; what a line lacks is missing."""
 
     commas = False
@@ -24,12 +23,6 @@ class JsonTable:
         self.columns = list(dict.fromkeys(key for _, row in self._lines() if row is not None for key in row))
         suffix = pathlib.Path(path.name.removesuffix(".gz")).suffix or ".jsonl"
         self.suffix = suffix + (".gz" if zipped else "")
-
-    def chunks(self) -> Iterator[Any]:
-        return self._frames(self.columns)
-
-    def typed_chunks(self, columns: Sequence[Column]) -> Iterator[Any]:
-        return self._frames([column.name for column in columns])
 
     def _frames(self, names: list[str]) -> Iterator[Any]:
         import pandas as pd

@@ -1,15 +1,14 @@
 """Parquet files, read and written in batches of rows."""
 
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from bilevel import _extras as extras
-from bilevel.clean.kinds import Column
-from bilevel.clean.reading import Added, chunk_rows
+from bilevel.clean.reading import Added, TypedTable, chunk_rows
 
 
-class ParquetTable:
+class ParquetTable(TypedTable):
     """A Parquet file; needs pyarrow. Cells have the types of its columns."""
 
     suffix = ".parquet"
@@ -27,12 +26,6 @@ class ParquetTable:
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{argument}: {path} cannot be read as Parquet ({error})") from error
         self.columns = list(self._schema.names)
-
-    def chunks(self) -> Iterator[Any]:
-        return self._frames(self.columns)
-
-    def typed_chunks(self, columns: Sequence[Column]) -> Iterator[Any]:
-        return self._frames([column.name for column in columns])
 
     def _frames(self, names: list[str]) -> Iterator[Any]:
         start = 0

@@ -1,5 +1,6 @@
 """The part that all table formats share: reading in chunks, and writing with columns added."""
 
+import abc
 import dataclasses
 import gzip
 import io
@@ -52,6 +53,22 @@ class Table(Protocol):
     def write(self, target: pathlib.Path, added: Added, keep: set[int]) -> dict[int, list[str]]:
         """Write all rows, in order, with the columns added; returns the cells of the rows in `keep`, as text."""
         ...
+
+
+class TypedTable(abc.ABC):
+    """A table whose format has types: its cells need no other reading for the numeric columns."""
+
+    columns: list[str]
+
+    @abc.abstractmethod
+    def _frames(self, names: list[str]) -> Iterator[Any]:
+        """Some columns of all rows, as data frames; the index counts the rows from zero."""
+
+    def chunks(self) -> Iterator[Any]:
+        return self._frames(self.columns)
+
+    def typed_chunks(self, columns: Sequence[Column]) -> Iterator[Any]:
+        return self._frames([column.name for column in columns])
 
 
 def opened(path: pathlib.Path, zipped: bool) -> gzip.GzipFile | io.BufferedReader:
