@@ -69,19 +69,23 @@ def _one_device_a_core() -> None:
 
 @contextlib.contextmanager
 def _signs_on(console: Any) -> Iterator[None]:
-    """Print each `DiagnosisWarning` in one paragraph."""
+    """Print each `DiagnosisWarning` in one paragraph. Other warnings are shown as ever."""
     import warnings
 
     from bilevel.run._signs import DiagnosisWarning
 
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings():
         warnings.simplefilter("always", DiagnosisWarning)
+        show = warnings.showwarning
+
+        def shown(message: Any, category: Any, *where: Any, **options: Any) -> None:
+            if issubclass(category, DiagnosisWarning):
+                console.print(f"Warning: {message}", markup=False, soft_wrap=True)
+            else:
+                show(message, category, *where, **options)
+
+        warnings.showwarning = shown
         yield
-    for warning in caught:
-        if issubclass(warning.category, DiagnosisWarning):
-            console.print(f"Warning: {warning.message}", markup=False, soft_wrap=True)
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 @contextlib.contextmanager
