@@ -59,25 +59,24 @@ class ExcelTable(TypedTable):
         """The numbers and the cells of the rows that are not empty."""
         import openpyxl
 
-        try:
-            book = openpyxl.load_workbook(self.path, read_only=True, data_only=True)
-        except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-            raise ValueError(
-                f"{self._argument}: {self.path} cannot be read as an Excel workbook, .xlsx ({error}); export it as CSV"
-            ) from error
-        rows = book.worksheets[0].iter_rows(values_only=True)
-        try:
-            for number, row in enumerate(rows, 1):
-                if any(cell is not None for cell in row):
-                    yield number, row
-        finally:
-            rows.close()  # it reads from the file, which stays open until then
-            book.close()
+        with self.path.open("rb") as file:  # opened here: openpyxl does not close a file at all its exits
+            try:
+                book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+                raise ValueError(
+                    f"{self._argument}: {self.path} cannot be read as an Excel workbook, .xlsx ({error}); "
+                    "export it as CSV"
+                ) from error
+            with contextlib.closing(book.worksheets[0].iter_rows(values_only=True)) as rows:
+                for number, row in enumerate(rows, 1):
+                    if any(cell is not None for cell in row):
+                        yield number, row
 
     def write(self, target: pathlib.Path, added: Added, keep: set[int]) -> dict[int, list[str]]:
         import openpyxl
 
-        book = openpyxl.load_workbook(self.path)
+        with self.path.open("rb") as file:
+            book = openpyxl.load_workbook(file)
         sheet, width = book.worksheets[0], len(self.columns)
         labels = [label.item() if isinstance(label, np.generic) else label for label in added.classes]
         kept = {}
