@@ -113,12 +113,13 @@ def _high(word: Words, n: Words) -> Words:
     return high * n_high + (middle >> 16) + ((low * n_high + (middle & 0xFFFF)) >> 16)
 
 
-def below(key: PRNGKeyArray, n: int, shape: Shape = ()) -> Int[Array, "..."]:
+def below(key: PRNGKeyArray, n: Any, shape: Shape = (), *, most: int | None = None) -> Int[Array, "..."]:
     """Uniform integers from 0 to n − 1: ⌊u n⌋, u of 32 random bits, or of 64 for n > 2¹⁶.
 
-    No integer is likelier than another by more than a factor of 1 + 2⁻¹⁶.
+    No integer is likelier than another by more than a factor of 1 + 2⁻¹⁶. A traced n is at most `most`, which then
+    decides on the bits.
     """
-    wide = n > 2**16
+    wide = (n if most is None else most) > 2**16
     bits, n_word = jax.random.bits(key, ((2, *shape) if wide else shape), jnp.uint32), jnp.uint32(n)
     if not wide:
         return _high(bits, n_word).astype(jnp.int32)

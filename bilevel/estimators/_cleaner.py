@@ -4,7 +4,6 @@ import warnings
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
@@ -23,6 +22,7 @@ from sklearn.utils.validation import (
 
 from bilevel import _checks as checks
 from bilevel.estimators import _cleaning as cleaning
+from bilevel.estimators._cleaning import on_device
 from bilevel.estimators._common import check_present, weight_argument
 from bilevel.estimators._rows import DenseTable, SparseTable, labeled, length_for
 from bilevel.estimators._splits import draw_parts, rare_classes
@@ -56,6 +56,10 @@ class _Learned(NamedTuple):
     score: Float[np.ndarray, " n"]
     proposed: Int[np.ndarray, " n"]
     history: list[dict[str, Any]]
+
+
+def _key(rng: np.random.RandomState) -> Any:
+    return jax.random.key(rng.randint(2**31 - 1))
 
 
 def _estimator_has(name: str) -> Any:
@@ -104,7 +108,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
       request `sample_weight`.
     - `solver`: a solver of this package, such as `bl.FSLA(...)`. Default: `bl.SOBA` with lower and adjoint steps of ½,
       half the largest step that is sure to converge for rows of mean square 1, and a step of 0.1 · (rows in a batch)
-      for x. Each draw of row i then moves x_i by −0.1 · n ∂Φ/∂x_i on average, for n rows in all.
+      for x. Each draw of row i then moves x_i by −0.1 · n ∂Φ/∂x_i on average, for n rows in all. With the default,
+      tables of similar size share their compiled programs; a solver of your own is compiled for each number of rows.
     - `hidden`: the width of a network's hidden layer; by default, the model is linear.
     - `penalty`: c is `penalty` divided by the number of rows. Without trusted rows the factors 1, 5 and 25 are tried,
       and the one whose start predicts the labels of the first fold best is used.
@@ -289,16 +294,16 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         """The scores and proposed classes of all rows, judged by trusted rows."""
         X_trusted, y_trusted = trusted
         order, n, m = rng.permutation(len(labels)), len(labels), len(y_trusted)
-        lower = self._rows(table, labels, order, length_for(n))
-        upper = self._rows(table, y_trusted, rng.permutation(m), length_for(m), X_trusted)
-        key, y = self._begin(table, rng)
+        lower = self._rows(table, labels, order, self._length(n))
+        upper = self._rows(table, y_trusted, rng.permutation(m), self._length(m), X_trusted)
+        y = self._begin(table, rng)
         part, judges = self._few(lower), self._few(upper)
-        penalty = jnp.asarray(self.penalty / min(n, _START_ROWS), jnp.float32)
-        doubtful = cleaning.fit(cleaning.Start(part, jnp.ones(()), None, None, penalty), y)
+        penalty = on_device(self.penalty / min(n, _START_ROWS))
+        doubtful = cleaning.fit(cleaning.Start(part, on_device(1.0), None, None, penalty), y)
         channel = cleaning.confusion(doubtful, judges)
-        share = jnp.asarray(m / (min(n, _START_ROWS) + m), jnp.float32)
+        share = on_device(m / (min(n, _START_ROWS) + m))
         y = cleaning.fit(cleaning.Start(judges, share, part, channel, penalty), y)
-        learned = self._learn(lower, upper, channel, y, n, key)
+        learned = self._learn(lower, upper, channel, y, n, _key(rng))
         self.confusion_, self.history_ = np.exp(np.asarray(channel)), History(learned.history)
         back = np.argsort(order)
         return learned.score[back], learned.proposed[back]
@@ -308,10 +313,12 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     ) -> tuple[Any, Any]:
         """The scores and proposed classes of all rows, each fold judged by the others, in one program."""
         n = len(labels)
-        longest = length_for(max(map(len, folds))), length_for(n - min(map(len, folds)))
+        longest = self._length(max(map(len, folds))), self._length(n - min(map(len, folds)))
         score, proposed, rows = np.empty(n), np.empty(n, int), []
-        key, start = self._begin(table, rng)
-        flat = jnp.zeros((len(self.classes_),) * 2)  # so that odds are p/(1 − p), p being the label's probability
+        start = self._begin(table, rng)
+        flat = on_device(
+            np.zeros((len(self.classes_),) * 2)
+        )  # so that odds are p/(1 − p), p being the label's probability
         factors = _FACTORS
         for number, fold in enumerate(folds):
             others = rng.permutation(np.concatenate([part for part in folds if part is not fold]))
@@ -319,48 +326,51 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
             upper = self._rows(table, labels, others, longest[1])
             judges, tried = self._few(upper), []
             for factor in factors:
-                penalty = jnp.asarray(factor * self.penalty / min(len(others), _START_ROWS), jnp.float32)
-                y = cleaning.fit(cleaning.Start(judges, jnp.ones(()), None, None, penalty), start)
+                penalty = on_device(factor * self.penalty / min(len(others), _START_ROWS))
+                y = cleaning.fit(cleaning.Start(judges, on_device(1.0), None, None, penalty), start)
                 tried.append((float(cleaning.measure(lower["keep"], y, lower, lower["keep"])[0]), factor, y))
             _, factor, y = min(tried, key=lambda one: one[0])
             factors = (factor,)  # the choice of the first fold
-            learned = self._learn(lower, upper, flat, y, len(fold), jax.random.fold_in(key, number), factor)
+            learned = self._learn(lower, upper, flat, y, len(fold), _key(rng), factor)
             score[fold], proposed[fold] = learned.score, learned.proposed
             rows += [{**row, "fold": number} for row in learned.history]
         self.confusion_, self.history_ = None, History(rows)
         return score, proposed
 
+    def _length(self, rows: int) -> int:
+        """The padded number of rows. A solver of the user's own may look at all rows, and gets none that are not."""
+        return length_for(rows) if self.solver is None else rows
+
     def _rows(self, *arguments: Any) -> cleaning.Rows:
-        return {name: jnp.asarray(array) for name, array in labeled(*arguments).items()}
+        return {name: on_device(array) for name, array in labeled(*arguments).items()}
 
     def _few(self, rows: cleaning.Rows) -> cleaning.Rows:
-        return cleaning.first_rows(rows, min(_START_ROWS, len(rows["keep"])))
+        return rows if len(rows["keep"]) <= _START_ROWS else cleaning.first_rows(rows, _START_ROWS)
 
-    def _begin(self, table: Any, rng: np.random.RandomState) -> tuple[Any, cleaning.Model]:
-        key, start_key = jax.random.split(jax.random.key(rng.randint(2**31 - 1)))
-        return key, cleaning.new_model(table.width, len(self.classes_), self.hidden, start_key)
+    def _begin(self, table: Any, rng: np.random.RandomState) -> cleaning.Model:
+        return cleaning.new_model(table.width, table.X.shape[1], len(self.classes_), self.hidden, _key(rng))
 
     def _learn(
         self, lower: Any, upper: Any, channel: Any, y: cleaning.Model, n: int, key: Any, factor: float = 1.0
     ) -> _Learned:
         """The bilevel problem: weights of the n lower rows, judged by the upper ones."""
-        length, size = len(lower["keep"]), min(self.batch_size, len(lower["keep"]))
-        step, solver = cleaning.STEP / 2, self.solver
+        length, step, solver = len(lower["keep"]), cleaning.STEP / 2, self.solver
+        source, passed = (cleaning.TrueRows, n) if solver is None else (dict, length)
         if solver is None:
-            solver = SOBA(upper_step=_VISIT * size * n / length, lower_step=step, adjoint_step=step)
-        loss = WeightedLoss(cleaning.losses, jnp.asarray(factor * self.penalty / n, jnp.float32))
-        upper_size = None if len(upper["keep"]) <= self.batch_size else self.batch_size
+            solver = SOBA(upper_step=_VISIT * min(self.batch_size, n), lower_step=step, adjoint_step=step)
+        loss = WeightedLoss(cleaning.losses, on_device(factor * self.penalty / n))
+        sizes = [None if len(rows["keep"]) <= self.batch_size else self.batch_size for rows in (upper, lower)]
         problem = Problem(
-            upper=Level(cleaning.trusted_loss, data=upper, batch_size=upper_size),
-            lower=Level(loss, data=lower, batch_size=None if size == length else size, per_row=True),
+            upper=Level(cleaning.trusted_loss, data=source(upper), batch_size=sizes[0]),
+            lower=Level(loss, data=source(lower), batch_size=sizes[1], per_row=True),
         )
 
         def metrics(x: Any, y: Any) -> dict[str, Any]:
             found = cleaning.measure(x, y, upper, lower["keep"])
             return dict(zip(("upper loss", "mean weight"), map(float, found), strict=True))
 
-        start = _EXTREME * jnp.tanh(cleaning.log_odds(y, channel, lower)[0] / _EXTREME)
-        steps = self.epochs * -(-length // size)
+        start = on_device(_EXTREME * np.tanh(np.asarray(cleaning.log_odds(y, channel, lower)[0]) / _EXTREME))
+        steps = self.epochs * -(-passed // self.batch_size)
         every = -(-steps // _CHUNKS)
         shown: Any = dict(every=every, metrics=metrics, progress=False, signs=False)  # a network's loss is not convex
         solution = solve(problem, solver, start, y, steps=steps, key=key, **shown)

@@ -1,7 +1,8 @@
 """The computations of `LabelCleaner`: a start that models how labels are confused, then bilevel weights.
 
 Rows are dictionaries: {"features"} or, sparse, {"columns", "values"}; "labels", 0, …, k − 1; and "keep", which is zero
-for padding and (all rows)/(true rows) for true rows, so that a mean over all rows is one over the true rows.
+for padding and (all rows)/(true rows) for true rows, so that a mean over all rows is one over the true rows. True rows
+come first. What is learned does not depend on the number of padding rows, except by rounding.
 """
 
 import functools
@@ -10,10 +11,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
 
-from bilevel import trees
+from bilevel import _random, trees
+from bilevel.sampling import Batch
+from bilevel.sampling import Rows as Source
 from bilevel.tasks.networks.linear import all_logits
 from bilevel.tasks.networks.losses import MeanLoss
 
@@ -28,13 +32,18 @@ _FIRST = 2.0  # the spread of a network's initial weights: tanh units start in t
 _CHUNK = 2000  # sparse rows at a time: their gathered weights take entries · classes numbers per row
 
 
-def new_model(width: int, classes: int, hidden: int | None, key: PRNGKeyArray) -> Model:
-    """Multinomial logistic regression at zero, or a network of one hidden layer at a random start."""
+def new_model(width: int, columns: int, classes: int, hidden: int | None, key: PRNGKeyArray) -> Model:
+    """Multinomial logistic regression at zero, or a network of one hidden layer at a random start.
+
+    The weights of the padding, from the column `columns` on, are zero.
+    """
     inner = width if hidden is None else hidden
-    last = {"weights": jnp.zeros((inner, classes)), "bias": jnp.zeros(classes)}
+    last = {"weights": on_device(np.zeros((inner, classes))), "bias": on_device(np.zeros(classes))}
     if hidden is None:
         return last
-    return last | {"first": _FIRST * jax.random.normal(key, (width, hidden)), "first_bias": jnp.zeros(hidden)}
+    first = np.array(jax.random.normal(key, (width, hidden)))
+    first[columns:] = 0.0
+    return last | {"first": on_device(_FIRST * first), "first_bias": on_device(np.zeros(hidden))}
 
 
 def log_probabilities(y: Model, rows: Rows) -> Float[Array, "n k"]:
@@ -60,6 +69,36 @@ def losses(y: Model, rows: Rows) -> Float[Array, " n"]:
 
 
 trusted_loss = MeanLoss(losses)
+
+
+class TrueRows(Source):
+    """Uniform draws of true rows, with replacement; all of them, in order, if a batch can hold them.
+
+    Their number is an array, so that tables of many sizes share a program.
+    """
+
+    count: Int[Array, ""]
+
+    def __init__(self, rows: Rows):
+        super().__init__(rows)
+        self.count = jax.device_put(np.int32(np.count_nonzero(rows["keep"])))
+
+    def sample(self, key: PRNGKeyArray, size: int) -> Int[Array, " size"]:
+        drawn = _random.below(key, self.count, (size,), most=self.length)
+        return jnp.where(self.count <= size, jnp.arange(size, dtype=drawn.dtype), drawn)
+
+    def draw(self, key: PRNGKeyArray, size: int) -> Batch:
+        """A batch in whose mean each draw has the weight 1/(number of draws of true rows)."""
+        batch = super().draw(key, size)
+        true = jnp.where(self.count <= size, size / self.count, 1.0)
+        keep = jnp.where(batch.rows["keep"] > 0, true, 0.0).astype(batch.rows["keep"].dtype)
+        return Batch(batch.rows | {"keep": keep}, batch.indices, size)
+
+
+def on_device(value: Any) -> Array:
+    """A number or array as float32 or int32. `jnp.asarray` would compile a program for each shape."""
+    array = np.asarray(value)
+    return jax.device_put(array.astype(np.int32 if array.dtype.kind == "i" else np.float32))
 
 
 class Start(eqx.Module):

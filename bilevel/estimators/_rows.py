@@ -9,7 +9,7 @@ from bilevel.estimators._common import rounded
 from bilevel.tasks.networks.linear import ENTRIES, padded
 
 _CHUNK = 10_000  # rows of the table at a time, so that no copy of it in double precision is made
-_LEAST_ROWS, _LEAST_WIDTH, _FREE_WIDTH = 256, 16, 64
+_LEAST_ROWS, _LEAST_WIDTH, _FREE_WIDTH = 1024, 16, 64
 _RELATIVE = 1e-6  # a column that varies by less, relative to its mean, is constant up to rounding
 
 
@@ -79,5 +79,8 @@ def labeled(
 
 
 def length_for(rows: int) -> int:
-    """The padded number of rows."""
-    return rounded(rows, _LEAST_ROWS)
+    """The padded number of rows: 1024, 2048, 4096, and then at most 1024 or a sixteenth more.
+
+    Tables up to 1024 rows, their folds and their trusted rows share all programs.
+    """
+    return max(_LEAST_ROWS, 2 ** (rows - 1).bit_length()) if rows <= 4 * _LEAST_ROWS else rounded(rows, _LEAST_ROWS)

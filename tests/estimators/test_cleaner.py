@@ -296,7 +296,34 @@ def test_tables_filled_up():
     sparse = labeled(SparseTable(scipy.sparse.csr_matrix(X)), np.array([0, 1, 1]), np.array([2, 0]), 3)
     scale = np.sqrt((X**2).sum() / 3)
     np.testing.assert_allclose(np.sort(sparse["values"][0])[-4:], np.array([0, 5, 5, 6]) / scale, rtol=1e-6)
-    assert [length_for(n) for n in (1, 256, 257, 10_000, 1_000_000)] == [256, 256, 512, 10_240, 1_048_576]
+    lengths = {1: 1024, 1024: 1024, 1025: 2048, 2049: 4096, 4097: 5120, 10_000: 10_240, 1_000_000: 1_048_576}
+    assert {n: length_for(n) for n in lengths} == lengths
+
+
+@ALONE
+@pytest.mark.parametrize(("trusted", "settings"), [(False, {}), (True, {"batch_size": 50, "hidden": 4})])
+def test_what_is_filled_up_changes_nothing(table, monkeypatch, trusted, settings):
+    """The same draws, in batches of all rows and in small ones, and from the same start."""
+    rows = (table.X_trusted, table.y_trusted) if trusted else ()
+
+    def fit():
+        return LabelCleaner(random_state=0, folds=2, epochs=5, **settings).fit(table.X, table.y, *rows)
+
+    filled = fit()
+    monkeypatch.setattr("bilevel.estimators._cleaner.length_for", lambda rows: rows)
+    monkeypatch.setattr("bilevel.estimators._rows._width", lambda columns: columns)
+    exact = fit()
+    np.testing.assert_allclose(filled.sample_weight_, exact.sample_weight_, atol=2e-5)
+    np.testing.assert_allclose(filled.history_["upper loss"], exact.history_["upper loss"], rtol=1e-4)
+    assert list(filled.history_["step"]) == list(exact.history_["step"])
+
+
+@ALONE
+def test_a_grid_search_compiles_each_program_once(compiled, table):
+    """Folds, settings and the last fit, on all rows, share their programs."""
+    grid, X = {"penalty": [0.1, 1.0], "epochs": [2, 3]}, np.tile(table.X, 4)  # of a width that no other test has
+    GridSearchCV(LabelCleaner(folds=2, random_state=0), grid, cv=5).fit(X, table.y)
+    assert "jit(_advance)" in compiled and len(compiled) == len(set(compiled)) < 10
 
 
 ERRORS = {
