@@ -19,6 +19,7 @@ from bilevel.clean.reading import Added, batches, chunk_rows, opened
 DELIMITERS = ",;\t|"
 _BOM = "\ufeff"
 _NO_NUMBERS = [form(cell) for cell in MISSING for form in (str, str.upper, str.title)] + ["NaN"]
+_LONGEST = 10_000_000  # characters of a cell; an extra quotation mark makes one cell of the rest of a file
 _SNIFFED = 50  # the delimiter is chosen by this many records
 
 
@@ -105,8 +106,8 @@ class CsvTable:
         """Those that stand behind spaces in the file, which keep spreadsheets from computing them: as they stand."""
         found: dict[str, str] = {}
         for record in self._records() if formulas else ():
-            for cells in csv.reader([record.raw], delimiter=self._delimiter):
-                found |= {cell.strip(): cell for cell in cells if cell[:1] == " " and cell.strip() in formulas}
+            cells = _split(record.raw, self._delimiter)
+            found |= {cell.strip(): cell for cell in cells if cell[:1] == " " and cell.strip() in formulas}
         return found
 
     def _quoted(self, cell: str) -> str:
@@ -130,20 +131,31 @@ class CsvTable:
         reader = csv.reader(self._lines(pending), delimiter=self._delimiter, skipinitialspace=True, strict=True)
         line = 1
         while True:
+            limit = csv.field_size_limit(_LONGEST)  # of all readers in the process
             try:
                 cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                long = " or a longer cell, which needs a higher csv.field_size_limit" if "limit" in str(error) else ""
+                why = self._too_long("".join(pending)) if "field limit" in str(error) else ""
                 raise ValueError(
-                    f"{self._argument}: {self.path} cannot be read as CSV from line {line} on ({error}); "
-                    f"is there an extra quotation mark{long}?"
+                    f"{self._argument}: {self.path} cannot be read as CSV from line {line} on ({why or error}); "
+                    f"is there an extra quotation mark{', or must the cell be cut' if why else ''}?"
                 ) from error
+            finally:
+                csv.field_size_limit(limit)
             raw = "".join(pending)
             pending.clear()
             yield _Record(line, raw, cells if raw.strip(" \r\n") else [])
             line = reader.line_num + 1
+
+    def _too_long(self, text: str) -> str:
+        """What is wrong with the longest cell of a record."""
+        cells = _split(text, self._delimiter)
+        place = max(range(len(cells)), key=lambda place: len(cells[place]))
+        names = getattr(self, "columns", [])  # the header has none yet
+        column = repr(names[place]) if place < len(names) else place + 1
+        return f"its cell in column {column} has more than {_LONGEST:,} characters, the limit"
 
     def _lines(self, pending: list[str]) -> Iterator[str]:
         """The lines as text, ended by LF, CR LF or CR; each one is also appended to `pending`."""
@@ -179,6 +191,15 @@ class _Record:
     line: int
     raw: str
     cells: list[str]
+
+
+def _split(text: str, delimiter: str) -> list[str]:
+    """The cells of a record, however long."""
+    limit = csv.field_size_limit(len(text) + 1)
+    try:
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _sniff(head: str) -> str:

@@ -257,6 +257,23 @@ def test_a_formula_behind_spaces_stays_there(tmp_path):
 
 
 def test_a_cell_beyond_the_limit_of_csv(tmp_path):
-    table = open_table(write(tmp_path / "t.csv", b"x,label\n" + b"a" * 140_000 + b",b\n"), "table")
-    with pytest.raises(ValueError, match="from line 2 on .*field larger.*or a longer cell, which needs a higher"):
+    """Python's csv refuses cells above 131,072 characters, unless a global number is changed."""
+    long, limit = "a" * 140_000, csv.field_size_limit()
+    table = open_table(write(tmp_path / "t.csv", f"x,label\n{long}, =1\n1,b\n".encode()), "table")
+    assert rows(table) == [[long, "=1"], ["1", "b"]]
+    assert pd.concat(list(table.typed_chunks([Column("x", "text", "")])))["x"].tolist() == [long, "1"]
+    added = Added(np.array([0.5, 0.5]), np.array([1, 2]), np.array([0, 0]), ["=1"])
+    assert table.write(tmp_path / "out.csv", added, {0}) == {0: [long, "=1"]}
+    assert (tmp_path / "out.csv").read_text().splitlines()[1] == f'{long}, =1,0.5,1," =1"'
+    assert csv.field_size_limit() == limit
+
+
+def test_a_cell_beyond_our_limit_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("bilevel.clean.csv_table._LONGEST", 100)
+    long = b'"' + b"a,b\n" * 40
+    table = open_table(write(tmp_path / "t.csv", b"x,note,label\n1,ok,b\n1," + long + b'",b\n'), "table")
+    with pytest.raises(ValueError, match="from line 3 on .*column 'note' has more than 100 char.*quotation.*be cut"):
         rows(table)
+    assert csv.field_size_limit() > 100
+    with pytest.raises(ValueError, match="from line 1 on .*column 2 has more than 100 char"):
+        open_table(write(tmp_path / "u.csv", b"x," + long + b'",label\n1,2,b\n'), "table")
