@@ -18,7 +18,7 @@ SHAPES_TESTS := tests/test_oracles.py tests/test_problem.py tests/test_episodes.
 # What changes with the dependencies: numbers and dtypes, compiled programs, scikit-learn, tables, the command line.
 VERSIONS_TESTS := tests/test_steps.py tests/test_trees.py tests/test_oracles.py tests/test_checks.py tests/test_import.py \
 	tests/test_cli.py tests/hypergradients/test_adjoint.py tests/solvers/test_saba.py tests/run/test_sweep.py \
-	tests/estimators/test_penalized.py tests/clean
+	tests/estimators/test_penalized.py tests/clean tests/columns
 
 .PHONY: demo test test-slow test-lowest test-newest test-optimized test-shapes coverage lint docs tables clean
 

@@ -6,7 +6,7 @@ extras.require("jinja2", "matplotlib", "pandas", "rich", "sklearn", extra="clean
 
 from bilevel.clean._clean import clean_table
 from bilevel.clean.cleaned import Cleaned
-from bilevel.clean.features import TableFeatures
-from bilevel.clean.kinds import parse as parse_kinds
+from bilevel.columns.features import TableFeatures
+from bilevel.columns.kinds import parse as parse_kinds
 
 __all__ = ["Cleaned", "TableFeatures", "clean_table", "parse_kinds"]

@@ -15,13 +15,13 @@ from bilevel import _checks as checks
 from bilevel._output.files import environment, local_directory, make_directory, write_json
 from bilevel.clean import report, soundness
 from bilevel.clean.cleaned import Cleaned
-from bilevel.clean.encoding import Encoder, Unread, out_of_range, rewritten
-from bilevel.clean.kinds import FEATURES, MISSING, MOST_LEVELS, Column, infer, texts
 from bilevel.clean.labels import check_classes, find, label_key
 from bilevel.clean.opening import open_table
-from bilevel.clean.reading import Added, Table, listed
+from bilevel.clean.reading import Added, Table
 from bilevel.clean.stages import Stages
 from bilevel.clean.survey import Survey, survey
+from bilevel.columns.encoding import Encoder, Unread, out_of_range, rewritten
+from bilevel.columns.kinds import FEATURES, MISSING, MOST_LEVELS, Column, infer, listed, texts
 
 _UNTRUSTED = (
     "There are no trusted rows, so labels were judged by each other. This finds scattered errors, but if most rows of "
@@ -93,9 +93,9 @@ def clean_table(
       Without it, rows are judged by the other rows, and a note says which errors this cannot find.
     - `trusted_column`: instead of `trusted`, a column of the table that says which rows have been checked (yes or no, 1
       or 0, x or empty).
-    - `kinds`: the kind of a column that would be inferred wrongly, one of `bilevel.clean.kinds.KINDS`. `numeric:,` also
-      says that the decimal mark is a comma, and `date:day first`, `date:month first` or `date:%d/%m/%Y` how dates are
-      written.
+    - `kinds`: the kind of a column that would be inferred wrongly, one of `bilevel.columns.kinds.KINDS`. `numeric:,`
+      also says that the decimal mark is a comma, and `date:day first`, `date:month first` or `date:%d/%m/%Y` how dates
+      are written.
     - `missing`: the words that stand for a missing cell or label, instead of the usual ones such as NA. An empty cell
       is always missing.
     - `encoding`: of CSV files and JSON lines, such as cp1252; default: UTF-8, or UTF-16 with a byte order mark.

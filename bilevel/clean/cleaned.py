@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from bilevel.clean.kinds import Column
+from bilevel.columns.kinds import Column
 
 
 @dataclasses.dataclass(frozen=True)

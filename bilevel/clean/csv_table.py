@@ -12,9 +12,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from bilevel.clean.kinds import MISSING, Column
 from bilevel.clean.labels import is_formula
 from bilevel.clean.reading import Added, batches, chunk_rows, opened
+from bilevel.columns.kinds import MISSING, Column
 
 DELIMITERS = ",;\t|"
 _BOM = "\ufeff"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from bilevel.clean.reading import listed
+from bilevel.columns.kinds import listed
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "<na>", "#n/a"})
 _FORMULA = ("=", "+", "-", "@")  # with which formulas of spreadsheets begin

@@ -8,7 +8,8 @@ from bilevel.clean.csv_table import CsvTable
 from bilevel.clean.excel_table import ExcelTable
 from bilevel.clean.json_table import JsonTable
 from bilevel.clean.parquet_table import ParquetTable
-from bilevel.clean.reading import Table, listed, opened
+from bilevel.clean.reading import Table, opened
+from bilevel.columns.kinds import listed
 
 
 def open_table(path: str | pathlib.Path, argument: str, encoding: str | None = None) -> Table:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from bilevel.clean.kinds import Column
+from bilevel.columns.kinds import Column
 
 CHUNK_CELLS = 1_000_000  # cells per chunk; in a text table, a cell is a Python string of about 60 bytes
 
@@ -78,12 +78,6 @@ def opened(path: pathlib.Path, zipped: bool) -> gzip.GzipFile | io.BufferedReade
 
 def chunk_rows(columns: Sequence[str]) -> int:
     return max(1, CHUNK_CELLS // len(columns))
-
-
-def listed(values: Sequence[Any], most: int = 5) -> str:
-    """The first few, as text."""
-    shown = ", ".join(repr(value) if isinstance(value, str) else str(value) for value in values[:most])
-    return shown + (f" and {len(values) - most:,} more" if len(values) > most else "")
 
 
 def batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

@@ -13,8 +13,8 @@ from bilevel._output.figures import BLUE, ORANGE, tidy
 from bilevel._output.pages import render
 from bilevel._output.tables import Cell, Table
 from bilevel.clean.cleaned import Cleaned
-from bilevel.clean.kinds import Column
 from bilevel.clean.reading import Table as TableFile
+from bilevel.columns.kinds import Column
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

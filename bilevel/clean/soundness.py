@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt64
 
-from bilevel.clean.kinds import LEAST_ROWS, Column
 from bilevel.clean.labels import Found
-from bilevel.clean.reading import listed
+from bilevel.columns.kinds import LEAST_ROWS, Column, listed
 
 _CHECKED_ROWS = 2_000  # drawn for the models of the checks
 _TELLS = 0.98  # F1 of a class from which on a column gives it away

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from bilevel.clean.kinds import MISSING
 from bilevel.clean.labels import Found, Labels, checked
+from bilevel.columns.kinds import MISSING, SAMPLE_ROWS
 
-SAMPLE_ROWS = 20_000
 SAMPLE_CELLS = 2_000_000  # fewer rows are drawn from a wide table
 _LEAST_ROWS = 1_000
 

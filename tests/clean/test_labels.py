@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bilevel.clean.kinds import MISSING
 from bilevel.clean.labels import Labels, check_classes, checked, find, label_key
+from bilevel.columns.kinds import MISSING
 
 
 def collect(*parts, missing=None):

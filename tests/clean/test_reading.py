@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bilevel.clean import reading
-from bilevel.clean.kinds import Column
 from bilevel.clean.opening import open_table
 from bilevel.clean.reading import Added
+from bilevel.columns.kinds import Column
 
 ADDED = Added(np.array([0.25, 1.0, 1e-9]), np.array([2, 3, 1]), np.array([1, 0, 1]), ["a,b", 'say "no"'])
 

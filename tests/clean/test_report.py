@@ -10,8 +10,8 @@ from PIL import Image
 from bilevel.clean import report
 from bilevel.clean.cleaned import Cleaned
 from bilevel.clean.csv_table import CsvTable
-from bilevel.clean.kinds import Column
-from bilevel.clean.numerals import Numerals
+from bilevel.columns.kinds import Column
+from bilevel.columns.numerals import Numerals
 
 
 def made(weights, given, proposed, classes=("a", "b"), columns=(), notes=()):

@@ -5,8 +5,8 @@ import pytest
 import scipy.sparse
 
 from bilevel.clean import soundness
-from bilevel.clean.kinds import Column
 from bilevel.clean.labels import Labels
+from bilevel.columns.kinds import Column
 
 N = 400
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bilevel.clean.kinds import days, infer, numbers, parse, texts
-from bilevel.clean.numerals import Numerals
+from bilevel.columns.kinds import days, infer, numbers, parse, texts
+from bilevel.columns.numerals import Numerals
 
 N = 200
 RNG = np.random.default_rng(0)

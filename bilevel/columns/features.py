@@ -7,10 +7,8 @@ from typing import Any
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from bilevel.clean.encoding import Encoder
-from bilevel.clean.kinds import FEATURES, MISSING, infer
-from bilevel.clean.reading import listed
-from bilevel.clean.survey import SAMPLE_ROWS
+from bilevel.columns.encoding import Encoder
+from bilevel.columns.kinds import FEATURES, MISSING, SAMPLE_ROWS, infer, listed
 
 
 class TableFeatures(TransformerMixin, BaseEstimator):

@@ -1,6 +1,6 @@
 """Words in several scripts."""
 
-from bilevel.clean.words import length, words
+from bilevel.columns.words import length, words
 
 
 def test_words_of_scripts_with_spaces():

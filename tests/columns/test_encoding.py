@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
-from bilevel.clean.encoding import FARTHEST, Encoder
-from bilevel.clean.kinds import MOST_LEVELS, Column
+from bilevel.columns.encoding import FARTHEST, Encoder
+from bilevel.columns.kinds import MOST_LEVELS, Column
 
 
 def text_frame(**columns):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bilevel.clean.numerals import Numerals, codes, find
+from bilevel.columns.numerals import Numerals, codes, find
 
 READ = {
     "plain": (["1", "-2.5", "+3", "1e3", ".5", "5."], [1, -2.5, 3, 1000, 0.5, 5], ""),

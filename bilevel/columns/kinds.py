@@ -7,16 +7,16 @@ it knows (`numerals`, `dates`).
 import collections
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from bilevel import _checks as checks
-from bilevel.clean import dates, numerals
-from bilevel.clean.numerals import Numerals
-from bilevel.clean.words import length, words
+from bilevel.columns import dates, numerals
+from bilevel.columns.numerals import Numerals
+from bilevel.columns.words import length, words
 
 KINDS = ("numeric", "date", "boolean", "categorical", "text", "image", "identifier", "ignored")
 FEATURES = KINDS[:5]
@@ -24,6 +24,7 @@ MISSING = frozenset({"", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "-na
     *("?", "-", "--", ".", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!")
 }
 MOST_LEVELS = 50  # levels of a category with a feature of their own; the others share one
+SAMPLE_ROWS = 20_000  # of a larger table are looked at
 LEAST_ROWS = 5  # rows of a level that has a feature of its own
 NEARLY = 0.95  # the share of a column's cells that decides its kind
 _FEW_WORDS = 3  # this many different words among numbers stand for missing ones, however often they occur
@@ -333,3 +334,9 @@ def _series(cells: list[str]) -> Any:
     import pandas as pd
 
     return pd.Series(cells, dtype=object)
+
+
+def listed(values: Sequence[Any], most: int = 5) -> str:
+    """The first few, as text."""
+    shown = ", ".join(repr(value) if isinstance(value, str) else str(value) for value in values[:most])
+    return shown + (f" and {len(values) - most:,} more" if len(values) > most else "")

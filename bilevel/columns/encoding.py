@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from bilevel.clean import dates, numerals
-from bilevel.clean.kinds import LEAST_ROWS, MISSING, MOST_LEVELS, NEARLY, Column, days, numbers, texts
-from bilevel.clean.words import words
+from bilevel.columns import dates, numerals
+from bilevel.columns.kinds import LEAST_ROWS, MISSING, MOST_LEVELS, NEARLY, Column, days, numbers, texts
+from bilevel.columns.words import words
 
 TEXT_FEATURES = 10_000  # the most frequent words of a text column
 FARTHEST = 10.0  # standard deviations; numbers beyond are clipped

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bilevel.clean import dates
+from bilevel.columns import dates
 
 DAY, HOUR = dt.datetime(2024, 12, 31), dt.datetime(2024, 12, 31, 23, 5)
 WRITTEN = {

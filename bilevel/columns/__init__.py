@@ -1,0 +1,1 @@
+"""From the columns of a data frame, as people write them, to features."""
