@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_array, check_random_state, check_X_y
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
@@ -24,7 +24,7 @@ from bilevel import _checks as checks
 from bilevel.estimators import _cleaning as cleaning
 from bilevel.estimators._cleaning import on_device
 from bilevel.estimators._common import check_present, weight_argument
-from bilevel.estimators._rows import DenseTable, SparseTable, labeled, length_for
+from bilevel.estimators._rows import DenseTable, SparseTable, encoded, features_for, labeled, length_for
 from bilevel.estimators._splits import draw_parts, rare_classes
 from bilevel.problem import Level, Problem
 from bilevel.run._solution import History
@@ -121,13 +121,16 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     **Attributes**
 
     - `sample_weight_`: (n,), in [0, 1]: the probability that the label is right.
-    - `suspects_`: all n rows, the most doubtful first, as an array with the fields `row` (of X), `label` (the most
-      probable label, which may be the given one) and `weight`.
+    - `suspects_`: all n rows, the most doubtful first, as an array with the fields `row` (its place in X), `label` (the
+      most probable label, which may be the given one) and `weight`. Of a data frame, `X.iloc[cleaner.suspects_["row"]]`
+      are the rows, and `X.index[cleaner.suspects_["row"]]` is their index.
     - `estimator_`: the classifier, whose `predict`, `predict_proba`, `decision_function` and `score` are used.
     - `confusion_`: P(given label | true class) as a matrix (k, k); `None` without trusted rows.
     - `history_`: a `bilevel.run._solution.History` of the runs that learn the weights, with `upper loss` and
       `mean weight`; without trusted rows, one run per `fold`.
     - `rare_classes_`: classes of too few rows to be judged, whose rows end the ranking; none with trusted rows.
+    - `features_`: the `bilevel.clean.TableFeatures` that turned a data frame into numbers, with what was read from each
+      column; `None` if X has nothing but numbers. `estimator_` is fitted to these features.
     - `classes_`, `n_features_in_`, `feature_names_in_` (if X has names).
 
     **Raises** `ValueError` or `TypeError`, naming the argument: see `fit`.
@@ -191,7 +194,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
 
         **Arguments**
 
-        - `X` (n, d), `y` (n,): the table. X is dense or sparse, and y holds any labels that scikit-learn accepts.
+        - `X` (n, d), `y` (n,): the table. X is dense or sparse, or a data frame, whose columns may hold text, dates,
+          categories and missing values. y holds any labels that scikit-learn accepts.
         - `X_trusted` (m, d), `y_trusted` (m,): rows whose labels are right and which are not in X. Each class of y must
           have some.
         - `groups` (n,): without trusted rows, rows of one group stay in one fold.
@@ -204,7 +208,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         """
         self._check_settings()
         check_present("y", y)
-        X, y = validate_data(self, X, y, **_ACCEPTED)
+        X, y, X_trusted = self._numbers(X, y, X_trusted)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -245,6 +249,15 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         self._fit_estimator(X, y, trusted, own)
         return self
 
+    def _numbers(self, X: Any, y: Any, X_trusted: Any) -> tuple[Any, Any, Any]:
+        """X and y as scikit-learn checks them, and X_trusted. Of data frames with more than numbers, the features."""
+        self.features_ = features_for(X)
+        if self.features_ is None:
+            return *validate_data(self, X, y, **_ACCEPTED), X_trusted
+        validate_data(self, X, skip_check_array=True)  # keeps the columns' names
+        checked = check_X_y(encoded(self.features_, "X", X), y, **_ACCEPTED, estimator=self)
+        return *checked, None if X_trusted is None else encoded(self.features_, "X_trusted", X_trusted)
+
     def _check_settings(self) -> None:
         if weight_argument(self._default()) is None:
             raise ValueError(
@@ -276,7 +289,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
             raise ValueError(f"y_trusted: got {len(y)} labels for the {checked.shape[0]} rows of X_trusted")
         if checked.shape[1] != table.shape[1]:
             raise ValueError(f"X_trusted: has {checked.shape[1]} columns, but X has {table.shape[1]}")
-        validate_data(self, X, reset=False, skip_check_array=True)  # checks the columns' names
+        if self.features_ is None:
+            validate_data(self, X, reset=False, skip_check_array=True)  # checks the columns' names
         present = np.isin(self.classes_, y)
         unseen = np.setdiff1d(y, self.classes_)
         if len(unseen):
@@ -398,6 +412,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
 
     def _checked(self, X: Any) -> Any:
         check_is_fitted(self)
+        if self.features_ is not None:
+            return encoded(self.features_, "X", X)
         return validate_data(self, X, **_ACCEPTED, reset=False)
 
     def predict(self, X: Any) -> np.ndarray:

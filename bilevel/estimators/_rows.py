@@ -59,6 +59,28 @@ class SparseTable:
         return {"columns": np.pad(columns, fill), "values": np.pad(values * np.float32(self.factor), fill)}
 
 
+def features_for(X: Any) -> Any:
+    """The fitted `TableFeatures` of a pandas data frame with a column that is no number or with a missing value, or
+    None: scikit-learn reads X."""
+    if not (hasattr(X, "iloc") and hasattr(X, "columns")):
+        return None
+    from pandas.api.types import is_numeric_dtype
+
+    if all(map(is_numeric_dtype, X.dtypes)) and not X.isna().to_numpy().any():
+        return None
+    from bilevel.columns.features import TableFeatures
+
+    return TableFeatures().fit(X)
+
+
+def encoded(features: Any, name: str, X: Any) -> Any:
+    """The features of the rows of another data frame, whose columns are found by their names."""
+    try:
+        return features.transform(X)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {str(error).removeprefix('X: ')}") from error
+
+
 def labeled(
     table: DenseTable | SparseTable,
     labels: Int[np.ndarray, " n"],

@@ -133,6 +133,49 @@ def test_names_strings_and_pandas(table, cleaner):
         clone(named).fit(X, names[table.y], X_trusted[columns[::-1]], names[table.y_trusted])
 
 
+def test_a_data_frame_with_text_and_missing_values():
+    rng, n, trusted = np.random.default_rng(0), N + TRUSTED, slice(TRUSTED)
+    true = rng.integers(2, size=n)
+    wrong = rng.random(n) < 0.2
+    y = np.where(wrong, 1 - true, true)
+    like = np.where(rng.random(n) < 0.1, 1 - true, true)  # alone, this leaves a tenth in doubt
+    X = pd.DataFrame(
+        {
+            "paid": [f"${value:,.2f}" for value in 1000 + 400 * true + 150 * rng.normal(size=n)],
+            "color": np.where(rng.random(n) < 0.1, None, np.array(["red", "blue"])[like]),
+            "size": np.where(rng.random(n) < 0.1, np.nan, true + rng.normal(size=n)),
+        },
+        index=[f"r{i}" for i in range(n)],
+    )
+    rows = X[TRUSTED:], y[TRUSTED:], X[trusted], true[trusted]
+    cleaner = LabelCleaner(random_state=0).fit(*rows)
+    assert [column.kind for column in cleaner.features_.columns_] == ["numeric", "categorical", "numeric"]
+    assert roc_auc_score(wrong[TRUSTED:], -cleaner.sample_weight_) > 0.95
+    worst = rows[0].index[cleaner.suspects_["row"][:20]]
+    assert np.mean(wrong[X.index.get_indexer(worst)]) > 0.9
+    assert cleaner.feature_names_in_.tolist() == ["paid", "color", "size"] and cleaner.n_features_in_ == 3
+    assert cleaner.score(X, true) > 0.9
+    other = X[["size", "color", "paid"]].assign(more=1)  # columns are found by their names
+    np.testing.assert_array_equal(cleaner.predict_proba(other), cleaner.predict_proba(X))
+    with pytest.raises(ValueError, match="X: lacks columns of the fitted table: 'paid'"):
+        cleaner.predict(X[["size", "color"]])
+    with pytest.raises(ValueError, match="X_trusted: lacks columns of the fitted table: 'paid'"):
+        LabelCleaner().fit(*rows[:2], rows[2][["size", "color"]], rows[3])
+    with pytest.raises(TypeError, match=r"X_trusted: got ndarray; pass a pandas.DataFrame"):
+        LabelCleaner().fit(*rows[:2], rows[2].to_numpy(), rows[3])
+
+
+@ALONE
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_data_frame_of_numbers_is_read_as_ever_unless_some_are_missing(table, missing):
+    X = pd.DataFrame(table.X, columns=list("abcde")).round(3)
+    if missing:
+        X.iloc[3, 2] = np.nan
+    cleaner = LabelCleaner(random_state=0, epochs=2, folds=2).fit(X, table.y)
+    assert (cleaner.features_ is not None) == missing
+    assert cleaner.predict(X).shape == (N,)
+
+
 @ALONE
 def test_in_pipelines_and_grids(table):
     search = GridSearchCV(
