@@ -253,10 +253,11 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         """X and y as scikit-learn checks them, and X_trusted. Of data frames with more than numbers, the features."""
         self.features_ = features_for(X)
         if self.features_ is None:
-            return *validate_data(self, X, y, **_ACCEPTED), X_trusted
+            X, y = validate_data(self, X, y, **_ACCEPTED)
+            return X, y, X_trusted
         validate_data(self, X, skip_check_array=True)  # keeps the columns' names
-        checked = check_X_y(encoded(self.features_, "X", X), y, **_ACCEPTED, estimator=self)
-        return *checked, None if X_trusted is None else encoded(self.features_, "X_trusted", X_trusted)
+        X, y = check_X_y(encoded(self.features_, "X", X), y, **_ACCEPTED, estimator=self)
+        return X, y, None if X_trusted is None else encoded(self.features_, "X_trusted", X_trusted)
 
     def _check_settings(self) -> None:
         if weight_argument(self._default()) is None:
@@ -308,8 +309,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         """The scores and proposed classes of all rows, judged by trusted rows."""
         X_trusted, y_trusted = trusted
         order, n, m = rng.permutation(len(labels)), len(labels), len(y_trusted)
-        lower = self._rows(table, labels, order, self._length(n))
-        upper = self._rows(table, y_trusted, rng.permutation(m), self._length(m), X_trusted)
+        lower = self._rows(table, labels, order, self._length(table, n))
+        upper = self._rows(table, y_trusted, rng.permutation(m), self._length(table, m), X_trusted)
         y = self._begin(table, rng)
         part, judges = self._few(lower), self._few(upper)
         penalty = on_device(self.penalty / min(n, _START_ROWS))
@@ -327,7 +328,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     ) -> tuple[Any, Any]:
         """The scores and proposed classes of all rows, each fold judged by the others, in one program."""
         n = len(labels)
-        longest = self._length(max(map(len, folds))), self._length(n - min(map(len, folds)))
+        longest = tuple(self._length(table, size) for size in (max(map(len, folds)), n - min(map(len, folds))))
         score, proposed, rows = np.empty(n), np.empty(n, int), []
         start = self._begin(table, rng)
         flat = on_device(
@@ -351,9 +352,9 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         self.confusion_, self.history_ = None, History(rows)
         return score, proposed
 
-    def _length(self, rows: int) -> int:
+    def _length(self, table: Any, rows: int) -> int:
         """The padded number of rows. A solver of the user's own may look at all rows, and gets none that are not."""
-        return length_for(rows) if self.solver is None else rows
+        return length_for(rows, table.narrow) if self.solver is None else rows
 
     def _rows(self, *arguments: Any) -> cleaning.Rows:
         return {name: on_device(array) for name, array in labeled(*arguments).items()}

@@ -9,7 +9,8 @@ from bilevel.estimators._common import rounded
 from bilevel.tasks.networks.linear import ENTRIES, padded
 
 _CHUNK = 10_000  # rows of the table at a time, so that no copy of it in double precision is made
-_LEAST_ROWS, _LEAST_WIDTH, _FREE_WIDTH = 1024, 16, 64
+_LEAST_ROWS, _NARROW_ROWS, _LEAST_WIDTH, _FREE_WIDTH = 256, 1024, 16, 64
+_NARROW = 128  # columns
 _RELATIVE = 1e-6  # a column that varies by less, relative to its mean, is constant up to rounding
 
 
@@ -31,6 +32,7 @@ class DenseTable:
         varies = deviation > _RELATIVE * np.abs(self.mean)
         self.factor = np.where(varies, 1 / np.where(varies, deviation, 1.0), 0.0) / np.sqrt(max(1, varies.sum()))
         self.width = _width(X.shape[1])
+        self.narrow = self.width <= _NARROW
 
     def take(self, indices: Int[np.ndarray, " n"], length: int, X: Any = None) -> dict[str, Float32[np.ndarray, "m d"]]:
         """These rows of the table, or of another table with the same columns, padded with zeros to the length."""
@@ -46,6 +48,8 @@ class SparseTable:
 
     A row with more than 500 entries keeps the largest 500.
     """
+
+    narrow = False
 
     def __init__(self, X: Any):
         self.X, self.width = X, _width(X.shape[1])
@@ -100,9 +104,14 @@ def labeled(
     return table.take(indices, length, X) | {"labels": full, "keep": keep}
 
 
-def length_for(rows: int) -> int:
-    """The padded number of rows: 1024, 2048, 4096, and then at most 1024 or a sixteenth more.
+def length_for(rows: int, narrow: bool) -> int:
+    """The padded number of rows.
 
-    Tables up to 1024 rows, their folds and their trusted rows share all programs.
+    For narrow tables 1024, 2048, 4096, and then at most 1024 or a sixteenth more: tables up to 1024 rows, their folds
+    and their trusted rows share all programs. In wide and sparse tables padding costs more than it saves: at most 256
+    or a sixteenth more.
     """
-    return max(_LEAST_ROWS, 2 ** (rows - 1).bit_length()) if rows <= 4 * _LEAST_ROWS else rounded(rows, _LEAST_ROWS)
+    if not narrow:
+        return rounded(rows, _LEAST_ROWS)
+    most = 4 * _NARROW_ROWS
+    return max(_NARROW_ROWS, 2 ** (rows - 1).bit_length()) if rows <= most else rounded(rows, _NARROW_ROWS)

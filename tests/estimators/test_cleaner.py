@@ -340,7 +340,8 @@ def test_tables_filled_up():
     scale = np.sqrt((X**2).sum() / 3)
     np.testing.assert_allclose(np.sort(sparse["values"][0])[-4:], np.array([0, 5, 5, 6]) / scale, rtol=1e-6)
     lengths = {1: 1024, 1024: 1024, 1025: 2048, 2049: 4096, 4097: 5120, 10_000: 10_240, 1_000_000: 1_048_576}
-    assert {n: length_for(n) for n in lengths} == lengths
+    assert {n: length_for(n, narrow=True) for n in lengths} == lengths
+    assert [length_for(n, narrow=False) for n in (1, 257, 10_000)] == [256, 512, 10_240]
 
 
 @ALONE
@@ -353,7 +354,7 @@ def test_what_is_filled_up_changes_nothing(table, monkeypatch, trusted, settings
         return LabelCleaner(random_state=0, folds=2, epochs=5, **settings).fit(table.X, table.y, *rows)
 
     filled = fit()
-    monkeypatch.setattr("bilevel.estimators._cleaner.length_for", lambda rows: rows)
+    monkeypatch.setattr("bilevel.estimators._cleaner.length_for", lambda rows, narrow: rows)
     monkeypatch.setattr("bilevel.estimators._rows._width", lambda columns: columns)
     exact = fit()
     np.testing.assert_allclose(filled.sample_weight_, exact.sample_weight_, atol=2e-5)
