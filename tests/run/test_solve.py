@@ -120,16 +120,20 @@ def test_what_was_computed_survives_an_exception(error):
 
 
 def test_ctrl_c_is_heard_within_a_chunk(monkeypatch):
-    """The chunk would take minutes."""
+    """The chunk would take half a minute."""
     monkeypatch.setattr("bilevel.run._single._PATIENCE", 0.1)
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     alarm = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
 
     def metrics(x, y):
         alarm.start()
         return {}
 
-    with pytest.raises(KeyboardInterrupt) as caught:
-        solve(steps=10**9, every=10**9, metrics=metrics)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            solve(steps=10**9, every=10**9, metrics=metrics)
+    finally:
+        signal.signal(signal.SIGINT, ours)
     solution = caught.value.solution
     assert solution.result == bl.RESULTS.interrupted and solution.stats["steps"] == 0 and float(solution.x) == 1.0
 
