@@ -268,6 +268,10 @@ def clean(
     table: Annotated[pathlib.Path, typer.Argument(help="CSV (also .gz), Parquet, Excel (.xlsx) or JSON lines.")],
     label: Annotated[str, typer.Option(help="The column of the labels.")],
     out: Annotated[pathlib.Path, typer.Option(help="A directory; existing files in it are not overwritten.")],
+    apply: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="The decisions that the report exported: only write the table with these labels."),
+    ] = None,
     trusted: Annotated[pathlib.Path | None, typer.Option(help="A table of rows whose labels are verified.")] = None,
     trusted_column: Annotated[
         str | None, typer.Option(help="Instead of --trusted: a column that says which rows are verified (yes or no).")
@@ -294,6 +298,17 @@ def clean(
     from bilevel._output.terminal import visible
 
     console = _console()
+    if apply is not None:
+        learning = {"trusted": trusted, "trusted-column": trusted_column, "kind": kind, "missing": missing}
+        learning |= {"hidden": hidden, "seed": seed or None}
+        with _readable_errors():
+            surplus = [f"--{name}" for name, value in learning.items() if value is not None]
+            if surplus:
+                raise ValueError(f"apply: nothing is learned with --apply; leave out {', '.join(surplus)}")
+            applied = tables.apply_decisions(table, label=label, decisions=apply, out=out, encoding=encoding)
+        console.print(f"{applied.changed:,} labels changed, {applied.kept:,} kept as given.", soft_wrap=True)
+        console.print(f"Written to {visible(str(applied.path))}", markup=False, soft_wrap=True)
+        return
     with _readable_errors():
         kinds = tables.parse_kinds(kind or ())
         cleaned = tables.clean_table(

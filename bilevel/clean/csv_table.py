@@ -6,14 +6,15 @@ import gzip
 import io
 import itertools
 import pathlib
+import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from bilevel.clean.labels import is_formula
-from bilevel.clean.reading import Added, batches, chunk_rows, opened
+from bilevel.clean.reading import Added, batches, chunk_rows, opened, written
 from bilevel.columns.kinds import MISSING, Column
 
 DELIMITERS = ",;\t|"
@@ -76,8 +77,7 @@ class CsvTable:
     def write(self, target: pathlib.Path, added: Added, keep: set[int]) -> dict[int, list[str]]:
         kept: dict[int, list[str]] = {}
         cells = itertools.chain([added.NAMES], self._cells(added))
-        with gzip.open(target, "wb", 6) if self._zipped else target.open("wb") as binary:
-            file = io.TextIOWrapper(cast(Any, binary), encoding=self._encoding, newline="")
+        with written(target, self._zipped, self._encoding) as file:
             file.write(_BOM if self._bom else "")
             row = -1  # the header
             for record in self._checked():
@@ -89,9 +89,39 @@ class CsvTable:
                 if row in keep:
                     kept[row] = record.cells
                 row += 1
-            file.flush()
-            file.detach()
         return kept
+
+    def relabel(self, target: pathlib.Path, label: str, labels: Mapping[int, Any]) -> None:
+        behind = self._behind_spaces({str(value) for value in labels.values() if is_formula(str(value))})
+        place, row = self.columns.index(label), -1  # the header
+        with written(target, self._zipped, self._encoding) as file:
+            file.write(_BOM if self._bom else "")
+            for record in self._checked():
+                if row in labels and record.cells:
+                    new = str(labels[row])
+                    file.write(self._exchanged(record, place, behind.get(new, new)))
+                else:
+                    file.write(record.raw)
+                row += bool(record.cells)
+
+    def _exchanged(self, record: "_Record", place: int, new: str) -> str:
+        """The text of a record with another cell at a place, quoted if the old one was."""
+        cell = re.compile(rf' *(?:"(?:[^"]|"")*"|[^{re.escape(self._delimiter)}\r\n]*)')
+        start = 0
+        for _ in range(place):
+            start = cell.match(record.raw, start).end() + 1  # type: ignore[union-attr]
+        end = cell.match(record.raw, start).end()  # type: ignore[union-attr]
+        old = record.raw[start:end]
+        indent = old[: len(old) - len(old.lstrip(" "))]
+        always = old.startswith('"', len(indent))
+        quoted = '"{}"'.format(new.replace('"', '""')) if always else self._quoted(new)
+        text = record.raw[:start] + indent + quoted + record.raw[end:]
+        lines = io.StringIO(text, newline="")
+        cells = next(csv.reader(lines, delimiter=self._delimiter, skipinitialspace=True, strict=True))
+        wanted = [*record.cells[:place], new, *record.cells[place + 1 :]]
+        if cells != wanted:
+            raise ValueError(f"{self._argument}: the label in line {record.line} of {self.path} cannot be exchanged")
+        return text
 
     def _cells(self, added: Added) -> Iterator[tuple[str, ...]]:
         """The cells to append, row by row."""

@@ -3,13 +3,13 @@
 import contextlib
 import pathlib
 import zipfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from bilevel import _extras as extras
-from bilevel.clean.reading import Added, TypedTable, batches, chunk_rows
+from bilevel.clean.reading import Added, TypedTable, batches, chunk_rows, plain
 
 
 class ExcelTable(TypedTable):
@@ -78,7 +78,7 @@ class ExcelTable(TypedTable):
         with self.path.open("rb") as file:
             book = openpyxl.load_workbook(file)
         sheet, width = book.worksheets[0], len(self.columns)
-        labels = [label.item() if isinstance(label, np.generic) else label for label in added.classes]
+        labels = [plain(label) for label in added.classes]
         kept = {}
         for row, (number, cells) in enumerate(self._rows(), -1):  # the header is row −1
             if row < 0:
@@ -94,3 +94,17 @@ class ExcelTable(TypedTable):
                 ]
         book.save(target)
         return kept
+
+    def relabel(self, target: pathlib.Path, label: str, labels: Mapping[int, Any]) -> None:
+        import openpyxl
+
+        with self.path.open("rb") as file:
+            book = openpyxl.load_workbook(file)
+        place = self.columns.index(label) + 1
+        for row, (number, _) in enumerate(self._rows(), -1):  # the header is row −1
+            if row in labels:
+                cell, value = book.worksheets[0].cell(number, place), plain(labels[row])
+                cell.value = value
+                if isinstance(value, str):
+                    cell.data_type = "s"  # also if it looks like a formula
+        book.save(target)

@@ -5,12 +5,12 @@ import io
 import json
 import pathlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
 
-from bilevel.clean.reading import Added, TypedTable, batches, chunk_rows, opened
+from bilevel.clean.reading import Added, TypedTable, batches, chunk_rows, opened, plain, written
 
 
 class JsonTable(TypedTable):
@@ -35,9 +35,8 @@ class JsonTable(TypedTable):
 
     def write(self, target: pathlib.Path, added: Added, keep: set[int]) -> dict[int, list[str]]:
         kept, number = {}, 0
-        labels = [label.item() if isinstance(label, np.generic) else label for label in added.classes]
-        with gzip.open(target, "wb", 6) if self._zipped else target.open("wb") as binary:
-            file = io.TextIOWrapper(cast(Any, binary), encoding=self._encoding, newline="")
+        labels = [plain(label) for label in added.classes]
+        with written(target, self._zipped, self._encoding) as file:
             for raw, row in self._lines():
                 if row is not None:
                     weight = float(added.weights[number])
@@ -51,9 +50,19 @@ class JsonTable(TypedTable):
                         kept[number] = ["" if cell is None else str(cell) for cell in cells]
                     number += 1
                 file.write(raw)
-            file.flush()
-            file.detach()
         return kept
+
+    def relabel(self, target: pathlib.Path, label: str, labels: Mapping[int, Any]) -> None:
+        number = 0
+        with written(target, self._zipped, self._encoding) as file:
+            for raw, row in self._lines():
+                if row is not None and number in labels:
+                    value = plain(labels[number])
+                    raw = _exchanged(raw, label, value)
+                    if json.dumps(json.loads(raw)) != json.dumps(row | {label: value}):
+                        raise ValueError(f"{self._argument}: the label in {raw[:40]!r} cannot be exchanged")
+                number += row is not None
+                file.write(raw)
 
     def _lines(self) -> Iterator[tuple[str, dict[str, Any] | None]]:
         """Each line as text, and its object; blank lines have none."""
@@ -77,3 +86,29 @@ class JsonTable(TypedTable):
             raise ValueError(
                 f"{self._argument}: line {number} of {self.path} is not a JSON object ({error}); write one per line"
             ) from error
+
+
+def _exchanged(raw: str, key: str, value: Any) -> str:
+    """The text of an object with another value of a key, at the end if it had none."""
+    decoder, text = json.JSONDecoder(), json.dumps(value, ensure_ascii=False)
+    at, span = _skipped(raw, raw.index("{") + 1), None
+    while raw[at] != "}":
+        name, at = decoder.raw_decode(raw, at)
+        start = _skipped(raw, _skipped(raw, at) + 1)  # behind the colon
+        _, at = decoder.raw_decode(raw, start)
+        if name == key:  # of equal keys, the last one counts
+            span = start, at
+        at = _skipped(raw, at)
+        if raw[at] == ",":
+            at = _skipped(raw, at + 1)
+    if span is None:
+        comma = ", " if raw[:at].strip() != "{" else ""
+        return f"{raw[:at]}{comma}{json.dumps(key, ensure_ascii=False)}: {text}{raw[at:]}"
+    return raw[: span[0]] + text + raw[span[1] :]
+
+
+def _skipped(raw: str, at: int) -> int:
+    """The next place that is no space."""
+    while raw[at] in " \t\r\n":
+        at += 1
+    return at

@@ -1,11 +1,11 @@
 """Parquet files, read and written in batches of rows."""
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bilevel import _extras as extras
-from bilevel.clean.reading import Added, TypedTable, chunk_rows
+from bilevel.clean.reading import Added, TypedTable, chunk_rows, plain
 
 
 class ParquetTable(TypedTable):
@@ -58,6 +58,23 @@ class ParquetTable(TypedTable):
                     kept[row] = ["" if cell is None else str(cell) for cell in cells]
                 start += len(batch)
         return kept
+
+    def relabel(self, target: pathlib.Path, label: str, labels: Mapping[int, Any]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        place, start = self.columns.index(label), 0
+        with pq.ParquetWriter(target, self._schema) as writer:
+            for batch in self._batches(self.columns):
+                changed = [row for row in labels if start <= row < start + len(batch)]
+                columns = list(batch.columns)
+                if changed:
+                    cells = columns[place].to_pylist()
+                    for row in changed:
+                        cells[row - start] = plain(labels[row])
+                    columns[place] = pa.array(cells, columns[place].type)
+                writer.write_batch(pa.record_batch(columns, schema=self._schema))
+                start += len(batch)
 
     def _batches(self, names: list[str]) -> Iterator[Any]:
         import pyarrow.parquet as pq

@@ -1,13 +1,14 @@
 """The part that all table formats share: reading in chunks, and writing with columns added."""
 
 import abc
+import contextlib
 import dataclasses
 import gzip
 import io
 import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -54,6 +55,10 @@ class Table(Protocol):
         """Write all rows, in order, with the columns added; returns the cells of the rows in `keep`, as text."""
         ...
 
+    def relabel(self, target: pathlib.Path, label: str, labels: Mapping[int, Any]) -> None:
+        """Write the table as it is, but with other cells of the column `label` in some rows."""
+        ...
+
 
 class TypedTable(abc.ABC):
     """A table whose format has types: its cells need no other reading for the numeric columns."""
@@ -69,6 +74,21 @@ class TypedTable(abc.ABC):
 
     def typed_chunks(self, columns: Sequence[Column]) -> Iterator[Any]:
         return self._frames([column.name for column in columns])
+
+
+@contextlib.contextmanager
+def written(path: pathlib.Path, zipped: bool, encoding: str) -> Iterator[io.TextIOWrapper]:
+    """A file for text, packed if `zipped`, whose line ends stay as they are."""
+    with gzip.open(path, "wb", 6) if zipped else path.open("wb") as binary:
+        file = io.TextIOWrapper(cast(Any, binary), encoding=encoding, newline="")
+        yield file
+        file.flush()
+        file.detach()
+
+
+def plain(value: Any) -> Any:
+    """A label as a value of Python, for the formats that have types."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def opened(path: pathlib.Path, zipped: bool) -> gzip.GzipFile | io.BufferedReader:
