@@ -1,6 +1,7 @@
 """Settings and fixtures that the tests share. Warnings are errors (pyproject.toml)."""
 
 import os
+import shutil
 import sys
 from importlib import metadata
 
@@ -129,3 +130,23 @@ def quadratic():
 def recorder():
     """The class of sources that record their draws in `draws`."""
     return problems.Recorder
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window, which logs its console and its network."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    from selenium.webdriver.chrome.service import Service
+
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing("needs chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking", "no-first-run"):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    yield chrome
+    chrome.quit()

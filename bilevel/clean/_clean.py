@@ -15,9 +15,11 @@ from bilevel import _checks as checks
 from bilevel._output.files import environment, local_directory, make_directory, write_json
 from bilevel.clean import report, soundness
 from bilevel.clean.cleaned import Cleaned
+from bilevel.clean.decisions import checksum
 from bilevel.clean.labels import check_classes, find, label_key
 from bilevel.clean.opening import open_table
 from bilevel.clean.reading import Added, Table
+from bilevel.clean.reasons import Reason, reasons
 from bilevel.clean.stages import Stages
 from bilevel.clean.survey import Survey, survey
 from bilevel.columns.encoding import Encoder, Unread, out_of_range, rewritten
@@ -136,14 +138,16 @@ def clean_table(
     with stages.stage("Learning the weights"):
         judged = _judge(features, look, encoder, judges, trusted_column is not None, hidden, seed)
     weights, ranks, proposed, trusted_rows, more = judged
-    del features
     found = weights, ranks, look.labels.codes, proposed, look.labels.classes
     cleaned = Cleaned(out, files, *found, columns, notes + more)
+    shown = report.rows_to_show(cleaned)
+    why = reasons(features, encoder, weights, look.labels.codes, proposed, shown, seed)
+    del features
     arguments = {"table": str(table), "label": label, "trusted": trusted and str(trusted), "kinds": dict(kinds or {})}
     arguments |= {"trusted_column": trusted_column, "missing": words and sorted(words), "encoding": encoding}
     arguments |= {"hidden": hidden, "seed": seed, "trusted_rows": trusted_rows, "features": encoder.width}
     with stages.stage("Writing"):
-        _write(opened, cleaned, look, label, arguments, stages.seconds)
+        _write(opened, cleaned, look, label, arguments, stages.seconds, shown, why)
     return cleaned
 
 
@@ -372,21 +376,22 @@ def _write(
     label: str,
     arguments: dict[str, Any],
     seconds: Mapping[str, float],
+    shown: list[int],
+    why: Mapping[int, list[Reason]],
 ) -> None:
     """Write all files into a temporary folder inside `out`, then move each to its place."""
     comma = table.commas and any(getattr(column.form, "decimal", ".") == "," for column in cleaned.columns)
     spelled = look.labels.spelling(cleaned.proposed), look.labels.spellings
     added = Added(cleaned.weights, cleaned.ranks, *spelled, "," if comma else ".")
-    doubtful = np.argsort(cleaned.ranks)[: report.SHOWN_ROWS]
-    doubtful = doubtful[cleaned.given[doubtful] >= 0].tolist()
     with tempfile.TemporaryDirectory(dir=cleaned.out, prefix=".writing-") as folder:
         paths = {content: pathlib.Path(folder) / name for content, name in cleaned.files.items()}
-        kept = table.write(paths["table"], added, set(doubtful))
+        kept = table.write(paths["table"], added, set(shown))
         summary = report.summary(cleaned) | {"arguments": arguments, "seconds": dict(seconds)}
         write_json(paths["summary"], summary | {"environment": environment()})
         report.histogram(cleaned).savefig(paths["histogram"], dpi=150)
-        rows = report.doubtful_rows(table, cleaned, {row: kept[row] for row in doubtful})
-        page = report.page(table.path.name, cleaned, label, arguments, rows, paths["histogram"].read_bytes())
+        rows = report.doubtful_rows(table, cleaned, {row: kept[row] for row in shown}, why)
+        picture, check = paths["histogram"].read_bytes(), checksum(table.path)
+        page = report.page(table.path.name, cleaned, label, arguments, rows, picture, check)
         paths["report"].write_text(page, encoding="utf-8")
         for path in paths.values():
             os.replace(path, cleaned.out / path.name)

@@ -1,9 +1,12 @@
 """The report of a cleaned table: summary, histogram, the columns' kinds, the most doubtful rows."""
 
 import base64
+import collections
 import io
 import itertools
 import pathlib
+import shlex
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +17,23 @@ from bilevel._output.pages import render
 from bilevel._output.tables import Cell, Table
 from bilevel.clean.cleaned import Cleaned
 from bilevel.clean.reading import Table as TableFile
+from bilevel.clean.reasons import Reason
 from bilevel.columns.kinds import Column
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN_ROWS = 200
+_SHOWN_ROWS = 200  # at least, where the table has them
+_MOST_ROWS = 2_000  # a browser filters and sorts these at once
+_PICTURED_ROWS = 200  # a picture takes some 20 kB
 _SHOWN_COLUMNS = 8
 _SHOWN_CHARACTERS = 300
+_WHY_CHARACTERS = 40  # of a cell that is quoted as a reason
 _ALIKE_FROM = 4  # this many neighbors of one kind share a line
 _IMAGE_SIZE = 128  # pixels
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")  # others may start programs: Ghostscript for EPS
 _LOG_FROM = 50  # the axis is logarithmic if the fullest bin exceeds the median bin by more than this factor
-_FIRST = {"image": 0, "text": 1, "identifier": 2, "ignored": 4}  # other kinds: 3
+_FIRST = {"image": 0, "identifier": 2, "text": 3, "ignored": 5}  # columns that speak for proposals: 1; others: 4
 
 
 def summary(cleaned: Cleaned) -> dict[str, Any]:
@@ -95,30 +102,73 @@ def histogram(cleaned: Cleaned) -> "Figure":
     return figure
 
 
+def rows_to_show(cleaned: Cleaned) -> list[int]:
+    """The most doubtful rows, and those for which another label is proposed; the most doubtful first."""
+    order = np.argsort(cleaned.ranks)
+    order = order[cleaned.given[order] >= 0]
+    order = order[(np.arange(len(order)) < _SHOWN_ROWS) | (cleaned.proposed[order] != cleaned.given[order])]
+    return order[:_MOST_ROWS].tolist()
+
+
 def doubtful_rows(
-    table: TableFile, cleaned: Cleaned, rows: Mapping[int, list[str]]
+    table: TableFile,
+    cleaned: Cleaned,
+    rows: Mapping[int, list[str]],
+    why: Mapping[int, Sequence[Reason]],
 ) -> tuple[list[str], list[dict[str, Any]]]:
     """The names of the main columns, and each row with its cells in them; images are data."""
-    telling = sorted(cleaned.columns, key=lambda column: _FIRST.get(column.kind, 3))[:_SHOWN_COLUMNS]
+    telling = _telling(cleaned.columns, why)
     places = [(table.columns.index(column.name), column.kind == "image") for column in telling]
     found = []
     for row, cells in rows.items():
         shown = []
         for place, is_image in places:
-            image = _thumbnail(table.path.parent, cells[place].strip()) if is_image else None
-            text = cells[place]
-            text = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
-            shown.append({"text": text, "image": image})
+            pictured = is_image and len(found) < _PICTURED_ROWS
+            image = _thumbnail(table.path.parent, cells[place].strip()) if pictured else None
+            shown.append({"text": _short(cells[place], _SHOWN_CHARACTERS), "image": image})
         found.append(
             {
                 "number": row + 1,
+                "rank": int(cleaned.ranks[row]),
                 "weight": float(cleaned.weights[row]),
-                "given": cleaned.classes[cleaned.given[row]],
-                "proposed": cleaned.classes[cleaned.proposed[row]],
+                "given": int(cleaned.given[row]),
+                "proposed": int(cleaned.proposed[row]),
+                "why": [_in_words(reason, cells[table.columns.index(reason.column)]) for reason in why.get(row, ())],
                 "cells": shown,
             }
         )
     return [column.name for column in telling], found
+
+
+def _telling(columns: Sequence[Column], why: Mapping[int, Sequence[Reason]]) -> list[Column]:
+    """The columns to show: images, those that speak most for proposals, and the rest; one identifier in any case."""
+    amounts: collections.Counter[str] = collections.Counter()
+    for row in why.values():
+        for reason in row:
+            amounts[reason.column] += reason.amount
+
+    def place(column: Column) -> tuple[int, float]:
+        spoken = column.kind != "image" and column.name in amounts
+        return 1 if spoken else _FIRST.get(column.kind, 4), -amounts[column.name]
+
+    ordered = sorted(columns, key=place)
+    shown, rest = ordered[:_SHOWN_COLUMNS], ordered[_SHOWN_COLUMNS:]
+    identifier = next((column for column in rest if column.kind == "identifier"), None)
+    if identifier is not None and all(column.kind != "identifier" for column in shown):
+        shown[-1] = identifier
+    return shown
+
+
+def _in_words(reason: Reason, cell: str) -> str:
+    if reason.words:
+        return f"{reason.column}: {', '.join(reason.words)}"
+    return (
+        f"{reason.column} = {_short(cell.strip(), _WHY_CHARACTERS)}" if cell.strip() else f"{reason.column} is missing"
+    )
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + "…"
 
 
 def confusion(cleaned: Cleaned, most: int = 50) -> Table:
@@ -155,9 +205,13 @@ def page(
     arguments: Mapping[str, Any],
     doubtful: tuple[list[str], list[dict[str, Any]]],
     histogram_png: bytes,
+    checksum: str,
 ) -> str:
-    """`report.html`."""
+    """`report.html`, whose script keeps decisions on rows and exports them for `decisions.apply_decisions`."""
     numbers = summary(cleaned)
+    words = ["bilevel", "clean", arguments["table"], "--label", label, "--apply", "decisions.csv", "--out", "corrected"]
+    words += ["--encoding", arguments["encoding"]] if arguments["encoding"] else []
+    run = zlib.crc32(cleaned.proposed.tobytes())  # decisions are kept for this table and these proposals
     return render(
         "clean.html",
         title=f"Doubtful labels of {name}",
@@ -170,6 +224,13 @@ def page(
         rows=doubtful[1],
         confusion=confusion(cleaned),
         classes=_classes(numbers),
+        command=shlex.join(words),
+        review={
+            "table": name,
+            "checksum": checksum,
+            "key": f"bilevel {checksum} {label} {run}",
+            "classes": [str(value) for value in cleaned.classes],
+        },
     )
 
 

@@ -88,6 +88,17 @@ class Encoder:
                 owners += [names] * len(part.vocabulary_)
         return np.array([place[name] for name in owners], int)
 
+    @property
+    def words(self) -> list[str]:
+        """For each feature, its word in a column of texts; empty for other columns."""
+        found: list[str] = []
+        for name, part, names in self._transformer.transformers_:
+            if name in ("levels", "numbers"):
+                found += [""] * len(part.get_feature_names_out() if name == "levels" else names)
+            else:
+                found += part.get_feature_names_out().tolist()
+        return found
+
     def features(self, chunks: Iterable[Any], rows: int) -> Any:
         """The features of all rows: an array, or a CSR matrix if most entries are zero."""
         import scipy.sparse

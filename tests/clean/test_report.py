@@ -10,6 +10,7 @@ from PIL import Image
 from bilevel.clean import report
 from bilevel.clean.cleaned import Cleaned
 from bilevel.clean.csv_table import CsvTable
+from bilevel.clean.reasons import Reason
 from bilevel.columns.kinds import Column
 from bilevel.columns.numerals import Numerals
 
@@ -82,7 +83,7 @@ def test_images_are_found_beside_the_table_and_made_small(tmp_path):
         3: ["", "", "a"],
     }
     cleaned = made([0.2, 0.1, 0.3, 0.4], [0] * 4, [1] * 4, columns=columns)
-    names, rows = report.doubtful_rows(CsvTable(path, "table", False, head), cleaned, cells)
+    names, rows = report.doubtful_rows(CsvTable(path, "table", False, head), cleaned, cells, {})
     assert names == ["pic", "note"]
     assert [row["number"] for row in rows] == [2, 1, 3, 4]
     assert rows[0]["cells"][0]["image"].startswith("data:image/png;base64,iVBOR")
@@ -150,8 +151,31 @@ def test_damaged_images_are_not_shown(tmp_path, form):
 def test_nothing_of_the_table_becomes_markup():
     evil = "<script>alert(1)</script>"
     cleaned = made([0.1, 0.9], [0, 1], [1, 1], classes=(evil, "b"), columns=[Column(evil, "text", evil)], notes=[evil])
-    rows = [{"number": 1, "weight": 0.1, "given": evil, "proposed": "b", "cells": [{"text": evil, "image": None}]}]
-    arguments = {"trusted": None, "trusted_rows": 0, "features": 3}
-    page = report.page(evil, cleaned, evil, arguments, ([evil], rows), b"png")
+    cells = [{"text": evil, "image": None}, {"text": evil, "image": "data:,"}]
+    row = {"number": 1, "rank": 1, "weight": 0.1, "given": 0, "proposed": 1, "cells": cells, "why": [evil]}
+    arguments = {"table": evil, "encoding": None, "trusted": None, "trusted_rows": 0, "features": 3}
+    page = report.page(evil, cleaned, evil, arguments, ([evil, evil], [row]), b"png", evil)
     assert evil not in page
-    assert page.count("&lt;script&gt;alert(1)") == 17
+    assert page.count("&lt;script&gt;alert(1)") == 25
+
+
+def test_rows_with_another_label_are_shown_beside_the_most_doubtful():
+    weights, given = np.arange(5_000) / 5_000, np.zeros(5_000, int)
+    proposed = (np.arange(5_000) % 10 == 0).astype(int)
+    given[3] = -1  # without a label
+    shown = report.rows_to_show(made(weights, given, proposed))
+    assert shown == [row for row in range(201) if row != 3] + list(range(210, 5_000, 10))
+    assert len(report.rows_to_show(made(weights, given, np.ones(5_000, int)))) == 2_000
+
+
+def test_columns_that_speak_for_proposals_are_shown_first():
+    names = ["n0", "n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"]
+    columns = [Column(name, "numeric", "") for name in names]
+    columns += [Column("id", "identifier", ""), Column("t", "text", ""), Column("p", "image", "")]
+    why = {0: [Reason("n8", 2.0), Reason("n2", 1.0)], 4: [Reason("n2", 1.5)]}
+    assert [c.name for c in report._telling(columns, why)] == ["p", "n2", "n8", "id", "t", "n0", "n1", "n3"]
+    why = {0: [Reason(name, 1.0) for name in names]}
+    assert [c.name for c in report._telling(columns, why)] == ["p", *names[:6], "id"]
+    said = [report._in_words(reason, cell) for reason, cell in ((Reason("a", 1.0), " 1.4 "), (Reason("a", 1.0), ""))]
+    assert said == ["a = 1.4", "a is missing"]
+    assert report._in_words(Reason("a", 1.0, ("late", "refund")), "refund, late") == "a: late, refund"

@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import shlex
-import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -111,26 +109,6 @@ def _ended(comparison):
     rows = [dict(row) for row in comparison.of("aid")[0].rows]
     rows[-1][comparison.score] = float("nan")
     return rows, comparison.of("aid")[0].stats
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium without a window, which logs its console and its network."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    from selenium.webdriver.chrome.service import Service
-
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        missing = pytest.fail if os.environ.get("CI") else pytest.skip
-        missing("needs chromium and chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking", "no-first-run"):
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
-    yield chrome
-    chrome.quit()
 
 
 def test_the_page_works_in_a_browser_without_a_network(browser, tmp_path):
