@@ -5,6 +5,7 @@ import json
 import shlex
 
 import pytest
+from seen import assert_readable, seen_at_390px
 from typer.testing import CliRunner
 
 from bilevel._output import files
@@ -169,3 +170,18 @@ def test_the_page_works_in_a_browser_without_a_network(browser, tmp_path):
     assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [page.as_uri()]
     text = browser.find_element(By.TAG_NAME, "body").text
     assert text.count("</script><b>digits") == 2  # escaped and not obeyed, in the command and in the arguments
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_readable_on_a_telephone(browser, tmp_path, scheme):
+    page = tmp_path / "report.html"
+    page.write_text(report(made_up()))
+    with seen_at_390px(browser, scheme):
+        browser.get(page.as_uri())
+        assert_readable(browser, scheme)
+        back, paper, chart = browser.execute_script(
+            "return [getComputedStyle(document.body).backgroundColor, chart.layout.paper_bgcolor, chart.clientWidth]"
+        )
+        assert {"#fff": "rgb(255, 255, 255)", "#16181b": "rgb(22, 24, 27)"}[paper] == back and chart <= 390
+        reference = browser.find_element("css selector", "#chart .annotation")
+        assert reference.rect["x"] + reference.rect["width"] <= 390
