@@ -95,6 +95,9 @@ def test_the_page_about_tables_finds_the_wrong_labels(capsys):
     wrong = (names["given"] != names["truth"])[40:]
     assert wrong[names["cleaner"].suspects_["row"][: wrong.sum()]].mean() > 0.7
     assert capsys.readouterr().out.startswith("amount in $, comma between thousands, from ")
+    assert wrong[names["pipeline"][-1].suspects_["row"][: wrong.sum()]].mean() > 0.7
+    assert names["search"].best_score_ == max(names["search"].cv_results_["mean_test_score"]) >= 0.9
+    assert names["search"].best_estimator_[-1].sample_weight_.shape == (200,)
 
 
 def test_no_other_page_has_code_that_does_not_run():

@@ -57,10 +57,18 @@ def progress(console: Any, total: int | None = None, *, lines: int | None = None
 
 
 def _bar(console: Any, total: int | None) -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    text = TextColumn("{task.description}", markup=False)
-    shown = (SpinnerColumn(),) if total is None else (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
+    text, share = TextColumn("{task.description}", markup=False), (BarColumn(20), TaskProgressColumn())
+    shown = (SpinnerColumn(),) if total is None else (*share, MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*shown, text, console=console, transient=True)
 
 

@@ -5,7 +5,7 @@ import os
 import pathlib
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,8 @@ from bilevel.clean.survey import Survey, survey
 from bilevel.columns.encoding import Encoder, Unread, out_of_range, rewritten
 from bilevel.columns.kinds import FEATURES, MISSING, MOST_LEVELS, Column, infer, listed, texts
 
+_FOLDS = 5  # of rows that are judged by the others, without trusted rows
+_CHUNKS = 6  # reports on each run of `LabelCleaner`
 _UNTRUSTED = (
     "There are no trusted rows, so labels were judged by each other. This finds scattered errors, but if most rows of "
     "one kind have the same wrong label, it looks like truth. With a hundred checked rows, some of each label, those "
@@ -121,7 +123,7 @@ def clean_table(
     """
     checks.count("seed", seed, 0)
     words = None if missing is None else frozenset(word.strip().lower() for word in missing) | {""}
-    stages = Stages(console)
+    stages = Stages(console, 4)
     opened = open_table(table, "table", encoding)
     judge = None if trusted is None else open_table(trusted, "trusted", encoding)
     _check_columns(opened, judge, label, trusted_column)
@@ -135,8 +137,9 @@ def clean_table(
     columns = [_with_unread(column, encoder.unread.get(column.name)) for column in columns]
     stages.print(report.kinds_table(columns, label, encoder.width))
     notes = [column.note for column in columns if column.note] + soundness.of_labels(look.labels)
-    with stages.stage("Learning the weights"):
-        judged = _judge(features, look, encoder, judges, trusted_column is not None, hidden, seed)
+    parts = _CHUNKS * (1 if trusted or trusted_column else _FOLDS)
+    with stages.stage("Learning the weights", parts) as advance:
+        judged = _judge(features, look, encoder, judges, trusted_column is not None, hidden, seed, advance)
     weights, ranks, proposed, trusted_rows, more = judged
     found = weights, ranks, look.labels.codes, proposed, look.labels.classes
     cleaned = Cleaned(out, files, *found, columns, notes + more)
@@ -260,6 +263,7 @@ def _judge(
     trusted_column: bool,
     hidden: int | None,
     seed: int,
+    advance: Callable[[], None],
 ) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"], int, list[str]]:
     """Weights, ranks and proposed codes of all rows, the number of trusted rows, and notes.
 
@@ -290,7 +294,7 @@ def _judge(
     notes += [_GIVEN_AWAY.format(name) for name in names]
     rest = features[unlabeled] if len(unlabeled) else None
     named = [look.labels.classes[code] for code in classes]
-    weight, order, found, more, guessed = _weigh(X, codes, checked, hidden, seed, named, rest)
+    weight, order, found, more, guessed = _weigh(X, codes, checked, hidden, seed, named, advance, rest)
     weights, proposed = np.full(look.rows, np.nan), settled.copy()
     weights[part], proposed[part] = weight, classes[found]
     if rest is not None:
@@ -333,6 +337,7 @@ def _weigh(
     hidden: int | None,
     seed: int,
     classes: list[Any],
+    advance: Callable[[], None],
     unlabeled: Any = None,
 ) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"], list[str], Any]:
     """Weights, rows in order of doubt, proposed codes, notes from the cleaner's warnings, and codes of the unlabeled
@@ -345,7 +350,8 @@ def _weigh(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         final = DummyClassifier() if unlabeled is None else LogisticRegression(max_iter=1000)  # only for unlabeled rows
-        cleaner = LabelCleaner(final, hidden=hidden, random_state=seed)
+        cleaner = LabelCleaner(final, hidden=hidden, folds=_FOLDS, random_state=seed)
+        cleaner._callbacks = [lambda solution: advance()]
         cleaner.fit(features, codes, *(trusted or ()))
     notes = []
     for warning in caught:

@@ -155,6 +155,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     Patrini et al. (CVPR 2017, Theorem 2).
     """
 
+    _callbacks: Any = ()  # of each run of the solver: `bilevel clean` shows how far it is
+
     def __init__(
         self,
         estimator: Any = None,
@@ -388,7 +390,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         steps = self.epochs * -(-passed // self.batch_size)
         every = -(-steps // _CHUNKS)
         shown: Any = dict(every=every, metrics=metrics, progress=False, signs=False)  # a network's loss is not convex
-        solution = solve(problem, solver, start, y, steps=steps, key=key, **shown)
+        solution = solve(problem, solver, start, y, steps=steps, key=key, callbacks=self._callbacks, **shown)
         odds, proposed = cleaning.log_odds(solution.y, channel, lower)
         score = (np.asarray(solution.x, float) + np.asarray(odds, float)) / 2
         return _Learned(score[:n], np.asarray(proposed)[:n], solution.history.rows)

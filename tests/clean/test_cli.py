@@ -1,5 +1,6 @@
 """`bilevel clean` from a user's point of view."""
 
+import io
 import json
 import re
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from rich.console import Console
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
@@ -301,7 +303,7 @@ def unlearned(monkeypatch):
     """Without the learning, for what does not depend on it; collects what was to be learned from."""
     seen = []
 
-    def weigh(features, codes, trusted, hidden, seed, classes, unlabeled=None):
+    def weigh(features, codes, trusted, hidden, seed, classes, advance, unlabeled=None):
         seen.append((features, codes, trusted, unlabeled))
         guessed = None if unlabeled is None else np.zeros(unlabeled.shape[0], int)
         return np.linspace(0.1, 0.9, len(codes)), np.arange(len(codes)), codes, [], guessed
@@ -486,3 +488,12 @@ def test_a_terminal_does_not_obey_names(tmp_path):
     (tmp_path / "t.csv").write_text(f"height{evil},label\n1,a\n2,b\n")
     result = call(tmp_path / "t.csv", "--label", "width", "--out", tmp_path / "out")
     assert result.exit_code == 2 and evil not in result.output and "\\x1b[2J" in result.output
+
+
+def test_a_terminal_shows_how_much_has_been_learned(cleaned, tmp_path):
+    folder, *_ = cleaned
+    for trusted in ({}, {"trusted": folder / "trusted.csv"}):
+        console = Console(file=io.StringIO(), force_terminal=True, width=120, highlight=False, color_system=None)
+        clean_table(folder / "table.csv", label="label", out=tmp_path / str(len(trusted)), console=console, **trusted)
+        printed = console.file.getvalue()
+        assert "3/4 Learning the weights" in printed and ("100% 6/6 " if trusted else "100% 30/30 ") in printed
