@@ -49,9 +49,10 @@ def reasons(
     mean = np.asarray(table.mean(0)).ravel()
     owners, words, found = encoder.owners, encoder.words, {}
     for row in asked.tolist():
-        if given[row] not in coefficients or proposed[row] not in coefficients:
+        ours, theirs = int(given[row]), int(proposed[row])
+        if ours not in coefficients or theirs not in coefficients:
             continue
-        difference = coefficients[proposed[row]] - coefficients[given[row]]
+        difference = coefficients[theirs] - coefficients[ours]
         cells = features[[row]]
         cells = np.asarray(cells.toarray() if hasattr(cells, "toarray") else cells).ravel()
         parts = difference * (cells - mean)
@@ -79,7 +80,7 @@ def _coefficients(
     return dict(zip(model.classes_.tolist(), rows, strict=True))
 
 
-def _told(parts: Any, cells: Any, own: Any, words: Sequence[str]) -> tuple[str, ...]:
+def _told(parts: Any, cells: Any, own: Any, words: list[str]) -> tuple[str, ...]:
     """The words of a text that speak most for the proposed label."""
     there = np.flatnonzero(own & (cells != 0) & (parts > 0))
     best = there[np.argsort(-parts[there])[:_WORDS]]

@@ -142,14 +142,14 @@ def doubtful_rows(
 
 def _telling(columns: Sequence[Column], why: Mapping[int, Sequence[Reason]]) -> list[Column]:
     """The columns to show: images, those that speak most for proposals, and the rest; one identifier in any case."""
-    amounts: collections.Counter[str] = collections.Counter()
+    amounts: collections.defaultdict[str, float] = collections.defaultdict(float)
     for row in why.values():
         for reason in row:
             amounts[reason.column] += reason.amount
 
     def place(column: Column) -> tuple[int, float]:
         spoken = column.kind != "image" and column.name in amounts
-        return 1 if spoken else _FIRST.get(column.kind, 4), -amounts[column.name]
+        return 1 if spoken else _FIRST.get(column.kind, 4), -amounts.get(column.name, 0.0)
 
     ordered = sorted(columns, key=place)
     shown, rest = ordered[:_SHOWN_COLUMNS], ordered[_SHOWN_COLUMNS:]
@@ -222,6 +222,7 @@ def page(
         kinds=kinds_table(cleaned.columns, label, arguments["features"]),
         names=doubtful[0],
         rows=doubtful[1],
+        left_out=len(cleaned.suspects) - sum(row["given"] != row["proposed"] for row in doubtful[1]),
         confusion=confusion(cleaned),
         classes=_classes(numbers),
         command=shlex.join(words),

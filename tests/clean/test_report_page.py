@@ -174,4 +174,17 @@ def test_thousands_of_rows_stay_quick(browser, tmp_path):
         "document.getElementById('state').value = 'open'; show(); body.offsetHeight; return performance.now() - start"
     )
     assert len(browser.find_element(By.ID, "doubtful").find_elements(By.TAG_NAME, "tr")) == 2_001
+    assert "66 more rows for which another label is proposed are not" in browser.find_element(By.TAG_NAME, "body").text
     assert len(decided(browser)) == 2_000 - 66 and took < 5_000  # of the first 200 rows, 66 keep their label
+
+
+def test_a_browser_that_keeps_nothing_says_so(browser, opened, tmp_path):
+    source = {"source": "Object.defineProperty(window, 'localStorage', {get() { throw new Error('no'); }})"}
+    script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", source)
+    try:
+        browser.refresh()
+        assert "cannot keep your decisions: export them" in browser.find_element(By.ID, "kept").text
+        row(browser, 1).find_element(By.CSS_SELECTOR, "[value=accept]").click()
+        assert ",1," in exported(browser, tmp_path).read_text("utf-8-sig")  # once exported, the page may be closed
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
