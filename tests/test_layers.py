@@ -22,10 +22,11 @@ EXTRAS = {
     "_output": ["compare"],
     "clean": ["clean", "excel", "parquet"],
     "cli": ["cli"],
+    "columns": ["estimators", "display"],  # pandas, of which the data frames are
     "compare": ["compare", "optuna"],
     "datasets": ["datasets"],
     "diagnostics": ["display"],
-    "estimators": ["estimators"],
+    "estimators": ["estimators", "display"],
     "hypergradients": ["implicit"],
     "papers": ["compare"],
     "run": ["checkpoint", "display"],

@@ -12,7 +12,8 @@ from bilevel._output.files import local_directory, make_directory
 from bilevel.clean.csv_table import CsvTable
 from bilevel.clean.labels import Found, Labels, find, label_key
 from bilevel.clean.opening import open_table
-from bilevel.clean.reading import Table, listed
+from bilevel.clean.reading import Table
+from bilevel.columns.kinds import listed
 
 COLUMNS = ("table", "checksum", "row", "given", "decision", "label")
 DECISIONS = ("accept", "reject", "other")
