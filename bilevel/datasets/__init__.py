@@ -44,6 +44,7 @@ _SETS = {
             "sentences": "sentences",
             "tweets": "sentences",
             "sentiment140": "sentiment140",
+            "sentiment140-part": "sentiment140",
             "amazon-reviews": "reviews",
         },
     ),
@@ -97,9 +98,12 @@ def load_text(name: str) -> TextDataset:
     - `"sentences"`: 16,489 sentences of 3 domains, rated by people.
     - `"tweets"`: the 3,432 tweets of `"sentences"`.
     - `"sentiment140"`: 1,600,359 tweets labeled by their emoticons (the last 359 by hand).
+    - `"sentiment140-part"`: 100,359 of them: the first 50,000 negative and the last 50,000 positive ones, and those
+      labeled by hand. It never stands in for the whole set.
     - `"amazon-reviews"`: reviews of up to 25 kinds of products.
 
-    Files are read from `$BILEVEL_DATA/<name>/` (for `"tweets"`, from the folder `sentences`), else from the user's
+    Files are read from `$BILEVEL_DATA/<name>/` (for `"tweets"`, from the folder `sentences`; for
+    `"sentiment140-part"`, from `tweets`), else from the user's
     cache.
 
     **Raises** `ValueError` for an unknown name. `DatasetError` for damaged or missing files; the message says which

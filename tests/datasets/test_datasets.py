@@ -16,6 +16,7 @@ MODULES = {
     **dict.fromkeys(("fc100", "mini-imagenet"), "fewshot"),
     **dict.fromkeys(("a9a", "w8a", "ijcnn1", "covtype"), "libsvm"),
     "amazon-reviews": "reviews",
+    "sentiment140-part": "sentiment140",
 }
 # Sets that are not downloaded, and some of the files that the message must name.
 FILES_ONLY = {
@@ -23,6 +24,7 @@ FILES_ONLY = {
     "tweets": ("tweets_GroundTruth.txt",),
     "sentences-tfidf": ("movieReviewSnippets_GroundTruth.txt",),
     "sentiment140": ("training.1600000.processed.noemoticon.csv", "testdata.manual.2009.06.14.csv"),
+    "sentiment140-part": ("sentiment140_50000_each.tsv.gz", "sentiment140_manual_test_498.csv.gz"),
     "amazon-reviews": ("sorted_data", "unprocessed.tar.gz", "domain_sentiment_data.tar.gz"),
     "fc100": ("FC100_train.pickle", "FC100_val.pickle", "FC100_test.pickle"),
     "mini-imagenet": ("mini-imagenet-cache-train.pkl", "mini-imagenet-cache-val.pkl"),
@@ -32,7 +34,7 @@ FILES_ONLY = {
     "covtype": ("covtype.scale01.bz2",),
 }
 SHARED = {"tweets": "sentences", "sentences-tfidf": "sentences", **dict.fromkeys(("a9a", "w8a"), "libsvm")}
-SHARED |= dict.fromkeys(("ijcnn1", "covtype"), "libsvm")
+SHARED |= dict.fromkeys(("ijcnn1", "covtype"), "libsvm") | {"sentiment140-part": "tweets"}
 LOADERS = {
     "images": datasets.load,
     "text": datasets.load_text,
@@ -54,7 +56,7 @@ def test_every_set_says_whose_it_is(empty_world):
 def test_every_set_is_listed_once():
     names = [*datasets.NAMES, *datasets.TEXT_NAMES, *datasets.SPARSE_NAMES, *datasets.FEWSHOT_NAMES]
     assert names == list(datasets.KINDS)
-    assert len(names) == len(set(names)) == 18
+    assert len(names) == len(set(names)) == 19
     assert set(datasets.BUILT_IN) < set(names)
 
 
