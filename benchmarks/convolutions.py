@@ -22,7 +22,7 @@ from jax import lax
 from bilevel import oracles, trees
 from bilevel.problem import Level
 from bilevel.sampling import Rows
-from bilevel.tasks._cleaning import cross_entropies
+from bilevel.tasks._cleaning import CrossEntropies
 from bilevel.tasks.networks import ConvNet, convnet
 from bilevel.tasks.networks.losses import WeightedLoss
 
@@ -121,7 +121,7 @@ def main():
     shape = (ROWS, given.size, given.size, given.channels)
     rows = {"features": rng.random(shape, np.float32).reshape(ROWS, -1), "labels": rng.integers(0, 10, ROWS, np.int32)}
     level = Level(
-        WeightedLoss(cross_entropies, jnp.float32(1e-3)), data=Rows(rows), batch_size=given.batch, per_row=True
+        WeightedLoss(CrossEntropies(), jnp.float32(1e-3)), data=Rows(rows), batch_size=given.batch, per_row=True
     )
     model = ConvNet(given.channels, given.filters, given.size, layers=given.layers, outputs=10, key=jax.random.key(0))
     carry = jnp.zeros(ROWS), model, model

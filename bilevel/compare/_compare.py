@@ -170,6 +170,7 @@ def compare(
         task=asked.label,
         arguments=asked.arguments | changes,
         score=first.score,
+        dataset=first.dataset,
         solvers={label: entrant.description for label, entrant in entered.items()},
         seeds=seeds,
         budget={"seconds": seconds} if seconds is not None else {"steps": steps_of(entered, asked.label, steps)},

@@ -66,7 +66,7 @@ class Comparison:
 
     `solvers` holds the settings of each solver, `budget` its steps or seconds, `references` one score per row and seed,
     `suggestions` the source of the settings if `suggest` found them, and `left_out` why it found none for others.
-    `untimed`: all seeds ran at once. `trials`: their number in each row of a search, by seed.
+    `untimed`: all seeds ran at once. `trials`: their number in each row of a search, by seed. `dataset`: what was read.
     """
 
     task: str
@@ -83,6 +83,7 @@ class Comparison:
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
     untimed: bool = False
     trials: dict[str, dict[int, int]] = dataclasses.field(default_factory=dict)
+    dataset: str = ""
 
     def of(self, solver: str) -> list[Run]:
         """The solver's runs that count."""

@@ -95,6 +95,8 @@ def notes(comparison: Comparison) -> list[str]:
             f"{name}: {sum(trials.values()) / len(trials):.0f} trials per seed in the box that the task declares, on "
             "as many oracle samples as the solver that used most."
         )
+    if comparison.dataset:
+        lines.append(f"Data: {comparison.dataset}.")
     lines.append("F, G: gradients of the upper and lower loss. H, J: products with ∇²_yy g and ∇²_xy g.")
     if comparison.best_reference is not None:
         lines.append(f"Margin: the paired difference to {comparison.best_reference!r}, seed by seed.")

@@ -30,7 +30,7 @@ CARDS = {
         classes=2,
         splits={"train": 100_000, "test": 359},
         license="for research; the tweets are their authors'",
-        source="Go, Bhayani & Huang (2009): the first 50,000 negative and the last 50,000 positive tweets, and the test",
+        source="Go, Bhayani & Huang (2009): the first 50,000 negative, the last 50,000 positive tweets; the test",
     ),
 }
 FILES = {"sentiment140": Files("sentiment140", (_FILES,)), "sentiment140-part": Files("tweets", (_PART_FILES,))}

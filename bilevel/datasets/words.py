@@ -1,4 +1,4 @@
-"""From texts to numbers: a vocabulary, rows of tokens, word vectors from a file."""
+"""From texts to numbers: a vocabulary, rows of tokens, word vectors from a file or from the texts."""
 
 import os
 import re
@@ -68,6 +68,68 @@ def encode(texts: Sequence[str], vocabulary: Mapping[str, int], length: int) -> 
         tokens = [vocabulary.get(word, UNKNOWN) for word in split(text)[:length]]
         row[: len(tokens)] = tokens
     return rows
+
+
+_WINDOW = 5  # words to each side that count as near
+_SMOOTHING = 0.75  # a frequent word near another tells less than its frequency says
+
+
+def learn_vectors(
+    texts: Iterable[str], vocabulary: Mapping[str, int], dimension: int
+) -> Float32[np.ndarray, "vocabulary dimension"]:
+    """Vectors of a vocabulary's words, from the words that stand near them in some texts.
+
+    With the positive part of the pointwise mutual information of two words at most 5 apart,
+
+        P_ab = max(0, log( n_ab Σ_c n_c^0.75 / (n_a n_b^0.75) )),
+
+    the vectors are the rows of U √S, where U S Vᵀ is the truncated singular value decomposition of P; they are scaled
+    to mean square 1. Padding has the vector 0, and the unknown word the mean of all. Labels play no part.
+
+    **Raises** `ValueError` or `TypeError` for a dimension below one, or above the number of words.
+
+    Example:
+
+        >>> from bilevel.datasets import words
+        >>> texts = ["a fine day", "a sad day", "a fine evening", "a sad evening"]
+        >>> known = words.vocabulary(texts, 10)
+        >>> vectors = words.learn_vectors(texts, known, 3)
+        >>> vectors.shape
+        (7, 3)
+
+    Reference: Levy, Goldberg & Dagan, "Improving Distributional Similarity with Lessons Learned from Word Embeddings",
+    TACL 2015.
+    """
+    import scipy.sparse
+    from sklearn.decomposition import TruncatedSVD
+
+    size = max(vocabulary.values()) + 1
+    checks.count("dimension", dimension)
+    if dimension > size - len(_RESERVED):
+        known = size - len(_RESERVED)
+        raise ValueError(f"dimension: got {dimension} for {known} words; pass at most that, or a larger vocabulary")
+    tokens = [PADDING]
+    for text in texts:
+        tokens += [vocabulary.get(word, UNKNOWN) for word in split(text)] + [PADDING] * _WINDOW
+    sequence, counts = np.array(tokens, np.int32), scipy.sparse.csr_matrix((size, size))
+    for apart in range(1, _WINDOW + 1):
+        one, other = sequence[:-apart], sequence[apart:]
+        words = (one >= len(_RESERVED)) & (other >= len(_RESERVED))
+        counts = counts + scipy.sparse.csr_matrix((np.ones(words.sum()), (one[words], other[words])), (size, size))
+    found = (counts + counts.T).tocoo()
+    if not found.nnz:
+        raise ValueError("texts: no two words of the vocabulary stand near each other; pass longer texts")
+    each = np.bincount(found.row, found.data, size)
+    smoothed = each**_SMOOTHING
+    information = np.log(found.data * smoothed.sum() / (each[found.row] * smoothed[found.col]))
+    positive = scipy.sparse.csr_matrix((np.maximum(information, 0), (found.row, found.col)), (size, size))
+    decomposition = TruncatedSVD(dimension, random_state=0).fit(positive)
+    scale = np.sqrt(np.maximum(decomposition.singular_values_, np.finfo(np.float64).tiny))
+    vectors = decomposition.transform(positive) / scale
+    vectors /= np.sqrt(np.mean(vectors[len(_RESERVED) :] ** 2))
+    vectors[UNKNOWN] = vectors[len(_RESERVED) :].mean(axis=0)
+    vectors[PADDING] = 0
+    return vectors.astype(np.float32)
 
 
 def read_vectors(

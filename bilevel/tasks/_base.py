@@ -1,14 +1,14 @@
 """The `Task` class, and what several tasks share."""
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Float, Int
 
 from bilevel import _checks as checks
 from bilevel import datasets
@@ -26,7 +26,16 @@ SPLITS = ("test", "validation")
 MODELS: dict[str, dict[str, Any]] = {
     "linear": {},
     "cnn": {"filters": 8, "layers": 4, "normalize": True, "pool": 1},
-    "rnn": {"vocabulary": 1000, "length": 20, "embedding": 24, "hidden": 24, "layers": 2, "vectors": None},
+    "rnn": {
+        "vocabulary": 1000,
+        "length": 20,
+        "embedding": 24,
+        "hidden": 24,
+        "layers": 2,
+        "uniform": None,
+        "vectors": None,
+        "frozen": False,
+    },
 }
 
 
@@ -61,6 +70,7 @@ class Task:
     - `problem`, and the starts `x` and `y`.
     - `metrics(x, y) -> {name: number}`: what `solve` evaluates after each chunk.
     - `score`: the name of the main metric; higher is better.
+    - `dataset`: the data set and the rows that were read of it, in words, for tables.
     - `data`: anything else that a comparison needs, such as the rows for reference methods.
     - `tuned`: a `Tuned(steps, **settings)` per solver, by the solver's name: its settings in `bilevel compare`. (The
       solvers of the package hold their own for the tasks of the package.)
@@ -87,6 +97,7 @@ class Task:
     y: Tree
     metrics: Callable[[Any, Any], dict[str, float]]
     score: str
+    dataset: str = ""
     data: Any = None
     tuned: Mapping[str, Tuned] = field(default_factory=dict)
     search: Search | None = None
@@ -118,6 +129,31 @@ def loaded(dataset: Any) -> Any:
     return datasets.read(dataset) if isinstance(dataset, str) else dataset
 
 
+def described(dataset: Any) -> str:
+    """What was read: the name, and how many rows or classes of what.
+
+    Example:
+
+        >>> from bilevel import datasets
+        >>> from bilevel.tasks._base import described
+        >>> described(datasets.load_fewshot("glyphs"))
+        'glyphs: 435 training, 81 validation and 151 test classes of 20 images (20×20×1)'
+    """
+    name = dataset.card.name
+    if isinstance(dataset, datasets.FewshotDataset):
+        counts = " and ".join(
+            f"{len(images)} {part}" for part, images in (("validation", dataset.validation), ("test", dataset.test))
+        )
+        _, each, *shape = dataset.train.shape
+        return f"{name}: {len(dataset.train)} training, {counts} classes of {each} images ({'×'.join(map(str, shape))})"
+    rows = f"{name}: {len(dataset.labels):,} rows in {dataset.classes} classes"
+    if not isinstance(dataset, datasets.TextDataset) or len(dataset.domain_names) == 1:
+        return rows
+    counts = np.bincount(dataset.domains, minlength=len(dataset.domain_names))
+    of_domains = (f"{domain} {count:,}" for domain, count in zip(dataset.domain_names, counts, strict=True))
+    return f"{rows} ({', '.join(of_domains)})"
+
+
 def dividing(size: int, rows: int) -> int:
     """The largest divisor of `rows` that is at most `size`: a batch size that `bl.Blocks` takes."""
     return max(divisor for divisor in range(1, min(size, rows) + 1) if rows % divisor == 0)
@@ -133,24 +169,42 @@ def settings_of(model: str, changes: Mapping[str, Any] | None) -> dict[str, Any]
     for name in changes or {}:
         checks.one_of("model_settings", name, known)
     settings = {**known, **(changes or {})}
-    for name in ("filters", "pool", "vocabulary", "length", "embedding", "hidden", "layers"):
+    for name in ("filters", "pool", "vocabulary", "length", "embedding", "layers"):
         if name in settings:
             checks.count(f"model_settings[{name!r}]", settings[name])
+    if "frozen" in settings:
+        checks.flag("model_settings['frozen']", settings["frozen"])
     return settings
 
 
 def text_network(
-    settings: Mapping[str, Any], vocabulary: Mapping[str, int], outputs: int, rng: np.random.Generator
-) -> TextRNN:
-    """A network with these `model_settings` and initial parameters."""
+    settings: Mapping[str, Any],
+    vocabulary: Mapping[str, int],
+    texts: Iterable[str],
+    outputs: int,
+    rng: np.random.Generator,
+) -> tuple[TextRNN, Float[Array, "vocabulary embedding"] | None]:
+    """A network with these `model_settings` and initial parameters; and its word vectors, if they are frozen.
+
+    `texts`: from which word vectors may be learned.
+    """
     size, embedding, vectors = settings["vocabulary"], settings["embedding"], None
     if settings["vectors"] is not None:
-        read = words.read_vectors(settings["vectors"], vocabulary)
-        vectors = jnp.zeros((size, read.shape[1])).at[: len(read)].set(read)  # the training rows may hold fewer words
-    key = jax.random.key(rng.integers(2**31))
-    return TextRNN(
-        size, embedding, settings["hidden"], layers=settings["layers"], outputs=outputs, vectors=vectors, key=key
+        if settings["vectors"] == "corpus":
+            found = words.learn_vectors(texts, vocabulary, embedding)
+        else:
+            found = words.read_vectors(settings["vectors"], vocabulary)
+        vectors = jnp.zeros((size, found.shape[1])).at[: len(found)].set(found)  # the texts may hold fewer words
+    network = TextRNN(
+        size,
+        embedding,
+        settings["hidden"],
+        **{name: settings[name] for name in ("layers", "uniform")},
+        outputs=outputs,
+        vectors=vectors,
+        key=jax.random.key(rng.integers(2**31)),
     )
+    return (network.without_vectors(), network.vectors) if settings["frozen"] else (network, None)
 
 
 def generator(seed: Any) -> np.random.Generator:

@@ -2,9 +2,10 @@
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +22,7 @@ from bilevel.tasks._base import (
     SPLITS,
     Task,
     class_of,
+    described,
     dividing,
     generator,
     loaded,
@@ -35,17 +37,22 @@ _MEASURED_ROWS = 5000  # training rows in the metric `lower loss`
 _CHUNK = 250  # rows that a metric evaluates at once: a convolutional network needs much memory for them
 
 
-def logits(y: PyTree[Array], features: Shaped[Array, "n d"]) -> Float[Array, "n classes"]:
-    """The model y. The linear one has one row of weights per class: on a CPU, its gradient takes half the time that it
-    takes with one column per class."""
-    if isinstance(y, ConvNet):
-        return y(features.reshape(len(features), y.size, y.size, y.channels))
-    return y(features) if isinstance(y, TextRNN) else features @ y["weights"].T + y["bias"][None, :]
+class CrossEntropies(eqx.Module):
+    """The cross-entropy of each row. `vectors`: the frozen word vectors of a recurrent network, if it has some."""
 
+    vectors: Float[Array, "vocabulary embedding"] | None = None
 
-def cross_entropies(y: PyTree[Array], batch: Any) -> Float[Array, " n"]:
-    """One per row."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits(y, batch["features"]), batch["labels"])
+    def logits(self, y: PyTree[Array], features: Shaped[Array, "n d"]) -> Float[Array, "n classes"]:
+        """The model y. The linear one has one row of weights per class: on a CPU, its gradient takes half the time that
+        it takes with one column per class."""
+        if isinstance(y, ConvNet):
+            return y(features.reshape(len(features), y.size, y.size, y.channels))
+        if isinstance(y, TextRNN):
+            return y(features, self.vectors)
+        return features @ y["weights"].T + y["bias"][None, :]
+
+    def __call__(self, y: PyTree[Array], batch: Any) -> Float[Array, " n"]:
+        return optax.softmax_cross_entropy_with_integer_labels(self.logits(y, batch["features"]), batch["labels"])
 
 
 def cleaning(
@@ -78,7 +85,7 @@ def cleaning(
     - `"linear"`, for images: y = {"weights": (classes, d), "bias": (classes,)} starts at zero. g is strongly convex,
       with μ = 2c.
     - `"cnn"`, for images: y is a whole `bilevel.tasks.networks.ConvNet`. `"rnn"`, for texts: y is a whole
-      `bilevel.tasks.networks.TextRNN`, word vectors included.
+      `bilevel.tasks.networks.TextRNN`, word vectors included unless they are frozen.
       **g is then not strongly convex in y**, as in the papers that use these networks: c = 0 leaves flat directions and
       negative curvature, and a small c leaves negative curvature. The theorems about this package's methods do not
       apply. `bl.diagnose` reports "not strongly convex", with what it measured. y starts at a random initialization of
@@ -110,8 +117,11 @@ def cleaning(
     - `model_settings`: a dictionary. For `"cnn"`: `filters` (8; the papers have 32 or 64), `layers` (4), `normalize`
       (True), and `pool` (1; 2 first averages 2×2 pixels of the images). For `"rnn"`: `vocabulary` (1000 tokens:
       padding, unknown and the most frequent words of the training rows; the gradient is dense in them), `length` (20
-      tokens per row), `embedding` (24), `hidden` (24), `layers` (2), and `vectors`, a file in GloVe's text format with
-      the initial word vectors.
+      tokens per row), `embedding` (24), `hidden` (24, or a tuple with one size per layer), `layers` (2), `uniform`
+      (None; with 1.0, each initial parameter but the word vectors is drawn from U(−1, 1), as in BO-REP's paper),
+      `vectors`, the initial word vectors (None: random; "corpus": learned from the words around each word in the
+      training rows, `bilevel.datasets.words.learn_vectors`; or a file in GloVe's text format), and `frozen` (False;
+      with True the word vectors stay as they are, and are no part of the network, nor of ‖y‖²).
 
     **Sums.** Some papers sum over rows, whereas both levels average here. A sum over b rows plus c ‖y‖² is b times
     their mean plus (c/b) ‖y‖². If a paper's lower oracles sum b rows and its upper ones b', divide its c by b, multiply
@@ -174,17 +184,19 @@ def cleaning(
     given_rows = loaded(dataset)
     if model == "cnn":
         _check_images(given_rows.features.shape[1])
-    data = draw(given_rows, sizes, corruption, noise, split, rng, standardize=standardize, **form)
+    data, texts = draw(given_rows, sizes, corruption, noise, split, rng, standardize=standardize, **form)
     rows, upper_size = SOURCES[source], None if batch_size is None else min(batch_size, trusted)
     if issubclass(SOURCES[source], Blocks) and batch_size is not None:
         data, upper_size = whole_batches(data, batch_size), dividing(batch_size, trusted)
+    y, vectors = _start(model, data, texts, given, rng)
+    losses = CrossEntropies(vectors)
     upper = Level(
-        MeanLoss(cross_entropies),
+        MeanLoss(losses),
         data=rows({"features": data.trusted_features, "labels": data.trusted_labels}),
         batch_size=upper_size,
     )
     lower = Level(
-        WeightedLoss(cross_entropies, jnp.asarray(regularization, jnp.float32)),
+        WeightedLoss(losses, jnp.asarray(regularization, jnp.float32)),
         data=rows({"features": data.features, "labels": data.noisy_labels}),
         batch_size=batch_size,
         per_row=True,
@@ -193,9 +205,10 @@ def cleaning(
         name="cleaning",
         problem=Problem(upper, lower),
         x=jnp.full(len(data.features), start_weight, jnp.float32),
-        y=_start(model, data, given, rng),
+        y=y,
         metrics=functools.partial(_metrics, data, lower.loss),
         score="test accuracy",
+        dataset=described(given_rows),
         data=data,
     )
 
@@ -214,24 +227,26 @@ def _check_images(width: int) -> None:
         raise ValueError(f"dataset: its rows have {width} features; the convolutional network takes square images")
 
 
-def _start(model: str, data: CleaningData, settings: Mapping[str, Any], rng: np.random.Generator) -> PyTree[Array]:
-    """The model's initial parameters."""
+def _start(
+    model: str, data: CleaningData, texts: Iterable[str], settings: Mapping[str, Any], rng: np.random.Generator
+) -> tuple[PyTree[Array], Float[Array, "vocabulary embedding"] | None]:
+    """The model's initial parameters, and frozen word vectors. `texts`: the training rows of texts."""
     width, classes = data.features.shape[1], data.classes
     if model == "linear":
         dtype = data.features.dtype
-        return {"weights": jnp.zeros((classes, width), dtype), "bias": jnp.zeros(classes, dtype)}
+        return {"weights": jnp.zeros((classes, width), dtype), "bias": jnp.zeros(classes, dtype)}, None
     if model == "cnn":
         key = jax.random.key(rng.integers(2**31))
         form = {name: settings[name] for name in ("layers", "normalize")}
-        return ConvNet(1, settings["filters"], math.isqrt(width), **form, outputs=classes, key=key)
-    return text_network(settings, data.vocabulary or {}, classes, rng)
+        return ConvNet(1, settings["filters"], math.isqrt(width), **form, outputs=classes, key=key), None
+    return text_network(settings, data.vocabulary or {}, texts, classes, rng)
 
 
-def _per_row(y: PyTree[Array], rows: Any) -> tuple[Float[Array, " n"], Bool[Array, " n"]]:
+def _per_row(model: CrossEntropies, y: PyTree[Array], rows: Any) -> tuple[Float[Array, " n"], Bool[Array, " n"]]:
     """The cross-entropy of each row, and whether the prediction is right; networks get chunks of nearly equal size."""
 
     def measure(rows: Any) -> tuple[Array, Array]:
-        scores = logits(y, rows["features"])
+        scores = model.logits(y, rows["features"])
         losses = optax.softmax_cross_entropy_with_integer_labels(scores, rows["labels"])
         return losses, jnp.argmax(scores, axis=-1) == rows["labels"]
 
@@ -253,9 +268,10 @@ def _evaluate(
     x: Float[Array, " n"], y: PyTree[Array], lower_loss: WeightedLoss, train: Any, trusted: Any, test: Any
 ) -> tuple[Float[Array, ""], ...]:
     """A function of the module that takes the data as arguments, so that all seeds share one program."""
-    losses, right = _per_row(y, test)
-    lower = lower_loss.of(x, y, _per_row(y, train)[0])
-    return jnp.mean(right), jnp.mean(losses), jnp.mean(_per_row(y, trusted)[0]), lower
+    per_row: Any = functools.partial(_per_row, lower_loss.losses, y)
+    losses, right = per_row(test)
+    lower = lower_loss.of(x, y, per_row(train)[0])
+    return jnp.mean(right), jnp.mean(losses), jnp.mean(per_row(trusted)[0]), lower
 
 
 def _metrics(data: CleaningData, lower_loss: Any, x: Float[Array, " train"], y: PyTree[Array]) -> dict[str, float]:

@@ -73,14 +73,17 @@ def draw(
     pool: int = 1,
     vocabulary: int = 0,
     length: int = 0,
-) -> CleaningData:
-    """`standardize` and `pool` are for images; `vocabulary`, the number of tokens, and `length`, the tokens per row,
-    are for texts."""
+) -> tuple[CleaningData, list[str]]:
+    """The rows, and the texts of the training rows.
+
+    `standardize` and `pool` are for images; `vocabulary`, the number of tokens, and `length`, the tokens per row, are
+    for texts."""
     groups = dataset.groups if isinstance(dataset, datasets.TextDataset) else None
     test, trusted, training = _parts(len(dataset.labels), groups, sizes, split, rng)
-    known = None
+    known, texts = None, []
     if isinstance(dataset, datasets.TextDataset):
-        known = words.vocabulary((dataset.texts[row] for row in training), vocabulary)
+        texts = [dataset.texts[row] for row in training]
+        known = words.vocabulary(texts, vocabulary)
         features = [
             words.encode([dataset.texts[row] for row in rows], known, length) for rows in (training, trusted, test)
         ]
@@ -88,7 +91,7 @@ def draw(
         features = [pooled(dataset.features[rows], pool) for rows in (training, trusted, test)]
         features = standardized(*features) if standardize else features
     true_labels = dataset.labels[training]
-    return CleaningData(
+    data = CleaningData(
         features=jnp.asarray(features[0]),
         noisy_labels=jnp.asarray(corrupted(true_labels, dataset.classes, corruption, noise, rng), jnp.int32),
         true_labels=jnp.asarray(true_labels),
@@ -99,6 +102,7 @@ def draw(
         classes=dataset.classes,
         vocabulary=known,
     )
+    return data, texts
 
 
 def corrupted(

@@ -140,9 +140,9 @@ class FewshotTasks(eqx.Module):
         """The support and the query rows of one task: {"images": (n, h, w, c), "labels": (n,)} each."""
         classes, per_class, *shape = self.images.shape
         class_key, image_key = jax.random.split(key)
-        chosen = _distinct(class_key, classes, self.ways)
+        chosen = distinct(class_key, classes, self.ways)
         image_keys = jax.random.split(image_key, self.ways)
-        images = jax.vmap(lambda key: _distinct(key, per_class, self.shots + self.queries))(image_keys)
+        images = jax.vmap(lambda key: distinct(key, per_class, self.shots + self.queries))(image_keys)
         drawn = self.images[chosen[:, None], images].astype(jnp.float32) / 255
 
         def rows(images: Float[Array, "ways each h w c"]) -> dict[str, Array]:
@@ -166,6 +166,6 @@ class FewshotTasks(eqx.Module):
         )
 
 
-def _distinct(key: PRNGKeyArray, n: int, count: int) -> Int[Array, " count"]:
+def distinct(key: PRNGKeyArray, n: int, count: int) -> Int[Array, " count"]:
     """`count` different numbers from 0, …, n − 1, in random order: the indices of the largest of n uniform draws."""
     return jax.lax.top_k(jax.random.uniform(key, (n,)), count)[1]

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 from bilevel import _checks as checks
 from bilevel import datasets, trees
 from bilevel.problem import Episodes
-from bilevel.tasks._base import SPLITS, Task, class_of, generator, loaded
+from bilevel.tasks._base import SPLITS, Task, class_of, described, generator, loaded
 from bilevel.tasks._episodes import Copies, FewshotTasks, Head, Network, SupportLoss, cross_entropy
 from bilevel.tasks.networks import ConvNet
 
@@ -144,6 +144,7 @@ def fewshot(
         y=start(x),
         metrics=functools.partial(_metrics, fixed, test_steps, test_step),
         score="test accuracy",
+        dataset=described(data),
         data=fixed,
     )
 

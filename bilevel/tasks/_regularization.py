@@ -15,7 +15,7 @@ from bilevel import _checks as checks
 from bilevel import datasets
 from bilevel.problem import Level, Problem
 from bilevel.sampling import Rows
-from bilevel.tasks._base import SOURCES, SPLITS, Search, Task, class_of, generator, loaded
+from bilevel.tasks._base import SOURCES, SPLITS, Search, Task, class_of, described, generator, loaded
 from bilevel.tasks.networks.linear import ENTRIES, all_logits, logits, padded
 
 _CHUNK = 500  # rows that a metric evaluates at once: their gathered weights take entries · classes numbers per row
@@ -155,6 +155,7 @@ def regularization(
         y=jnp.zeros((width, 1 if data.classes == 2 else data.classes), dtype),
         metrics=functools.partial(_metrics, data),
         score="test accuracy",
+        dataset=described(given),
         data=data,
         search=None if bound is None else _search(bound, width),
     )

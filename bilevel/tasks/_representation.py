@@ -1,8 +1,7 @@
 """Representation: a recurrent embedding of sentences, learned across domains, with one linear head per task."""
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -10,50 +9,51 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Scalar
+from jaxtyping import Array, Float, PyTree, Scalar, Shaped
 
 from bilevel import _checks as checks
 from bilevel import datasets, trees
 from bilevel.datasets import words
 from bilevel.problem import Episodes, Level, Problem
 from bilevel.sampling import Rows
-from bilevel.tasks._base import SOURCES, SPLITS, Task, class_of, generator, loaded, settings_of, text_network
+from bilevel.tasks._base import SOURCES, SPLITS, Task, class_of, described, generator, loaded, settings_of, text_network
 from bilevel.tasks._episodes import Copies, Head, Learner, Network
+from bilevel.tasks._representation_rows import (
+    FreshTasks,
+    RepresentationData,
+    SomeTasks,
+    draw,
+    rows_by_domain,
+    sides_of,
+)
 from bilevel.tasks.networks import TextRNN
 
 ADAPT = ("head", "network")
 _REGULARIZATION = {"head": 0.01, "network": 0.0}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RepresentationData:
-    """The rows of the tasks. Each part is {"tokens": (rows, tasks, length), "labels": (rows, tasks)}.
-
-    - `support`, `query`: the rows of the training tasks, for the lower and the upper level.
-    - `test_support`, `test_query`: the rows of the test tasks, whose domains no training task has. With
-      `split="validation"` they come from other domains, and the test domains are not kept.
-    - `task_domains`, `test_domains`: the domains of each training and test task, by name.
-    - `vocabulary`: the token of each word, from the sentences of the training domains.
-    """
-
-    support: dict[str, Array]
-    query: dict[str, Array]
-    test_support: dict[str, Array]
-    test_query: dict[str, Array]
-    task_domains: tuple[tuple[str, ...], ...]
-    test_domains: tuple[tuple[str, ...], ...]
-    vocabulary: Mapping[str, int]
-    classes: int
-
-
 class SentenceHead(Head):
-    """A `Head` on the last state of a recurrent network."""
+    """A `Head` on the last state of a recurrent network, whose word vectors these are if they are frozen."""
+
+    vectors: Float[Array, "vocabulary embedding"] | None = None
+
+    def inputs(self, x: PyTree[Array], rows: Shaped[Array, "n ..."]) -> Float[Array, "n width"]:
+        return x["body"](rows, self.vectors)
 
     def start(self, x: PyTree[Array]) -> PyTree[Array]:
         if "head" in x:
             return x["head"]
         bias = x["body"].cells[-1].bias
         return {"weights": jnp.zeros((self.ways, bias.size), bias.dtype), "bias": jnp.zeros(self.ways, bias.dtype)}
+
+
+class SentenceNetwork(Network):
+    """A whole recurrent network per task; the same for its word vectors."""
+
+    vectors: Float[Array, "vocabulary embedding"] | None = None
+
+    def logits(self, y: Any, inputs: Shaped[Array, "n ..."]) -> Float[Array, "n ways"]:
+        return y(inputs, self.vectors)
 
 
 def cross_entropies(learner: Learner, x: Any, y: Any, batch: Any) -> tuple[Float[Array, "n tasks"], Array]:
@@ -101,6 +101,7 @@ def representation(
     test_step: float = 0.1,
     batch_size: int | None = 10,
     tasks_per_step: int | None = None,
+    fresh: bool = False,
     restart: bool | None = None,
     regularization: float | None = None,
     learned_start: bool = False,
@@ -114,14 +115,15 @@ def representation(
         upper:  f(x, y) = mean over tasks i of the mean over query rows of CE(head y_i on the embedding x)
         lower:  g(x, y) = sum over tasks i of ( mean over support rows of CE(head y_i on x) + c ‖y_i‖² )
 
-    x = {"body": `bilevel.tasks.networks.TextRNN`}, word vectors included;
+    x = {"body": `bilevel.tasks.networks.TextRNN`}, word vectors included unless they are frozen;
     y = {"weights": (tasks, classes, hidden), "bias": (tasks, classes)} starts at zero. c > 0 makes
     g strongly convex in y, with μ = 2c. g is a sum, so a step of y is the step of each task on its own loss.
 
     The tasks are a fixed pool, drawn once from `seed`: min over x of (1/m) Σ_i f_i(x, y_i*(x)), as the paper writes it,
     is then an ordinary problem, whose y (and adjoint) single-loop methods track from step to step. With
-    `tasks_per_step`, each outer step has some of them, as in the paper's experiment. Each task has `domains_per_task`
-    random training domains, whose numbers of rows differ by at most one. Test tasks have held-out domains and a head
+    `tasks_per_step`, each outer step has some of them; with `fresh`, too, it has new tasks, as in the paper's
+    experiment. Each task has `domains_per_task` random training domains, whose numbers of rows differ by at most one.
+    Test tasks have held-out domains and a head
     adapted to them from the start by `test_steps` steps of size `test_step` on their support rows.
 
     The sentences are split once, for all tasks, into one part for support and one for query rows, in the proportion of
@@ -132,11 +134,15 @@ def representation(
 
     - `dataset`: one of `bilevel.datasets.TEXT_NAMES`, or a `bilevel.datasets.TextDataset` of your own.
     - `held_out`: the names of the held-out domains, or their number if they are the last ones.
-    - `tasks`, `test_tasks`: the number of tasks. `support`, `query`: the number of rows of each.
+    - `tasks`, `test_tasks`: the number of tasks of the pool, and of test tasks. `support`, `query`: the number of rows
+      of each.
     - `batch_size`: the number of rows of **every** task, at both levels; the cost counts these rows, not sentences.
       `None`: full batches.
     - `tasks_per_step`: the number of tasks drawn afresh in each outer step (`bl.Episodes`), for which y has slots;
       `None`: all tasks in each step, an ordinary problem.
+    - `fresh`: `True` draws the `tasks_per_step` tasks of each outer step from all sentences of the training domains.
+      The pool then only serves the metrics. `tasks_per_step=20, support=20, query=20, batch_size=None, fresh=True` is
+      the paper's.
     - `restart`: `True` restarts the heads in each outer step, at x's start, as in MAML and ANIL. `False` carries the
       heads (and the adjoint) of the slots over from one batch of tasks to the next. Default: `True` if x holds the
       start, by `learned_start` or `adapt="network"`.
@@ -149,15 +155,16 @@ def representation(
       the metrics too: nothing then depends on a sentence of a test domain.
     - `source`: how batches are drawn: `"rows"` (`bl.Rows`), `"shuffled"`, `"blocks"` or `"shuffled blocks"`. Blocks
       need `support` and `query` to be multiples of the batch size.
-    - `model_settings`: of the network, as in `cleaning`; the vocabulary is that of the training domains. The paper's
-      network has an `embedding` of 300 and two layers of 4096 and 512 units; 3 of its 25 domains are held out.
+    - `model_settings`: of the network, as in `cleaning`; vocabulary and learned vectors are those of the training
+      domains. The paper's: {"embedding": 300, "hidden": (4096, 512), "uniform": 1.0, "frozen": True}; 3 of its 25
+      domains are held out.
 
-    Networks start as in `TextRNN`. The paper's start, U(−1, 1) for every parameter, trains here too, but takes about
-    three times as many steps.
+    Networks start as in `TextRNN`. The paper's start, U(−1, 1) for every parameter, trains small networks here too, but
+    takes about three times as many steps.
 
     **Returns** a `Task` with a `RepresentationData` as its `data`. Metrics: `test accuracy`, the score, and `test loss`
     on the query rows of the test tasks; `upper loss` and `upper accuracy` on those of the training tasks, and `lower
-    loss`. These use y, or heads adapted like those of the test tasks if y has slots for only some of the tasks.
+    loss`. These use y, or, with `tasks_per_step`, heads adapted like those of the test tasks.
 
     **Raises** `ValueError` or `TypeError`, naming the argument, for unknown names and numbers out of range;
     `DatasetError` if the data set is not available.
@@ -180,10 +187,13 @@ def representation(
     checks.flag("learned_start", learned_start)
     restart = learned_start or adapt == "network" if restart is None else restart
     checks.flag("restart", restart)
+    checks.flag("fresh", fresh)
+    if fresh and tasks_per_step is None:
+        raise ValueError("fresh: got True without tasks_per_step; pass the number of tasks to draw in each outer step")
     if tasks_per_step is not None:
         checks.count("tasks_per_step", tasks_per_step)
-        if tasks_per_step > tasks:
-            raise ValueError(f"tasks_per_step: got {tasks_per_step} of {tasks} tasks; pass at most that")
+        if tasks_per_step > tasks and not fresh:
+            raise ValueError(f"tasks_per_step: got {tasks_per_step} of {tasks} tasks; pass at most that, or fresh=True")
     counts = {"tasks": tasks, "domains_per_task": domains_per_task, "support": support, "query": query}
     counts |= {"test_tasks": test_tasks, "test_steps": test_steps}
     for name, value in counts.items():
@@ -194,18 +204,15 @@ def representation(
     regularization = _REGULARIZATION[adapt] if regularization is None else regularization
     checks.nonnegative("regularization", regularization)
     settings, rng = settings_of("rnn", model_settings), generator(seed)
-    data = _draw(
-        loaded(dataset),
-        {"train": tasks, "test": test_tasks},
-        {"support": support, "query": query},
-        domains_per_task,
-        held_out,
-        split,
-        (settings["vocabulary"], settings["length"]),
-        rng,
-    )
-    whole = text_network(settings, data.vocabulary, data.classes, rng)
-    learner: Learner = Network() if adapt == "network" else SentenceHead(data.classes)
+    texts: datasets.TextDataset = loaded(dataset)
+    rows_of = {"support": support, "query": query}
+    sides = sides_of(texts, rows_of, domains_per_task, held_out, split, rng)
+    train_rows = np.flatnonzero(np.isin(texts.domains, sides.train))
+    sentences = [texts.texts[row] for row in train_rows]
+    known = words.vocabulary(sentences, settings["vocabulary"])
+    data = draw(texts, sides, {"train": tasks, "test": test_tasks}, rows_of, known, settings["length"], rng)
+    whole, vectors = text_network(settings, known, sentences, data.classes, rng)
+    learner: Learner = SentenceNetwork(vectors) if adapt == "network" else SentenceHead(data.classes, vectors)
     x = whole if adapt == "network" else _body(whole, learned_start)
     rows: type[Rows] = SOURCES[source]
     lower_loss = SupportLoss(learner, jnp.asarray(regularization, jnp.float32))
@@ -215,41 +222,24 @@ def representation(
     )
     start = Copies(learner, tasks_per_step or tasks)
     if tasks_per_step is not None or restart:
-        problem = Episodes(SomeTasks(problem, tasks_per_step), start if restart else None)
+        drawn: Any = SomeTasks(problem, tasks_per_step)
+        if fresh:
+            by_domain = rows_by_domain(texts, sides, train_rows, rows_of)
+            tokens = jnp.asarray(words.encode(sentences, known, settings["length"]))
+            drawn = FreshTasks(
+                problem, tokens, jnp.asarray(texts.labels[train_rows]), *by_domain, sides.per_task, tasks_per_step
+            )
+        problem = Episodes(drawn, start if restart else None)
     return Task(
         name="representation",
         problem=problem,
         x=x,
         y=start(x),
-        metrics=functools.partial(_metrics, data, lower_loss, test_steps, test_step),
+        metrics=functools.partial(_metrics, data, lower_loss, test_steps, test_step, tasks_per_step is None),
         score="test accuracy",
+        dataset=described(texts),
         data=data,
     )
-
-
-class SomeTasks(eqx.Module):
-    """The problem of `count` different tasks of a pool, drawn afresh; None means all of them.
-
-    A row of a level's data has one sentence of every task.
-    """
-
-    pool: Problem
-    count: int | None = eqx.field(static=True)
-
-    def __call__(self, key: PRNGKeyArray) -> Problem:
-        if self.count is None:
-            return self.pool
-        tasks = jax.tree.leaves(self.pool.lower.all_rows().rows)[0].shape[1]
-        chosen = jax.random.choice(key, tasks, (self.count,), replace=False)
-
-        def some(level: Level) -> Level:
-            return eqx.tree_at(_arrays, level, jax.tree.map(lambda leaf: leaf[:, chosen], _arrays(level)))
-
-        return Problem(some(self.pool.upper), some(self.pool.lower))
-
-
-def _arrays(level: Any) -> Any:
-    return level.data.arrays
 
 
 def _body(network: TextRNN, learned_start: bool) -> dict[str, PyTree[Array]]:
@@ -257,82 +247,6 @@ def _body(network: TextRNN, learned_start: bool) -> dict[str, PyTree[Array]]:
     head = network.head
     body = eqx.tree_at(lambda network: network.head, network, None)
     return {"body": body} | ({"head": {"weights": head.weight, "bias": head.bias}} if learned_start and head else {})
-
-
-def _draw(
-    texts: datasets.TextDataset,
-    counts: Mapping[str, int],
-    rows: Mapping[str, int],
-    domains_per_task: int,
-    held_out: int | Sequence[str],
-    split: str,
-    coding: tuple[int, int],
-    rng: np.random.Generator,
-) -> RepresentationData:
-    """`counts`: training and test tasks; `rows`: support and query rows of each; `coding`: (vocabulary, length)."""
-    domains = dict(zip(("train", "test"), _domains(texts, held_out, split), strict=True))
-    if domains_per_task > len(domains["train"]):
-        raise ValueError(
-            f"domains_per_task: got {domains_per_task}, but {len(domains['train'])} domains are left to train on; "
-            "pass at most that, or another held_out"
-        )
-    share = rows["support"] / sum(rows.values())
-    supports = (rng.random(texts.groups.max() + 1) < share)[texts.groups]  # per row, but constant on each group
-    train_rows = np.flatnonzero(np.isin(texts.domains, domains["train"]))
-    known = words.vocabulary([texts.texts[row] for row in train_rows], coding[0])
-
-    def encoded(numbers: Int[np.ndarray, "tasks n"]) -> dict[str, Array]:
-        tokens = words.encode([texts.texts[row] for row in numbers.T.ravel()], known, coding[1])
-        tokens = tokens.reshape(*numbers.T.shape, coding[1])
-        return {"tokens": jnp.asarray(tokens), "labels": jnp.asarray(texts.labels[numbers.T])}
-
-    drawn, names = {}, {}
-    for part, those in domains.items():
-        each = min(domains_per_task, len(those))
-        chosen = [rng.choice(those, each, replace=False) for _ in range(counts[part])]
-        names[part] = tuple(tuple(texts.domain_names[domain] for domain in sorted(task)) for task in chosen)
-        for side, on_side in (("support", supports), ("query", ~supports)):
-            numbers = [_rows_of_task(texts, task, on_side, side, rows[side], rng) for task in chosen]
-            drawn[f"test_{side}" if part == "test" else side] = encoded(np.stack(numbers))
-    return RepresentationData(
-        **drawn, task_domains=names["train"], test_domains=names["test"], vocabulary=known, classes=texts.classes
-    )
-
-
-def _domains(texts: datasets.TextDataset, held_out: Any, split: str) -> tuple[list[int], list[int]]:
-    """The training and the test domains."""
-    names = list(texts.domain_names)
-    if isinstance(held_out, tuple | list):
-        for name in held_out:
-            checks.one_of("held_out", name, names)
-        last = [name for name in names if name in held_out]
-    else:
-        checks.count("held_out", held_out)
-        last = names[-held_out:]
-    rest = [name for name in names if name not in last]
-    if split == "validation":
-        last, rest = rest[-len(last) :], rest[: -len(last)]
-    if not last or not rest:
-        raise ValueError(
-            f"held_out: got {held_out!r} with split={split!r}; at least one domain of {', '.join(names)} must be held "
-            "out, and at least one must be left to train on"
-        )
-    return [names.index(name) for name in rest], [names.index(name) for name in last]
-
-
-def _rows_of_task(
-    texts: datasets.TextDataset, domains: Any, on_side: Any, side: str, size: int, rng: np.random.Generator
-) -> Int[np.ndarray, " size"]:
-    """`size` rows, equally many from each domain, in random order."""
-    rows = []
-    for domain, part in zip(domains, np.array_split(np.arange(size), len(domains)), strict=True):
-        pool = np.flatnonzero((texts.domains == domain) & on_side)
-        if len(part) > len(pool):
-            raise ValueError(
-                f"{side}: got {size}, but domain {texts.domain_names[domain]!r} has {len(pool)} rows for it; pass fewer"
-            )
-        rows.append(rng.choice(pool, len(part), replace=False))
-    return rng.permutation(np.concatenate(rows))
 
 
 @jax.jit
@@ -346,15 +260,19 @@ def _evaluate(loss: SupportLoss, data: Any, x: Any, y: Any, steps: Array, step: 
 
         return jax.lax.fori_loop(0, steps, descend, Copies(loss.learner, rows["labels"].shape[1])(x))
 
-    if jax.tree.leaves(y)[0].shape[0] != query["labels"].shape[1]:  # y has slots for only some of the tasks
+    if y is None:
         y = adapted(support)
     test_losses, test_right = cross_entropies(loss.learner, x, adapted(test_support), test_query)
     losses, right = cross_entropies(loss.learner, x, y, query)
     return jnp.mean(test_right), jnp.mean(test_losses), jnp.mean(losses), jnp.mean(right), loss(x, y, support)
 
 
-def _metrics(data: RepresentationData, loss: SupportLoss, steps: int, step: float, x: Any, y: Any) -> dict[str, float]:
+def _metrics(
+    data: RepresentationData, loss: SupportLoss, steps: int, step: float, tracks: bool, x: Any, y: Any
+) -> dict[str, float]:
+    """`tracks`: whether y has a slot for each task of the pool, in their order."""
     rows = data.support, data.query, data.test_support, data.test_query
-    found = map(float, _evaluate(loss, rows, x, y, jnp.asarray(steps), jnp.asarray(step, jnp.float32)))
+    arguments = jnp.asarray(steps), jnp.asarray(step, jnp.float32)
+    found = map(float, _evaluate(loss, rows, x, y if tracks else None, *arguments))
     names = "test accuracy", "test loss", "upper loss", "upper accuracy", "lower loss"
     return dict(zip(names, found, strict=True))

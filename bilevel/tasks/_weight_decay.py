@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -15,7 +16,18 @@ from bilevel import datasets, trees
 from bilevel.datasets import words
 from bilevel.problem import Level, Problem
 from bilevel.sampling import Rows
-from bilevel.tasks._base import SOURCES, SPLITS, Task, by_group, class_of, generator, loaded, settings_of, text_network
+from bilevel.tasks._base import (
+    SOURCES,
+    SPLITS,
+    Task,
+    by_group,
+    class_of,
+    described,
+    generator,
+    loaded,
+    settings_of,
+    text_network,
+)
 from bilevel.tasks.networks import TextRNN
 
 
@@ -35,18 +47,24 @@ class WeightDecayData:
     classes: int
 
 
-def cross_entropy(x: Any, y: TextRNN, batch: Any) -> Float[Scalar, ""]:
-    """Mean cross-entropy of the network y."""
-    return _mean_cross_entropy(y(batch["tokens"]), batch["labels"])
+class CrossEntropy(eqx.Module):
+    """Mean cross-entropy of the network y, whose word vectors these are if they are frozen."""
+
+    vectors: Float[Array, "vocabulary embedding"] | None = None
+
+    def __call__(self, x: Any, y: TextRNN, batch: Any) -> Float[Scalar, ""]:
+        return _mean_cross_entropy(y(batch["tokens"], self.vectors), batch["labels"])
 
 
 def _mean_cross_entropy(logits: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Float[Scalar, ""]:
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
 
-def decayed_loss(x: Float[Array, ""], y: TextRNN, batch: Any) -> Float[Scalar, ""]:
-    """Mean cross-entropy, plus x/2 · ‖y‖² over all parameters."""
-    return cross_entropy(x, y, batch) + x / 2 * trees.dot(y, y)
+class DecayedLoss(CrossEntropy):
+    """Mean cross-entropy, plus x/2 · ‖y‖² over all parameters of y."""
+
+    def __call__(self, x: Float[Array, ""], y: TextRNN, batch: Any) -> Float[Scalar, ""]:
+        return super().__call__(x, y, batch) + x / 2 * trees.dot(y, y)
 
 
 def weight_decay(
@@ -66,7 +84,8 @@ def weight_decay(
         upper:  f(x, y) = mean over validation rows of CE_i(y)
         lower:  g(x, y) = mean over training rows of CE_i(y) + x/2 · ‖y‖²
 
-    y is a whole network, `bilevel.tasks.networks.TextRNN`, word vectors included; x is one number that starts at zero.
+    y is a whole network, `bilevel.tasks.networks.TextRNN`, word vectors included unless they are frozen; x is one
+    number that starts at zero.
 
     **g is not strongly convex in y**, whatever x is: the network's loss is not convex, and at x = 0 there is no
     penalty. The paper states no projection, so x may become negative; it does so in runs, and then g has no minimum at
@@ -84,8 +103,9 @@ def weight_decay(
       metrics too: nothing then depends on a test row.
     - `source`: how batches are drawn: `"rows"` (`bl.Rows`), `"shuffled"`, `"blocks"` or `"shuffled blocks"`. Blocks
       need `train` and `validation` to be multiples of the batch size.
-    - `model_settings`: of the network, as in `cleaning`. The paper's network has an `embedding` of 300 and two layers
-      of 4096 and 512 units.
+    - `model_settings`: of the network, as in `cleaning`. The paper's network has an `embedding` of 300, two layers of
+      4096 units, and parameters that start in U(−1, 1): {"embedding": 300, "hidden": 4096, "uniform": 1.0}. Its y holds
+      no word vectors: {"frozen": True}.
 
     **Returns** a `Task` with a `WeightDecayData` as its `data`. Metrics: `test accuracy`, the score; `test loss`, the
     mean cross-entropy of the test rows; `upper loss` on all validation rows; `lower loss` on all training rows.
@@ -125,7 +145,8 @@ def weight_decay(
     sizes = {"test": test, "validation": validation, "train": train}
     held_back = {} if split == "test" else {"held back": test}
     parts = by_group(texts.groups, held_back | sizes, rng)
-    known = words.vocabulary([texts.texts[row] for row in parts["train"]], settings["vocabulary"])
+    training = [texts.texts[row] for row in parts["train"]]
+    known = words.vocabulary(training, settings["vocabulary"])
 
     def take(name: str) -> dict[str, Array]:
         tokens = words.encode([texts.texts[row] for row in parts[name]], known, settings["length"])
@@ -133,32 +154,37 @@ def weight_decay(
 
     data = WeightDecayData(vocabulary=known, classes=texts.classes, **{name: take(name) for name in sizes})
     rows: type[Rows] = SOURCES[source]
+    y, vectors = text_network(settings, known, training, texts.classes, rng)
+    lower_loss = DecayedLoss(vectors)
     return Task(
         name="weight-decay",
         problem=Problem(
-            upper=Level(cross_entropy, data=rows(data.validation), batch_size=batch_size),
-            lower=Level(decayed_loss, data=rows(data.train), batch_size=batch_size),
+            upper=Level(CrossEntropy(vectors), data=rows(data.validation), batch_size=batch_size),
+            lower=Level(lower_loss, data=rows(data.train), batch_size=batch_size),
         ),
         x=jnp.zeros(()),
-        y=text_network(settings, known, texts.classes, rng),
-        metrics=functools.partial(_metrics, data),
+        y=y,
+        metrics=functools.partial(_metrics, data, lower_loss),
         score="test accuracy",
+        dataset=described(texts),
         data=data,
     )
 
 
 @jax.jit
-def _evaluate(x: Array, y: TextRNN, train: Any, validation: Any, test: Any) -> tuple[Array, ...]:
+def _evaluate(
+    lower_loss: DecayedLoss, x: Array, y: TextRNN, train: Any, validation: Any, test: Any
+) -> tuple[Array, ...]:
     """A function of the module that takes the data as arguments, so that all seeds share one program."""
-    logits = y(test["tokens"])
+    logits = y(test["tokens"], lower_loss.vectors)
     return (
         jnp.mean(jnp.argmax(logits, axis=-1) == test["labels"]),
         _mean_cross_entropy(logits, test["labels"]),
-        cross_entropy(x, y, validation),
-        decayed_loss(x, y, train),
+        CrossEntropy(lower_loss.vectors)(x, y, validation),
+        lower_loss(x, y, train),
     )
 
 
-def _metrics(data: WeightDecayData, x: Array, y: TextRNN) -> dict[str, float]:
-    found = _evaluate(x, y, data.train, data.validation, data.test)
+def _metrics(data: WeightDecayData, lower_loss: DecayedLoss, x: Array, y: TextRNN) -> dict[str, float]:
+    found = _evaluate(lower_loss, x, y, data.train, data.validation, data.test)
     return dict(zip(("test accuracy", "test loss", "upper loss", "lower loss"), map(float, found), strict=True))

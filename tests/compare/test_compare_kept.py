@@ -66,6 +66,7 @@ def test_other_settings_are_other_runs(whole, monkeypatch, tmp_path):
 def test_reference_rows_are_kept(monkeypatch, tmp_path):
     arguments = {"solvers": ["soba"], "seeds": 1, "steps": 2, "checkpoint": tmp_path}
     first = compare("cleaning", **arguments)
+    assert "Data: digits: 1,797 rows in 10 classes." in tables.notes(first)
     monkeypatch.setattr(module, "references", None)
     assert compare("cleaning", **arguments).references == first.references
     assert len(first.references) == 4

@@ -84,3 +84,53 @@ def test_vectors_in_another_encoding(tmp_path):
     path.write_bytes(b"a 0.5 1\ncaf\xe9 1 2\n")
     with pytest.raises(ValueError, match="vectors.txt: not UTF-8"):
         words.read_vectors(path, words.vocabulary(["a rose"], 10))
+
+
+# Vectors from the texts
+
+TEXTS = ["the cat sat on the mat", "a dog sat near the mat", "the dog", "cat"] * 3
+
+
+def by_hand(texts, known, dimension):
+    """In dense float64: P, then its best approximation of this rank."""
+    size = max(known.values()) + 1
+    counts = np.zeros((size, size))
+    for text in texts:
+        tokens = [known.get(word, 1) for word in words.split(text)]
+        for i, one in enumerate(tokens):
+            for j, other in enumerate(tokens):
+                if i != j and abs(i - j) <= 5 and one > 1 and other > 1:
+                    counts[one, other] += 1
+    each = counts.sum(1)
+    expected = np.outer(each, each**0.75) / (each**0.75).sum()
+    P = np.log(np.where(counts > 0, counts / np.where(expected > 0, expected, 1), 1)).clip(0)
+    U, S, _ = np.linalg.svd(P)
+    return (U * S**0.5)[:, :dimension]
+
+
+def test_vectors_from_texts():
+    known = words.vocabulary(TEXTS, 9)
+    vectors, expected = words.learn_vectors(TEXTS, known, 3), by_hand(TEXTS, known, 3)
+    expected /= np.sqrt(np.mean(expected[2:] ** 2))
+    np.testing.assert_allclose(vectors[2:] @ vectors[2:].T, expected[2:] @ expected[2:].T, atol=1e-5)
+    np.testing.assert_allclose(vectors[1], vectors[2:].mean(0), atol=1e-6)
+    assert not vectors[0].any() and vectors.dtype == np.float32
+    np.testing.assert_array_equal(words.learn_vectors(TEXTS, known, 3), vectors)
+
+
+@pytest.mark.parametrize(
+    ("texts", "dimension", "message"),
+    [
+        (TEXTS, 8, "dimension: got 8 for 7 words"),
+        (TEXTS, 0, "dimension: got 0"),
+        (["the", "cat"], 2, "texts: no two words of the vocabulary stand near each other"),
+    ],
+)
+def test_no_vectors_from_texts(texts, dimension, message):
+    with pytest.raises(ValueError, match=message):
+        words.learn_vectors(texts, words.vocabulary(TEXTS, 9), dimension)
+
+
+def test_a_word_that_stands_alone_has_finite_vectors():
+    known = words.vocabulary([*TEXTS, "alone"], 50)
+    assert np.isfinite(words.learn_vectors([*TEXTS, "alone"], known, len(known) - 2)).all()

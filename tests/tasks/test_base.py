@@ -27,6 +27,15 @@ def test_single_rows_may_be_used_to_the_last():
         by_group(np.arange(10), {"a": 4, "b": 7}, np.random.default_rng(0))
 
 
+def test_a_task_says_what_it_read():
+    assert tasks.cleaning("digits").dataset == "digits: 1,797 rows in 10 classes"
+    made_up = tasks.weight_decay("made-up", 20, train=20, test=20, batch_size=None).dataset
+    assert made_up.startswith("made-up: 4,800 rows in 2 classes (books ") and made_up.count(",") >= 8
+    own = datasets.Dataset(np.zeros((50, 3), np.float32), np.zeros(50, np.int32), classes=2, train_rows=50)
+    assert tasks.regularization(own, 10, train=10, batch_size=None).dataset == "own: 50 rows in 2 classes"
+    assert tasks.quadratic().dataset == ""
+
+
 def test_a_set_of_ones_own_is_as_good_as_its_name():
     named, own = tasks.cleaning("digits"), tasks.cleaning(datasets.load("digits"))
     jax.tree.map(np.testing.assert_array_equal, (named.problem, vars(named.data)), (own.problem, vars(own.data)))

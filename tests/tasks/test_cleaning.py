@@ -243,10 +243,10 @@ def tiny_cnn(**more):
     return tasks.cleaning("digits", model="cnn", train=40, trusted=20, batch_size=10, model_settings=settings, **more)
 
 
-def tiny_rnn(test=60, **more):
+def tiny_rnn(test=60, seed=0, **more):
     settings = {"vocabulary": 40, "length": 6, "embedding": 3, "hidden": 3, "layers": 1}
     arguments = {"model": "rnn", "train": 40, "trusted": 20, "batch_size": 10, "noise": "flipped", "test": test}
-    return tasks.cleaning("made-up", **arguments, model_settings=settings | more)
+    return tasks.cleaning("made-up", seed=seed, **arguments, model_settings=settings | more)
 
 
 @pytest.mark.parametrize("make", [tiny_cnn, tiny_rnn])
@@ -254,7 +254,7 @@ def test_the_losses_of_a_network_are_what_they_say(make):
     task = make()
     x = jnp.linspace(-1.0, 1.0, 40)
     batch = task.problem.lower.all_rows().rows
-    said = np.asarray(cleaning.logits(task.y, batch["features"]), np.float64)
+    said = np.asarray(cleaning.CrossEntropies().logits(task.y, batch["features"]), np.float64)
     ce = np.log(np.exp(said).sum(1)) - said[np.arange(40), np.asarray(batch["labels"])]
     squares = sum(float((np.asarray(leaf, np.float64) ** 2).sum()) for leaf in jax.tree.leaves(task.y))
     expected = np.mean(sigmoid(np.asarray(x)) * ce) + 1e-3 * squares
@@ -266,12 +266,12 @@ def test_a_network_sees_many_rows_in_chunks_of_nearly_equal_size(monkeypatch):
     task = tiny_cnn(test=152)
     rows = {"features": task.data.test_features, "labels": task.data.test_labels}
     monkeypatch.setattr(cleaning, "_CHUNK", 40)
-    losses, right = cleaning._per_row(task.y, rows)
+    losses, right = cleaning._per_row(cleaning.CrossEntropies(), task.y, rows)
     assert losses.shape == right.shape == (152,)
     monkeypatch.undo()
     for start in (0, 38, 114):  # 4 chunks of 38; a chunk's own statistics normalize it
         part = {name: array[start : start + 38] for name, array in rows.items()}
-        alone = cleaning._per_row(task.y, part)
+        alone = cleaning._per_row(cleaning.CrossEntropies(), task.y, part)
         np.testing.assert_allclose(losses[start : start + 38], alone[0], rtol=1e-4)
         np.testing.assert_array_equal(right[start : start + 38], alone[1])
 
@@ -279,9 +279,13 @@ def test_a_network_sees_many_rows_in_chunks_of_nearly_equal_size(monkeypatch):
 def test_unequal_chunks_lose_no_row(monkeypatch):
     task = tiny_rnn(test=47)
     rows = {"features": task.data.test_features, "labels": task.data.test_labels}
-    whole = cleaning._per_row(task.y, rows)
+    whole = cleaning._per_row(cleaning.CrossEntropies(), task.y, rows)
     monkeypatch.setattr(cleaning, "_CHUNK", 10)  # 2 of 10 rows, 3 of 9
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), cleaning._per_row(task.y, rows), whole)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
+        cleaning._per_row(cleaning.CrossEntropies(), task.y, rows),
+        whole,
+    )
 
 
 def test_diagnose_shows_that_a_network_is_not_strongly_convex():
@@ -316,3 +320,28 @@ def test_word_vectors_start_where_a_file_says(tmp_path):
 def test_errors_name_what_is_wrong(arguments, message):
     with pytest.raises(ValueError, match=message):
         tasks.cleaning(**arguments)
+
+
+def test_frozen_word_vectors_are_no_part_of_the_network():
+    learned, frozen = (tiny_rnn(vectors="corpus", frozen=frozen) for frozen in (False, True))
+    vectors = learned.y.vectors
+    jax.tree.map(np.testing.assert_array_equal, learned.y.without_vectors(), frozen.y)
+    assert frozen.y.vectors is None and jnp.abs(vectors).max() > 0
+    rows = learned.problem.lower.all_rows().rows
+    x = jnp.zeros(len(learned.x))
+    penalized = float(learned.problem.lower.loss(x, learned.y, rows) - frozen.problem.lower.loss(x, frozen.y, rows))
+    assert penalized == pytest.approx(1e-3 * float(jnp.sum(vectors**2)), rel=1e-3)
+    assert frozen.metrics(x, frozen.y)["test loss"] == pytest.approx(learned.metrics(x, learned.y)["test loss"])
+
+
+def test_frozen_word_vectors_travel_as_arguments(compiled):
+    solver = bl.SOBA(upper_step=0.1, lower_step=0.1, adjoint_step=0.1)
+    for seed in (0, 1):
+        task, before = tiny_rnn(vectors="corpus", frozen=True, seed=seed), len(compiled)
+        vectors = task.problem.lower.loss.losses.vectors
+        solution = bl.solve(
+            task.problem, solver, task.x, task.y, steps=2, key=jax.random.key(0), metrics=task.metrics, signs=False
+        )
+        assert np.isfinite(solution.history["upper loss"]).all()
+        np.testing.assert_array_equal(task.problem.lower.loss.losses.vectors, vectors)
+    assert before > 0 and compiled[before:] == []

@@ -207,6 +207,64 @@ def test_heads_that_start_anew_go_to_solvers_that_restart():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((solution.x, solution.y)))
 
 
+def test_tasks_may_be_drawn_afresh():
+    task = make(tasks_per_step=20, fresh=True)
+    known, pool = task.data.vocabulary, rows_of(task.data)
+    seen = {"support": set(), "query": set()}
+    for seed in range(4):
+        problem = task.problem.draw(jax.random.key(seed))
+        for side, level, size in (("support", problem.lower, 10), ("query", problem.upper, 7)):
+            rows = level.all_rows().rows
+            found = numbers(rows["tokens"], known)
+            assert found.shape == (size, 20)
+            np.testing.assert_array_equal(rows["labels"], NUMBERED.labels[found])
+            for column in found.T:
+                assert len(np.unique(column)) == size
+                counts = np.unique(NUMBERED.domains[column], return_counts=True)[1]
+                assert len(counts) == 2 and counts.max() - counts.min() <= 1
+            seen[side] |= set(found.ravel().tolist())
+        assert {leaf.shape[0] for leaf in jax.tree.leaves(task.y)} == {20}
+    trained = NUMBERED.domains <= 2
+    assert seen["support"] | seen["query"] == set(np.flatnonzero(trained).tolist())  # none of a test domain
+    assert not seen["support"] & seen["query"]
+    assert set(pool["support"].ravel().tolist()) <= seen["support"]
+
+
+def test_a_task_has_the_same_domains_at_both_levels():
+    problem = make(tasks_per_step=20, fresh=True).problem.draw(jax.random.key(0))
+    known = make().data.vocabulary
+    domains = [
+        [set(column.tolist()) for column in NUMBERED.domains[numbers(level.all_rows().rows["tokens"], known)].T]
+        for level in (problem.lower, problem.upper)
+    ]
+    assert domains[0] == domains[1]
+    assert len(set(map(tuple, domains[0]))) == 3  # all pairs of three domains
+
+
+def test_solvers_run_on_fresh_tasks():
+    task = make(tasks_per_step=3, fresh=True)  # as many as the pool has, but others
+    x, y = point(task)
+    solution = bl.solve(task.problem, bl.SOBA(0.1, 0.1, 0.1), x, y, steps=3, key=jax.random.key(0))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((solution.x, solution.y)))
+    assert task.metrics(x, y) == task.metrics(x, task.y)  # y's slots are not those of the pool
+
+
+def test_frozen_word_vectors_are_outside_of_x():
+    settings = {"vectors": "corpus", "uniform": 0.5, "hidden": (5, 4), "layers": 2}
+    learned, frozen = (
+        tasks.representation(NUMBERED, model_settings=SMALL | settings | {"frozen": frozen}, **SIZES)
+        for frozen in (False, True)
+    )
+    jax.tree.map(np.testing.assert_array_equal, learned.x["body"].without_vectors(), frozen.x["body"])
+    assert frozen.x["body"].vectors is None and frozen.y["weights"].shape == (3, 2, 4)
+    assert learned.metrics(learned.x, learned.y) == pytest.approx(frozen.metrics(frozen.x, frozen.y))
+    network = tasks.representation(
+        NUMBERED, model_settings=SMALL | settings | {"frozen": True}, adapt="network", **SIZES
+    )
+    solution = bl.solve(network.problem, bl.MAML(0.1, 0.1, 2), network.x, None, steps=2, key=jax.random.key(0))
+    assert solution.x.vectors is None and np.isfinite(list(network.metrics(solution.x, solution.y).values())).all()
+
+
 # What is measured
 
 
@@ -261,11 +319,13 @@ def test_seeds_share_their_programs_and_the_embedding_carries_over(compiled):
         ({"learned_start": 1}, "learned_start: got 1"),
         ({"tasks": 0}, "tasks: got 0"),
         ({"domains_per_task": 4}, "domains_per_task: got 4, but 3 domains"),
+        ({"fresh": True}, "fresh: got True without tasks_per_step"),
+        ({"tasks_per_step": 4}, "tasks_per_step: got 4 of 3 tasks"),
         ({"held_out": 0}, "held_out: got 0"),
         ({"held_out": 5}, "held_out: got 5 with split='test'; at least one domain of birds, cars"),
         ({"held_out": 3, "split": "validation"}, "held_out: got 3 with split='validation'"),
         ({"held_out": ("car",)}, "held_out: 'car' is unknown; did you mean cars"),
-        ({"support": 200, "query": 200}, "support: got 200, but domain"),
+        ({"support": 200, "query": 200}, "support: a task takes 100 rows of domain 'birds', which has 42"),
         ({"regularization": -1.0}, "regularization: got -1.0"),
         ({"test_steps": 0}, "test_steps: got 0"),
         ({"test_step": 0.0}, "test_step: got 0.0"),

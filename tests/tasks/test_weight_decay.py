@@ -157,3 +157,15 @@ def test_rated_sentences():
     solution = bl.solve(task.problem, solver, task.x, task.y, steps=2000, key=jax.random.key(0), metrics=task.metrics)
     assert solution.history["upper loss"][-1] < solution.history["upper loss"][0] - 0.01  # a hard set for so few rows
     assert solution.x > 0
+
+
+def test_frozen_word_vectors_are_outside_the_penalty():
+    learned, frozen = (make(model_settings=SMALL | {"vectors": "corpus", "frozen": frozen}) for frozen in (False, True))
+    x, rows = jnp.asarray(0.3), learned.data.train
+    jax.tree.map(np.testing.assert_array_equal, learned.y.without_vectors(), frozen.y)
+    penalized = float(learned.problem.lower.loss(x, learned.y, rows) - frozen.problem.lower.loss(x, frozen.y, rows))
+    assert penalized == pytest.approx(0.15 * float(jnp.sum(learned.y.vectors**2)), rel=1e-4)
+    solution = bl.solve(frozen.problem, bl.SOBA(0.1, 0.1, 0.1), x, frozen.y, steps=2, key=jax.random.key(0))
+    assert solution.y.vectors is None
+    found, expected = frozen.metrics(x, frozen.y), learned.metrics(x, learned.y)
+    assert {**expected, "lower loss": found["lower loss"]} == pytest.approx(found)

@@ -16,7 +16,7 @@ Losses = Callable[[PyTree[Array], Any], Float[Array, " n"]]
 class MeanLoss(eqx.Module):
     """The mean of the rows' losses."""
 
-    losses: Losses = eqx.field(static=True)
+    losses: Losses
 
     def __call__(self, x: Any, y: PyTree[Array], batch: Any) -> Float[Scalar, ""]:
         return jnp.mean(self.losses(y, batch))
@@ -25,7 +25,7 @@ class MeanLoss(eqx.Module):
 class WeightedLoss(eqx.Module):
     """The mean of σ(x_i) times the loss of row i, plus `penalty` · ‖y‖²; x holds the entries of the batch's rows."""
 
-    losses: Losses = eqx.field(static=True)
+    losses: Losses
     penalty: Float[Array, ""]
 
     def __call__(self, x: Float[Array, " n"], y: PyTree[Array], batch: Any) -> Float[Scalar, ""]:

@@ -1,5 +1,7 @@
 """The recurrent network of the experiments on text."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,17 +20,21 @@ class TextRNN(eqx.Module):
     and does not change the states, so the last state is the one after the last word (h = 0 for a row of padding only).
 
     The word vectors are trained with the rest. Their gradient is dense, (vocabulary, embedding) at every step: keep
-    the vocabulary small (a few thousand words).
+    the vocabulary small (a few thousand words). Or keep them out of the network, with `without_vectors`, and pass them
+    to each call.
 
     **Arguments**
 
     - `vocabulary`: the number of tokens, padding included. `embedding`: the length of a word's vector.
-    - `hidden`: the size of each layer's state. `layers`: their number. `outputs`: of the linear layer; `None` leaves it
-      out.
+    - `hidden`: the size of each layer's state, or a tuple with one size per layer. `layers`: their number.
+      `outputs`: of the linear layer; `None` leaves it out.
     - `vectors`: (vocabulary, embedding), the initial word vectors (see `bilevel.datasets.words.read_vectors`).
-    - `key`: for the initial parameters: standard normal word vectors, the rest uniform in ± 1/√(inputs of a unit).
+    - `uniform`: a number u > 0; each initial parameter but the word vectors is then uniform in ± u. Default: in
+      ± 1/√(inputs of a unit), and the layers' biases are zero.
+    - `key`: for the initial parameters; word vectors are standard normal.
 
-    **Raises** `ValueError` or `TypeError`, naming the argument, for counts below one and vectors of the wrong shape.
+    **Raises** `ValueError` or `TypeError`, naming the argument, for counts below one, vectors of the wrong shape, and
+    a call without any vectors.
 
     Example:
 
@@ -44,7 +50,7 @@ class TextRNN(eqx.Module):
     Reference: the 2-layer recurrent network of Hao, Gong & Liu (ICLR 2024), section 5.
     """
 
-    vectors: Float[Array, "vocabulary embedding"]
+    vectors: Float[Array, "vocabulary embedding"] | None
     cells: tuple["_Cell", ...]
     head: eqx.nn.Linear | None
 
@@ -52,16 +58,21 @@ class TextRNN(eqx.Module):
         self,
         vocabulary: int,
         embedding: int,
-        hidden: int,
+        hidden: int | Sequence[int],
         *,
         layers: int = 2,
         outputs: int | None = None,
         vectors: Float[Array | np.ndarray, "_ _"] | None = None,
+        uniform: float | None = None,
         key: PRNGKeyArray,
     ):
-        counts = {"vocabulary": vocabulary, "embedding": embedding, "hidden": hidden, "layers": layers}
-        for name, value in counts.items():
+        for name, value in {"vocabulary": vocabulary, "embedding": embedding, "layers": layers}.items():
             checks.count(name, value)
+        sizes = list(hidden) if isinstance(hidden, Sequence) else [hidden] * layers
+        for size in sizes:
+            checks.count("hidden", size)
+        if len(sizes) != layers:
+            raise ValueError(f"hidden: got {len(sizes)} sizes for {layers} layers; pass one per layer, or one for all")
         vectors_key, head_key, *keys = jax.random.split(checks.key("key", key), layers + 2)
         if vectors is None:
             vectors = jax.random.normal(vectors_key, (vocabulary, embedding))
@@ -71,15 +82,36 @@ class TextRNN(eqx.Module):
                 f"vectors: got shape {self.vectors.shape}; it must be (vocabulary, embedding) = "
                 f"({vocabulary}, {embedding})"
             )
-        inputs = [embedding] + [hidden] * (layers - 1)
-        self.cells = tuple(_Cell(n, hidden, key) for n, key in zip(inputs, keys, strict=True))
+        inputs = [embedding, *sizes[:-1]]
+        self.cells = tuple(_Cell(n, size, key) for n, size, key in zip(inputs, sizes, keys, strict=True))
         if outputs is not None:
             checks.count("outputs", outputs)
-        self.head = None if outputs is None else eqx.nn.Linear(hidden, outputs, key=head_key)
+        self.head = None if outputs is None else eqx.nn.Linear(sizes[-1], outputs, key=head_key)
+        if uniform is not None:
+            checks.positive("uniform", uniform)
+            rest, structure = jax.tree.flatten((self.cells, self.head))
+            drawn = [
+                jax.random.uniform(key, leaf.shape, leaf.dtype, -uniform, uniform)
+                for key, leaf in zip(jax.random.split(head_key, len(rest)), rest, strict=True)
+            ]
+            self.cells, self.head = jax.tree.unflatten(structure, drawn)
 
-    def __call__(self, tokens: Int[Array, "n length"]) -> Float[Array, "n outputs"]:
+    def without_vectors(self) -> "TextRNN":
+        """The same network, which needs word vectors in each call."""
+        return eqx.tree_at(lambda network: network.vectors, self, None)
+
+    def __call__(
+        self, tokens: Int[Array, "n length"], vectors: Float[Array, "vocabulary embedding"] | None = None
+    ) -> Float[Array, "n outputs"]:
+        """The outputs of each row, or its last state if there is no linear layer.
+
+        `vectors`: word vectors to use instead of the network's own.
+        """
+        vectors = self.vectors if vectors is None else vectors
+        if vectors is None:
+            raise ValueError("vectors: got None, but the network has no word vectors of its own; pass them")
         words = tokens.T  # a scan needs the time axis first
-        states = self.vectors[words]
+        states = vectors[words]
         for cell in self.cells:
             states = cell(states, words != 0)
         return states[-1] if self.head is None else jax.vmap(self.head)(states[-1])

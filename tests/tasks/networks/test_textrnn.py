@@ -88,10 +88,34 @@ def test_given_vectors():
     np.testing.assert_array_equal(network(vectors=vectors).vectors, vectors)
 
 
+def test_vectors_may_stay_outside():
+    whole = network()
+    outside = whole.without_vectors()
+    np.testing.assert_array_equal(outside(jnp.asarray(TOKENS), whole.vectors), whole(jnp.asarray(TOKENS)))
+    assert len(jax.tree.leaves(outside)) == len(jax.tree.leaves(whole)) - 1
+    with pytest.raises(ValueError, match="vectors: got None"):
+        outside(jnp.asarray(TOKENS))
+
+
+def test_layers_of_their_own_sizes():
+    model = TextRNN(8, 4, (5, 3), outputs=2, key=KEY)
+    assert [cell.forward.shape for cell in model.cells] == [(4, 5), (5, 3)]
+    assert model.head.weight.shape == (2, 3) and model(jnp.asarray(TOKENS)).shape == (len(TOKENS), 2)
+
+
+def test_a_uniform_start():
+    leaves = jax.tree.leaves(TextRNN(8, 40, (50, 30), outputs=20, uniform=0.5, key=KEY).without_vectors())
+    assert all(0.4 < jnp.abs(leaf).max() <= 0.5 for leaf in leaves)
+    assert len({float(leaf.ravel()[0]) for leaf in leaves}) == len(leaves)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"vocabulary": 0}, "vocabulary: got 0"),
+        ({"hidden": (5, 0)}, "hidden: got 0"),
+        ({"hidden": (5, 4, 3)}, "hidden: got 3 sizes for 2 layers"),
+        ({"uniform": 0.0}, "uniform: got 0.0"),
         ({"hidden": 5.0}, "hidden: got 5.0"),
         ({"layers": 0}, "layers: got 0"),
         ({"outputs": 0}, "outputs: got 0"),
