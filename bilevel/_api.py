@@ -38,6 +38,7 @@ from bilevel.solvers.epoch_sgd import EpochSGD
 from bilevel.solvers.recursive import RecursiveMomentum
 from bilevel.solvers.registry import SOLVERS, get_solver
 from bilevel.solvers.stocbio import neumann_batch_sizes
+from bilevel.solvers.theorems import Bounds, Prescribed
 
 # running
 from bilevel.run._advance import advance, initial_state
@@ -61,6 +62,7 @@ __all__ = [
     "AbstractSolver",
     "Batch",
     "Blocks",
+    "Bounds",
     "CheckpointError",
     "ConjugateGradient",
     "Constants",
@@ -79,6 +81,7 @@ __all__ = [
     "Neumann",
     "Newton",
     "Nystrom",
+    "Prescribed",
     "Problem",
     "RandomNeumann",
     "RecursiveMomentum",

@@ -16,6 +16,7 @@ from bilevel.hypergradients.lower import descend
 from bilevel.problem import Problem
 from bilevel.solvers import theory
 from bilevel.solvers.base import About, AbstractHypergradientSolver, Tuned
+from bilevel.solvers.theorems import Bounds, Prescribed, check_amounts, steps_for, whole
 from bilevel.solvers.theory import Choice, Facts
 from bilevel.steps import Rule, Step, count, count_at, flag, part, step
 from bilevel.trees import Tree
@@ -77,6 +78,28 @@ class AIDBiO(AbstractHypergradientSolver):
     )
     warm_start: bool = flag(default=True)
     adjoint_warm_start: bool = flag(default=True)
+
+    @classmethod
+    def from_theorem(cls, bounds: Bounds, *, accuracy: float, gap: float, distance: float) -> Prescribed:
+        """Theorem 1: α = 1/L, β = 1/(8 L_Φ), D = Θ(κ), N = Θ(√κ), and K such that
+
+            (1/K) Σ_k ‖∇Φ(x_k)‖² ≤ (64 L_Φ (Φ(x_0) − inf Φ) + 5 Δ_0)/K ≤ `accuracy`
+
+        for levels without a batch size. D and N are ⌈κ⌉ and ⌈√κ⌉: their constants are in the paper's Appendix E, which
+        was not at hand.
+
+        **Arguments**: `gap` ≥ Φ(x_0) − inf Φ; `distance` ≥ Δ_0 = ‖y_0 − y*(x_0)‖² + ‖v*_0‖², as v_0 = 0.
+        """
+        check_amounts(accuracy=accuracy, gap=gap, distance=distance)
+        smoothness = bounds.smoothness
+        solver = cls(
+            upper_step=1 / (8 * smoothness),
+            lower_step=1 / bounds.L,
+            inner_steps=whole(bounds.kappa),
+            adjoint=ConjugateGradient(steps=whole(bounds.kappa**0.5)),
+        )
+        steps = steps_for(64 * smoothness * gap + 5 * distance, accuracy)
+        return Prescribed(solver=solver, steps=steps, bound=accuracy)
 
     def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[AIDState, Cost]:
         v, y0 = trees.zeros_like(y), None if self.warm_start else y

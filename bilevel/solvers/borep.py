@@ -1,5 +1,6 @@
 """BO-REP: normalized momentum on x, and a lower variable that moves only now and then."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from bilevel import _checks as checks
 from bilevel import oracles, trees
 from bilevel.cost import Cost
 from bilevel.hypergradients.lower import ball, descend
@@ -15,6 +17,7 @@ from bilevel.solvers import theory
 from bilevel.solvers.averages import moving_average
 from bilevel.solvers.base import About, AbstractSolver, Tuned
 from bilevel.solvers.epoch_sgd import EpochSGD
+from bilevel.solvers.theorems import Bounds, Prescribed, check_amounts, steps_for, whole
 from bilevel.solvers.theory import Choice, Facts
 from bilevel.steps import Step, count, inverse_power, part, schedule, step, weight
 from bilevel.trees import Tree
@@ -83,6 +86,76 @@ class BOREP(AbstractSolver):
     radius: Any = schedule(default=0.5)
     initial: EpochSGD | None = part(EpochSGD, "bl.EpochSGD.plain(steps, rate), or None", optional=True, default=None)
 
+    @classmethod
+    def from_theorem(
+        cls,
+        bounds: Bounds,
+        *,
+        accuracy: float,
+        failure: float,
+        gap: float,
+        slope: float,
+        lower_gap: float,
+        adjoint_distance: float,
+        relaxed: float = 0.0,
+    ) -> Prescribed:
+        """Theorem 3.1: with ε = `accuracy`, with probability 1 − δ over the lower level's draws,
+        (1/K) Σ_k E‖∇Φ(x_k)‖ ≤ 30ε, which is `bound`. With C = C_gxy, K_0 and K_1 of (16), σ_f, σ_g, σ_h of `bounds`:
+
+            1 − β = min( ε²/(σ_f² + 2M²σ_h²/μ²) · min(1, μ²/(32C²)), C²/(8σ_h²), μ²/(16σ_h²), 1/4 ),   ν = (1 − β)/μ,
+            I = ⌈σ_g² K_0²/(μ²ε²)⌉,   R = ε/(4K_0),   γ, N and λ of (44)–(46),   K = 4Δ/(ηε),
+            η = min( ⅛ min(1/K_1, ε/K_0, Δ/‖∇Φ(x_0)‖, εΔ/(C² Δ_z)) (1 − β),
+                     1/√(2(1 + C²/μ²)(L_x1² + L_y1²)),   με/(8 K_0 I C) ),
+
+        and y_0 from the `EpochSGD` of (28)–(30), to the accuracy με²/(128 K_0²) of (43).
+
+        **Arguments**: `failure` δ; `gap` Δ ≥ Φ(x_0) − inf Φ; `slope` ≥ ‖∇Φ(x_0)‖; `lower_gap` ≥ g(x_0, y'_0) − g*;
+        `adjoint_distance` Δ_z ≥ ‖z*(x_0)‖², as z_0 = 0; `relaxed`, L_x1 and L_y1 of Assumption 1: ∇f may vary by
+        L + `relaxed` · ‖∇f‖ per length.
+
+        **Raises** `ValueError` if ε is larger than the theorem takes, and for σ_g = 0 (a larger one is true as well).
+        """
+        check_amounts(accuracy=accuracy, gap=gap, slope=slope, lower_gap=lower_gap, adjoint_distance=adjoint_distance)
+        checks.nonnegative("relaxed", relaxed)
+        checks.fraction("failure", failure)
+        checks.positive("bounds.sigma_g", bounds.sigma_g)
+        mu, C, M, sigma_g, sigma_h = bounds.mu, bounds.L, bounds.M, bounds.sigma_g, bounds.sigma_h
+        K_0, K_1 = _relaxed_smoothness(bounds, relaxed)
+        noise, cap = bounds.sigma_f**2 + 2 * (M * sigma_h / mu) ** 2, min(1.0, mu**2 / (32 * C**2))
+        most = min(math.sqrt(noise * cap), K_0 / K_1 if K_1 else math.inf)
+        if accuracy > most:
+            raise ValueError(f"accuracy: got {accuracy}, but the theorem takes at most {most:.3g}; pass that or less")
+        of_h = min(C**2 / (8 * sigma_h**2), mu**2 / (16 * sigma_h**2)) if sigma_h else 1.0
+        fresh = min(accuracy**2 / noise * cap, of_h, 0.25)
+        period = whole((sigma_g * K_0 / (mu * accuracy)) ** 2)
+        upper = [accuracy / K_0]
+        upper += [bound / amount for bound, amount in ((1.0, K_1), (gap, slope)) if amount]
+        upper += [accuracy * gap / (C**2 * adjoint_distance)] if adjoint_distance else []
+        eta = min(min(upper) * fresh / 8, mu * accuracy / (8 * K_0 * period * C))
+        if relaxed:
+            eta = min(eta, 1 / math.sqrt(4 * (1 + (C / mu) ** 2) * relaxed**2))
+        steps = steps_for(4 * gap / eta, accuracy)
+        log = max(0.0, math.log(2 * steps / (failure * period)))
+        spread = max(math.sqrt(3 * log), log)
+        spread = math.sqrt(spread + 1) * (spread + math.sqrt(spread + 1)), (spread + math.sqrt(spread + 1)) ** 2
+        noisy = (sigma_g * K_0 / accuracy) ** 2
+        refined = mu * accuracy**2 / (128 * K_0**2)
+        solver = cls(
+            upper_step=eta,
+            lower_step=mu / (512 * noisy * spread[0]),
+            adjoint_step=fresh / mu,
+            momentum=1 - fresh,
+            update_period=period,
+            inner_steps=whole(64**2 * noisy * spread[1] / mu**2),
+            radius=accuracy / (4 * K_0),
+            initial=None
+            if lower_gap <= refined
+            else EpochSGD.from_constants(
+                mu=mu, L=bounds.L, sigma=sigma_g, initial_gap=lower_gap, accuracy=refined, failure=failure
+            ),
+        )
+        return Prescribed(solver=solver, steps=steps, bound=30 * accuracy)
+
     def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[BOREPState, Cost]:
         cost = Cost()
         if self.initial is not None:
@@ -141,3 +214,11 @@ class BOREP(AbstractSolver):
             "adjoint_step": Choice(min(nu, step.value), reason),
             "momentum": Choice(momentum, "robust in the paper's experiments"),
         }
+
+
+def _relaxed_smoothness(bounds: Bounds, relaxed: float) -> tuple[float, float]:
+    """K_0 and K_1 of (16)."""
+    mu, L, M = bounds.mu, bounds.L, bounds.M
+    slope = math.sqrt(1 + (L / mu) ** 2)
+    K_0 = L + relaxed * L * M / mu + L / mu * (L + relaxed * M) + M * (L * bounds.rho + bounds.tau * mu) / mu**2
+    return slope * K_0, slope * relaxed

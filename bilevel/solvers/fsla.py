@@ -1,5 +1,6 @@
 """FSLA: a fully single loop, with SGD on the adjoint and recursive momentum on x."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +15,7 @@ from bilevel.sampling import Batch
 from bilevel.solvers import theory
 from bilevel.solvers.averages import storm
 from bilevel.solvers.base import About, AbstractSolver, Tuned
+from bilevel.solvers.theorems import Bounds, Prescribed, check_amounts
 from bilevel.solvers.theory import Choice, Facts
 from bilevel.steps import Step, inverse_power, step, weight
 from bilevel.trees import Tree
@@ -84,6 +86,52 @@ class FSLA(AbstractSolver):
         if delta * c_eta > 1:
             raise ValueError(f"c_eta: delta · c_eta is {delta * c_eta:g}; it must be at most 1, the first weight")
         return cls(*(inverse_power(delta * c, 0.5) for c in (1.0, c_tau, c_beta, c_eta)))
+
+    @classmethod
+    def from_theorem(
+        cls, bounds: Bounds, *, steps: int, gap: float, distance: float, adjoint_distance: float
+    ) -> Prescribed:
+        """Theorem 17 (Theorem 5 of the main text): the schedules of `from_paper`, with
+
+            γ_v = 32 Γ_1² C_v²,   γ_ω = 8 Γ_2² C_ω²,   c_η = 4 Γ_2²/L_f,   c_β = 2(3γ_v + 1)/μ_G,
+            c_τ = (2 γ_v Γ_2² γ_ω + 2 γ_v Γ_2² + 4 Γ_1² c_β² (L_Fω² + M² L_Gωω²))/(γ_v Γ_2² μ_G),
+
+        and δ at 0.99 of the bound (33). `bound` is 2Φ_0/(δ√K) + 2δ C̄ σ² ln(K + 1)/√K, of
+        (1/K) Σ_k E‖∇f(λ_k)‖² over K = `steps`; f is our Φ, and Φ_0 = Φ(x_0) − inf Φ + Γ_2² A_0 + 4 Γ_1² B_0 + C_0/c_η.
+        The theorem, whose f is bounded below by zero, has no infimum. (iv) before (23) names Γ_3 = L_Gω and
+        Γ_4² = 2(L_Fω² + 2M² L_Gω²).
+
+        **Arguments**: `gap` ≥ Φ(x_0) − inf Φ; `distance` A_0 ≥ ‖y_0 − y*(x_0)‖²; `adjoint_distance`
+        B_0 ≥ ‖v*(x_0)‖², as v_0 = 0. The paper's M is ours over μ. σ is the largest of the three in `bounds`, and
+        C_0 is at most (1 + M²)σ², as d_0 is a sample.
+        """
+        checks.count("steps", steps)
+        check_amounts(gap=gap, distance=distance, adjoint_distance=adjoint_distance)
+        mu, L, M = bounds.mu, bounds.L, bounds.M / bounds.mu
+        sigma, smoothness = max(bounds.sigma_f, bounds.sigma_g, bounds.sigma_h), bounds.smoothness
+        C_w = L / mu
+        C_v = (bounds.M * bounds.rho / mu**2 + L / mu) * (1 + C_w)
+        one, two = L**2, 2 * L**2 + 4 * (bounds.tau * M) ** 2  # Γ_1², Γ_2²
+        three, four = L**2, 2 * (L**2 + 2 * (M * L) ** 2)  # Γ_3², Γ_4²
+        of_v, of_w = 32 * one * C_v**2, 8 * two * C_w**2
+        c_eta, c_beta = 4 * two / smoothness, 2 * (3 * of_v + 1) / mu
+        moved = 4 * one * c_beta**2 * (L**2 + (M * bounds.rho) ** 2)
+        c_tau = (2 * of_v * two * of_w + 2 * of_v * two + moved) / (of_v * two * mu)
+        crossed = 2 * (c_tau**2 * two * three + 4 * c_beta**2 * one * four)
+        delta = 0.99 * min(
+            1 / (4 * smoothness),
+            2 * two * mu * c_beta / (12 * two * of_v**2 + 8 * three * smoothness * c_beta**2),
+            c_eta * two * (1 + of_w) / (crossed + two * c_eta),
+            1 / c_eta,
+            1 / (2 * (3 * of_v + 1)),
+            1 / (c_tau * mu),
+            mu / (c_tau * L**2),
+        )
+        noisy = 2 * (c_tau**2 * two + 4 * c_beta**2 * (1 + M**2) * one + c_eta**2 * (1 + M**2))
+        noisy = noisy / c_eta + 4 * one * c_beta**2 * (1 + M**2) + two * c_tau**2
+        potential = gap + two * distance + 4 * one * adjoint_distance + (1 + M**2) * sigma**2 / c_eta
+        bound = (2 * potential / delta + 2 * delta * noisy * sigma**2 * math.log(steps + 1)) / math.sqrt(steps)
+        return Prescribed(solver=cls.from_paper(delta, c_tau, c_beta, c_eta), steps=steps, bound=bound)
 
     def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[FSLAState, Cost]:
         upper_key, lower_key = jax.random.split(key)

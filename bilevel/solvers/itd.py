@@ -12,6 +12,7 @@ from bilevel.hypergradients.unrolled import check_differentiable, unroll
 from bilevel.problem import Problem
 from bilevel.solvers import theory
 from bilevel.solvers.base import About, AbstractHypergradientSolver, Tuned
+from bilevel.solvers.theorems import Bounds, Prescribed, check_amounts, contraction_steps, steps_for
 from bilevel.solvers.theory import Choice, Facts
 from bilevel.steps import Rule, Step, count, flag, step
 from bilevel.trees import Tree
@@ -74,6 +75,31 @@ class ITDBiO(AbstractHypergradientSolver):
         if self.truncation is not None and self.truncation > self.inner_steps:
             raise ValueError(f"truncation: got {self.truncation} for {self.inner_steps} inner steps; pass at most that")
         check_differentiable(self.lower_step)
+
+    @classmethod
+    def from_theorem(cls, bounds: Bounds, *, accuracy: float, gap: float, distance: float) -> Prescribed:
+        """Theorem 2: α = 1/L, β = 1/(4 L_Φ), D = Θ(κ log 1/ε), and K such that
+
+            (1/K) Σ_k ‖∇Φ(x_k)‖² ≤ 16 L_Φ (Φ(x_0) − inf Φ)/K + 2ε/3 ≤ ε = `accuracy`
+
+        for levels without a batch size. D is that of Theorem 1 of the paper's first draft:
+
+            D = log( max(3LM/μ, 9ΔL²(1 + L/μ)², 36ΔM²(τμ + Lρ)²/((1 − αμ)μ⁴)) · 9/(2ε) ) / log(1/(1 − αμ)).
+
+        **Arguments**: `gap` ≥ Φ(x_0) − inf Φ; `distance` Δ ≥ ‖y_k^0 − y*(x_k)‖² for every k.
+        """
+        check_amounts(accuracy=accuracy, gap=gap, distance=distance)
+        mu, L, M, left = bounds.mu, bounds.L, bounds.M, 1 - bounds.mu / bounds.L
+        curved = 6 * M * (bounds.tau * mu + L * bounds.rho) / mu**2
+        if curved and not left:
+            raise ValueError("bounds: L = mu with tau or rho above zero; pass a larger L, which is true as well")
+        largest = max(3 * L * M / mu, 9 * distance * (L * (1 + L / mu)) ** 2, distance * curved**2 / (left or 1.0))
+        solver = cls(
+            upper_step=1 / (4 * bounds.smoothness),
+            lower_step=1 / L,
+            inner_steps=contraction_steps(2 * accuracy / (9 * largest), left),
+        )
+        return Prescribed(solver=solver, steps=steps_for(48 * bounds.smoothness * gap, accuracy), bound=accuracy)
 
     def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[ITDState, Cost]:
         return ITDState(x, y, None if self.warm_start else y, self.upper_step.init(x)), Cost()

@@ -16,6 +16,7 @@ from bilevel.oracles import HessianOperator
 from bilevel.problem import Problem
 from bilevel.solvers import theory
 from bilevel.solvers.base import About, AbstractHypergradientSolver, Tuned
+from bilevel.solvers.theorems import Bounds, Prescribed, check_amounts, contraction_steps, steps_for, whole
 from bilevel.solvers.theory import Choice, Facts
 from bilevel.steps import Step, count, schedule, step
 from bilevel.trees import Tree
@@ -82,6 +83,42 @@ class StocBiO(AbstractHypergradientSolver):
             raise ValueError(f"hessian_batch_sizes: got {len(sizes)} sizes for neumann_order={self.neumann_order}")
         for size in each:
             checks.count("hessian_batch_sizes", size)
+
+    @classmethod
+    def from_theorem(cls, bounds: Bounds, *, accuracy: float, gap: float, distance: float) -> Prescribed:
+        """Theorem 3, in the explicit form of the first draft's Theorem 2, eq. (8): each of its six terms is at most
+        ε/6, so that (1/K) Σ_k E‖∇Φ(x_k)‖² ≤ ε = `accuracy`. With C = L + L²/μ + Mτ/μ + LMρ/μ², the terms are
+
+            32 L_Φ (Φ(x_0) − inf Φ + 5/2 ‖y_0 − y*(x_0)‖²)/K,   52 L²M²(1 − ημ)^{2Q}/μ²,   40 C² σ²/(Lμ S),
+            22 L²M²/(μ² D_g),   (8μ² + 22L²) M²/(μ² D_f),   44 L²M²/(μ² B).
+
+        β = 1/(4 L_Φ), α = 2/(L + μ), η = 1/(2L), and D is the draft's. `upper_batch` is D_f, `lower_batch` is S, the
+        cross batch size D_g, and the Hessian batches follow Proposition 3 from B. A σ of zero leaves S to the user, but
+        the theorem has no such case for D_g, D_f and B.
+
+        **Arguments**: `gap` ≥ Φ(x_0) − inf Φ; `distance` ≥ ‖y_0 − y*(x_0)‖². σ is `bounds.sigma_g`, of one sample.
+        """
+        check_amounts(accuracy=accuracy, gap=gap, distance=distance)
+        mu, L, M, C, part = bounds.mu, bounds.L, bounds.M, bounds.bias, accuracy / 6
+        beta, eta, scale = 1 / (4 * bounds.smoothness), 1 / (2 * L), (M / mu) ** 2
+        Q = contraction_steps(math.sqrt(part / (52 * L**2 * scale)), 1 - eta * mu)
+        S, D_g = steps_for(40 * C**2 * bounds.sigma_g**2 / (L * mu), part), steps_for(22 * L**2 * scale, part)
+        D_f, B = steps_for((8 * mu**2 + 22 * L**2) * scale, part), steps_for(44 * L**2 * scale, part)
+        B = max(B, whole(1 / (Q * (1 - eta * mu) ** (Q - 1))))
+        inner, rate = 1, math.log((L + mu) / (L - mu)) if mu < L else math.inf
+        for amount in (math.sqrt(12 + 48 * (beta * L / mu) ** 2 * C**2), math.sqrt(beta) * C):
+            inner = max(inner, whole(math.log(amount) / rate))
+        solver = cls(
+            upper_step=beta,
+            lower_step=2 / (L + mu),
+            inner_steps=inner,
+            neumann_order=Q,
+            neumann_step=eta,
+            hessian_batch_sizes=neumann_batch_sizes(B, Q, eta, mu),
+            cross_batch_size=D_g,
+        )
+        steps = steps_for(32 * bounds.smoothness * (gap + 2.5 * distance), part)
+        return Prescribed(solver=solver, steps=steps, bound=accuracy, upper_batch=D_f, lower_batch=S)
 
     def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[StocBiOState, Cost]:
         lower, sizes = problem.lower, self.hessian_batch_sizes or ()

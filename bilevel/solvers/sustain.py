@@ -1,5 +1,6 @@
 """SUSTAIN: recursive momentum at both levels, in a single loop."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +15,7 @@ from bilevel.problem import Problem
 from bilevel.solvers import theory
 from bilevel.solvers.averages import storm
 from bilevel.solvers.base import About, AbstractSolver, Tuned
+from bilevel.solvers.theorems import Bounds, Prescribed, check_amounts, whole
 from bilevel.solvers.theory import Choice, Facts
 from bilevel.steps import Step, count, inverse_power, schedule, step, weight
 from bilevel.trees import Tree
@@ -108,6 +110,78 @@ class SUSTAIN(AbstractSolver):
             lower_storm_weight=inverse_power(c_lower, 2 / 3, offset - 1),
         )
 
+    @classmethod
+    def from_theorem(cls, bounds: Bounds, *, steps: int, gap: float, distance: float) -> Prescribed:
+        """Theorem 3.2 with the constants of (29), for a run of T = `steps`: K = (L_g/μ_g) log(C_gxy C_fy T/μ_g),
+
+            α_t = (w + t)^{−1/3},   β_t = c_β α_t,   η^{f,g}_{t+1} = c_{f,g} α_t².
+
+        `bound` is that of appendix D.6, before its O(·), on (1/T) Σ_t E‖∇ℓ(x_t)‖², where ℓ is Φ.
+
+        **Arguments**: `gap` ≥ Φ(x_0) − inf Φ; `distance` ≥ ‖y_0 − y*(x_0)‖². C_fy is `bounds.M`, σ_f and σ_g are
+        `bounds.sigma_f` and `bounds.sigma_g`.
+        """
+        checks.count("steps", steps)
+        check_amounts(gap=gap, distance=distance)
+        mu, L_g, L, K = bounds.mu, bounds.L, bounds.bias, _products(bounds, steps)
+        L_y, L_f, L_K = L_g / mu, L + L * L_g / mu, _lipschitz(bounds, K)
+        L_mu = mu * L_g / (mu + L_g)
+        c_beta = 6 * math.sqrt(2) * L_y * L / L_mu
+        common = 4 * L_mu * (mu + L_g) * c_beta**2 / L**2
+        upper, lower = max(36.0, common) * L_K**2, max(36.0, common) * L_g**2
+        c_upper = 1 / (3 * L_f) + upper
+        c_lower = 1 / (3 * L_f) + 8 * (L_g * c_beta) ** 2
+        c_lower += (8 * (L / L_mu) ** 2 + 2 * L**2 / (L_mu * (mu + L_g))) * lower
+        offset = max(2.0, 27 * L_f**3, (2 * L_mu * c_beta) ** 3, ((mu + L_g) * c_beta) ** 3, c_upper**1.5, c_lower**1.5)
+        solver = cls.from_paper(
+            offset=offset, c_beta=c_beta, c_upper=c_upper, c_lower=c_lower, neumann_order=K, neumann_step=1 / L_g
+        )
+        noises = ((c_upper, upper, bounds.sigma_f), (c_lower, lower, bounds.sigma_g))
+        noise = sum((2 * offset ** (1 / 3) + 4 * c**2 * math.log(steps + 1)) * s**2 / own for c, own, s in noises)
+        bias = 4 * sum((offset + t) ** (-1 / 3) for t in range(steps + 1)) / steps**2
+        total = 2 * gap + 4 * L / (3 * math.sqrt(2) * L_y) * distance + noise + bias
+        bound = total * (offset + steps) ** (1 / 3) / steps
+        return Prescribed(solver=solver, steps=steps, bound=bound)
+
+    @classmethod
+    def from_convex_theorem(
+        cls, bounds: Bounds, *, steps: int, gap: float, distance: float, convexity: float
+    ) -> Prescribed:
+        """Theorem 3.3, where Φ is μ_f-strongly convex: K = (L_g/(2μ_g)) log(C_gxy² C_fy² T/μ_g²), η^g = 1, and
+
+            α = min( 1/(μ_f + 1), 1/(2μ_g ĉ), μ_g/(ĉ L_g²), 1/(8L_K² + L_f), (L² + 2L_y²)/(4 L_K² L_g² ĉ²) ),
+            η^f = (μ_f + 1) α,   β = ĉ α,   ĉ = 8L_y² + 8L² + 2μ_f/μ_g.
+
+        `bound` is that of (19) on E[Φ(x_T) − Φ*] after T = `steps`.
+
+        **Arguments**: those of `from_theorem`; `convexity` μ_f.
+        """
+        checks.count("steps", steps)
+        checks.positive("convexity", convexity)
+        check_amounts(gap=gap, distance=distance)
+        mu, L_g, L, K = bounds.mu, bounds.L, bounds.bias, _products(bounds, steps)
+        L_y, L_f, L_K = L_g / mu, L + L * L_g / mu, _lipschitz(bounds, K)
+        c = 8 * L_y**2 + 8 * L**2 + 2 * convexity / mu
+        alpha = min(
+            1 / (convexity + 1),
+            1 / (2 * mu * c),
+            mu / (c * L_g**2),
+            1 / (8 * L_K**2 + L_f),
+            (L**2 + 2 * L_y**2) / (2 * L_K * L_g * c) ** 2,
+        )
+        solver = cls(
+            upper_step=alpha,
+            lower_step=c * alpha,
+            neumann_order=K,
+            neumann_step=1 / L_g,
+            upper_storm_weight=(convexity + 1) * alpha,
+            lower_storm_weight=1.0,
+        )
+        noise = (2 + 8 * L_K**2) * (c * bounds.sigma_g) ** 2 + 2 * ((convexity + 1) * bounds.sigma_f) ** 2
+        start = gap + bounds.sigma_f**2 + distance
+        bound = (1 - convexity * alpha) ** steps * start + (2 / steps + noise * alpha) / convexity
+        return Prescribed(solver=solver, steps=steps, bound=bound)
+
     def init(self, problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> tuple[SUSTAINState, Cost]:
         hf, hg = trees.zeros_like(x), trees.zeros_like(y)
         return SUSTAINState(x, y, x, y, hf, hg, self.upper_step.init(x), self.lower_step.init(y)), Cost()
@@ -163,3 +237,19 @@ class SUSTAIN(AbstractSolver):
             "upper_storm_weight": weight,
             "lower_storm_weight": weight,
         }
+
+
+def _products(bounds: Bounds, steps: int) -> int:
+    """K of Theorem 3.2, which is that of Theorem 3.3 as well."""
+    return whole(bounds.kappa * math.log(max(1.0, bounds.L * bounds.M * steps / bounds.mu)))
+
+
+def _lipschitz(bounds: Bounds, K: int) -> float:
+    """L_K of (15)."""
+    mu, L, M, tau, rho = bounds.mu, bounds.L, bounds.M, bounds.tau, bounds.rho
+    curved = 0.0
+    if rho:
+        if mu == L:
+            raise ValueError("bounds: L = mu with rho above zero; pass a larger L, which is true as well")
+        curved = (L * M * rho * K) ** 2 / (L - mu) ** 2
+    return math.sqrt(2 * L**2 + 6 * K * (L**4 + (M * tau) ** 2 + curved) / (2 * mu * L - mu**2))
