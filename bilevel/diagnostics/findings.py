@@ -221,4 +221,6 @@ def _name(method: Any) -> str:
         return f"{name} of order {length} with step {short(step_size(method) or 0)}"
     if isinstance(method, FixedPoint):
         return f"{name} of {method.steps} steps of {short(step_size(method) or 0)}"
-    return f"{name} of {method.steps} steps" if isinstance(method, ConjugateGradient) else name
+    if not isinstance(method, ConjugateGradient):
+        return name
+    return f"{name} of {'a growing number of' if callable(method.steps) else method.steps} steps"

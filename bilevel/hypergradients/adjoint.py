@@ -74,16 +74,16 @@ class AbstractAdjoint(Settings):
 
 
 class ConjugateGradient(AbstractAdjoint):
-    """At most `steps` conjugate-gradient steps from `v0`, all on one batch.
+    """At most `steps` conjugate-gradient steps from `v0`, all on one batch; their number may grow with t.
 
     Stops when ‖b − H v‖ ≤ `tolerance` · ‖b‖ (never below the rounding of the dtype) or ≤ `absolute_tolerance`, or at a
     direction p that is flat: pᵀH p / ‖p‖² is at most ε times the largest one met, where ε is the rounding of the dtype.
     Then the lower level is not strongly convex, and `Adjoint.convex` is False. It stays True if what is left of b is
     rounding as well: where H is singular but H v = b has solutions, v is the one nearest to `v0`.
 
-    **Arguments**: `preconditioner`, a function (x, y, v) ↦ M v with a symmetric positive definite M ≈ H⁻¹. The steps
-    are then those of the preconditioned method, and ‖p‖² is pᵀM⁻¹p. With a `bl.Factored` loss on all rows, its x
-    is what `given` receives.
+    **Arguments**: `steps`, an integer or a traced function of t; `preconditioner`, a function (x, y, v) ↦ M v with a
+    symmetric positive definite M ≈ H⁻¹. The steps are then those of the preconditioned method, and ‖p‖² is pᵀM⁻¹p. With
+    a `bl.Factored` loss on all rows, its x is what `given` receives.
 
     Reference: Hestenes & Stiefel (1952); in AID-BiO, Ji, Yang & Liang (ICML 2021), Algorithm 1.
 
@@ -93,7 +93,7 @@ class ConjugateGradient(AbstractAdjoint):
         >>> method = bl.ConjugateGradient(steps=20, tolerance=1e-6)
     """
 
-    steps: int = count()
+    steps: int | Callable[[Any], Any] = count(of_t=True)
     tolerance: Any = number(checks.fraction, default=0.0)
     absolute_tolerance: Any = number(checks.nonnegative, default=0.0)
     preconditioner: Callable[[Tree, Tree, Tree], Tree] | None = None
@@ -103,6 +103,7 @@ class ConjugateGradient(AbstractAdjoint):
             raise TypeError(f"preconditioner: got {self.preconditioner!r}; pass a function (x, y, v) -> M v")
 
     def solve(self, H: HessianOperator, b: Tree, v0: Tree | None, *, key: PRNGKeyArray, t: Any = 0) -> Adjoint:
+        most = count_at(self.steps, t)
         # solves for the correction of `v0`, scaled by the largest entry of its residual: small squares would underflow
         residual = b if v0 is None else trees.sub(b, H(v0))
         size = trees.largest(residual)
@@ -122,7 +123,7 @@ class ConjugateGradient(AbstractAdjoint):
 
         def going_on(carry: Any) -> Bool[Array, ""]:
             i, _, _, _, rr, _, _, _, flat = carry
-            return (i < self.steps) & ~(rr <= least) & ~flat  # NaN continues, to be noticed as non-finite
+            return (i < most) & ~(rr <= least) & ~flat  # NaN continues, to be noticed as non-finite
 
         def step(carry: Any) -> Any:
             i, v, r, p, rr, rz, pp, steepest, _ = carry

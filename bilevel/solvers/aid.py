@@ -46,7 +46,7 @@ class AIDBiO(AbstractHypergradientSolver):
     - `upper_step` (β), `lower_step` (α): a number, a schedule of k or a `Rule`.
     - `inner_steps` (D): an integer or a traced function of k (AID-BiO-increasing, whose schedule the paper does not
       print; `BA` uses `lambda k: jnp.ceil((k + 1) ** 0.25 / 2).astype(int)`).
-    - `adjoint`: the adjoint method; default 10 conjugate-gradient steps.
+    - `adjoint`: the adjoint method; default 10 conjugate-gradient steps. Its `steps` (N) may be a function of k, too.
     - `warm_start`: `False` starts each loop at the y that `solve` was given.
     - `adjoint_warm_start`: `False` starts each solve at zero.
 
@@ -66,8 +66,9 @@ class AIDBiO(AbstractHypergradientSolver):
     Algorithm 1 (AID-BiO).
 
     Differences from the paper: x may be projected; `solve` stops if conjugate gradient meets a curvature that is not
-    positive; N does not grow with k; conjugate gradient stops early once its residual is only rounding error;
-    a lower level with a `batch_size` draws a fresh batch for each inner step, and one for the whole solve and J.
+    positive; conjugate gradient stops early once its residual is only rounding error; a lower level with a `batch_size`
+    draws a fresh batch for each inner step, and one for the whole solve and J; the last iterate is returned, whereas
+    Theorem 1 is about the mean over k, thus about one of them at random.
     """
 
     upper_step: Step = step()

@@ -73,8 +73,9 @@ class BOREP(AbstractSolver):
     Reference: Hao, Gong & Liu, "Bilevel Optimization under Unbounded Smoothness: A New Algorithm and
     Convergence Analysis", ICLR 2024, Algorithms 1–3.
 
-    Differences from the paper: x may be projected; z_0, a free input of the listing, is 0; without `initial`,
-    Algorithm 3 (Epoch-SGD) is left out and y_0 = y'_0; z is called v in the state.
+    Differences from the paper: x may be projected; z_0, a free input of the listing, is 0; without `initial`, Algorithm
+    3 (Epoch-SGD) is left out and y_0 = y'_0; z is called v in the state; the last iterate is returned, whereas Theorem
+    3.1 is about the mean over k, thus about one of them at random.
     """
 
     upper_step: Step = step()

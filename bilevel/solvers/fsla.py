@@ -67,7 +67,8 @@ class FSLA(AbstractSolver):
     Inverse", AAAI 2022, Algorithm 1.
 
     Differences from the paper: v_0 and d_0, which the listing does not give, are as above; line 7 uses the old y_k, as
-    in the listing (eq. (10) of the text has the new one); weights are clipped to 1; x may be projected.
+    in the listing (eq. (10) of the text has the new one); weights are clipped to 1; x may be projected; the last
+    iterate is returned, whereas Theorem 5 is about the mean over k, thus about one of them at random.
     """
 
     upper_step: Step = step()

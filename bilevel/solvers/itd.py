@@ -61,8 +61,9 @@ class ITDBiO(AbstractHypergradientSolver):
     Reference: Ji, Yang & Liang, "Bilevel Optimization: Convergence Analysis and Enhanced Design", ICML 2021,
     Algorithm 1 (ITD-BiO); deterBiO is Algorithm 1 of its first draft.
 
-    Differences from the paper: the reverse pass may be truncated (Franceschi et al., ICML 2017); x may be projected;
-    a lower level with a `batch_size` draws a fresh batch for each inner step, and the reverse pass sees the same ones.
+    Differences from the paper: the reverse pass may be truncated (Franceschi et al., ICML 2017); x may be projected; a
+    lower level with a `batch_size` draws a fresh batch for each inner step, and the reverse pass sees the same ones;
+    the last iterate is returned, whereas Theorem 2 is about the mean over k, thus about one of them at random.
     """
 
     upper_step: Step = step()

@@ -62,8 +62,9 @@ class StocBiO(AbstractHypergradientSolver):
     Reference: Ji, Yang & Liang, "Bilevel Optimization: Convergence Analysis and Enhanced Design", ICML 2021,
     Algorithms 2 and 3, eq. (5).
 
-    Differences from the paper: x may be projected. The first draft's estimator (its eq. (5)) is not offered. It has the
-    same mean but another distribution: batch B_1 is in every term and acts last.
+    Differences from the paper: x may be projected; the last iterate is returned, whereas Theorem 3 is about the mean
+    over k, thus about one of them at random. The first draft's estimator (its eq. (5)) is not offered. It has the same
+    mean but another distribution: batch B_1 is in every term and acts last.
     """
 
     upper_step: Step = step()

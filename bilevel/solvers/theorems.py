@@ -73,7 +73,16 @@ class Prescribed:
 
     - `solver`, to be run for `steps` steps. `upper_batch` and `lower_batch` are the batch sizes of the two levels; None
       leaves them to the user.
-    - `bound`: of the quantity that the method `from_theorem` names.
+    - `bound`: of the quantity that the method `from_theorem` names. A bound of a mean over x_0, …, x_{K−1} holds for
+      one of them drawn at random, not for the last. Draw k, and run for k steps to get x_k: the steps of a run do not
+      depend on when it ends.
+
+    Example:
+
+        >>> import bilevel as bl
+        >>> found = bl.AIDBiO.from_theorem(bl.Bounds(mu=1.0, L=2.0, M=1.0), accuracy=0.1, gap=1.0, distance=2.0)
+        >>> found.solver.inner_steps, found.steps, found.bound
+        (2, 11620, 0.1)
     """
 
     solver: AbstractSolver

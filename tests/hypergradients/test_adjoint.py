@@ -287,6 +287,19 @@ def test_conjugate_gradient_counts_its_products(quadratic):
         assert samples(solve(bl.ConjugateGradient(steps=steps), q.A, q.b).products) == [steps + 1]
 
 
+def _growing(t):
+    return t + 1
+
+
+def test_conjugate_gradient_may_take_more_steps_as_t_grows(quadratic):
+    q = quadratic(mu=1.0, L=50.0)
+    method = bl.ConjugateGradient(steps=_growing)
+    for t in (0, 2):
+        found, fixed = solve(method, q.A, q.b, t=t), solve(bl.ConjugateGradient(steps=t + 1), q.A, q.b)
+        np.testing.assert_array_equal(found.v, fixed.v)
+        assert samples(found.products) == samples(fixed.products) == [t + 2]  # one for the residual of the start
+
+
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-6])
 def test_conjugate_gradient_stops_at_its_tolerance(quadratic, tolerance):
     q = quadratic(mu=0.02, L=4.0, dim=30)
