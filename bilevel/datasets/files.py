@@ -114,7 +114,8 @@ class Files:
         files = "; or ".join(", ".join(names) for names in self.alternatives)
         return DatasetError(
             f"{name}: neither in {shown} nor in {self.cache}, and {why}. Put {files} into a folder {name!r}, and set "
-            "BILEVEL_DATA to the folder that contains it; or put the files into that cache"
+            "BILEVEL_DATA to the folder that contains it; or put the files into that cache. `bilevel data` says who "
+            "published them"
         )
 
 

@@ -268,7 +268,8 @@ def _evaluate(
     x: Float[Array, " n"], y: PyTree[Array], lower_loss: WeightedLoss, train: Any, trusted: Any, test: Any
 ) -> tuple[Float[Array, ""], ...]:
     """A function of the module that takes the data as arguments, so that all seeds share one program."""
-    per_row: Any = functools.partial(_per_row, lower_loss.losses, y)
+    model: Any = lower_loss.losses
+    per_row: Any = functools.partial(_per_row, model, y)
     losses, right = per_row(test)
     lower = lower_loss.of(x, y, per_row(train)[0])
     return jnp.mean(right), jnp.mean(losses), jnp.mean(per_row(trusted)[0]), lower

@@ -223,7 +223,7 @@ def representation(
     start = Copies(learner, tasks_per_step or tasks)
     if tasks_per_step is not None or restart:
         drawn: Any = SomeTasks(problem, tasks_per_step)
-        if fresh:
+        if fresh and tasks_per_step is not None:
             by_domain = rows_by_domain(texts, sides, train_rows, rows_of)
             tokens = jnp.asarray(words.encode(sentences, known, settings["length"]))
             drawn = FreshTasks(
