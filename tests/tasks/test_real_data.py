@@ -31,8 +31,8 @@ def losses(task, solver, steps, metric="upper loss"):
 def test_penalties_on_newsgroups():
     task = tasks.regularization(need("newsgroups"), 1000, train=4000, batch_size=200)
     assert task.dataset == "newsgroups: 18,846 rows in 20 classes" and task.data.test["labels"].shape == (7532,)
-    found = losses(task, bl.StocBiO(100.0, 100.0, 10, 10, 10.0), 20)
-    assert found[0] == pytest.approx(np.log(20), rel=1e-3) and found[-1] < 2.6
+    found = losses(task, bl.StocBiO(10.0, 100.0, 10, 10, 10.0), 20)
+    assert found[0] == pytest.approx(np.log(20), rel=1e-3) and found[-1] < 1.6
 
 
 @pytest.mark.parametrize("ways", [5, 20])
@@ -48,7 +48,7 @@ def test_cleaning_of_a_part_of_sentiment140():
     task = tasks.cleaning(need("sentiment140-part"), 0.3, 500, "rnn", **settings)
     assert task.dataset == "sentiment140-part: 100,359 rows in 2 classes"
     found = losses(task, bl.SOBA(upper_step=0.1, lower_step=0.3, adjoint_step=0.05), 1000)
-    assert found[-1] < 0.95 * found[0]
+    assert found[-1] < np.log(2) < found[0]
 
 
 def test_fresh_tasks_of_reviews():
@@ -56,4 +56,4 @@ def test_fresh_tasks_of_reviews():
     task = tasks.representation(need("amazon-reviews"), **settings, model_settings=WORDS)
     assert task.dataset.startswith("amazon-reviews: 8,000 rows in 2 classes (books 2,000, dvd 2,000, ")
     found = losses(task, bl.SOBA(upper_step=0.3, lower_step=0.1, adjoint_step=0.1), 300)
-    assert found[-1] < 0.95 * found[0]
+    assert found[-1] < np.log(2) < found[0]
