@@ -53,7 +53,9 @@ def test_cleaning_of_a_part_of_sentiment140():
 
 def test_fresh_tasks_of_reviews():
     settings = {"tasks_per_step": 20, "fresh": True, "support": 20, "query": 20, "batch_size": None, "held_out": 1}
-    task = tasks.representation(need("amazon-reviews"), **settings, model_settings=WORDS)
+    task = tasks.representation(
+        need("amazon-reviews"), tasks=20, **settings, model_settings=WORDS | {"embedding": 100, "hidden": 32}
+    )
     assert task.dataset.startswith("amazon-reviews: 8,000 rows in 2 classes (books 2,000, dvd 2,000, ")
     found = losses(task, bl.SOBA(upper_step=0.3, lower_step=0.1, adjoint_step=0.1), 300)
     assert found[-1] < np.log(2) < found[0]
