@@ -81,7 +81,7 @@ def test_the_page_is_one_program_that_runs(page):
     assert names["solution"].result == bl.RESULTS.successful
     if page == "index.md":
         wrong = names["given"] != names["y"]
-        assert wrong[names["cleaner"].suspects_["row"][:200]].mean() > 0.99
+        assert wrong[names["cleaner"].scores_["row"][:200]].mean() > 0.99
         penalties = jax.nn.sigmoid(names["solution"].x)
         assert penalties[:5].max() < 0.5 < 0.8 < jnp.median(penalties[5:])
         assert names["cleaner"].score(names["X_test"], names["y_test"]) == pytest.approx(0.94, abs=0.01)
@@ -93,7 +93,7 @@ def test_the_page_about_tables_finds_the_wrong_labels(capsys):
         assert not title
         exec(compile(code, "clean_a_table.md", "exec"), names)
     wrong = (names["given"] != names["truth"])[40:]
-    assert wrong[names["cleaner"].suspects_["row"][: wrong.sum()]].mean() > 0.7
+    assert wrong[names["cleaner"].scores_["row"][: wrong.sum()]].mean() > 0.7
     assert capsys.readouterr().out.startswith("amount in $, comma between thousands, from ")
     assert wrong[names["pipeline"][-1].suspects_["row"][: wrong.sum()]].mean() > 0.7
     assert names["search"].best_score_ == max(names["search"].cv_results_["mean_test_score"]) >= 0.9

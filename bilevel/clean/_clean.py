@@ -6,10 +6,10 @@ import pathlib
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Set
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Int
 
 from bilevel import _checks as checks
 from bilevel._output.files import environment, local_directory, make_directory, write_json
@@ -24,6 +24,9 @@ from bilevel.clean.stages import Stages
 from bilevel.clean.survey import Survey, survey
 from bilevel.columns.encoding import Encoder, Unread, out_of_range, rewritten
 from bilevel.columns.kinds import FEATURES, MISSING, MOST_LEVELS, Column, infer, listed, texts
+
+if TYPE_CHECKING:
+    from bilevel.estimators._flags import WrongLabels
 
 _FOLDS = 5  # of rows that are judged by the others, without trusted rows
 _CHUNKS = 6  # reports on each run of `LabelCleaner`
@@ -73,7 +76,8 @@ def clean_table(
     Four files are written into `out`, all of them or none:
 
     - `cleaned` with the table's suffix: the table as it was, cell for cell, and the columns `bilevel_weight` (in
-      [0, 1]), `bilevel_rank` (1: the most doubtful) and `bilevel_label` (the proposed label, often the given one);
+      [0, 1]: the probability that the label is right), `bilevel_rank` (1: the most doubtful) and `bilevel_label`
+      (another than the given label exactly in flagged rows, see `LabelCleaner`, and in rows without a label);
     - `report.html`: the most doubtful rows to look through, with images that lie below the table's folder;
       `weights.png`: a histogram; `summary.json`.
 
@@ -140,9 +144,10 @@ def clean_table(
     parts = _CHUNKS * (1 if trusted or trusted_column else _FOLDS)
     with stages.stage("Learning the weights", parts) as advance:
         judged = _judge(features, look, encoder, judges, trusted_column is not None, hidden, seed, advance)
-    weights, ranks, proposed, trusted_rows, more = judged
+    weights, ranks, proposed, is_flagged, estimate, trusted_rows, more = judged
     found = weights, ranks, look.labels.codes, proposed, look.labels.classes
-    cleaned = Cleaned(out, files, *found, columns, notes + more)
+    cleaned = Cleaned(out, files, *found, columns, notes + more, is_flagged, estimate)
+    stages.print(report.estimate_words(cleaned))
     shown = report.rows_to_show(cleaned)
     why = reasons(features, encoder, weights, look.labels.codes, proposed, shown, seed)
     del features
@@ -264,8 +269,9 @@ def _judge(
     hidden: int | None,
     seed: int,
     advance: Callable[[], None],
-) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"], int, list[str]]:
-    """Weights, ranks and proposed codes of all rows, the number of trusted rows, and notes.
+) -> tuple[Any, Any, Int[np.ndarray, " n"], Bool[np.ndarray, " n"], "WrongLabels", int, list[str]]:
+    """Weights, ranks, proposed codes and flags of all rows, how many labels are wrong, the number of trusted rows, and
+    notes.
 
     Rows that are trusted are not judged. Their weight is 1 or, if the trusted label is another one, 0.
     """
@@ -294,17 +300,25 @@ def _judge(
     notes += [_GIVEN_AWAY.format(name) for name in names]
     rest = features[unlabeled] if len(unlabeled) else None
     named = [look.labels.classes[code] for code in classes]
-    weight, order, found, more, guessed = _weigh(X, codes, checked, hidden, seed, named, advance, rest)
-    weights, proposed = np.full(look.rows, np.nan), settled.copy()
-    weights[part], proposed[part] = weight, classes[found]
+    cleaner, more, guessed = _weigh(X, codes, checked, hidden, seed, named, advance, rest)
+    weights, proposed = np.full(look.rows, np.nan), np.where(settled < 0, given, settled)
+    weights[part], suspects = cleaner.sample_weight_, cleaner.suspects_
+    proposed[part[suspects["row"]]] = classes[suspects["label"]]
+    is_flagged = (given >= 0) & (proposed != given)
+    table = cleaner.wrong_labels_.classes
+    label = np.array([str(name) for name in named])
+    table = np.rec.fromarrays([label, *(table[name] for name in table.dtype.names[1:])], names=table.dtype.names)
+    estimate = cleaner.wrong_labels_._replace(classes=table)
     if rest is not None:
         proposed[unlabeled] = classes[guessed]
     trusted = np.flatnonzero((settled >= 0) & (given >= 0))
     weights[trusted] = settled[trusted] == given[trusted]
     wrong, right = trusted[weights[trusted] == 0], trusted[weights[trusted] == 1]
     ranks = np.empty(look.rows, np.int64)
-    ranks[np.concatenate([wrong, part[order], right, np.flatnonzero(given < 0)])] = np.arange(1, look.rows + 1)
-    return weights, ranks, proposed, m, notes + more
+    ranks[np.concatenate([wrong, part[cleaner.scores_["row"]], right, np.flatnonzero(given < 0)])] = np.arange(
+        1, look.rows + 1
+    )
+    return weights, ranks, proposed, is_flagged, estimate, m, notes + more
 
 
 def _flagged(features: Any, look: Survey) -> _Judges:
@@ -339,9 +353,8 @@ def _weigh(
     classes: list[Any],
     advance: Callable[[], None],
     unlabeled: Any = None,
-) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"], list[str], Any]:
-    """Weights, rows in order of doubt, proposed codes, notes from the cleaner's warnings, and codes of the unlabeled
-    rows."""
+) -> tuple[Any, list[str], Any]:
+    """The fitted cleaner, notes from its warnings, and codes of the unlabeled rows."""
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
 
@@ -361,10 +374,7 @@ def _weigh(
             notes.append(_RARE.format(listed([classes[code] for code in cleaner.rare_classes_])))
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    order, proposed = np.asarray(cleaner.suspects_["row"]), np.empty(len(codes), np.int32)
-    proposed[order] = cleaner.suspects_["label"]
-    guessed = None if unlabeled is None else cleaner.predict(unlabeled)
-    return np.asarray(cleaner.sample_weight_, np.float64), order, proposed, notes, guessed
+    return cleaner, notes, None if unlabeled is None else cleaner.predict(unlabeled)
 
 
 def _with_unread(column: Column, unread: Unread | None) -> Column:

@@ -47,11 +47,29 @@ def summary(cleaned: Cleaned) -> dict[str, Any]:
         "without_label": int((cleaned.given < 0).sum()),
         "other_label_proposed": len(cleaned.suspects),
         "weight_below_half": int((cleaned.weights < 0.5).sum()),
+        "wrong_labels": {
+            "share": cleaned.estimate.share,
+            "low": cleaned.estimate.low,
+            "high": cleaned.estimate.high,
+            "classes": [_plain(row) for row in cleaned.estimate.classes],
+        },
         "mean_weight": float(np.nanmean(cleaned.weights)),
         "classes": [{"label": label, "given": int(g), "proposed": int(p)} for label, g, p in classes],
         "columns": [{"name": column.name, "kind": column.kind, "detail": column.detail} for column in cleaned.columns],
         "notes": list(cleaned.notes),
     }
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    """A row of a structured array, in Python's own types."""
+    return dict(zip(row.dtype.names, row.item(), strict=True))
+
+
+def estimate_words(cleaned: Cleaned) -> str:
+    """How many labels seem wrong, and how many rows are flagged, in two sentences."""
+    estimate, count = cleaned.estimate, len(cleaned.suspects)
+    share = f"About {estimate.share:.1%} of the labels seem wrong ({estimate.low:.1%} to {estimate.high:.1%})."
+    return f"{share} {count:,} {'row is' if count == 1 else 'rows are'} flagged."
 
 
 def kinds_table(columns: Sequence[Column], label: str, features: int) -> Table:

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
-from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import check_array, check_random_state, check_X_y
@@ -22,6 +21,7 @@ from sklearn.utils.validation import (
 
 from bilevel import _checks as checks
 from bilevel.estimators import _cleaning as cleaning
+from bilevel.estimators import _flags as flags
 from bilevel.estimators._cleaning import on_device
 from bilevel.estimators._common import check_present, weight_argument
 from bilevel.estimators._rows import DenseTable, SparseTable, encoded, features_for, labeled, length_for
@@ -51,10 +51,9 @@ class RareClassWarning(UserWarning):
 
 
 class _Learned(NamedTuple):
-    """For each row of a part: log P(right)/P(wrong), and the proposed class."""
+    """For each row of a part: log P(right)/P(wrong)."""
 
     score: Float[np.ndarray, " n"]
-    proposed: Int[np.ndarray, " n"]
     history: list[dict[str, Any]]
 
 
@@ -90,8 +89,15 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
        these, squashed by 4 tanh(·/4). If there are more than 20,480 rows, this many are drawn for the start.
     3. **Weights.** From there, `solver` makes `epochs` passes over all rows.
     4. **Score.** The score is the mean of x_i and the log-odds that label i is right, by the learned y and the
-       confusion. `sample_weight_` is σ(score), and `suspects_` are ranked by the score.
-    5. **Fit.** A clone of `estimator` is fitted to all rows with `sample_weight_`, and to trusted rows with weight 1.
+       confusion. It ranks the rows.
+    5. **Probability.** Models that have not seen a row give P(given label | features), for a temperature that is
+       fitted to the given labels. P(given label | true class) is counted among the rows that the models are surest of.
+       With trusted rows, powers of the confusion are tried, too, and the one is taken that explains the trusted labels
+       best. Classes of few rows are drawn to the pooled error rate. Division by it gives P(true class | features), and
+       Bayes' rule P(label i is right). `sample_weight_` is the σ(a · score + b) nearest to that.
+    6. **Flags.** A row is flagged if the weight and Bayes' rule both find another label more probable than not. Of
+       these, the most doubtful are taken while the mean probability of the proposed labels is at least `precision`.
+    7. **Fit.** A clone of `estimator` is fitted to all rows with `sample_weight_`, and to trusted rows with weight 1.
 
     **Without trusted rows** the table cleans itself: it is cut into `folds`, and the weights of each fold are judged by
     the other folds with their given labels. Labels that contradict their neighbors are found. Noise that looks like
@@ -114,16 +120,20 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     - `penalty`: c is `penalty` divided by the number of rows. Without trusted rows the factors 1, 5 and 25 are tried,
       and the one whose start predicts the labels of the first fold best is used.
     - `epochs`: passes that learn the weights. `batch_size`: the number of rows in a step, at most all rows.
-    - `folds`: the number of folds without trusted rows, at most the number of rows or groups.
+    - `folds`: the number of folds, at most the number of rows or groups.
+    - `precision`: the share of flags that shall be right, by the learned probabilities; at least 0.5 and below 1.
     - `random_state`: for the draws of rows, folds, and a network's initial weights. With a number, a fit can be
       repeated bit for bit.
 
     **Attributes**
 
     - `sample_weight_`: (n,), in [0, 1]: the probability that the label is right.
-    - `suspects_`: all n rows, the most doubtful first, as an array with the fields `row` (its place in X), `label` (the
-      most probable label, which may be the given one) and `weight`. Of a data frame, `X.iloc[cleaner.suspects_["row"]]`
-      are the rows, and `X.index[cleaner.suspects_["row"]]` is their index.
+    - `scores_`: all n rows, the most doubtful first, as an array with the fields `row` (its place in X), `label` (the
+      most probable label, which may be the given one) and `weight`.
+    - `suspects_`: the flagged rows of `scores_`. Their label is the proposed one, never the given one. Of a data frame,
+      `X.iloc[cleaner.suspects_["row"]]` are the rows, and `X.index[cleaner.suspects_["row"]]` is their index.
+    - `wrong_labels_`: the estimated `share` of wrong labels, its 90 % interval `low` to `high`, and `classes`, an array
+      with the same fields for the rows of each given label. It holds if the model does; it cannot see what it warns of.
     - `estimator_`: the classifier, whose `predict`, `predict_proba`, `decision_function` and `score` are used.
     - `confusion_`: P(given label | true class) as a matrix (k, k); `None` without trusted rows.
     - `history_`: a `bilevel.run._solution.History` of the runs that learn the weights, with `upper loss` and
@@ -144,7 +154,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         >>> doubtful, wrong = y[30:].copy(), np.arange(0, 270, 3)
         >>> doubtful[wrong] = (doubtful[wrong] + 1) % 3
         >>> cleaner = LabelCleaner(random_state=0).fit(X[30:], doubtful, X[:30], y[:30])
-        >>> worst = cleaner.suspects_[:90]
+        >>> worst = cleaner.suspects_
         >>> bool(np.isin(worst["row"], wrong).mean() > 0.9)
         True
         >>> bool((worst["label"] == y[30:][worst["row"]]).mean() > 0.9)
@@ -152,7 +162,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
 
     Reference: the bilevel problem is that of Franceschi et al. (ICML 2017, Section 5.1). The confusion is Hendrycks,
     Mazeika, Wilson & Gimpel's "gold loss correction" (NeurIPS 2018, Algorithm 1), and the loss through it is that of
-    Patrini et al. (CVPR 2017, Theorem 2).
+    Patrini et al. (CVPR 2017, Theorem 2); to count it among the surest rows is near their Section 4.1. The
+    temperature is that of Guo et al. (ICML 2017, Section 4.2), the weights' map that of Platt (1999).
     """
 
     _callbacks: Any = ()  # of each run of the solver: `bilevel clean` shows how far it is
@@ -167,6 +178,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         epochs: int = 50,
         batch_size: int = 256,
         folds: int = 5,
+        precision: float = 0.8,
         random_state: Any = None,
     ):
         self.estimator = estimator
@@ -176,6 +188,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         self.epochs = epochs
         self.batch_size = batch_size
         self.folds = folds
+        self.precision = precision
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Any:
@@ -233,7 +246,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
             )
             rare = rare_classes(labels, folds)
             self.rare_classes_ = self.classes_[rare]
-            score, proposed = self._clean_each_other(table, labels, folds, rng)
+            score, log_p = self._clean_each_other(table, labels, folds, rng)
+            found = flags.beliefs(log_p, labels)
             if len(rare):
                 names = ", ".join(map(repr, self.rare_classes_[:5].tolist())) + ", …" * (len(rare) > 5)
                 warnings.warn(
@@ -242,12 +256,12 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
                     RareClassWarning,
                     stacklevel=2,
                 )
-                score[np.isin(labels, rare)] = np.inf
-                proposed = np.where(np.isin(labels, rare), labels, proposed)
         else:
             self.rare_classes_ = self.classes_[:0]
-            score, proposed = self._clean(table, labels, trusted, rng)
-        self._keep(score, proposed)
+            folds = draw_parts(labels, None, self.folds, rng)
+            score, log_p, log_q = self._clean(table, labels, trusted, folds, rng)
+            found = flags.beliefs(log_p, labels, (log_q, trusted[1], self.confusion_))
+        self._keep(score, labels, found, folds)
         self._fit_estimator(X, y, trusted, own)
         return self
 
@@ -274,6 +288,9 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         if self.hidden is not None:
             checks.count("hidden", self.hidden)
         checks.positive("penalty", self.penalty)
+        checks.positive("precision", self.precision)
+        if not 0.5 <= self.precision < 1:
+            raise ValueError(f"precision: got {self.precision}; pass a share of right flags, at least 0.5 and below 1")
 
     def _default(self) -> Any:
         return LogisticRegression(max_iter=1000) if self.estimator is None else self.estimator
@@ -307,35 +324,55 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
             checked = scipy.sparse.csr_array(checked) if sparse else checked.toarray()
         return checked, np.searchsorted(self.classes_, y)
 
-    def _clean(self, table: Any, labels: np.ndarray, trusted: Any, rng: np.random.RandomState) -> tuple[Any, Any]:
-        """The scores and proposed classes of all rows, judged by trusted rows."""
+    def _clean(
+        self, table: Any, labels: np.ndarray, trusted: Any, folds: list[np.ndarray], rng: np.random.RandomState
+    ) -> tuple[Any, Any]:
+        """The scores of all rows, judged by trusted rows, and log P(given label) of them and of trusted rows."""
         X_trusted, y_trusted = trusted
         order, n, m = rng.permutation(len(labels)), len(labels), len(y_trusted)
         lower = self._rows(table, labels, order, self._length(table, n))
-        upper = self._rows(table, y_trusted, rng.permutation(m), self._length(table, m), X_trusted)
+        order_trusted = rng.permutation(m)
+        upper = self._rows(table, y_trusted, order_trusted, self._length(table, m), X_trusted)
         y = self._begin(table, rng)
         part, judges = self._few(lower), self._few(upper)
         penalty = on_device(self.penalty / min(n, _START_ROWS))
         doubtful = cleaning.fit(cleaning.Start(part, on_device(1.0), None, None, penalty), y)
         channel = cleaning.confusion(doubtful, judges)
-        share = on_device(m / (min(n, _START_ROWS) + m))
+        share, new = on_device(m / (min(n, _START_ROWS) + m)), y
         y = cleaning.fit(cleaning.Start(judges, share, part, channel, penalty), y)
         learned = self._learn(lower, upper, channel, y, n, _key(rng))
         self.confusion_, self.history_ = np.exp(np.asarray(channel)), History(learned.history)
+        log_p, factors = np.empty((n, len(self.classes_))), _FACTORS
+        for fold in folds:  # the same rows without those of a fold
+            keep, held, tried = np.asarray(lower["keep"]), np.zeros(len(lower["keep"]), bool), []
+            held[:n] = np.isin(order, fold)
+            others = np.where(held, 0, keep)[: len(part["keep"])]
+            others = part | {"keep": on_device(others / others.mean())}
+            held_rows = lower | {"keep": on_device(np.where(held, keep, 0))}
+            for factor in factors:
+                start = cleaning.Start(others, on_device(1.0), None, None, factor * penalty)
+                unseen = cleaning.fit(start, new)
+                tried.append(
+                    (float(cleaning.measure(lower["keep"], unseen, held_rows, lower["keep"])[0]), factor, unseen)
+                )
+            _, factor, unseen = min(tried, key=lambda one: one[0])
+            factors = (factor,)  # the choice of the first fold
+            log_p[order[held[:n]]] = np.asarray(cleaning.log_probabilities(unseen, lower))[held]
+        log_q = np.empty((m, len(self.classes_)))
+        log_q[order_trusted] = np.asarray(cleaning.log_probabilities(unseen, upper))[:m]
         back = np.argsort(order)
-        return learned.score[back], learned.proposed[back]
+        return learned.score[back], log_p, log_q
 
     def _clean_each_other(
         self, table: Any, labels: np.ndarray, folds: list[np.ndarray], rng: np.random.RandomState
     ) -> tuple[Any, Any]:
-        """The scores and proposed classes of all rows, each fold judged by the others, in one program."""
+        """The scores of all rows and log P(given label), each fold judged by the others, in one program."""
         n = len(labels)
         longest = tuple(self._length(table, size) for size in (max(map(len, folds)), n - min(map(len, folds))))
-        score, proposed, rows = np.empty(n), np.empty(n, int), []
+        score, log_p, rows = np.empty(n), np.empty((n, len(self.classes_))), []
         start = self._begin(table, rng)
-        flat = on_device(
-            np.zeros((len(self.classes_),) * 2)
-        )  # so that odds are p/(1 − p), p being the label's probability
+        # so that odds are p/(1 − p), p being the label's probability
+        flat = on_device(np.zeros((len(self.classes_),) * 2))
         factors = _FACTORS
         for number, fold in enumerate(folds):
             others = rng.permutation(np.concatenate([part for part in folds if part is not fold]))
@@ -348,11 +385,12 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
                 tried.append((float(cleaning.measure(lower["keep"], y, lower, lower["keep"])[0]), factor, y))
             _, factor, y = min(tried, key=lambda one: one[0])
             factors = (factor,)  # the choice of the first fold
+            log_p[fold] = np.asarray(cleaning.log_probabilities(y, lower))[: len(fold)]
             learned = self._learn(lower, upper, flat, y, len(fold), _key(rng), factor)
-            score[fold], proposed[fold] = learned.score, learned.proposed
+            score[fold] = learned.score
             rows += [{**row, "fold": number} for row in learned.history]
         self.confusion_, self.history_ = None, History(rows)
-        return score, proposed
+        return score, log_p
 
     def _length(self, table: Any, rows: int) -> int:
         """The padded number of rows. A solver of the user's own may look at all rows, and gets none that are not."""
@@ -386,22 +424,28 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
             found = cleaning.measure(x, y, upper, lower["keep"])
             return dict(zip(("upper loss", "mean weight"), map(float, found), strict=True))
 
-        start = on_device(_EXTREME * np.tanh(np.asarray(cleaning.log_odds(y, channel, lower)[0]) / _EXTREME))
+        start = on_device(_EXTREME * np.tanh(np.asarray(cleaning.log_odds(y, channel, lower)) / _EXTREME))
         steps = self.epochs * -(-passed // self.batch_size)
         every = -(-steps // _CHUNKS)
         shown: Any = dict(every=every, metrics=metrics, progress=False, signs=False)  # a network's loss is not convex
         solution = solve(problem, solver, start, y, steps=steps, key=key, callbacks=self._callbacks, **shown)
-        odds, proposed = cleaning.log_odds(solution.y, channel, lower)
+        odds = cleaning.log_odds(solution.y, channel, lower)
         score = (np.asarray(solution.x, float) + np.asarray(odds, float)) / 2
-        return _Learned(score[:n], np.asarray(proposed)[:n], solution.history.rows)
+        return _Learned(score[:n], solution.history.rows)
 
-    def _keep(self, score: np.ndarray, proposed: np.ndarray) -> None:
-        self.sample_weight_ = expit(score)
-        order = np.argsort(score, kind="stable")
-        fields = [("row", np.int64), ("label", self.classes_.dtype), ("weight", float)]
-        self.suspects_ = np.empty(len(score), fields)
-        self.suspects_["row"], self.suspects_["label"] = order, self.classes_[proposed[order]]
-        self.suspects_["weight"] = self.sample_weight_[order]
+    def _keep(self, score: np.ndarray, labels: np.ndarray, found: flags.Beliefs, folds: list[np.ndarray]) -> None:
+        rare = np.isin(self.classes_[labels], self.rare_classes_)
+        self.sample_weight_, right = np.ones(len(score)), np.where(rare, 1.0, found.right)
+        self.sample_weight_[~rare] = flags.weights(score[~rare], right[~rare])
+        found = found._replace(right=right)
+        self.wrong_labels_ = flags.wrong_labels(self.sample_weight_, right, labels, folds, self.classes_)
+        order = np.argsort(np.where(rare, np.inf, score), kind="stable")
+        is_flagged = flags.flagged(self.sample_weight_, found, order, self.precision)
+        label = self.classes_[np.where(is_flagged | (right < 0.5), found.other, labels)]
+        self.scores_ = np.empty(len(score), [("row", np.int64), ("label", self.classes_.dtype), ("weight", float)])
+        self.scores_["row"], self.scores_["label"] = order, label[order]
+        self.scores_["weight"] = self.sample_weight_[order]
+        self.suspects_ = self.scores_[is_flagged[order]]
 
     def _fit_estimator(self, X: Any, y: np.ndarray, trusted: Any, own: Float[np.ndarray, " n"]) -> None:
         own = own / own.max()

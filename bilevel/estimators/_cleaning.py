@@ -46,6 +46,7 @@ def new_model(width: int, columns: int, classes: int, hidden: int | None, key: P
     return last | {"first": on_device(_FIRST * first), "first_bias": on_device(np.zeros(hidden))}
 
 
+@jax.jit
 def log_probabilities(y: Model, rows: Rows) -> Float[Array, "n k"]:
     """log p(class | features) of the model y."""
     if "first" in y:
@@ -143,12 +144,12 @@ def confusion(y: Model, trusted: Rows) -> Float[Array, "k k"]:
 
 
 @jax.jit
-def log_odds(y: Model, channel: Float[Array, "k k"], rows: Rows) -> tuple[Float[Array, " n"], Int[Array, " n"]]:
-    """log P(right)/P(wrong) of each given label, given it and the features, and the most probable class."""
+def log_odds(y: Model, channel: Float[Array, "k k"], rows: Rows) -> Float[Array, " n"]:
+    """log P(right)/P(wrong) of each given label, given it and the features."""
     joint = _joint(y, channel, rows)
     given = jax.nn.one_hot(rows["labels"], joint.shape[1], dtype=bool)
     right = jnp.sum(jnp.where(given, joint, 0.0), axis=1)
-    return right - jax.nn.logsumexp(jnp.where(given, -jnp.inf, joint), axis=1), jnp.argmax(joint, axis=1)
+    return right - jax.nn.logsumexp(jnp.where(given, -jnp.inf, joint), axis=1)
 
 
 @functools.partial(jax.jit, static_argnames="count")

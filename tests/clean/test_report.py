@@ -13,6 +13,7 @@ from bilevel.clean.csv_table import CsvTable
 from bilevel.clean.reasons import Reason
 from bilevel.columns.kinds import Column
 from bilevel.columns.numerals import Numerals
+from bilevel.estimators._flags import WrongLabels
 
 
 def made(weights, given, proposed, classes=("a", "b"), columns=(), notes=()):
@@ -20,7 +21,9 @@ def made(weights, given, proposed, classes=("a", "b"), columns=(), notes=()):
     ranks = np.empty(len(weights), int)
     ranks[np.argsort(weights, kind="stable")] = np.arange(1, len(weights) + 1)
     out = pathlib.Path("out")
-    return Cleaned(out, {}, weights, ranks, np.array(given), np.array(proposed), classes, columns, notes)
+    given, proposed, estimate = np.array(given), np.array(proposed), WrongLabels(0.1, 0.0, 0.2, np.array([]))
+    flagged = given != proposed
+    return Cleaned(out, {}, weights, ranks, given, proposed, classes, columns, notes, flagged, estimate)
 
 
 def test_neighbors_of_one_kind_share_a_line():

@@ -55,7 +55,7 @@ def cleaner(table):
 
 
 def test_finds_the_wrong_labels_and_proposes_the_right_ones(table, cleaner):
-    weights, suspects = cleaner.sample_weight_, cleaner.suspects_
+    weights, suspects = cleaner.sample_weight_, cleaner.scores_
     assert table.auroc(cleaner) > 0.93
     assert weights.shape == (N,) and weights.min() >= 0 and weights.max() <= 1
     assert suspects.dtype.names == ("row", "label", "weight")
@@ -69,6 +69,17 @@ def test_finds_the_wrong_labels_and_proposes_the_right_ones(table, cleaner):
     expected = np.array([[0.7, 0.3, 0], [0, 0.7, 0.3], [0.3, 0, 0.7]])
     np.testing.assert_allclose(cleaner.confusion_, expected, atol=0.2)
     assert cleaner.history_.columns[-2:] == ["upper loss", "mean weight"] and len(cleaner.history_) == 6
+
+
+def test_flags_are_right_and_the_share_of_wrong_labels_is_near(table, cleaner):
+    flags, estimate = cleaner.suspects_, cleaner.wrong_labels_
+    assert 10 < len(flags) < N and (flags["label"] != table.y[flags["row"]]).all()
+    assert table.wrong[flags["row"]].mean() > 0.75
+    accepted = table.y.copy()
+    accepted[flags["row"]] = flags["label"]
+    assert (accepted == table.true).mean() > (table.y == table.true).mean()
+    assert abs(estimate.share - table.wrong.mean()) < 0.1 and estimate.low < estimate.share < estimate.high
+    assert estimate.classes["rows"].sum() == N and "wrong labels" in str(estimate)
 
 
 def test_trusted_rows_find_what_most_labels_deny():
@@ -126,7 +137,7 @@ def test_names_strings_and_pandas(table, cleaner):
     X, X_trusted = (pd.DataFrame(part, columns=columns) for part in (table.X, table.X_trusted))
     named = LabelCleaner(random_state=0).fit(X, pd.Series(names[table.y]), X_trusted, names[table.y_trusted])
     np.testing.assert_array_equal(named.sample_weight_, cleaner.sample_weight_)
-    np.testing.assert_array_equal(named.suspects_["label"], names[cleaner.suspects_["label"]])
+    np.testing.assert_array_equal(named.scores_["label"], names[cleaner.scores_["label"]])
     assert named.feature_names_in_.tolist() == columns and set(named.predict(X)) <= set(names)
     np.testing.assert_array_equal(named.predict_proba(X), named.estimator_.predict_proba(table.X))
     with pytest.raises(ValueError, match="feature names"):
