@@ -6,10 +6,19 @@ from typing import Any
 
 from bilevel import _checks as checks
 from bilevel import _extras as extras
-from bilevel.datasets.base import Card, Dataset, DatasetError, FewshotDataset, SparseDataset, TextDataset
+from bilevel.datasets.base import (
+    Card,
+    Dataset,
+    DatasetError,
+    DoubtfulDataset,
+    FewshotDataset,
+    SparseDataset,
+    TextDataset,
+)
 
 __all__ = [
     "BUILT_IN",
+    "DOUBTFUL_NAMES",
     "FEWSHOT_NAMES",
     "KINDS",
     "NAMES",
@@ -18,12 +27,14 @@ __all__ = [
     "Card",
     "Dataset",
     "DatasetError",
+    "DoubtfulDataset",
     "FewshotDataset",
     "SparseDataset",
     "TextDataset",
     "card",
     "find",
     "load",
+    "load_doubtful",
     "load_fewshot",
     "load_sparse",
     "load_text",
@@ -35,7 +46,7 @@ __all__ = [
 _SETS = {
     "images": (
         "load",
-        {"digits": "digits", "mnist": "images", "fashion-mnist": "images", "qmnist": "qmnist"},
+        {"digits": "digits", "mnist": "images", "fashion-mnist": "images", "qmnist": "qmnist", "cifar-10": "cifar10"},
     ),
     "text": (
         "load_text",
@@ -57,9 +68,17 @@ _SETS = {
         },
     ),
     "few-shot": ("load_fewshot", {"glyphs": "glyphs", "fc100": "fewshot", "mini-imagenet": "fewshot"}),
+    "doubtful": (
+        "load_doubtful",
+        {
+            "cifar-10n": "cifar10",
+            "crowd-sentiment": "crowd",
+            **dict.fromkeys(("mnist-errors", "news-errors", "cifar-10-errors"), "label_errors"),
+        },
+    ),
 }
 
-NAMES, TEXT_NAMES, SPARSE_NAMES, FEWSHOT_NAMES = (tuple(sets) for _, sets in _SETS.values())
+NAMES, TEXT_NAMES, SPARSE_NAMES, FEWSHOT_NAMES, DOUBTFUL_NAMES = (tuple(sets) for _, sets in _SETS.values())
 # Name ↦ kind.
 KINDS = {name: kind for kind, (_, sets) in _SETS.items() for name in sets}
 # These need no file and no network.
@@ -76,6 +95,7 @@ def load(name: str) -> Dataset:
       published `idx-ubyte.gz` files), else from the user's cache, else downloaded into that cache. Their checksums are
       verified.
     - `"qmnist"`: 120,000 images of that size, half of them for testing, from the four published files.
+    - `"cifar-10"`: 60,000 color images of 32×32 pixels from the published pickles. Reading a pickle runs no code in it.
 
     **Raises** `ValueError` for an unknown name. `DatasetError` for a damaged file, and if files are missing and
     cannot be downloaded; the message says which files to put where.
@@ -148,7 +168,25 @@ def load_fewshot(name: str) -> FewshotDataset:
     return _module(name, "few-shot").load(name)
 
 
-def read(name: str) -> Dataset | TextDataset | SparseDataset | FewshotDataset:
+def load_doubtful(name: str) -> DoubtfulDataset:
+    """Rows with labels that people gave, some of them wrong, and the right ones. The name is one of `DOUBTFUL_NAMES`.
+
+    - `"cifar-10n"`: the training images of CIFAR-10 with the labels of three people, of which 9 to 40 % are wrong. They
+      are in the published file `CIFAR-10_human.pt`.
+    - `"crowd-sentiment"`: 4,999 sentences judged by 203 people, and 3,999 that the crowd did not see.
+    - `"mnist-errors"`, `"news-errors"`, `"cifar-10-errors"`: the test rows of these sets, some of which five
+      people checked, from the published `mnist_mturk.json`, `20news_mturk.json` and `cifar10_mturk.json`.
+
+    Files are read from `$BILEVEL_DATA/<name>/` (the last three from the folder `label-errors`), else from the user's
+    cache. The images of CIFAR-10, and MNIST and 20 Newsgroups, are those of the sets of these names.
+
+    **Raises** `ValueError` for an unknown name. `DatasetError` for damaged or missing files; the message says which
+    files to put where.
+    """
+    return _module(name, "doubtful").load_doubtful(name)
+
+
+def read(name: str) -> Dataset | TextDataset | SparseDataset | FewshotDataset | DoubtfulDataset:
     """Any data set, by the loader of its kind."""
     checks.one_of("dataset", name, KINDS)
     return globals()[_SETS[KINDS[name]][0]](name)

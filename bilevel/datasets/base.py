@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Bool, Float32, Int32, UInt8
 
 if TYPE_CHECKING:  # SciPy comes with scikit-learn and JAX, and is imported by the loaders that need it
     import scipy.sparse
@@ -124,6 +124,25 @@ class SparseDataset(_Rows):
     """
 
     features: scipy.sparse.csr_matrix
+
+
+@dataclass(frozen=True, eq=False)
+class DoubtfulDataset:
+    """Rows whose labels people gave, some of them wrong, followed by rows whose labels are right.
+
+    - `features`: of all rows: float32 (n, d), a SciPy CSR matrix, or a tuple of n texts.
+    - `given`: a name ↦ the labels of the first m rows, the doubtful ones: (m,), or of several people a masked array
+      (m, people), masked where a person gave none.
+    - `labels`: the right labels, 0, …, `classes` − 1; −1 where the given one is wrong and the right one unknown.
+    - `checked`: (m,), whether people checked the row; the given labels of the others are taken as right.
+    """
+
+    features: Any
+    given: Mapping[str, Int32[np.ndarray, "m ..."]]
+    labels: Int32[np.ndarray, " n"]
+    checked: Bool[np.ndarray, " m"]
+    classes: int
+    card: Card = _OWN
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from bilevel.datasets import pickles
 from bilevel.datasets.base import Card, DatasetError, SparseDataset
@@ -84,6 +85,12 @@ def _shuffled(texts: Any, labels: Any) -> tuple[list[str], np.ndarray]:
         raise ValueError("not one text and one label per posting")
     if labels.dtype.kind != "i" or not all(isinstance(text, str) for text in texts):
         raise ValueError("texts or labels of another kind")
-    order = np.arange(len(texts))
-    np.random.RandomState(_SHUFFLED_BY).shuffle(order)
+    order = shuffled_rows(len(texts))
     return [texts[i] for i in order], np.asarray(labels)[order]
+
+
+def shuffled_rows(rows: int, seed: int = _SHUFFLED_BY) -> Int64[np.ndarray, " n"]:
+    """The order in which scikit-learn returns the rows of a part of the file."""
+    order = np.arange(rows)
+    np.random.RandomState(seed).shuffle(order)
+    return order

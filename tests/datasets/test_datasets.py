@@ -17,6 +17,9 @@ MODULES = {
     **dict.fromkeys(("a9a", "w8a", "ijcnn1", "covtype"), "libsvm"),
     "amazon-reviews": "reviews",
     "sentiment140-part": "sentiment140",
+    **dict.fromkeys(("cifar-10", "cifar-10n"), "cifar10"),
+    **dict.fromkeys(("mnist-errors", "news-errors", "cifar-10-errors"), "label_errors"),
+    "crowd-sentiment": "crowd",
 }
 # Sets that are not downloaded, and some of the files that the message must name.
 FILES_ONLY = {
@@ -32,14 +35,22 @@ FILES_ONLY = {
     "w8a": ("w8a.bz2",),
     "ijcnn1": ("ijcnn1.bz2", "ijcnn1.t.bz2"),
     "covtype": ("covtype.scale01.bz2",),
+    "cifar-10": ("data_batch_1", "test_batch"),
+    "cifar-10n": ("CIFAR-10_human.pt",),
+    "crowd-sentiment": ("sentiment_polarity_mturk.npz",),
+    "mnist-errors": ("mnist_mturk.json",),
+    "news-errors": ("20news_mturk.json",),
+    "cifar-10-errors": ("cifar10_mturk.json",),
 }
 SHARED = {"tweets": "sentences", "sentences-tfidf": "sentences", **dict.fromkeys(("a9a", "w8a"), "libsvm")}
 SHARED |= dict.fromkeys(("ijcnn1", "covtype"), "libsvm") | {"sentiment140-part": "tweets"}
+SHARED |= dict.fromkeys(("mnist-errors", "news-errors", "cifar-10-errors"), "label-errors")
 LOADERS = {
     "images": datasets.load,
     "text": datasets.load_text,
     "sparse": datasets.load_sparse,
     "few-shot": datasets.load_fewshot,
+    "doubtful": datasets.load_doubtful,
 }
 
 
@@ -55,8 +66,9 @@ def test_every_set_says_whose_it_is(empty_world):
 
 def test_every_set_is_listed_once():
     names = [*datasets.NAMES, *datasets.TEXT_NAMES, *datasets.SPARSE_NAMES, *datasets.FEWSHOT_NAMES]
+    names += datasets.DOUBTFUL_NAMES
     assert names == list(datasets.KINDS)
-    assert len(names) == len(set(names)) == 19
+    assert len(names) == len(set(names)) == 25
     assert set(datasets.BUILT_IN) < set(names)
 
 
