@@ -5,6 +5,15 @@ from bilevel import _extras as extras
 extras.require("sklearn", extra="estimators")
 
 from bilevel.estimators._cleaner import LabelCleaner, NoTrustedRowsWarning, RareClassWarning
+from bilevel.estimators._crowd import CrowdLabels, crowd_labels
 from bilevel.estimators._penalized import PenalizedLogistic, PenalizedRidge
 
-__all__ = ["LabelCleaner", "NoTrustedRowsWarning", "PenalizedLogistic", "PenalizedRidge", "RareClassWarning"]
+__all__ = [
+    "CrowdLabels",
+    "LabelCleaner",
+    "NoTrustedRowsWarning",
+    "PenalizedLogistic",
+    "PenalizedRidge",
+    "RareClassWarning",
+    "crowd_labels",
+]
