@@ -24,6 +24,7 @@ from bilevel.estimators import _cleaning as cleaning
 from bilevel.estimators import _flags as flags
 from bilevel.estimators._cleaning import on_device
 from bilevel.estimators._common import check_present, weight_argument
+from bilevel.estimators._crowd import evidence, is_crowd, joined, judged
 from bilevel.estimators._rows import DenseTable, SparseTable, encoded, features_for, labeled, length_for
 from bilevel.estimators._splits import draw_parts, rare_classes
 from bilevel.problem import Level, Problem
@@ -107,6 +108,10 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     rows would be the most doubtful, whatever their labels. They get weight 1 and end the ranking, and a
     `RareClassWarning` names the class.
 
+    **A crowd.** If y has several people's labels per row, `crowd_labels` turns them into one label per row, which is
+    cleaned. The score is then the sum of the log-odds by the features and of those by the answers, less those of the
+    class, which are in both: given the true class, features and answers are taken as independent.
+
     **Arguments**
 
     - `estimator`: a scikit-learn classifier whose `fit` takes `sample_weight`, or a pipeline or a grid search that ends
@@ -138,6 +143,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     - `confusion_`: P(given label | true class) as a matrix (k, k); `None` without trusted rows.
     - `history_`: a `bilevel.run._solution.History` of the runs that learn the weights, with `upper loss` and
       `mean weight`; without trusted rows, one run per `fold`.
+    - `crowd_`: the `CrowdLabels` of a crowd's answers; else `None`.
     - `rare_classes_`: classes of too few rows to be judged, whose rows end the ranking; none with trusted rows.
     - `features_`: the `bilevel.clean.TableFeatures` that turned a data frame into numbers, with what was read from each
       column; `None` if X has nothing but numbers. `estimator_` is fitted to these features.
@@ -210,7 +216,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         **Arguments**
 
         - `X` (n, d), `y` (n,): the table. X is dense or sparse, or a data frame, whose columns may hold text, dates,
-          categories and missing values. y holds any labels that scikit-learn accepts.
+          categories and missing values. y holds any labels that scikit-learn accepts. Or y (n, people) has the labels of
+          several people per row, as `crowd_labels` takes them.
         - `X_trusted` (m, d), `y_trusted` (m,): rows whose labels are right and which are not in X. Each class of y must
           have some.
         - `groups` (n,): without trusted rows, rows of one group stay in one fold.
@@ -222,6 +229,9 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         `sample_weight`; `SolveError` if a solver that you pass diverges.
         """
         self._check_settings()
+        self.crowd_ = judged("y", y) if is_crowd(y) else None
+        if self.crowd_ is not None:
+            y = self.crowd_.labels
         check_present("y", y)
         X, y, X_trusted = self._numbers(X, y, X_trusted)
         check_classification_targets(y)
@@ -236,6 +246,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         if trusted is not None and groups is not None:
             raise ValueError("groups: they define folds, which are not used with trusted rows; omit them")
         table = SparseTable(X) if scipy.sparse.issparse(X) else DenseTable(X)
+        said = None if self.crowd_ is None else evidence(self.crowd_, self.classes_)
         if trusted is None:
             folds = draw_parts(labels, groups, self.folds, rng)
             warnings.warn(
@@ -247,7 +258,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
             rare = rare_classes(labels, folds)
             self.rare_classes_ = self.classes_[rare]
             score, log_p = self._clean_each_other(table, labels, folds, rng)
-            found = flags.beliefs(log_p, labels)
+            found = flags.beliefs(log_p, labels, said=said)
             if len(rare):
                 names = ", ".join(map(repr, self.rare_classes_[:5].tolist())) + ", …" * (len(rare) > 5)
                 warnings.warn(
@@ -260,7 +271,9 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
             self.rare_classes_ = self.classes_[:0]
             folds = draw_parts(labels, None, self.folds, rng)
             score, log_p, log_q = self._clean(table, labels, trusted, folds, rng)
-            found = flags.beliefs(log_p, labels, (log_q, trusted[1], self.confusion_))
+            found = flags.beliefs(log_p, labels, (log_q, trusted[1], self.confusion_), said)
+        if self.crowd_ is not None:
+            score = joined(self.crowd_, score)
         self._keep(score, labels, found, folds)
         self._fit_estimator(X, y, trusted, own)
         return self

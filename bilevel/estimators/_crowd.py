@@ -12,6 +12,7 @@ from bilevel.estimators._common import is_missing
 
 _MOST = 1000  # iterations
 _CHANGE = 1e-6  # of a probability, below which EM ends
+_SHRINKAGE = 4.0
 _LEAST = np.finfo(float).tiny
 
 
@@ -30,7 +31,7 @@ class CrowdLabels(NamedTuple):
     confusion: Float[np.ndarray, "people k k"]
 
 
-def crowd_labels(answers: Any, *, shrinkage: float = 4.0) -> CrowdLabels:
+def crowd_labels(answers: Any, *, shrinkage: float = _SHRINKAGE) -> CrowdLabels:
     """The right labels of rows that several people labeled, each row by some of them.
 
     Person p answers l with the probability π_p(t, l) if the true class is t, independently of the others, and ρ_t is
@@ -67,11 +68,46 @@ def crowd_labels(answers: Any, *, shrinkage: float = 4.0) -> CrowdLabels:
     (2.3) the mode under a Dirichlet prior, whose mean is estimated again in each iteration.
     """
     checks.positive("shrinkage", shrinkage)
-    (n, people), rows, columns, given = _read(answers)
+    return judged("answers", answers, shrinkage)
+
+
+def is_crowd(y: Any) -> bool:
+    """Whether y has several people's labels per row. One column is one label per row."""
+    try:
+        shape = np.shape(y)
+    except ValueError:  # a ragged list, which scikit-learn refuses
+        return False
+    return len(shape) == 2 and shape[1] > 1
+
+
+def joined(crowd: CrowdLabels, score: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """The log-odds that the crowd's label is right, by the features, whose `score` is given, and by the answers.
+
+    Given the true class, features and answers are taken as independent: their log-odds add up, less those of the class
+    alone, which are in both.
+    """
+    own, rows = crowd.probabilities.argmax(axis=1), np.arange(len(score))
+    share = crowd.probabilities.mean(axis=0)[own]
+    return score + _log_odds(crowd.probabilities[rows, own]) - _log_odds(share)
+
+
+def evidence(crowd: CrowdLabels, classes: np.ndarray) -> Float[np.ndarray, "n k"]:
+    """P(the answers | true class) for these classes, times a number per row."""
+    ratio = crowd.probabilities / crowd.probabilities.mean(axis=0)
+    return ratio[:, np.isin(crowd.classes, classes)]
+
+
+def _log_odds(p: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    return np.log(np.maximum(p, _LEAST)) - np.log(np.maximum(1 - p, np.finfo(float).eps))
+
+
+def judged(name: str, answers: Any, shrinkage: float = _SHRINKAGE) -> CrowdLabels:
+    """`crowd_labels`, whose errors call the answers by this name."""
+    (n, people), rows, columns, given = _read(name, answers)
     classes, labels = np.unique(given, return_inverse=True)
     k = len(classes)
     if k < 2:
-        raise ValueError(f"answers: got one class, {classes.tolist()[0]!r}; at least two classes are needed")
+        raise ValueError(f"{name}: got one class, {classes.tolist()[0]!r}; at least two classes are needed")
     # Column p·k + l of row i is 1 if person p answered l.
     said = scipy.sparse.csr_array((np.ones(len(rows)), (rows, columns * k + labels)), shape=(n, people * k))
     T = np.asarray(said @ np.tile(np.eye(k), (people, 1)))
@@ -90,17 +126,15 @@ def crowd_labels(answers: Any, *, shrinkage: float = 4.0) -> CrowdLabels:
     return CrowdLabels(classes[T.argmax(axis=1)], T, classes, confusion)
 
 
-def _read(
-    answers: Any,
-) -> tuple[tuple[int, int], Int[np.ndarray, " a"], Int[np.ndarray, " a"], np.ndarray]:
+def _read(name: str, answers: Any) -> tuple[tuple[int, int], Int[np.ndarray, " a"], Int[np.ndarray, " a"], np.ndarray]:
     """The shape, and of each answer that is there its row, its person and its label."""
     masked = np.ma.getmaskarray(answers) if isinstance(answers, np.ma.MaskedArray) else False
     try:
         array = np.asarray(answers) if isinstance(answers, np.ndarray) else np.asarray(answers, dtype=object)
     except ValueError as error:
-        raise ValueError(f"answers: is no table ({error}); pass rows × people") from error
+        raise ValueError(f"{name}: is no table ({error}); pass rows × people") from error
     if array.ndim != 2:
-        raise ValueError(f"answers: got {array.ndim} axes; pass rows × people, one label per person or None")
+        raise ValueError(f"{name}: got {array.ndim} axes; pass rows × people, one label per person or None")
     if array.dtype.kind == "f":
         missing = np.isnan(array)
     elif array.dtype == object:
@@ -110,16 +144,16 @@ def _read(
     there = ~(missing | masked)
     empty = np.flatnonzero(~there.any(axis=1))
     if not len(there):
-        raise ValueError("answers: got no row")
+        raise ValueError(f"{name}: got no row")
     if len(empty):
         rows = f"row{'s' * (len(empty) > 1)} {', '.join(map(str, empty[:5]))}{', …' * (len(empty) > 5)}"
-        raise ValueError(f"answers: nobody labeled {rows} ({len(empty)} in all); leave them out")
+        raise ValueError(f"{name}: nobody labeled {rows} ({len(empty)} in all); leave them out")
     rows, columns = np.nonzero(there)
     given = array[there]
     if given.dtype == object:
         texts = sum(isinstance(label, str) for label in given)
         if 0 < texts < len(given):
-            raise TypeError("answers: some labels are texts and some are not; pass labels of one kind")
+            raise TypeError(f"{name}: some labels are texts and some are not; pass labels of one kind")
         given = np.array(given.tolist())
     if given.dtype.kind == "f" and (given == np.floor(given)).all():
         given = given.astype(np.int64)

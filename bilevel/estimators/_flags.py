@@ -46,6 +46,7 @@ def beliefs(
     log_p: Float[np.ndarray, "n k"],
     labels: Int[np.ndarray, " n"],
     trusted: tuple[Float[np.ndarray, "m k"], Int[np.ndarray, " m"], Float[np.ndarray, "k k"]] | None = None,
+    said: Float[np.ndarray, "n k"] | None = None,
 ) -> Beliefs:
     """P(true class | features, given label) by Bayes' rule.
 
@@ -53,7 +54,7 @@ def beliefs(
     P(given | true) is counted among the rows that the models are surest of, and the probabilities are divided by it.
     `trusted` holds log P(given label | features) and the classes of trusted rows, and the confusion on them. Averages
     over these rows blur the channel, as the model is unsure, so its powers are tried, too. The channel is taken that
-    explains the trusted classes best.
+    explains the trusted classes best. `said` is P(a crowd's answers | true class): the label is then theirs.
     """
     temperature = _temperature(log_p, labels)
     p = _softmax(log_p / temperature)
@@ -65,7 +66,7 @@ def beliefs(
         losses = [-np.log(_divided(q, one)[np.arange(len(q)), classes] + _FLOOR).sum() for one in tried]
         losses[0] -= _DOUBT
         channel = tried[int(np.argmin(losses))]
-    joint = _divided(p, channel) * channel.T[labels] + _TINY
+    joint = _divided(p, channel) * (channel.T[labels] if said is None else said) + _TINY
     joint /= joint.sum(axis=1, keepdims=True)
     rows = np.arange(len(labels))
     right = joint[rows, labels].copy()

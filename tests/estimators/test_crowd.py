@@ -3,8 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.exceptions import DataConversionWarning
+from sklearn.metrics import roc_auc_score
 
-from bilevel.estimators import crowd_labels
+from bilevel.estimators import LabelCleaner, crowd_labels
+from bilevel.estimators._crowd import joined
 
 N, PEOPLE, K = 60, 7, 3
 
@@ -136,3 +139,69 @@ def test_labels_of_two_kinds():
 def test_a_wrong_shrinkage(shrinkage):
     with pytest.raises((ValueError, TypeError), match="shrinkage"):
         crowd_labels([[0, 1], [1, 1]], shrinkage=shrinkage)
+
+
+class Sentences:
+    """Rows whose features say something of the class, and answers of a crowd, missing as NaN."""
+
+    def __init__(self):
+        rng = np.random.default_rng(1)
+        self.right = rng.integers(K, size=300)
+        self.X = rng.standard_normal((300, 4)) + 1.5 * np.eye(K, 4)[self.right]
+        answers = np.where(rng.random((300, 4)) < 0.6, self.right[:, None], rng.integers(K, size=(300, 4)))
+        asked = rng.random((300, 4)) < 0.5
+        asked[:, 0] |= ~asked.any(axis=1)
+        self.answers = np.where(asked, answers, np.nan)
+
+
+@pytest.mark.filterwarnings("ignore::bilevel.estimators.NoTrustedRowsWarning")
+@pytest.mark.parametrize("trusted", [0, 30])
+def test_cleaning_the_labels_of_a_crowd(trusted):
+    s = Sentences()
+    X, answers, right = s.X[trusted:], s.answers[trusted:], s.right[trusted:]
+    more = (s.X[:trusted], s.right[:trusted]) if trusted else ()
+    cleaner = LabelCleaner(random_state=0).fit(X, pd.DataFrame(answers), *more)
+    crowd = crowd_labels(answers)
+    np.testing.assert_array_equal(cleaner.crowd_.probabilities, crowd.probabilities)
+    wrong = crowd.labels != right
+    both = roc_auc_score(wrong, -cleaner.sample_weight_)
+    features = LabelCleaner(random_state=0).fit(X, crowd.labels, *more)
+    assert features.crowd_ is None
+    assert both > roc_auc_score(wrong, -features.sample_weight_) + 0.005
+    assert both > roc_auc_score(wrong, -crowd.probabilities.max(axis=1)) + 0.02
+    found = np.empty(len(right), int)
+    found[cleaner.suspects_["row"]] = cleaner.suspects_["label"]
+    assert (found == right).mean() > (crowd.labels == right).mean() + 0.02
+
+
+def test_the_odds_of_features_and_answers():
+    """Two classes: exactly Bayes' rule for independent evidence."""
+    crowd = crowd_labels([[0, 0, 0], [1, 0, 1], [1, 1, None], [0, None, 1]])
+    by_features = np.array([0.999, 0.8, 0.001, 0.9])  # P(class 1 | features)
+    own = crowd.labels
+    right = np.where(own == 1, by_features, 1 - by_features)
+    score, proposed = joined(crowd, np.log(right / (1 - right)), (by_features > 0.5).astype(int))
+    prior = crowd.probabilities[:, 1].mean()
+    odds = by_features / (1 - by_features) * crowd.probabilities[:, 1] / crowd.probabilities[:, 0] * (1 - prior) / prior
+    np.testing.assert_allclose(score, np.where(own == 1, np.log(odds), -np.log(odds)), atol=1e-10)
+    np.testing.assert_array_equal(proposed, (odds > 1).astype(int))
+    assert (proposed != own).any()
+
+
+def test_a_doubted_label_of_the_crowd_with_the_features_on_its_side_gives_way_to_its_second():
+    crowd = crowd_labels([["a", "b", "b"], ["b", "b", "b"], ["c", "c", "c"], ["a", "a", "a"]])
+    _, proposed = joined(crowd, np.full(4, -50.0), crowd.probabilities.argmax(axis=1))
+    second = np.argsort(crowd.probabilities, axis=1)[:, -2]
+    np.testing.assert_array_equal(proposed, second)
+
+
+def test_wrong_answers_are_named_as_y():
+    with pytest.raises(ValueError, match="y: nobody labeled row 1 "):
+        LabelCleaner().fit(np.eye(3), [[0, 1], [None, None], [1, 1]])
+
+
+def test_one_column_is_no_crowd():
+    s = Sentences()
+    with pytest.warns(DataConversionWarning):
+        cleaner = LabelCleaner(random_state=0, epochs=1).fit(s.X[30:], s.right[30:, None], s.X[:30], s.right[:30])
+    assert cleaner.crowd_ is None
