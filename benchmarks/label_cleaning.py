@@ -18,7 +18,10 @@ import time
 import warnings
 
 import numpy as np
+from label_models import model, out_of_fold, stacked
 from measurements import measure_missing, read
+from real_noise import CSV as REAL_CSV
+from real_noise_page import section
 
 import bilevel as bl
 from bilevel import datasets
@@ -72,32 +75,6 @@ def draw(name, noise, rate, trusted, seed):
     other = rng.integers(classes, size=len(doubtful)) if noise == "redrawn" else (labels[doubtful] + 1) % classes
     given = np.where(changed, other, labels[doubtful])
     return X, labels, given, doubtful, chosen, test
-
-
-def model():
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(max_iter=100)
-
-
-def stacked(a, b):
-    import scipy.sparse
-
-    return scipy.sparse.vstack([a, b]).tocsr() if scipy.sparse.issparse(a) else np.concatenate([a, b])
-
-
-def out_of_fold(X, given, X_more, y_more):
-    """The probabilities that cleanlab ranks by, with or without further rows in each fit."""
-    from sklearn.model_selection import StratifiedKFold
-
-    found = np.zeros((len(given), given.max() + 1))
-    for fit, held in StratifiedKFold(5, shuffle=True, random_state=0).split(given, given):
-        rows, labels = X[fit], given[fit]
-        if X_more is not None:
-            rows, labels = stacked(rows, X_more), np.concatenate([labels, y_more])
-        fitted = model().fit(rows, labels)
-        found[np.ix_(held, fitted.classes_)] = fitted.predict_proba(X[held])
-    return found
 
 
 def measure(name, noise, rate, trusted, seed):
@@ -271,6 +248,7 @@ def page(rows):
         learned_alone=learned_alone,
         seconds=seconds[0],
         seconds_alone=seconds[1],
+        real=section(read(REAL_CSV)),
         auroc=table(means, "auroc"),
         accuracy=table(means, "accuracy"),
     )
@@ -287,6 +265,9 @@ Call `LabelCleaner().fit(X, y, X_trusted, y_trusted)`, then use `suspects_` and 
 [the first page](index.md) and [cleaning a table](examples/clean_a_table.md).
 
 ## In short
+
+First come labels that a computer made wrong. [Labels that people got wrong](#labels-that-people-got-wrong) are harder:
+see below, losses included.
 
 A setting is a data set, a kind of noise, a share of wrong labels and a number of trusted rows. With 100 trusted rows
 or more:
@@ -353,7 +334,8 @@ seeds.
 `BILEVEL_DATA=DIR python benchmarks/label_cleaning.py` (DIR holds the data sets: `bilevel data`) measures this
 again. All runs:
 [`label_cleaning.csv`](label_cleaning.csv).
-"""
+
+{real}"""
 
 
 if __name__ == "__main__":
