@@ -74,7 +74,7 @@ def crowd_labels(answers: Any, *, shrinkage: float = _SHRINKAGE) -> CrowdLabels:
 def is_crowd(y: Any) -> bool:
     """Whether y has several people's labels per row. One column is one label per row."""
     try:
-        shape = np.shape(y)
+        shape = np.asarray(y).shape
     except ValueError:  # a ragged list, which scikit-learn refuses
         return False
     return len(shape) == 2 and shape[1] > 1
