@@ -38,6 +38,10 @@ from bilevel.tasks.networks.losses import WeightedLoss
 _VISIT = 0.1
 _EXTREME = 4.0  # the initial log-odds are squashed into ±4: beyond, σ hardly changes
 _START_ROWS = 20_480  # at most this many rows are used for the start; the weights of all rows are learned
+_TINY = 1e-12
+_DRAWN = (0.0, 0.5, 1.0)  # shares of the confusion that trusted rows show
+_USUAL = 0.8  # of a label that is right, and of one that is redrawn, the rest: the other part of the confusion
+_CHOICE_ROWS, _CHOICE_FOLDS = 2048, 3  # for the choice of the share: doubtful rows, and folds of trusted ones
 _FACTORS = (1.0, 5.0, 25.0)  # of the penalty, without trusted rows: unknown noise needs a larger one
 _ACCEPTED: Any = {"accept_sparse": "csr", "dtype": [np.float32, np.float64]}
 _CHUNKS = 5  # rows of a run's history after the first
@@ -216,8 +220,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         **Arguments**
 
         - `X` (n, d), `y` (n,): the table. X is dense or sparse, or a data frame, whose columns may hold text, dates,
-          categories and missing values. y holds any labels that scikit-learn accepts. Or y (n, people) has the labels of
-          several people per row, as `crowd_labels` takes them.
+          categories and missing values. y holds any labels that scikit-learn accepts. Or y (n, people) has the labels
+          of several people per row, as `crowd_labels` takes them.
         - `X_trusted` (m, d), `y_trusted` (m,): rows whose labels are right and which are not in X. Each class of y must
           have some.
         - `groups` (n,): without trusted rows, rows of one group stay in one fold.
@@ -258,7 +262,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
             rare = rare_classes(labels, folds)
             self.rare_classes_ = self.classes_[rare]
             score, log_p = self._clean_each_other(table, labels, folds, rng)
-            found = flags.beliefs(log_p, labels, said=said)
+            channels = flags.channels(log_p, labels)
             if len(rare):
                 names = ", ".join(map(repr, self.rare_classes_[:5].tolist())) + ", …" * (len(rare) > 5)
                 warnings.warn(
@@ -270,11 +274,10 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         else:
             self.rare_classes_ = self.classes_[:0]
             folds = draw_parts(labels, None, self.folds, rng)
-            score, log_p, log_q = self._clean(table, labels, trusted, folds, rng)
-            found = flags.beliefs(log_p, labels, (log_q, trusted[1], self.confusion_), said)
+            score, channels = self._clean(table, labels, trusted, folds, rng)
         if self.crowd_ is not None:
             score = joined(self.crowd_, score)
-        self._keep(score, labels, found, folds)
+        self._keep(score, labels, flags.beliefs(channels, labels, said))
         self._fit_estimator(X, y, trusted, own)
         return self
 
@@ -340,7 +343,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     def _clean(
         self, table: Any, labels: np.ndarray, trusted: Any, folds: list[np.ndarray], rng: np.random.RandomState
     ) -> tuple[Any, Any]:
-        """The scores of all rows, judged by trusted rows, and log P(given label) of them and of trusted rows."""
+        """The scores of all rows, judged by trusted rows, and the channels."""
         X_trusted, y_trusted = trusted
         order, n, m = rng.permutation(len(labels)), len(labels), len(y_trusted)
         lower = self._rows(table, labels, order, self._length(table, n))
@@ -348,33 +351,72 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         upper = self._rows(table, y_trusted, order_trusted, self._length(table, m), X_trusted)
         y = self._begin(table, rng)
         part, judges = self._few(lower), self._few(upper)
+        log_p, log_q = self._unseen(lower, part, upper, [np.isin(order, fold) for fold in folds], y)
+        back = np.argsort(order)
+        log_p = log_p[back]
+        found = flags.channels(log_p, labels, (log_q[np.argsort(order_trusted)], y_trusted))
+        share = on_device(m / (min(n, _START_ROWS) + m))
         penalty = on_device(self.penalty / min(n, _START_ROWS))
-        doubtful = cleaning.fit(cleaning.Start(part, on_device(1.0), None, None, penalty), y)
-        channel = cleaning.confusion(doubtful, judges)
-        share, new = on_device(m / (min(n, _START_ROWS) + m)), y
+        few = cleaning.first_rows(part, _CHOICE_ROWS) if len(part["keep"]) > _CHOICE_ROWS else part
+        self.confusion_ = self._confusion(np.exp(log_q), upper, few, share, penalty, y)
+        channel = on_device(np.log(self.confusion_))
         y = cleaning.fit(cleaning.Start(judges, share, part, channel, penalty), y)
         learned = self._learn(lower, upper, channel, y, n, _key(rng))
-        self.confusion_, self.history_ = np.exp(np.asarray(channel)), History(learned.history)
-        log_p, factors = np.empty((n, len(self.classes_))), _FACTORS
-        for fold in folds:  # the same rows without those of a fold
-            keep, held, tried = np.asarray(lower["keep"]), np.zeros(len(lower["keep"]), bool), []
-            held[:n] = np.isin(order, fold)
+        self.history_ = History(learned.history)
+        return learned.score[back], found
+
+    def _confusion(
+        self, q: Float[np.ndarray, "m k"], upper: Any, few: Any, share: Any, penalty: Any, start: cleaning.Model
+    ) -> Float[np.ndarray, "k k"]:
+        """P(given | true) for the start: the mean of P(given | features) over the trusted rows of each class, drawn
+        toward a right label as far as makes the start predict trusted rows best that it has not seen."""
+        labels, keep = np.asarray(upper["labels"])[: len(q)], np.asarray(upper["keep"])
+        k, part = q.shape[1], np.arange(len(keep)) % _CHOICE_FOLDS
+        usual = _USUAL * np.eye(k) + (1 - _USUAL) / k
+
+        def drawn(rows: np.ndarray, by: float) -> Float[np.ndarray, "k k"]:
+            members = np.eye(k)[labels[rows]].T
+            counts = members.sum(axis=1, keepdims=True)
+            seen = np.where(counts > 0, members @ q[rows] / np.maximum(counts, 1), usual)
+            return by * seen + (1 - by) * usual
+
+        def loss(by: float) -> float:
+            total = 0.0
+            for fold in range(_CHOICE_FOLDS):
+                held = (part == fold) & (keep > 0)
+                seen = np.where(held, 0, keep)
+                if not held.any() or not seen.any():
+                    continue
+                judges = upper | {"keep": on_device(seen / seen.mean())}
+                channel = on_device(np.log(drawn(np.flatnonzero(seen[: len(q)]), by)))
+                y = cleaning.fit(cleaning.Start(self._few(judges), share, few, channel, penalty), start)
+                unseen = upper | {"keep": on_device(np.where(held, keep, 0))}
+                total += float(cleaning.measure(few["keep"], y, unseen, few["keep"])[0])
+            return total
+
+        return drawn(np.arange(len(q)), min(_DRAWN, key=loss))
+
+    def _unseen(
+        self, lower: Any, part: Any, upper: Any, folds: list[np.ndarray], start: cleaning.Model
+    ) -> tuple[Any, Any]:
+        """log P(given label) of doubtful rows, each by a model that has not seen its fold, and of trusted rows."""
+        n, m = len(folds[0]), np.count_nonzero(upper["keep"])
+        keep, log_p, of_trusted, factors = np.asarray(lower["keep"]), np.empty((n, len(self.classes_))), [], _FACTORS
+        for fold in folds:
+            held, tried = np.zeros(len(keep), bool), []
+            held[:n] = fold
             others = np.where(held, 0, keep)[: len(part["keep"])]
             others = part | {"keep": on_device(others / others.mean())}
             held_rows = lower | {"keep": on_device(np.where(held, keep, 0))}
             for factor in factors:
-                start = cleaning.Start(others, on_device(1.0), None, None, factor * penalty)
-                unseen = cleaning.fit(start, new)
-                tried.append(
-                    (float(cleaning.measure(lower["keep"], unseen, held_rows, lower["keep"])[0]), factor, unseen)
-                )
-            _, factor, unseen = min(tried, key=lambda one: one[0])
+                penalty = on_device(factor * self.penalty / min(n, _START_ROWS))
+                y = cleaning.fit(cleaning.Start(others, on_device(1.0), None, None, penalty), start)
+                tried.append((float(cleaning.measure(lower["keep"], y, held_rows, lower["keep"])[0]), factor, y))
+            _, factor, y = min(tried, key=lambda one: one[0])
             factors = (factor,)  # the choice of the first fold
-            log_p[order[held[:n]]] = np.asarray(cleaning.log_probabilities(unseen, lower))[held]
-        log_q = np.empty((m, len(self.classes_)))
-        log_q[order_trusted] = np.asarray(cleaning.log_probabilities(unseen, upper))[:m]
-        back = np.argsort(order)
-        return learned.score[back], log_p, log_q
+            log_p[fold] = np.asarray(cleaning.log_probabilities(y, lower))[held]
+            of_trusted.append(np.asarray(cleaning.log_probabilities(y, upper), float)[:m])
+        return log_p, np.log(np.mean(np.exp(of_trusted), axis=0) + _TINY)
 
     def _clean_each_other(
         self, table: Any, labels: np.ndarray, folds: list[np.ndarray], rng: np.random.RandomState
@@ -446,12 +488,12 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         score = (np.asarray(solution.x, float) + np.asarray(odds, float)) / 2
         return _Learned(score[:n], solution.history.rows)
 
-    def _keep(self, score: np.ndarray, labels: np.ndarray, found: flags.Beliefs, folds: list[np.ndarray]) -> None:
+    def _keep(self, score: np.ndarray, labels: np.ndarray, found: flags.Beliefs) -> None:
         rare = np.isin(self.classes_[labels], self.rare_classes_)
         self.sample_weight_, right = np.ones(len(score)), np.where(rare, 1.0, found.right)
         self.sample_weight_[~rare] = flags.weights(score[~rare], right[~rare])
-        found = found._replace(right=right)
-        self.wrong_labels_ = flags.wrong_labels(self.sample_weight_, right, labels, folds, self.classes_)
+        found = found._replace(right=right, wrong=np.where(rare, 0.0, found.wrong))
+        self.wrong_labels_ = flags.wrong_labels(found, labels, self.classes_)
         order = np.argsort(np.where(rare, np.inf, score), kind="stable")
         is_flagged = flags.flagged(self.sample_weight_, found, order, self.precision)
         label = self.classes_[np.where(is_flagged | (right < 0.5), found.other, labels)]

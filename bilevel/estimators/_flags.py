@@ -1,5 +1,6 @@
 """From probabilities to flags: which labels are wrong with a stated probability, and how many are wrong in all."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -9,12 +10,15 @@ from scipy.special import expit, logsumexp
 
 _TINY = 1e-12
 _PASSES = 30  # of each expectation-maximization
-_PRIOR = 10.0  # rows that the pooled error rate counts for, in each class's row of the channel
+_PRIOR = 10.0  # rows that the pooled error rate counts for, in each class's row of a channel
 _DEVIATIONS = 1.645  # of a normal distribution: 90 % lie within
+_SUREST, _SURER, _LEAST = 0.1, 0.5, 20  # shares of the rows predicted as a class, and the least number of them
 _POWERS = (1.0, 1.5, 2.0, 3.0, 5.0)  # of the trusted confusion
-_DOUBT = 2.0  # the log-likelihood that a trusted confusion must gain
+_GAIN = 4.0, 0.02  # the log-likelihood that another channel must gain: at least, and per trusted row
 _FLOOR = 1e-3  # of the probability of a trusted class, so that single rows do not decide
 _MOST_UNSURE = 4.0  # the largest temperature, and one over the smallest
+_STRONG, _WEAK = 0.95, 0.8  # how sure of itself a model must be to be believed, wholly and at all
+_SELECTION = 0.1  # part of an estimated share that is missing, as the surest rows have fewer wrong labels than others
 
 
 class WrongLabels(NamedTuple):
@@ -35,57 +39,83 @@ class WrongLabels(NamedTuple):
 
 
 class Beliefs(NamedTuple):
-    """For each row: P(the given label is right), the most probable other class, and its share of P(wrong)."""
+    """For each row: P(the given label is right), the most probable other class, and its share of P(wrong).
+
+    `wrong` has P(wrong) by each channel that is plausible, a row per channel. `strength` is about the accuracy that the
+    models would have on right labels.
+    """
 
     right: Float[np.ndarray, " n"]
     other: Int[np.ndarray, " n"]
     other_share: Float[np.ndarray, " n"]
+    wrong: Float[np.ndarray, "c n"]
+    strength: float
+
+    @property
+    def credible(self) -> float:
+        """From 0, where the models cannot tell their own errors from wrong labels, to 1."""
+        return float(np.clip((self.strength - _WEAK) / (_STRONG - _WEAK), 0, 1))
 
 
-def beliefs(
+class Channels(NamedTuple):
+    """P(given label | features), and the channels P(given | true) that are plausible; the last is the one to use."""
+
+    p: Float[np.ndarray, "n k"]
+    plausible: list[Float[np.ndarray, "k k"]]
+    strength: float
+
+
+def channels(
     log_p: Float[np.ndarray, "n k"],
     labels: Int[np.ndarray, " n"],
-    trusted: tuple[Float[np.ndarray, "m k"], Int[np.ndarray, " m"], Float[np.ndarray, "k k"]] | None = None,
-    said: Float[np.ndarray, "n k"] | None = None,
-) -> Beliefs:
-    """P(true class | features, given label) by Bayes' rule.
+    trusted: tuple[Float[np.ndarray, "m k"], Int[np.ndarray, " m"]] | None = None,
+) -> Channels:
+    """P(given label | true class), by counting and, with trusted rows, by how well they are explained.
 
-    `log_p` is log P(given label | features), by models that have not seen the row, for a temperature. The channel
-    P(given | true) is counted among the rows that the models are surest of, and the probabilities are divided by it.
-    `trusted` holds log P(given label | features) and the classes of trusted rows, and the confusion on them. Averages
-    over these rows blur the channel, as the model is unsure, so its powers are tried, too. The channel is taken that
-    explains the trusted classes best. `said` is P(a crowd's answers | true class): the label is then theirs.
+    `log_p` is log P(given label | features), by models that have not seen the row, for a temperature. Where the models
+    are surest, a label that differs is taken as wrong: the channel is counted among the surest tenth of the rows that
+    are predicted as each class and, as a bound, among the surer half. `trusted` holds log P(given label | features) and
+    the classes of trusted rows. Their mean per class is the confusion, blurred where the models are unsure, so its
+    powers are tried. Another channel than the first is taken if it explains the trusted classes much better.
     """
     temperature = _temperature(log_p, labels)
     p = _softmax(log_p / temperature)
-    channel = _counted(p, labels)
-    if trusted is not None:
-        log_q, classes, confusion = trusted
-        q = _softmax(log_q / temperature)
-        tried = [channel] + [_shrunk(_power(confusion, by) * _count(classes, p), labels) for by in _POWERS]
-        losses = [-np.log(_divided(q, one)[np.arange(len(q)), classes] + _FLOOR).sum() for one in tried]
-        losses[0] -= _DOUBT
-        channel = tried[int(np.argmin(losses))]
-    joint = _divided(p, channel) * (channel.T[labels] if said is None else said) + _TINY
-    joint /= joint.sum(axis=1, keepdims=True)
-    rows = np.arange(len(labels))
+    surest = _counted(p, labels, _SUREST)
+    strength = np.mean(p.argmax(axis=1) == labels) / (np.trace(surest) / surest.sum())
+    plausible = [_shrunk(_counted(p, labels, _SURER), labels), _shrunk(surest, labels)]
+    if trusted is None:
+        return Channels(p, plausible, float(strength))
+    q, classes = _softmax(trusted[0] / temperature), trusted[1]
+    rows = 10.0 * np.bincount(classes, minlength=p.shape[1])[:, None]  # ten for each, as these are probabilities
+    confusion = (np.eye(p.shape[1])[classes].T @ q) / (rows / 10)
+    powers = (confusion**by for by in _POWERS)
+    tried = [*plausible, *(_shrunk(rows * one / one.sum(axis=1, keepdims=True), labels) for one in powers)]
+    losses = np.array([-np.log(_divided(q, one)[np.arange(len(q)), classes] + _FLOOR).sum() for one in tried])
+    losses[1] -= max(_GAIN[0], _GAIN[1] * len(q))
+    best = int(np.argmin(losses))
+    plausible = plausible if best == 1 else plausible[::-1] if best == 0 else [*plausible, tried[best]]
+    return Channels(p, plausible, float(strength))
+
+
+def beliefs(found: Channels, labels: Int[np.ndarray, " n"], said: Float[np.ndarray, "n k"] | None = None) -> Beliefs:
+    """P(true class | features, given label) by Bayes' rule.
+
+    `said` is P(a crowd's answers | true class): the label is then theirs.
+    """
+    rows, wrong = np.arange(len(labels)), []
+    for channel in found.plausible:
+        joint = _divided(found.p, channel) * (channel.T[labels] if said is None else said) + _TINY
+        joint /= joint.sum(axis=1, keepdims=True)
+        wrong.append(1 - joint[rows, labels])
     right = joint[rows, labels].copy()
     joint[rows, labels] = -1.0
     other = joint.argmax(axis=1)
-    return Beliefs(right, other, joint[rows, other] / np.maximum(1 - right, _TINY))
+    share = joint[rows, other] / np.maximum(1 - right, _TINY)
+    return Beliefs(right, other, share, np.stack(wrong), found.strength)
 
 
 def _softmax(scores: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
     return np.exp(scores - logsumexp(scores, axis=1, keepdims=True))
-
-
-def _power(channel: Float[np.ndarray, "k k"], by: float) -> Float[np.ndarray, "k k"]:
-    return channel**by / (channel**by).sum(axis=1, keepdims=True)
-
-
-def _count(classes: Int[np.ndarray, " m"], p: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "k 1"]:
-    """Rows that the trusted confusion counts for: ten for each trusted row, as it comes from probabilities."""
-    return 10.0 * np.bincount(classes, minlength=p.shape[1])[:, None]
 
 
 def weights(score: Float[np.ndarray, " n"], right: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -106,40 +136,31 @@ def flagged(
 ) -> Bool[np.ndarray, " n"]:
     """The most rows in this order whose proposed labels are right with this mean probability, each one likely so.
 
-    Both the weight and Bayes' rule must doubt a label.
+    Both the weight and Bayes' rule must doubt a label. If the models are too weak to be believed, there is none.
     """
     right = np.maximum(weight, found.right)
     proposal = (1 - right) * found.other_share
     candidates = order[proposal[order] > 0.5]
     mean = np.cumsum(proposal[candidates]) / np.arange(1, len(candidates) + 1)
-    enough = np.flatnonzero(mean >= precision)
+    enough = np.flatnonzero(mean >= precision) if found.credible else []
     flags = np.zeros(len(weight), bool)
     flags[candidates[: enough[-1] + 1 if len(enough) else 0]] = True
     return flags
 
 
-def wrong_labels(
-    weight: Float[np.ndarray, " n"],
-    right: Float[np.ndarray, " n"],
-    labels: Int[np.ndarray, " n"],
-    folds: list[Int[np.ndarray, " _"]],
-    classes: np.ndarray,
-) -> WrongLabels:
-    """The mean of P(wrong). Its variance has that of single labels, that between folds, and what the two ways to
-    reckon P(wrong), by the weights and by Bayes' rule, disagree."""
-    fold = np.empty(len(labels), int)
-    for number, rows in enumerate(folds):
-        fold[rows] = number
+def wrong_labels(found: Beliefs, labels: Int[np.ndarray, " n"], classes: np.ndarray) -> WrongLabels:
+    """The mean of P(wrong) over the plausible channels. The interval spans them and the sampling error.
+
+    The less the models can be believed, the nearer its lower end is to zero: the labels that they take for wrong may be
+    their own errors. Above, it is wider by a tenth, as the surest rows have fewer wrong labels than the others.
+    """
 
     def share(rows: np.ndarray) -> tuple[float, float, float]:
-        wrong = 1 - right[rows]
-        mean = wrong.mean()
-        means = np.array([wrong[fold[rows] == number].mean() for number in np.unique(fold[rows])])
-        between = means.var(ddof=1) / len(means) if len(means) > 1 else 0.0
-        single = (wrong * (1 - wrong)).sum() + 0.25  # of one more row, which nothing is known of
-        deviation = np.sqrt(single / len(rows) ** 2 + between + (mean - (1 - weight[rows]).mean()) ** 2)
-        reach = _DEVIATIONS * deviation
-        return float(mean), float(max(0.0, mean - reach)), float(min(1.0, mean + reach))
+        means = found.wrong[:, rows].mean(axis=1)
+        mean, n = float(means.mean()), len(rows)
+        reach = _DEVIATIONS * np.sqrt(max(mean * (1 - mean), 0.25 / n) / n)
+        low = found.credible * max(0.0, means.min() - reach)
+        return mean, float(low), float(min(1.0, (1 + _SELECTION) * means.max() + reach))
 
     table = np.empty(
         len(classes),
@@ -163,22 +184,21 @@ def _temperature(log_p: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"])
     return float(np.exp(minimize_scalar(loss, bounds=(-limit, limit), method="bounded").x))
 
 
-def _counted(p: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"]) -> Float[np.ndarray, "k k"]:
-    """P(given | true), of the surer half of the rows that are predicted as each class; few rows are shrunk."""
+def _counted(p: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], share: float) -> Float[np.ndarray, "k k"]:
+    """How often each label is given, among the rows predicted as each class that are surest to be of it."""
     k = p.shape[1]
     predicted, counts = p.argmax(axis=1), np.zeros((k, k))
     for code in range(k):
         rows = np.flatnonzero(predicted == code)
-        if len(rows):
-            surest = rows[p[rows, code] >= np.median(p[rows, code])]
-            counts[code] = np.bincount(labels[surest], minlength=k)
-    return _shrunk(counts, labels)
+        surest = rows[np.argsort(-p[rows, code], kind="stable")[: max(_LEAST, math.ceil(share * len(rows)))]]
+        counts[code] = np.bincount(labels[surest], minlength=k)
+    return counts
 
 
 def _shrunk(counts: Float[np.ndarray, "k k"], labels: Int[np.ndarray, " n"]) -> Float[np.ndarray, "k k"]:
     """The rows of counts as probabilities, drawn to the pooled error rate, so that rare classes are not swallowed."""
     k = len(counts)
-    error = (counts.sum() - np.trace(counts) + 0.5) / (counts.sum() + 1)
+    error = (counts.sum() - np.trace(counts)) / (counts.sum() + 1)
     share = np.tile((np.bincount(labels, minlength=k) + 1.0)[None, :], (k, 1))
     np.fill_diagonal(share, 0)
     prior = error * share / share.sum(axis=1, keepdims=True) + (1 - error) * np.eye(k)
