@@ -40,6 +40,10 @@ _RARE = (
     "These labels have too few rows to be judged by each other: {}. Their rows get weight 1 and end the ranking. Look "
     "at them yourself, or pass checked rows of each label as the trusted table."
 )
+_WEAK = (
+    "From these columns a model predicts too few of the given labels: its own errors look like wrong labels. So no "
+    "other label is proposed. The rows are ranked; more telling columns, or --hidden 50 for a network, may help."
+)
 _GIVEN_AWAY = (
     "The column {0!r} alone tells the given label. If it was made from the label, no label can look doubtful: run "
     "again with --kind '{0}=ignored'."
@@ -358,7 +362,7 @@ def _weigh(
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
 
-    from bilevel.estimators import LabelCleaner, NoTrustedRowsWarning, RareClassWarning
+    from bilevel.estimators import LabelCleaner, NoTrustedRowsWarning, RareClassWarning, WeakModelWarning
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -372,6 +376,8 @@ def _weigh(
             notes.append(_UNTRUSTED)
         elif issubclass(warning.category, RareClassWarning):
             notes.append(_RARE.format(listed([classes[code] for code in cleaner.rare_classes_])))
+        elif issubclass(warning.category, WeakModelWarning):
+            notes.append(_WEAK)
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return cleaner, notes, None if unlabeled is None else cleaner.predict(unlabeled)

@@ -66,10 +66,12 @@ def _plain(row: Any) -> dict[str, Any]:
 
 
 def estimate_words(cleaned: Cleaned) -> str:
-    """How many labels seem wrong, and how many rows are flagged, in two sentences."""
+    """How many labels seem wrong, and how far the proposals can be trusted."""
     estimate, count = cleaned.estimate, len(cleaned.suspects)
     share = f"About {estimate.share:.1%} of the labels seem wrong ({estimate.low:.1%} to {estimate.high:.1%})."
-    return f"{share} {count:,} {'row is' if count == 1 else 'rows are'} flagged."
+    if not count:
+        return f"{share} For none of them is another label sure enough to be proposed."
+    return f"{share} The proposed labels are chosen so that four of five should be right, if the model is."
 
 
 def kinds_table(columns: Sequence[Column], label: str, features: int) -> Table:
@@ -236,6 +238,7 @@ def page(
         label=label,
         arguments=arguments,
         summary=numbers,
+        words=estimate_words(cleaned),
         histogram=_data_uri(histogram_png),
         kinds=kinds_table(cleaned.columns, label, arguments["features"]),
         names=doubtful[0],

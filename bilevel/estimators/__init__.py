@@ -4,7 +4,7 @@ from bilevel import _extras as extras
 
 extras.require("sklearn", extra="estimators")
 
-from bilevel.estimators._cleaner import LabelCleaner, NoTrustedRowsWarning, RareClassWarning
+from bilevel.estimators._cleaner import LabelCleaner, NoTrustedRowsWarning, RareClassWarning, WeakModelWarning
 from bilevel.estimators._crowd import CrowdLabels, crowd_labels
 from bilevel.estimators._penalized import PenalizedLogistic, PenalizedRidge
 
@@ -15,5 +15,6 @@ __all__ = [
     "PenalizedLogistic",
     "PenalizedRidge",
     "RareClassWarning",
+    "WeakModelWarning",
     "crowd_labels",
 ]

@@ -55,6 +55,10 @@ class RareClassWarning(UserWarning):
     """Some classes have too few rows to be judged by each other."""
 
 
+class WeakModelWarning(UserWarning):
+    """The models cannot tell their own errors from wrong labels, so that no label is flagged."""
+
+
 class _Learned(NamedTuple):
     """For each row of a part: log P(right)/P(wrong)."""
 
@@ -501,6 +505,14 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         self.scores_["row"], self.scores_["label"] = order, label[order]
         self.scores_["weight"] = self.sample_weight_[order]
         self.suspects_ = self.scores_[is_flagged[order]]
+        if not found.credible:
+            warnings.warn(
+                "LabelCleaner: no label is flagged. From these features, models predict too few of the given labels "
+                f"(of right ones, it would be about {found.strength:.0%}): their own errors look like wrong labels. "
+                "scores_ ranks all rows. For flags, pass more telling features, or hidden=50 for a network.",
+                WeakModelWarning,
+                stacklevel=3,
+            )
 
     def _fit_estimator(self, X: Any, y: np.ndarray, trusted: Any, own: Float[np.ndarray, " n"]) -> None:
         own = own / own.max()

@@ -100,7 +100,7 @@ def channels(
 def beliefs(found: Channels, labels: Int[np.ndarray, " n"], said: Float[np.ndarray, "n k"] | None = None) -> Beliefs:
     """P(true class | features, given label) by Bayes' rule.
 
-    `said` is P(a crowd's answers | true class): the label is then theirs.
+    `said` is P(a crowd's answers | true class): the label is then theirs, and they are believed.
     """
     rows, wrong = np.arange(len(labels)), []
     for channel in found.plausible:
@@ -111,7 +111,7 @@ def beliefs(found: Channels, labels: Int[np.ndarray, " n"], said: Float[np.ndarr
     joint[rows, labels] = -1.0
     other = joint.argmax(axis=1)
     share = joint[rows, other] / np.maximum(1 - right, _TINY)
-    return Beliefs(right, other, share, np.stack(wrong), found.strength)
+    return Beliefs(right, other, share, np.stack(wrong), found.strength if said is None else 1.0)
 
 
 def _softmax(scores: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:

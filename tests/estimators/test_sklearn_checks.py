@@ -27,6 +27,7 @@ def expected_to_fail(estimator):
 
 
 @pytest.mark.filterwarnings("ignore::bilevel.estimators.NoTrustedRowsWarning")
+@pytest.mark.filterwarnings("ignore::bilevel.estimators.WeakModelWarning")  # of random labels
 @parametrize_with_checks(ESTIMATORS, expected_failed_checks=expected_to_fail)
 def test_scikit_learn(estimator, check):
     check(estimator)
