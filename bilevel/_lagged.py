@@ -60,6 +60,8 @@ class Rows(eqx.Module):
         if shapes is None:
             return self
         where, size = jnp.zeros(shapes.where.shape, shapes.where.dtype), shapes.written.shape[0]
+        if where.ndim == 2:  # the first row of each stratum
+            where += len(self.written) // len(where) * jnp.arange(len(where), dtype=where.dtype)[:, None]
         rows = [trees.take_rows(value, where, size) for value in self.values]
         return dataclasses.replace(self, pending=Pending(where, rows, trees.take_rows(self.written, where, size)))
 
@@ -68,9 +70,9 @@ class Rows(eqx.Module):
         if self.pending is None:
             return self
         where = self.pending.where
-        values = [_put(value, where, rows) for value, rows in zip(self.values, self.pending.rows, strict=True)]
+        values = [trees.put_rows(value, where, rows) for value, rows in zip(self.values, self.pending.rows, strict=True)]
         return dataclasses.replace(
-            self, values=values, written=_put(self.written, where, self.pending.written), pending=None
+            self, values=values, written=trees.put_rows(self.written, where, self.pending.written), pending=None
         )
 
     def entry(self, j: int, k: int) -> Any:
@@ -249,6 +251,20 @@ def advanced(source: Rows, new: list[Any], step: Any) -> Rows:
     return dataclasses.replace(source, table=table, pending=pending, products=products)
 
 
+def _at_all(places: list[tuple[Array, int]]) -> tuple[Array, int]:
+    """The indices of all places, and the number of their rows."""
+    where, rows = trees.joined([(indices, jnp.zeros((count, 0))) for indices, count in places])
+    return where, len(rows)
+
+
+def _shared(where: Array, rows: Array) -> Array:
+    """For each of the rows, the sum of all with its index."""
+    if where.ndim == 2:  # strata share no rows
+        return jax.vmap(_shared)(where, rows.reshape(*where.shape, *rows.shape[1:])).reshape(rows.shape)
+    same = where[:, None] == where[None, :]
+    return jnp.tensordot(same.astype(rows.dtype), rows, 1)
+
+
 def _product(weights: list[Any], column: list[Any], dtype: Any) -> Any:
     """Σ_m weight_m · entry_m."""
     total: Any = 0.0
@@ -272,28 +288,20 @@ def _written(source: Rows, new: list[LaggedRows], places: list[tuple[Array, int]
     if len(places) == 1 and where.ndim == 0:
         added = [next(iter(found.values()), None) for found in parts]
     else:  # a row may be there several times: each time it gets the sum of its parts
-        where = jnp.concatenate([trees.each_row(*place) for place in places])
-        size, same = len(where), where[:, None] == where[None, :]
+        where, size = _at_all(places)
 
         def summed(found: dict[int, Array]) -> Array | None:
             if not found:
                 return None
             like = next(iter(found.values()))
-            whole = [found.get(id(i), jnp.zeros((count, *like.shape[1:]), like.dtype)) for i, count in places]
-            return jnp.tensordot(same.astype(like.dtype), jnp.concatenate(whole), 1)
+            parts = [(i, found.get(id(i), jnp.zeros((count, *like.shape[1:]), like.dtype))) for i, count in places]
+            return _shared(where, trees.joined(parts)[1])
 
         added = [summed(found) for found in parts]
     current = source.read(where, size)
     moved = [_combined(field.weights, current) for field in new]
     rows = [z if more is None else z + more.astype(z.dtype) for z, more in zip(moved, added, strict=True)]
     return Pending(where, rows, jnp.full(size, step + 1, jnp.uint16))
-
-
-def _put(array: Array, where: Int[Array, "..."], rows: Array) -> Array:
-    """`array` with these rows in place of its own."""
-    if where.ndim == 0:
-        return jax.lax.dynamic_update_slice_in_dim(array, rows, where, 0)
-    return array.at[where].set(rows, mode="promise_in_bounds")
 
 
 def constants_of(maps: list[list[Any]]) -> tuple[tuple[float | None, ...], ...]:

@@ -49,11 +49,19 @@ class AbstractLazyRows(abc.ABC):
 
 
 def take_rows(array: Array | AbstractLazyRows, indices: Int[Array, "..."], size: int) -> Array:
-    """Rows of `array`: those at a vector of `indices`, or `size` contiguous ones from a scalar start."""
+    """Rows of `array`: those at a vector of `indices`, or `size` contiguous ones from a scalar start.
+
+    A matrix of indices has one line per stratum, an equal contiguous part of the rows, and each index lies in the
+    stratum of its line. No row then leaves the device that holds its stratum.
+    """
     if isinstance(array, AbstractLazyRows):
         return array.take(indices, size)
     if indices.ndim == 0:
         return jax.lax.dynamic_slice_in_dim(array, indices, size)
+    if indices.ndim == 2:
+        strata, places = _strata(array, indices)
+        rows = jax.vmap(lambda part, i: part.at[i].get(mode="promise_in_bounds"))(strata, places)
+        return rows.reshape(size, *array.shape[1:])
     return array.at[indices].get(mode="promise_in_bounds")
 
 
@@ -64,12 +72,49 @@ def add_rows(array: Array, indices: Int[Array, "..."], rows: Array) -> Array:
     if indices.ndim == 0:
         old = jax.lax.dynamic_slice_in_dim(array, indices, rows.shape[0])
         return jax.lax.dynamic_update_slice_in_dim(array, old + rows, indices, 0)
-    return array.at[indices].add(rows, mode="promise_in_bounds")
+    return _written(array, indices, rows, "add")
+
+
+def put_rows(array: Array, indices: Int[Array, "..."], rows: Array) -> Array:
+    """`array` with `rows` in place of those that `take_rows` would read."""
+    if indices.ndim == 0:
+        return jax.lax.dynamic_update_slice_in_dim(array, rows, indices, 0)
+    return _written(array, indices, rows, "set")
+
+
+def _written(array: Array, indices: Int[Array, "..."], rows: Array, how: str) -> Array:
+    if indices.ndim == 1:
+        return getattr(array.at[indices], how)(rows, mode="promise_in_bounds")
+    strata, places = _strata(array, indices)
+    rows = rows.reshape(*indices.shape, *array.shape[1:])
+    write = jax.vmap(lambda part, i, new: getattr(part.at[i], how)(new, mode="promise_in_bounds"))
+    return write(strata, places, rows).reshape(array.shape)
+
+
+def _strata(array: Array, indices: Int[Array, "strata n"]) -> tuple[Array, Int[Array, "strata n"]]:
+    """The strata of an array, and the places in them, each where its stratum is."""
+    length = len(array) // len(indices)
+    strata = array.reshape(len(indices), length, *array.shape[1:])
+    places = indices - length * jnp.arange(len(indices), dtype=indices.dtype)[:, None]
+    split = jax.typeof(strata).sharding
+    if split.spec[0] is not None:  # in explicit mode
+        places = jax.sharding.reshard(places, split.update(spec=jax.sharding.PartitionSpec(split.spec[0], None)))
+    return strata, places
 
 
 def each_row(indices: Int[Array, "..."], size: int) -> Int[Array, " size"]:
     """The indices of the rows that `take_rows` reads, one by one."""
-    return indices if indices.ndim else indices + jnp.arange(size, dtype=indices.dtype)
+    return indices.ravel() if indices.ndim else indices + jnp.arange(size, dtype=indices.dtype)
+
+
+def joined(parts: list[tuple[Int[Array, "..."], Array]]) -> tuple[Int[Array, "..."], Array]:
+    """Several parts, (indices, rows), as one."""
+    if any(indices.ndim == 2 for indices, _ in parts):
+        where = jnp.concatenate([indices for indices, _ in parts], axis=1)
+        rows = jnp.concatenate([rows.reshape(*indices.shape, *rows.shape[1:]) for indices, rows in parts], axis=1)
+        return where, rows.reshape(where.size, *rows.shape[2:])
+    where = jnp.concatenate([each_row(indices, len(rows)) for indices, rows in parts])
+    return where, jnp.concatenate([rows for _, rows in parts])
 
 
 class SparseRows(eqx.Module):
@@ -88,9 +133,7 @@ class SparseRows(eqx.Module):
                 array = add_rows(array, indices, rows.astype(array.dtype))
             return array
         # one scatter: a second one would make XLA copy the array
-        where = [each_row(i, len(rows)) for i, rows in self.parts]
-        rows = [rows.astype(array.dtype) for _, rows in self.parts]
-        return add_rows(array, jnp.concatenate(where), jnp.concatenate(rows))
+        return add_rows(array, *joined([(indices, rows.astype(array.dtype)) for indices, rows in self.parts]))
 
     def dense(self, dtype: Any) -> Array:
         """All rows."""

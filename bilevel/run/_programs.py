@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import trees
+from bilevel._placement import Places, mesh_of, pinned, places, put
 from bilevel.cost import Total
 from bilevel.problem import Episodes, Problem
 from bilevel.run._advance import advance, initial_state, status
@@ -21,18 +22,26 @@ from bilevel.trees import Tree
 class Programs:
     """What advances, checks and copies the states of a solver on a problem.
 
-    The arguments that stay the same are taken apart once, not at each call.
+    The arguments that stay the same are taken apart once, not at each call. What belongs to x or y stays where x or y
+    is: see `bilevel._placement`.
     """
 
-    def __init__(self, solver: AbstractSolver, problem: Problem | Episodes, key: PRNGKeyArray):
-        self.key = key
+    def __init__(self, solver: AbstractSolver, problem: Problem | Episodes, key: PRNGKeyArray, x: Tree, y: Tree):
+        self.key, self._start_at = key, (x, y)
+        mesh = mesh_of(problem, x, y)
         leaves, structure = jax.tree.flatten((solver, problem, key))
         self._arrays = [leaf if eqx.is_array(leaf) else None for leaf in leaves]
-        self._static = _Static(structure, tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves))
+        self._static = _Static(structure, tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves), ())
+        if mesh is not None:
+            self._static = self._static.at(places(self._state()[0], mesh, (x, y)))
 
-    def start(self, x: Tree, y: Tree, *, compute: bool) -> tuple[Any, Total]:
+    def _state(self) -> tuple[Any, Total]:
+        """The shapes of a state and a cost."""
+        return eqx.filter_eval_shape(functools.partial(_start, self._static, self._arrays), *self._start_at, False)
+
+    def start(self, *, compute: bool) -> tuple[Any, Total]:
         """The solver's initial state and its cost; or zeros in its shape, to compile without computing it."""
-        return _start(self._static, self._arrays, x, y, compute)
+        return _start(self._static, self._arrays, *self._start_at, compute)
 
     def advance(self, state: Any, t0: int, n: int) -> tuple[Any, Total]:
         """`n` steps in place: the arrays of `state` are overwritten."""
@@ -49,27 +58,34 @@ class Programs:
         return bool(finite), bool(convex)
 
     def copy(self, state: Any) -> Any:
-        return _copy(state)
+        return put(_copy(state), self._static.places)
 
-    def computation(self, x: Tree, y: Tree) -> str:
+    def computation(self) -> str:
         """A hash of what a chunk computes. JAX keeps the trace for the run."""
-        start, advance = (functools.partial(program, self._static, self._arrays) for program in (_start, _advance))
-        state, _ = eqx.filter_eval_shape(start, x, y, False)
-        return computation(advance, state, np.int32(0), np.int32(0))
+        advance = functools.partial(_advance, self._static, self._arrays)
+        return computation(advance, self._state()[0], np.int32(0), np.int32(0))
 
 
 class _Static:
-    """What a program is compiled for: the structure of its arguments, and the leaves that are not arrays."""
+    """What a program is compiled for: the structure of its arguments, the leaves that are not arrays, and the places of
+    the state's leaves."""
 
-    def __init__(self, structure: Any, leaves: tuple[Any, ...]):
-        self._structure, self._leaves = structure, leaves
-        self._hash = hash((structure, leaves))
+    def __init__(self, structure: Any, leaves: tuple[Any, ...], places: Places):
+        self._structure, self._leaves, self.places = structure, leaves, places
+        self._hash = hash((structure, leaves, places))
+
+    def at(self, places: Places) -> "_Static":
+        return _Static(self._structure, self._leaves, places)
 
     def __hash__(self) -> int:
         return self._hash
 
     def __eq__(self, other: Any) -> bool:
-        return self is other or (self._structure, self._leaves) == (other._structure, other._leaves)
+        return self is other or self._all == other._all
+
+    @property
+    def _all(self) -> tuple[Any, ...]:
+        return self._structure, self._leaves, self.places
 
     def with_arrays(self, arrays: Any) -> Any:
         return jax.tree.unflatten(
@@ -85,13 +101,15 @@ def _start(static: _Static, arrays: Any, x: Tree, y: Tree, compute: Any) -> tupl
     def start() -> Any:
         return initial_state(solver, problem, x, y, key)
 
-    return jax.lax.cond(compute, start, lambda: trees.zeros_like(jax.eval_shape(start)))
+    state, cost = jax.lax.cond(compute, start, lambda: trees.zeros_like(jax.eval_shape(start)))
+    return pinned(state, static.places), cost
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
 def _advance(static: _Static, arrays: Any, state: Any, t0: Any, n: Any) -> tuple[Any, Total]:
     solver, problem, key = static.with_arrays(arrays)
-    return advance(solver, problem, state, key, t0, n)
+    state, cost = advance(solver, problem, state, key, t0, n)
+    return pinned(state, static.places), cost
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -110,7 +128,7 @@ def _advance_while_sound(static: _Static, arrays: Any, state: Any, t0: Any, n: A
         return jnp.where(sound, t + 1, t), *trees.where(sound, (new, cost + spent), (state, cost)), sound
 
     t, state, cost, _ = jax.lax.while_loop(going_on, body, (t0, state, Total.zero(), jnp.array(True)))
-    return state, cost, t - t0
+    return pinned(state, static.places), cost, t - t0
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -28,7 +28,7 @@ def identity(
     first, state = (0, None) if previous is None else (previous.stats["steps"], previous.state)
     about = {"solver": described(solver), "settings": fingerprint(solver), "problem": fingerprint(prepared.problem)}
     about |= {"start": fingerprint(prepared.x, prepared.y, first, state), "key": fingerprint(programs.key)}
-    computed = programs.computation(prepared.x, prepared.y)
+    computed = programs.computation()
     return about | {"every": int(every), "computation (losses, schedules, projections)": computed} | versions()
 
 
@@ -79,10 +79,10 @@ class Single(AbstractRuns):
 
         **Returns** whether there was a checkpoint.
         """
-        clock, programs, start = time.perf_counter(), self._programs, (self._prepared.x, self._prepared.y)
+        clock, programs = time.perf_counter(), self._programs
         begins = self._kept.state is None
         if begins:
-            self._state, _ = programs.start(*start, compute=False)
+            self._state, _ = programs.start(compute=False)
         self._go_on()
         self._steps(0)
         programs.status(self._state)
@@ -90,7 +90,7 @@ class Single(AbstractRuns):
         resumed = self._take_up()
         self.record.stats["compile_seconds"] += compiled - clock
         if begins and not resumed:
-            self._state, cost = jax.block_until_ready(programs.start(*start, compute=True))
+            self._state, cost = jax.block_until_ready(programs.start(compute=True))
             self.record.stats["run_seconds"] += time.perf_counter() - compiled
             self.record.count(cost.to_dict())
         if begins or resumed:

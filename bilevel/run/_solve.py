@@ -140,7 +140,7 @@ def solve(
     first = 0 if previous is None else previous.stats["steps"]
     check_over(solver, range(first, first + steps), prepared.x, prepared.y)
     end, watched = first + steps, bool(metrics or recorders or callbacks or checkpoint)
-    programs, keeper = Programs(solver, prepared.problem, run_key), None
+    programs, keeper = Programs(solver, prepared.problem, run_key, prepared.x, prepared.y), None
     if checkpoint is not None:
         keeper = Checkpoint(checkpoint, identity(prepared, solver, programs, previous, every))
     run = Single(prepared, programs, previous, keeper, end=end, watched=watched)

@@ -1,0 +1,71 @@
+"""Where the arrays of a run are. Placement is read off the arrays that the user passes, and kept.
+
+XLA splits each computation by the placement of its arguments. It may place results elsewhere, which costs traffic and a
+second compilation, so what belongs to x or y is pinned to the place of x or y, and all else to every device.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from bilevel.trees import Tree
+
+Places = tuple[NamedSharding, ...]  # of the leaves of a tree; empty: all on one device
+
+
+def mesh_of(*trees: Tree) -> Mesh | None:
+    """The devices over which some array is spread; None if none is."""
+    for leaf in jax.tree.leaves(trees):
+        if isinstance(leaf, jax.Array) and (sharding := _named(leaf)) is not None:
+            return sharding.mesh  # pyright: ignore[reportReturnType]
+    return None
+
+
+def _named(leaf: jax.Array) -> NamedSharding | None:
+    if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf.sharding, NamedSharding):
+        return None
+    return leaf.sharding if leaf.sharding.mesh.size > 1 else None
+
+
+def places(tree: Tree, mesh: Mesh | None, likes: Sequence[Tree]) -> Places:
+    """The places for the leaves of a tree: of a leaf whose path ends as one of `likes`, and which has its shape, the
+    place of that one; of all others, every device."""
+    if mesh is None:
+        return ()
+    known: dict[Any, NamedSharding] = {}
+    for like in likes:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(like):
+            if isinstance(leaf, jax.Array) and (sharding := _named(leaf)) is not None:
+                known.setdefault((tuple(map(str, path)), leaf.shape), sharding)
+
+    def place(path: Any, leaf: Any) -> NamedSharding:
+        path = tuple(map(str, path))
+        ends = (known.get((path[i:], leaf.shape)) for i in range(len(path) + 1))
+        found = next((found for found in ends if found is not None), NamedSharding(mesh, PartitionSpec()))
+        return found.update(spec=PartitionSpec(*found.spec, *[None] * (len(leaf.shape) - len(found.spec))))
+
+    return tuple(place(*pair) for pair in jax.tree_util.tree_leaves_with_path(tree))
+
+
+def pinned(tree: Tree, where: Places) -> Tree:
+    """The tree, within a program, with its leaves in these places."""
+    if not where:
+        return tree
+    leaves, structure = jax.tree.flatten(tree)
+    return jax.tree.unflatten(structure, [_pin(*pair) for pair in zip(leaves, where, strict=True)])
+
+
+def _pin(leaf: Any, place: NamedSharding) -> Any:
+    if AxisType.Explicit in place.mesh.axis_types:
+        return jax.sharding.reshard(leaf, place)
+    return jax.lax.with_sharding_constraint(leaf, place)
+
+
+def put(tree: Tree, where: Places) -> Tree:
+    """The tree, outside of programs, with its leaves in these places."""
+    if not where:
+        return tree
+    leaves, structure = jax.tree.flatten(tree)
+    return jax.tree.unflatten(structure, [jax.device_put(*pair) for pair in zip(leaves, where, strict=True)])
