@@ -44,9 +44,17 @@ def places(tree: Tree, mesh: Mesh | None, likes: Sequence[Tree]) -> Places:
         path = tuple(map(str, path))
         ends = (known.get((path[i:], leaf.shape)) for i in range(len(path) + 1))
         found = next((found for found in ends if found is not None), NamedSharding(mesh, PartitionSpec()))
-        return found.update(spec=PartitionSpec(*found.spec, *[None] * (len(leaf.shape) - len(found.spec))))
+        return found.update(spec=_as_results_have_it(found, len(leaf.shape)))
 
     return tuple(place(*pair) for pair in jax.tree_util.tree_leaves_with_path(tree))
+
+
+def _as_results_have_it(place: NamedSharding, ndim: int) -> PartitionSpec:
+    """The same spec in the form of a program's results: JAX compiles again for another one."""
+    axes = [*place.spec]
+    while axes and axes[-1] is None:
+        axes.pop()
+    return PartitionSpec(*axes, *[None] * (ndim - len(axes) if AxisType.Explicit in place.mesh.axis_types else 0))
 
 
 def pinned(tree: Tree, where: Places) -> Tree:
@@ -69,3 +77,13 @@ def put(tree: Tree, where: Places) -> Tree:
         return tree
     leaves, structure = jax.tree.flatten(tree)
     return jax.tree.unflatten(structure, [jax.device_put(*pair) for pair in zip(leaves, where, strict=True)])
+
+
+def shapes_of(tree: Tree) -> Tree:
+    """The shapes and dtypes of arrays, without their places."""
+
+    def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+        aval = jax.typeof(leaf)
+        return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type)
+
+    return jax.tree.map(shape, tree)

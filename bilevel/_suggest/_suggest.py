@@ -189,6 +189,7 @@ def _facts(
         dim_y=trees.size(y),
         batch=lower.size,
         rows=lower.length,
+        strata=1 if lower.data is None else lower.data.strata,
         passes=budget / lower.size,
         scaling=scaling,
     )

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, PRNGKeyArray
 
+from bilevel._placement import mesh_of
 from bilevel._prepare import prepare
 from bilevel.cost import Total
 from bilevel.problem import Episodes, Problem
@@ -39,13 +40,18 @@ def _status(each: Any, same: Any, t0: Any, n: Any) -> tuple[Bool[Array, ""], Boo
 
 
 @eqx.filter_jit
-def _spread(function: Callable[..., Any], mesh: Mesh, each: Any, same: Any, t0: Any, n: Any) -> Any:
-    """`function` for each run. Every device has an equal share of the runs, under `vmap`, and a full copy of `same`."""
+def _spread(function: Callable[..., Any], mesh: Mesh | None, each: Any, same: Any, t0: Any, n: Any) -> Any:
+    """`function` for each run. Every device has an equal share of the runs, under `vmap`, and a full copy of `same`.
+
+    Without a `mesh`, each run is on all devices over which its arrays are split.
+    """
     arrays, static = eqx.partition(same, eqx.is_array)
 
     def share(each: Any, arrays: Any, t0: Any, n: Any) -> Any:
         return jax.vmap(lambda one: function(one, eqx.combine(arrays, static), t0, n))(each)
 
+    if mesh is None:
+        return share(each, arrays, t0, n)
     specs = (_RUNS, _SAME, _SAME, _SAME)
     # while-loops run for different lengths per device, so replication cannot be verified
     return jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=_RUNS, check_vma=False)(each, arrays, t0, n)
@@ -68,8 +74,9 @@ class Ensemble(AbstractRuns):
         keys: Sequence[PRNGKeyArray],
         devices: Sequence[Any] | None = None,
     ):
-        devices = list(jax.local_devices() if devices is None else devices)[: len(keys)]
-        self._mesh = Mesh(np.array(devices), ("runs",))
+        split = mesh_of(problem, x, y) is not None
+        devices = [None] if split else list(jax.local_devices() if devices is None else devices)[: len(keys)]
+        self._mesh = None if split else Mesh(np.array(devices), ("runs",))
         pad = -len(keys) % len(devices)  # repeat the last run on devices that would have less to do
         many = not isinstance(problem, Problem | Episodes)
         parts = [prepare(*part) for part in (zip(problem, x, y, strict=True) if many else [(problem, x, y)])]
@@ -82,9 +89,11 @@ class Ensemble(AbstractRuns):
             own, alike = _stacked([*points, *[points[-1]] * pad])
         else:  # stored once per device
             own, alike = (None, None, None), points[0]
-        each = jax.device_put((solver, *own, self._keys), NamedSharding(self._mesh, _RUNS))
-        arrays, static = eqx.partition((solver_alike, *alike, None), eqx.is_array)
-        same = eqx.combine(jax.device_put(arrays, NamedSharding(self._mesh, _SAME)), static)
+        each, same = (solver, *own, self._keys), (solver_alike, *alike, None)
+        if self._mesh is not None:
+            each = jax.device_put(each, NamedSharding(self._mesh, _RUNS))
+            arrays, static = eqx.partition(same, eqx.is_array)
+            same = eqx.combine(jax.device_put(arrays, NamedSharding(self._mesh, _SAME)), static)
         self._each, self._same = (each[0], each[1], each[4]), (same[0], same[1], None)
         self._parts, self._step = parts, 0
         self.records = [Record(self, i) for i in range(len(keys))]

@@ -12,6 +12,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from bilevel._output.files import environment
+from bilevel.run._sums import array_sum
 
 
 def versions() -> dict[str, str | None]:
@@ -52,10 +53,11 @@ def data(leaf: Any) -> np.ndarray:
 
 
 def add_array(digest: Any, leaf: Any) -> None:
-    """Add an array to a hash: its shape, dtype and bytes."""
-    array = data(leaf)
-    digest.update(f"{array.shape}{array.dtype}".encode())
-    digest.update(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")  # bfloat16 has no buffer
+    """Add an array to a hash: its shape, dtype and entries, the same wherever its parts are."""
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    digest.update(f"{leaf.shape}{leaf.dtype}".encode())
+    digest.update(array_sum(leaf).tobytes())
 
 
 def _of_jaxpr(jaxpr: Jaxpr | ClosedJaxpr, known: dict[int, str]) -> str:

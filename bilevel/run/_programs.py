@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import trees
-from bilevel._placement import Places, mesh_of, pinned, places, put
+from bilevel._placement import Places, mesh_of, pinned, places, put, shapes_of
 from bilevel.cost import Total
 from bilevel.problem import Episodes, Problem
 from bilevel.run._advance import advance, initial_state, status
@@ -61,9 +61,9 @@ class Programs:
         return put(_copy(state), self._static.places)
 
     def computation(self) -> str:
-        """A hash of what a chunk computes. JAX keeps the trace for the run."""
-        advance = functools.partial(_advance, self._static, self._arrays)
-        return computation(advance, self._state()[0], np.int32(0), np.int32(0))
+        """A hash of what a chunk computes, wherever its arrays are. JAX keeps the trace for the run on one device."""
+        advance = functools.partial(_advance, self._static.at(()), shapes_of(self._arrays))
+        return computation(advance, shapes_of(self._state()[0]), np.int32(0), np.int32(0))
 
 
 class _Static:

@@ -162,6 +162,8 @@ def _check_blocks(name: str, level: Level) -> None:
             f"{name}.data: SABA keeps a table entry for each block of rows, but these are drawn by "
             f"{type(level.data).__name__}; pass bl.Level(loss, data=bl.Blocks(arrays), batch_size={level.batch_size})"
         )
+    if level.batch_size is not None and level.data is not None and level.data.strata > 1:
+        raise ValueError(f"{name}.data: SABA keeps a table entry for each block of rows; draw them without strata")
 
 
 def _block(batch: Batch) -> Any:

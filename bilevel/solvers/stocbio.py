@@ -184,7 +184,8 @@ class StocBiO(AbstractHypergradientSolver):
         if facts.batch < facts.rows and facts.mu < facts.L:
             B = max(1, round(facts.batch / order.value))
             sizes = neumann_batch_sizes(B, order.value, 1 / facts.L, facts.mu)
-            mean = min(facts.rows, math.ceil(sum(sizes) / len(sizes)))
+            mean = facts.strata * math.ceil(sum(sizes) / len(sizes) / facts.strata)
+            mean = min(facts.rows, mean)
             reason = (
                 f"Prop. 3: B Q (1 − ημ)^(j−1) with B = {B}, {sizes[0]} to {sizes[-1]}; their mean, in one compiled loop"
             )

@@ -25,7 +25,8 @@ class Choice(NamedTuple):
 @dataclass(frozen=True)
 class Facts:
     """The inputs of the theories: μ, L and κ of the lower level, L_f of the upper level in y, the size of y, the batch
-    size and the rows of the lower level, the lower batches that the budget pays for, and the solver's scaling."""
+    size, the rows and the strata of the lower level, the lower batches that the budget pays for, and the solver's
+    scaling."""
 
     mu: float
     L: float
@@ -34,6 +35,7 @@ class Facts:
     dim_y: int
     batch: int
     rows: int
+    strata: int
     passes: float
     scaling: float
 

@@ -38,7 +38,7 @@ def constants(task):
 
 
 def facts(constants, name="soba", **changes):
-    default = {"upper_smoothness": 1.0, "dim_y": 4, "batch": 5, "rows": 100, "passes": 40_000.0}
+    default = {"upper_smoothness": 1.0, "dim_y": 4, "batch": 5, "rows": 100, "strata": 1, "passes": 40_000.0}
     default |= {"mu": constants.mu, "L": constants.L, "scaling": bl.SOLVERS[name].scaling} | changes
     return Facts(kappa=default["L"] / default["mu"], **default)
 
