@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from bilevel import _processes as processes
+
 
 def _reals(name: str, value: Any, wanted: str, *, scalar: bool = True) -> np.ndarray | None:
     """A real number, or real numbers, as an array; None if traced."""
@@ -263,7 +265,8 @@ def all_finite(array: jax.Array | np.ndarray) -> bool:
     if isinstance(array, np.ndarray):
         return all(np.isfinite(part).all() for part in np.split(array.reshape(-1), range(_LOOK, array.size, _LOOK)))
     parts = {str(shard.index): shard.data for shard in array.addressable_shards}  # copies have the same index
-    return all(all_finite(np.asarray(part)) for part in parts.values())
+    finite = all(all_finite(np.asarray(part)) for part in parts.values())
+    return finite if array.is_fully_addressable else bool(processes.gathered(finite).all())
 
 
 def _in_module(node: Any, path: Any) -> bool:

@@ -70,7 +70,9 @@ class Rows(eqx.Module):
         if self.pending is None:
             return self
         where = self.pending.where
-        values = [trees.put_rows(value, where, rows) for value, rows in zip(self.values, self.pending.rows, strict=True)]
+        values = [
+            trees.put_rows(value, where, rows) for value, rows in zip(self.values, self.pending.rows, strict=True)
+        ]
         return dataclasses.replace(
             self, values=values, written=trees.put_rows(self.written, where, self.pending.written), pending=None
         )

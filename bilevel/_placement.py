@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bilevel.trees import Tree
@@ -24,7 +25,7 @@ def mesh_of(*trees: Tree) -> Mesh | None:
 
 
 def _named(leaf: jax.Array) -> NamedSharding | None:
-    if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf.sharding, NamedSharding):
+    if isinstance(leaf, Tracer) or not isinstance(leaf.sharding, NamedSharding):
         return None
     return leaf.sharding if leaf.sharding.mesh.size > 1 else None
 

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bilevel import _extras as extras
+from bilevel import _processes as processes
 from bilevel._output.files import local_directory
-from bilevel.run._identity import add_array, data
+from bilevel.run._identity import add_array, data, words
 
 try:
     import fcntl
@@ -33,16 +34,21 @@ class CheckpointError(RuntimeError):
 class Checkpoint:
     """A directory with the last two checkpoints of one run, written by orbax: each is complete or absent.
 
-    `about` identifies the run, name by name. A run that differs in any entry cannot resume from the directory.
+    `about` identifies the run, name by name. A run that differs in any entry cannot resume from the directory. A run
+    that is `shared` by processes is saved and resumed by all of them together, each with its parts of the arrays.
     """
 
-    def __init__(self, directory: Any, about: dict[str, Any]):
+    def __init__(self, directory: Any, about: dict[str, Any], shared: bool = False):
+        self._shared = shared
         if not can_checkpoint():
             raise ValueError(f"checkpoint: orbax, which writes it, is missing; {extras.install('checkpoint')}")
         self.directory = local_directory(directory, "checkpoint").absolute()
         self._lock: IO[str] | None = None
         try:
-            self._check_ours(about)
+            if shared:
+                self._check_together(about)
+            else:
+                self._check_ours(about)
             self._open()
         except BaseException:
             self._unlock()
@@ -57,6 +63,19 @@ class Checkpoint:
         )
         self._manager = orbax.CheckpointManager(self.directory, options=options)
         self._due, self._saved = 0.0, self._manager.latest_step()
+
+    def _check_together(self, about: dict[str, Any]) -> None:
+        """The first process checks for all."""
+        failed: BaseException | None = None
+        if processes.first():
+            try:
+                self._check_ours(about)
+            except BaseException as error:
+                failed = error
+        if processes.gathered(np.int32(failed is not None)).any():
+            raise failed or CheckpointError(
+                f"checkpoint: the first process of this run refuses {self.directory}; its error says why"
+            )
 
     def _check_ours(self, about: dict[str, Any]) -> None:
         mark, part, found = self.directory / _MARK, self.directory / _PART, None
@@ -109,11 +128,13 @@ class Checkpoint:
         if self._saved is None:
             return None
         leaves, treedef = jax.tree.flatten(like)
-        arrays = [data(leaf) for leaf in leaves if eqx.is_array(leaf)]
-        arguments = self._args.Composite(state=self._args.StandardRestore(arrays), record=self._args.JsonRestore())
+        arrays = self._arrays(like)
+        wanted = [_wanted(array) for array in arrays] if self._shared else arrays
+        arguments = self._args.Composite(state=self._args.StandardRestore(wanted), record=self._args.JsonRestore())
         try:
             saved = self._manager.restore(self._saved, args=arguments)
-            found, content = [np.asarray(array) for array in saved["state"]], saved["record"]
+            found, content = saved["state"], saved["record"]
+            found = found if self._shared else [np.asarray(array) for array in found]
             if any((a.shape, a.dtype) != (b.shape, b.dtype) for a, b in zip(found, arrays, strict=True)):
                 raise ValueError("its arrays have other shapes")
             if _checksum(found, content["record"]) != content["sha256"]:
@@ -130,10 +151,13 @@ class Checkpoint:
 
     def save(self, step: int, state: Any, record: dict[str, Any], *, now: bool) -> None:
         """Save the state of this step: always if `now`, else so rarely that saving takes a tenth of the time."""
-        if step == self._saved or not (now or time.perf_counter() >= self._due):
+        due = now or time.perf_counter() >= self._due
+        if self._shared and not now:
+            due = processes.from_first(due)
+        if step == self._saved or not due:
             return
         start = time.perf_counter()
-        arrays = [data(leaf) for leaf in jax.tree.leaves(state) if eqx.is_array(leaf)]
+        arrays = self._arrays(state)
         content = {"record": record, "sha256": _checksum(arrays, record)}
         items = self._args.Composite(state=self._args.StandardSave(arrays), record=self._args.JsonSave(content))
         try:
@@ -146,6 +170,11 @@ class Checkpoint:
         self._saved = step
         end = time.perf_counter()
         self._due = end + _OVERHEAD * (end - start)
+
+    def _arrays(self, state: Any) -> list[Any]:
+        """The arrays of a state: on the host or, if processes share them, where they are."""
+        arrays = [leaf for leaf in jax.tree.leaves(state) if eqx.is_array(leaf)]
+        return [words(leaf) if self._shared else data(leaf) for leaf in arrays]
 
     def close(self) -> None:
         self._manager.close()
@@ -165,11 +194,18 @@ def _checksum(arrays: list[np.ndarray], record: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _like(array: np.ndarray, leaf: Any) -> Any:
+def _wanted(array: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+
+
+def _like(array: Any, leaf: Any) -> Any:
     """An array from the disk in the place of a leaf. Only if it is committed to a device as the leaf is, JAX has its
     program already."""
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    put = jax.device_put(array, leaf.sharding) if leaf.committed and not is_key else jnp.asarray(array)
+    if isinstance(array, jax.Array):
+        put = array
+    else:
+        put = jax.device_put(array, leaf.sharding) if leaf.committed and not is_key else jnp.asarray(array)
     return jax.random.wrap_key_data(put, impl=jax.random.key_impl(leaf)) if is_key else put
 
 

@@ -46,16 +46,20 @@ def computation(function: Any, *arguments: Any) -> str:
     return _of_jaxpr(jaxpr, {})[:16]
 
 
-def data(leaf: Any) -> np.ndarray:
-    """An array on the host; of a random key, the integers that it is made of."""
+def words(leaf: Any) -> Any:
+    """An array; of a random key, the integers that it is made of."""
     is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+    return jax.random.key_data(leaf) if is_key else leaf
+
+
+def data(leaf: Any) -> np.ndarray:
+    """The same on the host."""
+    return np.asarray(words(leaf))
 
 
 def add_array(digest: Any, leaf: Any) -> None:
     """Add an array to a hash: its shape, dtype and entries, the same wherever its parts are."""
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
+    leaf = words(leaf)
     digest.update(f"{leaf.shape}{leaf.dtype}".encode())
     digest.update(array_sum(leaf).tobytes())
 

@@ -1,6 +1,7 @@
 """The chunk loop of every run: advance, check, record, call back."""
 
 import abc
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,13 @@ class AbstractRuns(abc.ABC):
     @abc.abstractmethod
     def advance(self, n: int) -> None:
         """Take `n` steps of all runs. A run that is no longer sound gets its `result` and its own number of steps."""
+
+    def telling(self) -> contextlib.AbstractContextManager[None]:
+        """Surrounds the functions that fill a row and are called back."""
+        return contextlib.nullcontext()
+
+    def settle(self, record: "Record") -> None:  # noqa: B027
+        """Called after them."""
 
     @abc.abstractmethod
     def state(self, i: int) -> Any:
@@ -88,15 +96,17 @@ def loop(runs: AbstractRuns, end: int, every: int, fill: Fill, hooks: Sequence[H
     going = [record for record in runs.records if record.goes_on]
     while going:
         for record in going:
-            moved = record.sound and record.moved
-            if moved:
-                row = record.row()
-                record.rows.append(row | fill(record, row))
-            record.fresh, record.again = moved or record.again, False
-            for hook in hooks:
-                found = hook(record)
-                if found is not None and record.goes_on:
-                    record.result = found
+            with runs.telling():
+                moved = record.sound and record.moved
+                if moved:
+                    row = record.row()
+                    record.rows.append(row | fill(record, row))
+                record.fresh, record.again = moved or record.again, False
+                for hook in hooks:
+                    found = hook(record)
+                    if found is not None and record.goes_on:
+                        record.result = found
+            runs.settle(record)
         going = [record for record in going if record.goes_on]
         if not going or runs.step >= end:
             return

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
+from bilevel import _processes as processes
 from bilevel import trees
 from bilevel._placement import Places, mesh_of, pinned, places, put, shapes_of
 from bilevel.cost import Total
@@ -29,6 +30,7 @@ class Programs:
     def __init__(self, solver: AbstractSolver, problem: Problem | Episodes, key: PRNGKeyArray, x: Tree, y: Tree):
         self.key, self._start_at = key, (x, y)
         mesh = mesh_of(problem, x, y)
+        self.shared = processes.shared(mesh)  # with other processes
         leaves, structure = jax.tree.flatten((solver, problem, key))
         self._arrays = [leaf if eqx.is_array(leaf) else None for leaf in leaves]
         self._static = _Static(structure, tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves), ())

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from bilevel import _processes as processes
 from bilevel._output import terminal
 from bilevel._output.tables import short
 from bilevel.run._solution import RESERVED
@@ -15,8 +16,8 @@ _LINES = 10  # in a log that is not a terminal
 
 @contextlib.contextmanager
 def progress_bar(progress: bool | None, steps: int) -> Iterator[Callable[[int, dict[str, Any]], None]]:
-    drawable = sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
-    if not (drawable if progress is None else progress):
+    drawable = processes.first() and sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
+    if not (drawable if progress is None else progress and processes.first()):
         yield lambda done, row: None
         return
     from rich.console import Console

@@ -15,6 +15,7 @@ from bilevel.run._identity import described, fingerprint, versions
 from bilevel.run._loop import AbstractRuns, Fill, Record
 from bilevel.run._programs import Programs
 from bilevel.run._solution import RESULTS, Solution, name_of
+from bilevel.run._together import Together
 from bilevel.solvers.base import AbstractSolver
 
 _PATIENCE = 1.0  # seconds of stepping in which Ctrl-C is not heard
@@ -59,7 +60,8 @@ class Single(AbstractRuns):
         watched: bool,
     ):
         self._prepared, self._programs, self.checkpoint = prepared, programs, checkpoint
-        self._end, self._watched = end, watched
+        self._together = Together() if programs.shared else None
+        self._end, self._watched = end, watched or programs.shared
         self._state, self._unseen, self._look_seconds = None, 0.0, 0.0
         self.record = Record(self, 0)
         self.records = [self.record]
@@ -136,7 +138,7 @@ class Single(AbstractRuns):
         self._go_on()
         left = n
         while left:
-            size = min(self._part * self._unit, left)
+            size = left if self._together else min(self._part * self._unit, left)
             start = time.perf_counter()
             cost = self._steps(size)
             seconds = time.perf_counter() - start
@@ -199,6 +201,17 @@ class Single(AbstractRuns):
         self._state, self.record.stats = None, dict(self._kept.stats)
         self.record.rows = [row for row in self.record.rows if row["step"] <= self.step]
 
+    def listening(self) -> contextlib.AbstractContextManager[None]:
+        return self._together.listening() if self._together else contextlib.nullcontext()
+
+    def telling(self) -> contextlib.AbstractContextManager[None]:
+        return self._together.telling() if self._together else contextlib.nullcontext()
+
+    def settle(self, record: Record) -> None:
+        if self._together:
+            self._together.agree(record)
+        self.save(now=False)
+
     def state(self, i: int) -> Any:
         return self._kept.state
 
@@ -217,12 +230,16 @@ class Single(AbstractRuns):
     def leave(self, error: BaseException) -> None:
         """Attach the last state that was kept to the error that ends the run, and save it."""
         self._go_back()
-        if self.checkpoint is not None and not isinstance(error, CheckpointError):
+        if self.checkpoint is not None and self._can_save_after(error):
             with contextlib.suppress(CheckpointError):  # the error being raised is the more useful one
                 self.save(now=True)
             error.add_note(f"{self.checkpoint.directory} holds the run; the same call resumes it")
         self.record.result = RESULTS.interrupted
         error.solution = self.record.solution  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _can_save_after(self, error: BaseException) -> bool:
+        """Not where saving has failed, nor where other processes may be gone."""
+        return not isinstance(error, CheckpointError) and (self._together is None or self._together.ended)
 
 
 def _lags(prepared: Prepared) -> bool:

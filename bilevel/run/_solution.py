@@ -28,12 +28,12 @@ class RESULTS(eqx.Enumeration):
     interrupted = "Interrupted after the last finished chunk. Continue with solve(problem, solver, solution)."
 
 
-_NAMES = ("successful", "target_reached", "stopped", "nonfinite", "not_convex", "interrupted")
+NAMES = ("successful", "target_reached", "stopped", "nonfinite", "not_convex", "interrupted")
 
 
 def name_of(result: RESULTS) -> str:
     """The name of a member of `RESULTS`."""
-    return next(name for name in _NAMES if getattr(RESULTS, name) == result)
+    return next(name for name in NAMES if getattr(RESULTS, name) == result)
 
 
 FAILURES = (RESULTS.nonfinite, RESULTS.not_convex)

@@ -142,7 +142,7 @@ def solve(
     end, watched = first + steps, bool(metrics or recorders or callbacks or checkpoint)
     programs, keeper = Programs(solver, prepared.problem, run_key, prepared.x, prepared.y), None
     if checkpoint is not None:
-        keeper = Checkpoint(checkpoint, identity(prepared, solver, programs, previous, every))
+        keeper = Checkpoint(checkpoint, identity(prepared, solver, programs, previous, every), programs.shared)
     run = Single(prepared, programs, previous, keeper, end=end, watched=watched)
 
     def fill(record: Record, row: dict[str, Any]) -> dict[str, float]:
@@ -153,11 +153,10 @@ def solve(
             run.check_columns(fill)
         if run.step > end:
             raise CheckpointError(f"checkpoint: it is at step {run.step}, beyond the requested {steps} steps")
-        with progress_bar(progress, steps) as show:
+        with progress_bar(progress, steps) as show, run.listening():
             hooks: list[Hook] = [
                 lambda record: show(run.step - first, record.rows[-1]),
                 *(_as_hook(callback) for callback in callbacks),
-                lambda record: run.save(now=False),
             ]
             loop(run, end, every, fill, hooks)
         run.save(now=True)

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from bilevel import _processes as processes
+
 _BLOCK = 2**20  # words that are mixed together
 _ODD = [np.uint64(word) for word in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)]
 _SHIFT = np.uint64(31)
@@ -24,6 +26,8 @@ def array_sum(leaf: Any) -> np.ndarray:
         starts = [along.indices(n)[0] for along, n in zip(index, leaf.shape, strict=True)] or [0]
         starts[-1] = starts[-1] * itemsize // width
         total += _mixed(part.view(f"u{width}"), starts, sizes)
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return np.sum(processes.gathered(total), axis=0, dtype=np.uint64, keepdims=True)[0]
     return total
 
 
@@ -33,8 +37,16 @@ def _parts(leaf: Any, width: int) -> Iterator[tuple[tuple[slice, ...], np.ndarra
     if not isinstance(leaf, jax.Array):
         yield whole, leaf
         return
-    found = {str(shard.index): shard for shard in leaf.addressable_shards}
+    if leaf.is_fully_addressable:
+        found = {str(shard.index): shard for shard in leaf.addressable_shards}
+    else:  # of the copies in all processes, the first counts
+        found = {str(shard.index): shard for shard in leaf.addressable_shards if shard.replica_id == 0}
     if any(shard.data.ndim and shard.data.shape[-1] * leaf.dtype.itemsize % width for shard in found.values()):
+        if not leaf.is_fully_addressable:
+            raise ValueError(
+                f"got an array of shape {leaf.shape} and dtype {leaf.dtype} whose last axis is split over processes "
+                f"into parts that are no multiple of {width} bytes; split another axis"
+            )
         yield whole, np.asarray(leaf)  # words lie across parts
         return
     for shard in found.values():

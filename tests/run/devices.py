@@ -1,6 +1,7 @@
 """What the tests of several devices run in a process of its own, which has eight: it prints what it found."""
 
 import contextlib
+import functools
 import json
 import re
 import sys
@@ -79,6 +80,10 @@ def counts(names, rows):
     return found
 
 
+def count(programs, _):
+    programs.append(_programs._advance._cache_size())
+
+
 def runs(names, rows, kind, source):
     """Per solver: how far the run on eight devices is from that on one, the places, and the number of programs."""
     kind, source, found = getattr(AxisType, kind), getattr(bl, source), {}
@@ -93,8 +98,7 @@ def runs(names, rows, kind, source):
         one = bl.solve(problem, solver, x, y, **options)
         problem, x, y = make(rows, source, place=place)
         with jax.set_mesh(x.sharding.mesh) if kind == AxisType.Explicit else contextlib.nullcontext():
-            count = _programs._advance._cache_size
-            many = bl.solve(problem, solver, x, y, callbacks=[lambda _: programs.append(count())], **options)
+            many = bl.solve(problem, solver, x, y, callbacks=[functools.partial(count, programs)], **options)
         pairs = zip(jax.tree.leaves((one.x, one.y)), jax.tree.leaves((many.x, many.y)), strict=True)
         distance = max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
         places = [[axis for axis in leaf.sharding.spec if axis] for leaf in (many.x, many.y)]
