@@ -43,6 +43,7 @@ from bilevel.solvers.theorems import Bounds, Prescribed
 # running
 from bilevel.run._advance import advance, initial_state
 from bilevel.run._checkpoint import CheckpointError
+from bilevel.run._together import OtherProcessError
 from bilevel.run._signs import DiagnosisWarning
 from bilevel.run._solution import RESULTS, History, Solution, SolveError
 from bilevel.run._solve import Target, solve
@@ -82,6 +83,7 @@ __all__ = [
     "Newton",
     "Nystrom",
     "Prescribed",
+    "OtherProcessError",
     "Problem",
     "RandomNeumann",
     "RecursiveMomentum",

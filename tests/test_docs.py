@@ -3,7 +3,10 @@
 import ast
 import importlib.util
 import inspect
+import os
 import re
+import subprocess
+import sys
 import textwrap
 import tomllib
 from importlib.metadata import EntryPoint
@@ -87,6 +90,15 @@ def test_the_page_is_one_program_that_runs(page):
         assert names["cleaner"].score(names["X_test"], names["y_test"]) == pytest.approx(0.94, abs=0.01)
 
 
+def test_the_page_about_many_devices_runs():
+    """In a process of its own, which has eight devices."""
+    ((title, code),) = blocks("many_devices.md")
+    assert not title
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+
+
 def test_the_page_about_tables_finds_the_wrong_labels(capsys):
     names = {}
     for title, code in blocks("examples/clean_a_table.md"):
@@ -112,6 +124,7 @@ def test_no_other_page_has_code_that_does_not_run():
         "from_torchopt",
         "in_practice",
         "index",
+        "many_devices",
     ]
     assert with_code == {f"{name}.md" for name in named}
     shown = re.findall(r'--8<-- "examples/(.*)"', "".join(p.read_text() for p in (ROOT / "docs/examples").glob("*.md")))

@@ -102,6 +102,8 @@ def solve(
       (parts that would take more are left out), and once per problem a program is compiled. `Episodes` have no look.
     - `throw`: if the run cannot continue, raise `SolveError`, with `.solution`; if False, return the solution.
 
+    Arrays may be split over devices and processes: x, y, and all that belongs to them, stay where they are.
+
     **Returns** a `Solution`. If a metric, recorder or callback raises, or on Ctrl-C (which is heard about once a
     second, or after a step that takes longer), the exception has `.solution`, the state after the last chunk (absent
     before the first row). With none of these functions and no checkpoint, nobody sees the states in between: chunks
@@ -109,8 +111,8 @@ def solve(
 
     **Raises** `ValueError` or `TypeError` for bad input, before anything is compiled, also for a solver that does not
     work on the episodes; `SolveError` if an iterate is no longer finite or conjugate gradient meets a curvature that
-    is not positive; `CheckpointError` if the checkpoint is corrupt, belongs to another run (it is not modified), is in
-    use by another one or cannot be written.
+    is not positive; `OtherProcessError` if a process that shares the run fails or is gone; `CheckpointError` if the
+    checkpoint is corrupt, belongs to another run (it is not modified), is in use by another one or cannot be written.
 
     Example:
 

@@ -27,7 +27,7 @@ def array_sum(leaf: Any) -> np.ndarray:
         starts[-1] = starts[-1] * itemsize // width
         total += _mixed(part.view(f"u{width}"), starts, sizes)
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        return np.sum(processes.gathered(total), axis=0, dtype=np.uint64, keepdims=True)[0]
+        return processes.gathered(total).sum(axis=0, keepdims=True)[0]
     return total
 
 
