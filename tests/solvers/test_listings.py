@@ -305,6 +305,12 @@ CASES = {
         dict(xi_alpha=alpha, alpha=lambda k: 0.1, gamma=beta, lam=lambda k: 2.0 + k, T=3),
         dict(x="x", y="z", penalized="y"),
     ),
+    "f2sa common samples": Case(
+        lambda: bl.F2SA(ALPHA, 0.1, BETA, multiplier=lambda k: 2.0 + k, inner_steps=3, common_samples=True),
+        f2sa,
+        dict(xi_alpha=alpha, alpha=lambda k: 0.1, gamma=beta, lam=lambda k: 2.0 + k, T=3, common=True),
+        dict(x="x", y="z", penalized="y"),
+    ),
     "f2sa from_paper": Case(
         lambda: bl.F2SA.from_paper(c_alpha=0.2, c_gamma=0.8, ratio=0.7, offset=2.0),
         f2sa,
