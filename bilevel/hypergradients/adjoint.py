@@ -16,7 +16,7 @@ from bilevel import oracles, trees
 from bilevel.cost import Cost
 from bilevel.oracles import HessianOperator
 from bilevel.problem import Problem
-from bilevel.steps import Settings, count, count_at, number, schedule
+from bilevel.steps import Settings, count, count_at, flag, number, schedule
 from bilevel.trees import Tree
 
 _ROUNDINGS = 1000  # a residual of so many roundings of b counts as rounding where H is flat
@@ -81,9 +81,17 @@ class ConjugateGradient(AbstractAdjoint):
     Then the lower level is not strongly convex, and `Adjoint.convex` is False. It stays True if what is left of b is
     rounding as well: where H is singular but H v = b has solutions, v is the one nearest to `v0`.
 
-    **Arguments**: `steps`, an integer or a traced function of t; `preconditioner`, a function (x, y, v) ↦ M v with a
-    symmetric positive definite M ≈ H⁻¹. The steps are then those of the preconditioned method, and ‖p‖² is pᵀM⁻¹p. With
-    a `bl.Factored` loss on all rows, its x is what `given` receives.
+    **Arguments**
+
+    - `steps`: an integer or a traced function of t.
+    - `preconditioner`: a function (x, y, v) ↦ M v with a symmetric positive definite M ≈ H⁻¹. The steps are then those
+      of the preconditioned method, and ‖p‖² is pᵀM⁻¹p. With a `bl.Factored` loss on all rows, its x is what `given`
+      receives.
+    - `indefinite`: go on where pᵀH p < 0, by the same formulas. After k steps v is then the stationary point of
+      ½ vᵀH v − bᵀv on v0 plus the k-th Krylov space, which is a saddle point there and no minimizer: ‖b − H v‖ may grow
+      from step to step, though it is zero once the space holds a solution. It is no hypergradient of the theory, for
+      y is then no strict minimizer either. Only a p with |pᵀH p| / ‖p‖² ≤ ε times the largest one met, along which no
+      step exists, ends the solve with `Adjoint.convex` False.
 
     Reference: Hestenes & Stiefel (1952); in AID-BiO, Ji, Yang & Liang (ICML 2021), Algorithm 1.
 
@@ -97,6 +105,7 @@ class ConjugateGradient(AbstractAdjoint):
     tolerance: Any = number(checks.fraction, default=0.0)
     absolute_tolerance: Any = number(checks.nonnegative, default=0.0)
     preconditioner: Callable[[Tree, Tree, Tree], Tree] | None = None
+    indefinite: bool = flag(default=False)
 
     def check_together(self) -> None:
         if not (self.preconditioner is None or callable(self.preconditioner)):
@@ -129,8 +138,9 @@ class ConjugateGradient(AbstractAdjoint):
             i, v, r, p, rr, rz, pp, steepest, _ = carry
             Hp = H(p)
             curvature = trees.dot(p, Hp)
-            steepest = jnp.maximum(steepest, curvature / pp)
-            flat = (curvature <= epsilon * steepest * pp) & jnp.isfinite(curvature)
+            bend = jnp.abs(curvature) if self.indefinite else curvature
+            steepest = jnp.maximum(steepest, bend / pp)
+            flat = (bend <= epsilon * steepest * pp) & jnp.isfinite(curvature)
             length = jnp.where(flat, 0.0, rz / curvature)
             v, r = trees.axpy(length, p, v), trees.axpy(-length, Hp, r)
             rr = trees.dot(r, r)

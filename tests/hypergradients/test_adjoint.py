@@ -397,6 +397,40 @@ def test_hypergradient_raises_on_a_curvature_that_is_not_positive():
         bl.hypergradient(problem, 1.0, jnp.zeros(2))
 
 
+INDEFINITE = np.diag([4.0, 1.0, -2.0])
+
+
+def test_conjugate_gradient_goes_on_through_negative_curvature_if_asked():
+    b = np.array([1.0, 2.0, 3.0])
+    assert not solve(bl.ConjugateGradient(steps=3), INDEFINITE, b).convex
+    found = solve(bl.ConjugateGradient(steps=3, indefinite=True), INDEFINITE, b)
+    assert found.convex
+    assert samples(found.products) == [4]  # one for the start
+    np.testing.assert_allclose(found.v, np.linalg.solve(INDEFINITE, b), rtol=1e-10)
+
+
+def test_what_indefinite_computes_is_stationary_on_the_krylov_space():
+    b, start = np.array([1.0, 2.0, 3.0]), np.array([0.5, -1.0, 0.2])
+    v = solve(bl.ConjugateGradient(steps=2, indefinite=True), INDEFINITE, b, start).v
+    r = b - INDEFINITE @ start
+    K = np.column_stack([r, INDEFINITE @ r])
+    np.testing.assert_allclose(K.T @ (b - INDEFINITE @ v), 0, atol=1e-10)
+    np.testing.assert_allclose(np.linalg.lstsq(K, v - start)[0] @ K.T, v - start, atol=1e-10)
+
+
+def test_indefinite_stops_where_no_step_exists():
+    found = solve(bl.ConjugateGradient(steps=5, indefinite=True), np.diag([1.0, -1.0]), np.ones(2))
+    assert not found.convex
+    np.testing.assert_array_equal(found.v, 0)
+
+
+def test_indefinite_changes_nothing_where_H_is_positive():
+    A = np.diag([4.0, 1.0, 0.5])
+    b = np.array([1.0, 2.0, 3.0])
+    plain, other = (solve(bl.ConjugateGradient(steps=2, indefinite=flag), A, b) for flag in (False, True))
+    np.testing.assert_array_equal(plain.v, other.v)
+
+
 def test_conjugate_gradient_of_nan_is_not_called_indefinite(quadratic):
     q = quadratic()
     adjoint = solve(bl.ConjugateGradient(steps=3), q.A, q.b * np.nan)
