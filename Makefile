@@ -65,6 +65,7 @@ docs: $(VENV)/.docs
 tables: $(VENV)/.test
 	$(BIN)/python docs/build_tables.py
 	$(BIN)/python docs/build_broken.py
+	$(BIN)/python docs/build_reproduction.py
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("bilevel needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'

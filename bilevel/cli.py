@@ -237,10 +237,16 @@ def compare(
 @app.command()
 def reproduce(
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Entries, such as stocbio-fig4.")] = None,
-    scale: Annotated[str, typer.Option(help="smoke (seconds), laptop (minutes) or paper.")] = "laptop",
-    all_: Annotated[bool, typer.Option("--all", help="All entries.")] = False,
+    size: Annotated[str, typer.Option(help="smoke (seconds), laptop (minutes), workstation or paper.")] = "laptop",
+    all_: Annotated[bool, typer.Option("--all", help="All entries that have this size.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Reuse the runs that an earlier call finished.")] = False,
-    out: Annotated[pathlib.Path | None, typer.Option(help="Default: runs/reproduce-SCALE.")] = None,
+    first_seed: Annotated[int, typer.Option(min=0, max=_LAST_SEED, help="Other seeds than those from 0 on.")] = 0,
+    out: Annotated[pathlib.Path | None, typer.Option(help="Default: runs/reproduce-SIZE.")] = None,
+    keep: Annotated[pathlib.Path | None, typer.Option(help="A directory for one small file of runs per entry.")] = None,
+    from_kept: Annotated[
+        pathlib.Path | None, typer.Option(help="Run nothing: judge the runs that --keep has put there.")
+    ] = None,
+    project: Annotated[bool, typer.Option("--project", help="Only time three steps of each curve.")] = False,
 ) -> None:
     """Run the papers' experiments and check their claims. Without an ID, list them."""
     from bilevel import papers
@@ -250,11 +256,21 @@ def reproduce(
     if not ids and not all_:
         console.print(entries_table(papers.ENTRIES.values()))
         return
-    out = pathlib.Path(f"runs/reproduce-{scale}") if out is None else out
+    out = pathlib.Path(f"runs/reproduce-{size}") if out is None else out
     with _readable_errors():
-        chosen = list(papers.ENTRIES) if all_ else list(ids or ())
+        chosen = [name for name, entry in papers.ENTRIES.items() if size in entry.sizes] if all_ else list(ids or ())
+        if project:
+            for name, curves in papers.projections(chosen, size=size, console=console).items():
+                for label, seconds in curves.items():
+                    console.print(f"    {name}  {label}: {seconds / 60:.1f} min", markup=False, soft_wrap=True)
+            return
+        if from_kept is not None:
+            papers.from_kept(chosen, size=size, folder=from_kept, console=console)
+            return
         try:
-            outcomes = papers.reproduce(chosen, scale=scale, out=out, resume=resume, console=console)
+            outcomes = papers.reproduce(
+                chosen, size=size, out=out, resume=resume, first_seed=first_seed, keep=keep, console=console
+            )
         except KeyboardInterrupt:
             _say(f"Interrupted: {out} holds the finished runs; add --resume to continue.")
             raise typer.Exit(130) from None

@@ -1,40 +1,65 @@
-"""Write docs/reproduction.md and its figures from finished runs: `python docs/build_reproduction.py RUNS`.
+"""Write docs/reproduction.md and its figures from the kept runs in docs/reproduction, without running anything.
 
-The words are those of docs/reproduction.toml, the numbers those of the runs, which are judged anew and not made again.
-An entry that is not judged needs no runs: its section says why.
+The words are those of docs/reproduction.toml. Each entry is shown at the largest size of which runs are kept.
 """
 
 import pathlib
-import shutil
-import sys
 import tomllib
 
-from bilevel.papers import ENTRIES, Outcome, reproduce
-from bilevel.papers.page import not_run, section, summary
+from bilevel.papers import ENTRIES, Outcome
+from bilevel.papers.claims import RULE
+from bilevel.papers.entry import SIZES, Entry
+from bilevel.papers.figure import draw
+from bilevel.papers.outcome import kept
+from bilevel.papers.page import section, summary
 
 DOCS = pathlib.Path(__file__).parent
 
 
-def main(runs: str) -> None:
-    words = tomllib.loads((DOCS / "reproduction.toml").read_text(encoding="utf-8"))
-    judged = [name for name, entry in ENTRIES.items() if not entry.not_judged]
-    found = {outcome.entry.id: outcome for outcome in reproduce(judged, scale="laptop", out=runs, resume=True)}
-    outcomes: list[Outcome] = [found.get(name) or not_run(entry, "laptop") for name, entry in ENTRIES.items()]
-    parts = [words["before"].strip(), summary(outcomes), words["between"].strip()]
+def shown(entry: Entry, folder: pathlib.Path) -> Outcome:
+    """The entry at the largest size that is kept; without runs, if there is none or the entry is not judged."""
+    found = [] if entry.not_judged else [kept(entry, size, folder) for size in SIZES[1:] if size in entry.sizes]
+    there = [outcome for outcome in found if outcome is not None]
+    return there[-1] if there else Outcome(entry, "laptop", entry.sizes["laptop"])
+
+
+def reading(outcome: Outcome, readings: dict[str, dict[str, str]]) -> str:
+    """What a person wrote of these runs.
+
+    **Raises** `ValueError` if it was written of runs of another size.
+    """
+    name = outcome.entry.id
+    written = readings.get(name)
+    if written is None:
+        return ""
+    if not outcome.runs or written["size"] != outcome.size:
+        runs = f"the page shows {outcome.size} size" if outcome.runs else "no runs are kept"
+        raise ValueError(f"reproduction.toml: the reading of {name} is of {written['size']} size, but {runs}")
+    return written["text"]
+
+
+def text(docs: pathlib.Path) -> tuple[str, list[Outcome]]:
+    """The page, and what it shows."""
+    words = tomllib.loads((docs / "reproduction.toml").read_text(encoding="utf-8"))
+    outcomes = [shown(entry, docs / "reproduction") for entry in ENTRIES.values()]
+    parts = [words["before"].strip(), f"**How a claim is judged.** {RULE}", summary(outcomes)]
     for outcome in outcomes:
-        name = outcome.entry.id
-        if outcome.entry.not_judged:
-            parts.append(section(outcome).strip())
-            continue
-        shutil.copy(pathlib.Path(runs) / name / "figure.png", DOCS / "reproduction" / f"{name}.png")
-        text = section(outcome, figure=f"reproduction/{name}.png")
-        head, rest = text.split("\n\n*Basis of the claim.*", 1)
-        parts.append(
-            f"{head}\n\n**Reading.** {words['readings'][name].strip()}\n\n*Basis of the claim.*{rest.rstrip()}"
-        )
-    parts.append(words["after"].strip())
-    (DOCS / "reproduction.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        figure = f"reproduction/{outcome.entry.id}.png"
+        parts.append(section(outcome, figure, reading(outcome, words.get("readings", {}))).strip())
+    return "\n\n".join([*parts, words["after"].strip()]) + "\n", outcomes
+
+
+def main() -> None:
+    page, outcomes = text(DOCS)
+    folder = DOCS / "reproduction"
+    folder.mkdir(exist_ok=True)
+    for outcome in outcomes:
+        picture = folder / f"{outcome.entry.id}.png"
+        picture.unlink(missing_ok=True)
+        if outcome.runs:
+            draw(outcome).savefig(picture, dpi=110)
+    (DOCS / "reproduction.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

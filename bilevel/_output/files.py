@@ -97,4 +97,5 @@ def environment() -> dict[str, Any]:
         "system": platform.platform(),
         "cores": os.cpu_count(),
         "backend": jax.default_backend(),
+        "device": jax.devices()[0].device_kind,
     }

@@ -56,7 +56,7 @@ def run(
     callbacks = () if on_chunk is None else (on_chunk,)
     options: dict[str, Any] = {"metrics": task.metrics, "callbacks": callbacks, "progress": progress, "throw": False}
     if seconds is not None:
-        return _run_for(task, solver, seconds, key=run_key(seed), signs=False, **options)
+        return _run_for(task, solver, seconds, rows, key=run_key(seed), signs=False, **options)
     assert steps is not None
     options |= {"every": math.ceil(steps / rows), "checkpoint": checkpoint, "signs": signs}
     return solve(task.problem, solver, task.x, task.y, steps=steps, key=run_key(seed), **options)
@@ -82,13 +82,15 @@ def together(
     return [Run.of(label, seed, record.solution) for seed, record in zip(seeds, ensemble.records, strict=True)]
 
 
-def _run_for(task: Any, solver: AbstractSolver, seconds: float, *, key: jax.Array, **options: Any) -> Solution:
+def _run_for(
+    task: Any, solver: AbstractSolver, seconds: float, rows: int, *, key: jax.Array, **options: Any
+) -> Solution:
     """Run in chunks. The speed of the last chunk gives the size of the next; the last one takes the remaining time."""
     solution = solve(task.problem, solver, task.x, task.y, steps=1, key=key, **options)
     while solution.result == RESULTS.successful and solution.stats["run_seconds"] < seconds:
         before, last = solution.history.rows[-2:]
         speed = (last["step"] - before["step"]) / (last["seconds"] - before["seconds"])
-        wanted = 1.01 * speed * min(seconds / ROWS, seconds - last["seconds"])
+        wanted = 1.01 * speed * min(seconds / rows, seconds - last["seconds"])
         n = max(1, min(math.ceil(wanted), 10 * last["step"]))  # the first few steps give only a rough speed
         try:
             solution = solve(task.problem, solver, solution, steps=n, every=n, **options)

@@ -4,8 +4,8 @@ from bilevel import _extras as extras
 
 extras.require("matplotlib", "rich", "sklearn", extra="compare")
 
-from bilevel.papers._reproduce import reproduce
+from bilevel.papers._reproduce import from_kept, projections, reproduce
 from bilevel.papers.entries import ENTRIES
-from bilevel.papers.page import Outcome
+from bilevel.papers.outcome import Outcome
 
-__all__ = ["ENTRIES", "Outcome", "reproduce"]
+__all__ = ["ENTRIES", "Outcome", "from_kept", "projections", "reproduce"]

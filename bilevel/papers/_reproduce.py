@@ -2,38 +2,48 @@
 
 import dataclasses
 import pathlib
-import shutil
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from bilevel import _checks as checks
 from bilevel._output import files, terminal
 from bilevel.compare.records import Run
-from bilevel.compare.store import Store
 from bilevel.datasets import DatasetError
 from bilevel.papers import runs as runs_
-from bilevel.papers.claims import UNTESTED, Finding, judge
 from bilevel.papers.entries import ENTRIES
-from bilevel.papers.entry import SCALES, Curve, Entry, Setup
+from bilevel.papers.entry import SIZES, Curve, Entry, Grid, Setup
 from bilevel.papers.figure import draw
-from bilevel.papers.page import Outcome, describe_check, ends, ends_table, page, verdict_lines
-from bilevel.run._checkpoint import can_checkpoint
+from bilevel.papers.outcome import Outcome, keep, kept
+from bilevel.papers.page import describe_check, ends, ends_table, page, verdict_lines
+from bilevel.papers.runs import Runner
+from bilevel.papers.tuning import Tuned, tuned
+
+LONG = ("workstation", "paper")  # the sizes whose duration is projected first
 
 
 def reproduce(
-    ids: Sequence[str], *, scale: str = "laptop", out: Any, resume: bool = False, console: Any = None
+    ids: Sequence[str],
+    *,
+    size: str = "laptop",
+    out: Any,
+    resume: bool = False,
+    first_seed: int = 0,
+    keep: Any = None,
+    console: Any = None,
 ) -> list[Outcome]:
-    """Run entries at one scale, and compare the results with the paper's.
+    """Run entries at one size, and compare the results with the paper's.
 
     **Arguments**
 
     - `ids`: entries, by name. Curves that several entries share run once.
-    - `scale`: "smoke" (seconds), "laptop" (minutes) or "paper" (the paper's own size, with a projected duration first).
+    - `size`: "smoke" (seconds), "laptop" (minutes), "workstation" (hours without a GPU) or "paper" (the paper's own).
+      The last two project their duration first.
     - `out`: a directory. Each entry gets a folder with `figure.png`, `table.csv` and `result.json`; `README.md` has
-      all of them. The runs themselves are kept in `runs`.
-    - `resume`: use the runs there that an earlier call with the same settings has finished, and continue those that
-      had started (if time is an axis; seeds that run together start over).
+      all of them. The runs themselves are kept in `runs`, each as soon as it has ended.
+    - `resume`: use the runs there that an earlier call with the same settings has finished, and continue the one that
+      it had begun.
+    - `first_seed`: other seeds than those from zero on.
+    - `keep`: a directory for one small file per entry, from which `from_kept` makes the verdicts again.
     - `console`: a `rich` console for tables and progress; None is silent.
 
     An entry that is not judged shows its runs, and the reason instead of a verdict.
@@ -41,82 +51,109 @@ def reproduce(
     An entry that fails, or whose data are missing, is reported as not tested, and the others continue. Ctrl-C ends the
     call: finished runs are kept.
     """
-    for name in ids:
-        checks.one_of("entry", name, ENTRIES)
-    checks.one_of("scale", scale, SCALES)
+    entries = _chosen(ids, size)
+    checks.count("first_seed", first_seed, least=0)
     out = files.make_directory(out)
-    store = Store(out / "runs")
-    known: set[str] = set()  # the runs of this call, which are not repeated
+    folder = None if keep is None else files.make_directory(keep, "keep")
+    runner = Runner(out / "runs", resume)
     outcomes: list[Outcome] = []
-    for name in dict.fromkeys(ids):
-        entry = ENTRIES[name]
-        outcome = _entry(entry, scale, store, known, resume, console)
+    for entry in entries:
+        setup = dataclasses.replace(entry.sizes[size], first_seed=first_seed)
+        outcome = _entry(entry, size, setup, runner, console)
         outcomes.append(outcome)
-        _write(outcome, out / name)
-        (out / "README.md").write_text(page(outcomes, scale), encoding="utf-8")
-        if console is not None:
-            console.print(ends_table(outcome))
-            for line in verdict_lines(outcome):
-                console.print(line, markup=False, soft_wrap=True)
-            for label, text in outcome.trouble.items():
-                console.print(f"{label}: {text}", markup=False, soft_wrap=True)
+        _write(outcome, out / entry.id)
+        if folder is not None and outcome.runs:
+            _keep(outcome, folder)
+        (out / "README.md").write_text(page(outcomes), encoding="utf-8")
+        _show(outcome, console)
     return outcomes
 
 
-def _entry(entry: Entry, scale: str, store: Store, known: set[str], resume: bool, console: Any) -> Outcome:
-    """Run all curves of an entry, and judge its claims."""
-    setup, start = entry.scales[scale], time.perf_counter()
+def from_kept(ids: Sequence[str], *, size: str, folder: Any, console: Any = None) -> list[Outcome]:
+    """The outcomes of entries whose runs are kept in a folder: judged anew, without running anything.
+
+    **Raises** `ValueError` if a folder has no runs of an entry at this size, or if they are of other settings.
+    """
+    outcomes = []
+    for entry in _chosen(ids, size):
+        outcome = kept(entry, size, files.local_directory(folder, "folder"))
+        if outcome is None:
+            raise ValueError(f"folder: {folder} has no runs of {entry.id} at {size} size; run it with --keep {folder}")
+        outcomes.append(outcome)
+        _show(outcome, console)
+    return outcomes
+
+
+def projections(ids: Sequence[str], *, size: str, console: Any = None) -> dict[str, dict[str, float]]:
+    """The projected seconds of each curve of each entry, from three executed steps."""
+    found = {}
+    for entry in _chosen(ids, size):
+        found[entry.id] = _project(entry, entry.sizes[size], console)
+    return found
+
+
+def _chosen(ids: Sequence[str], size: str) -> list[Entry]:
+    for name in ids:
+        checks.one_of("entry", name, ENTRIES)
+    checks.one_of("size", size, SIZES)
+    for name in ids:
+        if size not in ENTRIES[name].sizes:
+            raise ValueError(f"size: {name} has no {size} size; its sizes are {', '.join(ENTRIES[name].sizes)}")
+    return [ENTRIES[name] for name in dict.fromkeys(ids)]
+
+
+_keep = keep  # the argument of `reproduce` has its name
+
+
+def _show(outcome: Outcome, console: Any) -> None:
+    if console is None:
+        return
+    console.print(ends_table(outcome))
+    for line in verdict_lines(outcome):
+        console.print(line, markup=False, soft_wrap=True)
+    for label, text in outcome.trouble.items():
+        console.print(f"{label}: {text}", markup=False, soft_wrap=True)
+
+
+def _entry(entry: Entry, size: str, setup: Setup, runner: Runner, console: Any) -> Outcome:
+    """Run all curves of an entry."""
     found: dict[str, list[Run]] = {}
+    chosen: dict[str, Tuned] = {}
     trouble: dict[str, str] = {}
     with terminal.progress(console, len(setup.curves)) as show:
-        if scale == "paper":
+        if size in LONG:
             _project(entry, setup, console)
         for i, curve in enumerate(setup.curves):
             show(f"{entry.id}  {curve.label}")
             try:
-                found[curve.label] = _curve(entry, setup, curve, store, known, resume)
+                found[curve.label] = _curve(entry, setup, curve, runner, chosen)
             except DatasetError as error:
                 trouble[curve.label] = str(error)
                 break  # the other curves need the same data
             except Exception as error:
                 trouble[curve.label] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             show(f"{entry.id}  {curve.label}", i + 1)
-    seeds = runs_.by_seed(found)
-    findings = [[_judged(check, seeds, trouble) for check in claim.checks] for claim in entry.claims]
-    return Outcome(entry, scale, setup, found, findings, time.perf_counter() - start, trouble)
+    return Outcome(entry, size, setup, found, chosen, trouble, files.environment())
 
 
-def _judged(check: Any, seeds: Sequence[dict[str, Run]], trouble: dict[str, str]) -> Finding:
-    missing = next((text for label, text in trouble.items() if label in check.curves()), None)
-    return judge(check, seeds) if missing is None else Finding(check, UNTESTED, reason=missing)
+def _curve(entry: Entry, setup: Setup, curve: Curve, runner: Runner, chosen: dict[str, Tuned]) -> list[Run]:
+    if isinstance(curve.solver, Grid):
+        curve, chosen[curve.label] = tuned(entry, setup, curve, runner)
+    return runner.curve(entry, setup, curve)
 
 
-def _curve(entry: Entry, setup: Setup, curve: Curve, store: Store, known: set[str], resume: bool) -> list[Run]:
-    about = runs_.description(entry, setup, curve)
-    usable = resume or str(about) in known
-    runs = store.find(about) if usable else None
-    if runs is None:
-        underway = store.underway(about)
-        if not resume:
-            shutil.rmtree(underway, ignore_errors=True)
-        # orbax, which saves unfinished runs, is an extra; finished runs are always kept
-        runs = runs_.make(entry, setup, curve, underway if can_checkpoint() else None)
-        store.keep(about, runs)
-    known.add(str(about))
-    return [dataclasses.replace(run, solver=curve.label) for run in runs]
-
-
-def _project(entry: Entry, setup: Setup, console: Any) -> None:
+def _project(entry: Entry, setup: Setup, console: Any) -> dict[str, float]:
     try:
-        seconds = runs_.projection(setup)
+        seconds = runs_.projection(entry, setup)
     except DatasetError:
-        return  # the run itself reports the missing data
+        return {}  # the run itself reports the missing data
     if console is not None:
         console.print(
             f"{entry.id}: projected duration {sum(seconds.values()) / 3600:.2f} h, from three executed steps of "
             f"each of {len(seconds)} curves ({setup.seeds} seeds each)",
             soft_wrap=True,
         )
+    return seconds
 
 
 def _write(outcome: Outcome, folder: pathlib.Path) -> None:
@@ -124,6 +161,7 @@ def _write(outcome: Outcome, folder: pathlib.Path) -> None:
     files.write_csv(folder / "table.csv", ends(outcome))
     claims = [
         {
+            "quote": claim.quote,
             "claim": claim.sentence,
             "verdict": verdict,
             "checks": [
@@ -136,16 +174,16 @@ def _write(outcome: Outcome, folder: pathlib.Path) -> None:
     ]
     content = {
         "entry": outcome.entry.id,
-        "scale": outcome.scale,
+        "size": outcome.size,
         "verdict": outcome.verdict,
         "not_judged": outcome.entry.not_judged,
         "claims": claims,
         "settings": [runs_.description(outcome.entry, outcome.setup, curve) for curve in outcome.setup.curves],
+        "tuned": {label: dataclasses.asdict(found) for label, found in outcome.tuned.items()},
         "trouble": outcome.trouble,
         "seconds": outcome.seconds,
-        "environment": files.environment(),
+        "environment": outcome.environment,
     }
     files.write_json(folder / "result.json", content)
     if outcome.runs:
-        figure = draw(outcome.entry, outcome.setup.curves, outcome.runs, outcome.scale)
-        figure.savefig(folder / "figure.png", dpi=110)
+        draw(outcome).savefig(folder / "figure.png", dpi=110)

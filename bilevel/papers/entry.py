@@ -1,19 +1,56 @@
 """The types of entries: a figure or table of a paper, as data."""
 
 import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bilevel.papers.claims import Claim
 
-SCALES = ("smoke", "laptop", "paper")
+SIZES = ("smoke", "laptop", "workstation", "paper")
+TUNING_SEED = 1000  # the first seed of tuning; claims see those from zero on
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A solver whose settings the paper tuned: `make(**point)` for a point of `values`, name ↦ the values to try."""
+
+    make: Callable[..., Any]
+    values: Mapping[str, tuple[Any, ...]]
+
+    def points(self) -> list[dict[str, Any]]:
+        return [dict(zip(self.values, point, strict=True)) for point in itertools.product(*self.values.values())]
+
+    def edges(self, point: Mapping[str, Any]) -> list[str]:
+        """The names whose value is the least or the largest of those tried."""
+        ends = {name: (min(values), max(values)) for name, values in self.values.items() if len(values) > 1}
+        return [name for name, (low, high) in ends.items() if point[name] in (low, high)]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """One rule for all methods of an entry, with validation rows and seeds that no claim sees.
+
+    Each point of a curve's grid runs a `share` of the curve's budget on `seeds` seeds from 1000 on, with
+    `split="validation"`. The point with the best mean of `metric` at the end is chosen: the `highest`, or the lowest.
+    A point at which a run broke off is out. `changes`: arguments of the task that differ, where the paper's rows leave
+    none for validation.
+    """
+
+    metric: str
+    highest: bool = True
+    seeds: int = 2
+    share: float = 1.0
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
     """A line of a figure or a row of a table.
 
-    - `task`, with its `arguments`, and `solver`, with its settings (None if the entry's kind runs no solver).
+    - `task`, with its `arguments`, and `solver`, with its settings: a solver, a `Grid` of them, or None if the entry's
+      kind runs no solver.
     - `steps`: if they differ from the setup's. `value`: its place on the axis of an ablation.
     - `paper`: numbers that the paper prints for it, by metric.
     """
@@ -29,23 +66,38 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """An entry at one scale: its curves, and their numbers of steps and seeds.
+    """An entry at one size: its curves, and their budgets.
 
-    `timed`: the runs go one by one, because time is an axis. Otherwise all seeds of a curve run together.
+    - `about`: what the size is, in words, and what of the paper's is smaller.
+    - `steps` of each run, or `seconds` of stepping for each, where time is the axis and all need the same budget.
+    - `seeds`, from `first_seed` on; `rows`: about how many rows a run's history has.
+    - `together`: all seeds of a curve run in one program, which is quick on a CPU where steps are small. Then time
+      means nothing, and a curve is kept only once all its seeds are done.
+    - `tuning`: the rule for curves with a `Grid`.
     """
 
     curves: tuple[Curve, ...]
-    steps: int
+    steps: int | None = None
+    seconds: float | None = None
+    about: str = ""
     seeds: int = 5
+    first_seed: int = 0
     rows: int = 20
-    timed: bool = False
+    together: bool = False
+    tuning: Tuning | None = None
+
+    def steps_of(self, curve: Curve) -> int:
+        steps = curve.steps or self.steps
+        assert steps is not None, curve.label
+        return steps
 
 
 @dataclass(frozen=True)
 class Panel:
     """One pair of axes.
 
-    - `x`: a column of the history, "calls", "gradients", or "value" for an ablation, which shows the end of each curve.
+    - `x`: a column of the history, a sum of `checks.SUMS`, or "value" for an ablation, which shows the end of each
+      curve.
     - `curves`: the labels of the curves to draw; default: all.
     - `strip`: a text to remove from their labels. Curves of several panels with the same remaining label share a color
       and a line of the legend.
@@ -65,9 +117,10 @@ class Entry:
     """A figure or table of a paper.
 
     - `id`: its name in `bilevel reproduce`; `paper`, `where`: its source.
+    - `sizes`: its setups, by a name of `SIZES`; "smoke" and "laptop" are always there.
+    - `settings`: the source of the settings, and what was chosen where the paper is silent.
+    - `left_out`: what else the paper says of it, and why it is not checked.
     - `kind`: how a run is made, one of `runs.KINDS`.
-    - `settings`: the source of the settings, and what is scaled down at laptop scale.
-    - `basis`: the basis of the claim's sentence.
     - `not_judged`: why the entry gets no verdict, if its claim, axis or settings contradict the paper.
     """
 
@@ -75,19 +128,33 @@ class Entry:
     paper: str
     where: str
     title: str
-    scales: dict[str, Setup]
+    sizes: dict[str, Setup]
     panels: tuple[Panel, ...]
     claims: tuple[Claim, ...]
     settings: str
-    basis: str
+    left_out: tuple[str, ...] = ()
     kind: str = "solve"
     not_judged: str = ""
 
 
 def smaller(setup: Setup, changes: dict[str, dict[str, Any]], *, steps: int, seeds: int = 2, rows: int = 4) -> Setup:
-    """The setup at smoke scale: the same curves for `steps` steps, with other arguments for each task."""
+    """The setup at smoke size: the same curves for `steps` steps, with other arguments for each task; a grid has two
+    points."""
+
+    def few(solver: Any) -> Any:
+        if not isinstance(solver, Grid):
+            return solver
+        first, *rest = solver.values.items()
+        return Grid(solver.make, {first[0]: first[1][:2]} | {name: values[:1] for name, values in rest})
+
     curves = (
-        dataclasses.replace(curve, steps=None, arguments=curve.arguments | changes.get(curve.task, {}))
+        dataclasses.replace(
+            curve, steps=None, arguments=curve.arguments | changes.get(curve.task, {}), solver=few(curve.solver)
+        )
         for curve in setup.curves
     )
-    return dataclasses.replace(setup, curves=tuple(curves), steps=steps, seeds=seeds, rows=rows)
+    tuning = setup.tuning and dataclasses.replace(setup.tuning, seeds=1, share=1.0, changes={})
+    about = "a few steps on tiny data: it shows that the code runs, and nothing else"
+    return dataclasses.replace(
+        setup, curves=tuple(curves), steps=steps, seconds=None, seeds=seeds, rows=rows, tuning=tuning, about=about
+    )

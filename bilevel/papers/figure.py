@@ -11,21 +11,25 @@ from matplotlib.figure import Figure
 from bilevel._output.figures import COLORS, MARKERS, line, tidy
 from bilevel.compare.figures import mean_curve
 from bilevel.compare.records import Run, spread
-from bilevel.papers.claims import at_end, position
-from bilevel.papers.entry import Curve, Entry, Panel
+from bilevel.papers.checks import at_end, broke_off, position
+from bilevel.papers.entry import Curve, Panel
+from bilevel.papers.outcome import Outcome
 
 LABELS = {
     "seconds": "time stepping, in seconds (without compilation)",
     "step": "outer iteration",
     "calls": "oracle calls, in samples",
     "gradients": "gradients of f and g, in samples",
+    "outer gradients": "outer gradients, in samples",
+    "products": "products with H and J, in samples",
     "gradient norm": "‖∇Φ(x)‖",
     "smoothness": "‖Δ∇Φ‖ / ‖Δx‖",
 }
 
 
-def draw(entry: Entry, curves: Sequence[Curve], runs: Mapping[str, Sequence[Run]], scale: str) -> Figure:
+def draw(outcome: Outcome) -> Figure:
     """One pair of axes per panel, with the mean over seeds and a band of one standard error."""
+    entry, curves, runs = outcome.entry, outcome.setup.curves, outcome.runs
     count = len(entry.panels)
     figure = Figure(figsize=(5.6 * count + 0.4, 4.9), layout="constrained")
     for axes, panel in zip(np.atleast_1d(figure.subplots(1, count)), entry.panels, strict=True):
@@ -53,7 +57,7 @@ def draw(entry: Entry, curves: Sequence[Curve], runs: Mapping[str, Sequence[Run]
             frameon=False,
         )
     seeds = len({run.seed for found in runs.values() for run in found})
-    figure.suptitle(f"{entry.id}: {entry.title} ({scale}, {seeds} seeds)", fontsize=11)
+    figure.suptitle(f"{entry.id}: {entry.title} ({outcome.size}, {seeds} seeds)", fontsize=11)
     return figure
 
 
@@ -68,7 +72,7 @@ def _lines(
         if panel.log_x:  # a logarithmic axis cannot show the start
             kept = where > 0
             where, mean, error = where[kept], mean[kept], error[kept]
-        broken = any(run.result in ("nonfinite", "not_convex") for run in found)
+        broken = any(broke_off(run) for run in found)
         label = curve.label.replace(panel.strip, "") + (" (breaks off)" if broken else "")
         line(axes, i, label, where, mean, error, crowded=len(shown) > 7)
     axes.set_xlabel(LABELS.get(panel.x, panel.x))

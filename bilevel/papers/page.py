@@ -1,46 +1,17 @@
-"""An entry's results for a reader: tables, and the page with all of them."""
+"""An entry's results for a reader: tables, its section in Markdown, and the summary of all."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bilevel._output.tables import Cell, Table, count, number, with_error
-from bilevel.compare.records import Run, spread
+from bilevel._output.tables import Cell, Table, count, number, short, with_error
+from bilevel.compare.records import spread
 from bilevel.cost import KINDS
-from bilevel.papers.claims import NOT_JUDGED, RULE, Check, Claim, Finding, at_end, overall
-from bilevel.papers.entry import Entry, Setup
+from bilevel.papers.checks import ENDED_WELL, Check, at_end
+from bilevel.papers.claims import NOT_JUDGED, RULE, VERDICTS, Finding
+from bilevel.papers.entry import SIZES, Entry
+from bilevel.papers.outcome import Outcome
 from bilevel.run._solution import RESERVED
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """An entry's result at one scale: the runs by curve, and the findings on each claim."""
-
-    entry: Entry
-    scale: str
-    setup: Setup
-    runs: Mapping[str, Sequence[Run]]
-    findings: Sequence[Sequence[Finding]]
-    seconds: float
-    trouble: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def judged(self) -> list[tuple[Claim, str, Sequence[Finding]]]:
-        """Each claim with its verdict and its findings; none if the entry is not judged."""
-        if self.entry.not_judged:
-            return []
-        verdicts = [overall([finding.verdict for finding in findings]) for findings in self.findings]
-        return list(zip(self.entry.claims, verdicts, self.findings, strict=True))
-
-    @property
-    def verdict(self) -> str:
-        return NOT_JUDGED if self.entry.not_judged else overall([verdict for _, verdict, _ in self.judged])
-
-
-def not_run(entry: Entry, scale: str) -> Outcome:
-    """The outcome of an entry that is not judged, for a page that needs no runs of it."""
-    return Outcome(entry, scale, entry.scales[scale], {}, [], 0.0)
 
 
 def metrics_of(outcome: Outcome) -> list[str]:
@@ -61,7 +32,7 @@ def ends(outcome: Outcome) -> list[dict[str, Any]]:
         for name in ("steps", "run_seconds", *KINDS):
             row[name] = spread(run.stats.get(name, math.nan) for run in runs)["mean"]
         row |= {f"{metric} (paper)": value for metric, value in curve.paper.items()}
-        row["broken"] = sum(run.result not in ("successful", "target_reached") for run in runs)
+        row["broken"] = sum(run.result not in ENDED_WELL for run in runs)
         table.append(row)
     return table
 
@@ -73,7 +44,7 @@ def _columns(outcome: Outcome) -> list[str]:
 
 def ends_table(outcome: Outcome) -> Table:
     columns = _columns(outcome)
-    title = f"{outcome.entry.id}, {outcome.scale}: at the end, mean ± standard error over {outcome.setup.seeds} seeds"
+    title = f"{outcome.entry.id}, {outcome.size}: at the end, mean ± standard error over {outcome.setup.seeds} seeds"
     table = Table(title, "curve", *columns, "steps", "run s", "broken off", first_width=28)
     for row in ends(outcome):
         cells = [with_error(row.get(name, math.nan), row.get(f"{name} s.e.", math.nan)) for name in columns]
@@ -82,25 +53,42 @@ def ends_table(outcome: Outcome) -> Table:
     return table
 
 
+def tuned_table(outcome: Outcome) -> Table:
+    """What the tuning chose for each curve."""
+    rule = outcome.setup.tuning
+    metric = "" if rule is None else rule.metric
+    table = Table("tuning", "curve", "chosen", "at an edge of the grid", "points", "broken off", metric, left=(0, 1, 2))
+    for label, found in outcome.tuned.items():
+        chosen = ", ".join(f"{name} = {value}" for name, value in found.chosen.items())
+        cells = (Cell(str(number), number) for number in (found.points, found.broken))
+        table.add_row(label, chosen, ", ".join(found.edges) or "no", *cells, number(found.score))
+    return table
+
+
 def entries_table(entries: Iterable[Entry]) -> Table:
     """The entries that can be reproduced."""
-    table = Table("The papers' experiments", "id", "title", "where", left=(0, 1, 2))
+    table = Table("The papers' experiments", "id", "title", "where", "sizes", left=(0, 1, 2, 3))
     for entry in entries:
         title = f"{entry.title} ({NOT_JUDGED})" if entry.not_judged else entry.title
-        table.add_row(entry.id, title, f"{entry.paper}, {entry.where}")
+        table.add_row(entry.id, title, f"{entry.paper}, {entry.where}", ", ".join(entry.sizes))
     return table
 
 
 def describe_check(check: Check) -> str:
     """The check's settings in one line."""
-    values = {name: value for name, value in vars(check).items() if value is not None}
-    return f"{type(check).__name__}({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+    parts = [
+        f"{name}={describe_check(value) if isinstance(value, Check) else repr(value)}"
+        for name, value in vars(check).items()
+        if value is not None
+    ]
+    return f"{type(check).__name__}({', '.join(parts)})"
 
 
 def interval(finding: Finding) -> str:
     if not math.isfinite(finding.mean):
         return finding.reason
-    return f"{finding.mean:+.3g} [{finding.low:+.3g}, {finding.high:+.3g}]"
+    numbers = f"{finding.mean:+.3g} [{finding.low:+.3g}, {finding.high:+.3g}]"
+    return f"{numbers} ({finding.reason})" if finding.reason else numbers
 
 
 def verdict_lines(outcome: Outcome) -> list[str]:
@@ -111,53 +99,95 @@ def verdict_lines(outcome: Outcome) -> list[str]:
     for claim, verdict, findings in outcome.judged:
         lines.append(f"{claim.sentence} → {verdict}")
         lines += [f"    {describe_check(f.check)}: {interval(f)} → {f.verdict}" for f in findings]
+    lines += [f"{label}: tuned to {found.chosen}" for label, found in outcome.tuned.items()]
     return lines
 
 
-def section(outcome: Outcome, figure: str | None = None) -> str:
+def section(outcome: Outcome, figure: str | None = None, reading: str = "") -> str:
     """The entry's part of the page, in Markdown. `figure`: its path from the page; default: next to the table."""
-    entry = outcome.entry
-    said = f"— {entry.not_judged}" if entry.not_judged else f"at {outcome.scale} scale."
-    lines = [f"## {entry.id}: {entry.title}", "", f"{entry.paper}, {entry.where}. **{outcome.verdict}** {said}", ""]
-    for claim, verdict, findings in outcome.judged:
-        lines.append(f"- “{claim.sentence}” **{verdict}**")
-        lines += [f"    - `{describe_check(finding.check)}`: {interval(finding)}" for finding in findings]
+    entry, said = outcome.entry, ""
+    if entry.not_judged:
+        said = f" — {entry.not_judged}"
+    elif outcome.runs:
+        said = f" at {outcome.size} size."
+    verdict = outcome.verdict if outcome.runs or entry.not_judged else "No runs are kept yet."
+    parts = [f"## {entry.id}: {entry.title}", f"{entry.paper}, {entry.where}. **{verdict}**{said}"]
+    parts += [] if entry.not_judged else _claims(outcome)
+    if reading:
+        parts.append(f"**Reading.** {reading.strip()}")
+    if outcome.runs:
+        parts += [
+            f"![{entry.title}]({figure or f'{entry.id}/figure.png'})",
+            ends_table(outcome).markdown(),
+            _machine(outcome),
+        ]
+    if outcome.tuned:
+        parts += [_tuning(outcome), tuned_table(outcome).markdown()]
+    parts += [f"{label}: {text}" for label, text in outcome.trouble.items()]
     if not entry.not_judged:
-        lines += ["", f"*Basis of the claim.* {entry.basis}", ""]
-    if outcome.runs or outcome.trouble:
-        lines += [f"*Settings.* {entry.settings}", "", *_results(outcome, figure)]
-    return "\n".join(lines)
+        sizes = "\n".join(f"- *{size}*: {setup.about}." for size, setup in entry.sizes.items() if size != "smoke")
+        parts += [f"*Settings.* {entry.settings}", f"*Sizes.*\n\n{sizes}"]
+    if entry.left_out:
+        parts.append("*Not checked.*\n\n" + "\n".join(f"- {text}" for text in entry.left_out))
+    return "\n\n".join(parts) + "\n"
 
 
-def _results(outcome: Outcome, figure: str | None) -> list[str]:
-    """The figure, and a table of the curves' ends."""
-    entry = outcome.entry
-    picture = f"![{entry.title}]({figure or f'{entry.id}/figure.png'})"
-    trouble = [f"{label}: {text}" for label, text in outcome.trouble.items()]
-    return [picture, "", ends_table(outcome).markdown(), "", *trouble, ""]
+def _claims(outcome: Outcome) -> list[str]:
+    """One item per claim: what the paper says, what is checked, the verdict and its numbers."""
+    lines = []
+    for claim, verdict, findings in outcome.judged:
+        lines.append(
+            f"- {claim.quote}\n\n    *Checked:* {claim.sentence}" + (f" **{verdict}**" if outcome.runs else "")
+        )
+        if outcome.runs:
+            lines.append("\n".join(f"    - `{describe_check(found.check)}`: {interval(found)}" for found in findings))
+    return lines
+
+
+def _machine(outcome: Outcome) -> str:
+    machine, hours = outcome.environment, outcome.seconds / 3600
+    where = f"{machine.get('cores')} cores" if machine.get("backend") == "cpu" else machine.get("device")
+    return f"*Run* on {where}, in {short(hours, 2)} hours in all."
+
+
+def _tuning(outcome: Outcome) -> str:
+    rule = outcome.setup.tuning
+    assert rule is not None
+    best = "highest" if rule.highest else "lowest"
+    return (
+        f"*Tuned* by one rule: each point of the grid ran {rule.share:.0%} of a run on {rule.seeds} seeds that no "
+        f"claim sees, with validation rows in place of the test rows; the point with the {best} mean of {rule.metric} "
+        f"at the end was chosen."
+    )
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """One line per claim, in Markdown, and one line for an entry that is not judged."""
-    lines = ["| entry | claim | verdict | mean [95 % interval] |", "|---|---|---|---|"]
-    missing, total = sum(bool(outcome.entry.not_judged) for outcome in outcomes), len(outcomes)
-    if missing:
-        head = f"{total - missing} of {total} entries are judged. The other {missing} contradict their paper"
-        lines = [f"{head} in a claim, an axis or a setting, and are to be redone: their sections say why.", "", *lines]
+    """Claims by verdict and size, then one line per claim, in Markdown. An entry without runs, or without a verdict,
+    has one line."""
+    shown = [outcome for outcome in outcomes if outcome.runs and not outcome.entry.not_judged]
+    sizes = [size for size in SIZES if any(outcome.size == size for outcome in shown)]
+    parts = []
+    if shown:
+        verdicts = [(outcome.size, verdict) for outcome in shown for _, verdict, _ in outcome.judged]
+        rows = [[verdict, *(str(verdicts.count((size, verdict))) for size in sizes)] for verdict in VERDICTS]
+        head = ["claims", *(f"at {size} size" for size in sizes)]
+        parts.append("\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)))
+    lines = ["| entry | checked | verdict | size | mean [95 % interval] |", "|---|---|---|---|---|"]
     for outcome in outcomes:
         link = f"[{outcome.entry.id}](#{_anchor(outcome.entry)})"
-        if outcome.entry.not_judged:
-            lines.append(f"| {link} | {outcome.entry.title} | **{NOT_JUDGED}** | – |")
+        if outcome not in shown:
+            verdict = NOT_JUDGED if outcome.entry.not_judged else "no runs are kept yet"
+            lines.append(f"| {link} | {outcome.entry.title} | **{verdict}** | – | – |")
+            continue
         for claim, verdict, findings in outcome.judged:
             numbers = "; ".join(interval(finding) for finding in findings)
-            lines.append(f"| {link} | {claim.sentence} | **{verdict}** | {numbers} |")
-    return "\n".join(lines)
+            lines.append(f"| {link} | {claim.sentence} | **{verdict}** | {outcome.size} | {numbers} |")
+    return "\n\n".join([*parts, "\n".join(lines)])
 
 
-def page(outcomes: Sequence[Outcome], scale: str) -> str:
+def page(outcomes: Sequence[Outcome]) -> str:
     """All entries on one page, after a summary."""
-    head = f"# The papers' experiments, {scale} scale"
-    return "\n\n".join([head, RULE, summary(outcomes), *(section(outcome) for outcome in outcomes)])
+    return "\n\n".join(["# The papers' experiments", RULE, summary(outcomes), *(section(one) for one in outcomes)])
 
 
 def _anchor(entry: Entry) -> str:

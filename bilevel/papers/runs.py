@@ -1,83 +1,91 @@
-"""The runs of an entry's curves: how they are made, and the description under which they are kept on disk."""
+"""The runs of an entry's curves: how they are made, kept one by one, and found again."""
 
+import dataclasses
 import functools
 import math
 import pathlib
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from bilevel.compare import _compare as compare
 from bilevel.compare import settings
 from bilevel.compare.records import Run
-from bilevel.papers.entry import Curve, Entry, Setup
+from bilevel.compare.store import Store
+from bilevel.papers.entry import Curve, Entry, Grid, Setup
+from bilevel.run._checkpoint import can_checkpoint
 from bilevel.run._solution import Solution
 from bilevel.run._solve import solve
 
+ROWS = 60  # the most rows of a run that are judged, drawn and kept
+DIGITS = 6  # the significant digits of their numbers
+
 
 def description(entry: Entry, setup: Setup, curve: Curve) -> dict[str, Any]:
-    """Everything that determines a curve's runs; curves with the same description share their runs."""
-    return {
+    """Everything but the seed that determines a curve's runs; curves with the same description share their runs."""
+    about = {
         "kind": entry.kind,
         "task": curve.task,
         "arguments": curve.arguments,
-        "solver": curve.label if curve.solver is None else type(curve.solver).__name__,
-        "settings": settings.describe(curve.solver),
-        "steps": curve.steps or setup.steps,
         "rows": setup.rows,
-        "seeds": setup.seeds,
-        "timed": setup.timed,
+        "together": setup.together,
     }
+    about |= {"seconds": setup.seconds} if setup.seconds is not None else {"steps": setup.steps_of(curve)}
+    if isinstance(curve.solver, Grid):
+        assert setup.tuning is not None, curve.label
+        grid = {name: [settings.describe(value) for value in values] for name, values in curve.solver.values.items()}
+        first = curve.solver.make(**curve.solver.points()[0])
+        about |= {"grid": grid, "tuning": dataclasses.asdict(setup.tuning)}
+        return about | {"solver": type(first).__name__, "first point": settings.describe(first)}
+    solver = curve.label if curve.solver is None else type(curve.solver).__name__
+    return about | {"solver": solver, "settings": settings.describe(curve.solver)}
 
 
-def make(entry: Entry, setup: Setup, curve: Curve, checkpoint: pathlib.Path | None = None) -> list[Run]:
-    """A curve's runs, one per seed. Those that are solved one by one are saved in `checkpoint` while they run."""
-    return KINDS[entry.kind](setup, curve, checkpoint)
+def _task(curve: Curve, seed: int) -> Any:
+    return settings.make_task(curve.task, seed, curve.arguments)
 
 
-def _tasks(setup: Setup, curve: Curve) -> Iterator[Any]:
-    for seed in range(setup.seeds):
-        yield settings.make_task(curve.task, seed, curve.arguments)
+def _solved(setup: Setup, curve: Curve, seed: int, checkpoint: pathlib.Path | None) -> Run:
+    task = _task(curve, seed)
+    if setup.seconds is not None:
+        solution = compare.run(task, curve.solver, seed=seed, seconds=setup.seconds, rows=setup.rows)
+    else:
+        steps = setup.steps_of(curve)
+        solution = compare.run(task, curve.solver, seed=seed, steps=steps, rows=setup.rows, checkpoint=checkpoint)
+    return Run.of(curve.label, seed, solution)
 
 
-def _solved(setup: Setup, curve: Curve, checkpoint: pathlib.Path | None) -> list[Run]:
-    steps, runs = curve.steps or setup.steps, []
-    if not setup.timed:
-        tasks, seeds = list(_tasks(setup, curve)), range(setup.seeds)
-        return compare.together(tasks, curve.solver, label=curve.label, seeds=seeds, steps=steps, rows=setup.rows)
-    for seed, task in enumerate(_tasks(setup, curve)):
-        folder = None if checkpoint is None else checkpoint / str(seed)
-        solution = compare.run(task, curve.solver, seed=seed, steps=steps, rows=setup.rows, checkpoint=folder)
-        runs.append(Run.of(curve.label, seed, solution))
-    return runs
+def _together(setup: Setup, curve: Curve, seeds: range) -> list[Run]:
+    tasks, steps = [_task(curve, seed) for seed in seeds], setup.steps_of(curve)
+    return compare.together(tasks, curve.solver, label=curve.label, seeds=seeds, steps=steps, rows=setup.rows)
 
 
-def _smoothness(setup: Setup, curve: Curve, _: pathlib.Path | None) -> list[Run]:
+def _smoothness(setup: Setup, curve: Curve, seed: int, _: pathlib.Path | None) -> Run:
     """One row per chunk of the run: the local smoothness of Φ and the norm of its gradient."""
     from bilevel.diagnostics.smoothness import SmoothnessRecorder
 
-    runs, every = [], math.ceil((curve.steps or setup.steps) / setup.rows)
-    for seed, task in enumerate(_tasks(setup, curve)):
-        recorder = SmoothnessRecorder(task.problem)
-        steps = curve.steps or setup.steps
-        solution: Solution = solve(
-            task.problem, curve.solver, task.x, task.y,
-            steps=steps, every=every, key=compare.run_key(seed), recorders=[recorder], progress=False, signs=False,
-            throw=False,
-        )  # fmt: skip
-        run = Run.of(curve.label, seed, solution)
-        run.rows = [row for row in run.rows if math.isfinite(row["smoothness"])]
-        runs.append(run)
-    return runs
+    task, steps = _task(curve, seed), setup.steps_of(curve)
+    recorder = SmoothnessRecorder(task.problem)
+    solution: Solution = solve(
+        task.problem, curve.solver, task.x, task.y,
+        steps=steps, every=math.ceil(steps / setup.rows), key=compare.run_key(seed), recorders=[recorder],
+        progress=False, signs=False, throw=False,
+    )  # fmt: skip
+    run = Run.of(curve.label, seed, solution)
+    run.rows = [row for row in run.rows if math.isfinite(row["smoothness"])]
+    return run
 
 
-def _estimated(setup: Setup, curve: Curve, _: pathlib.Path | None) -> list[Run]:
+def _estimated(setup: Setup, curve: Curve, seed: int, _: pathlib.Path | None) -> Run:
     """One row per iteration k: the squared error of an estimate of the hypergradient, over its squared norm."""
     panel, estimator, a = ("descent", curve.label, None)
     if curve.label.startswith("a = "):
         panel, estimator, a = "sequence", "backward", float(curve.label.removeprefix("a = "))
-    runs = [Run(curve.label, seed, "successful") for seed in range(setup.seeds)]
-    for row in _errors(setup.seeds, **curve.arguments):
+    run = Run(curve.label, seed, "successful")
+    for row in _errors(seed, **curve.arguments):
         if (row["panel"], row["estimator"], row["a"]) == (panel, estimator, a):
             error = row["relative"]
             numbers = {
@@ -85,37 +93,100 @@ def _estimated(setup: Setup, curve: Curve, _: pathlib.Path | None) -> list[Run]:
                 "relative error": error,
                 "log10 relative error": math.log10(max(error, 1e-300)),
             }
-            runs[row["seed"]].rows.append(numbers)
-    return runs
+            run.rows.append(numbers)
+    return run
 
 
 @functools.cache
-def _errors(seeds: int, **arguments: int) -> list[dict[str, Any]]:
+def _errors(seed: int, **arguments: int) -> list[dict[str, Any]]:
     """The errors of all estimators."""
     from bilevel.papers.fsla_figure1 import estimator_errors
 
-    return estimator_errors(range(seeds), **arguments)
+    return estimator_errors([seed], **arguments)
 
 
-KINDS: dict[str, Callable[[Setup, Curve, pathlib.Path | None], list[Run]]] = {
+KINDS: dict[str, Callable[[Setup, Curve, int, pathlib.Path | None], Run]] = {
     "solve": _solved,
     "smoothness": _smoothness,
     "estimators": _estimated,
 }
 
 
-def projection(setup: Setup) -> dict[str, float]:
-    """The projected seconds of each curve's runs, from three executed steps on the first seed."""
+class Runner:
+    """Makes runs and keeps each as soon as it has ended; those that it made, or that it may `resume`, are not repeated.
+
+    A run that was interrupted goes on from its last checkpoint, where orbax is installed and the run has a number of
+    steps.
+    """
+
+    def __init__(self, folder: pathlib.Path, resume: bool):
+        self._store, self._resume = Store(folder), resume
+        self._known: set[str] = set()
+
+    def curve(self, entry: Entry, setup: Setup, curve: Curve) -> list[Run]:
+        """A run per seed."""
+        seeds = range(setup.first_seed, setup.first_seed + setup.seeds)
+        about = description(entry, setup, curve)
+        if setup.together:
+            runs = self._found(about | {"seeds": list(seeds)}, lambda _: _together(setup, curve, seeds))
+        else:
+            make = KINDS[entry.kind]
+            runs = [
+                self._found(about | {"seed": seed}, lambda folder, seed=seed: [make(setup, curve, seed, folder)])[0]
+                for seed in seeds
+            ]
+        return [thinned(dataclasses.replace(run, solver=curve.label)) for run in runs]
+
+    def _found(self, about: dict[str, Any], make: Callable[[pathlib.Path | None], list[Run]]) -> list[Run]:
+        runs = self._store.find(about) if self._resume or str(about) in self._known else None
+        if runs is None:
+            underway = self._store.underway(about)
+            if not self._resume:
+                shutil.rmtree(underway, ignore_errors=True)
+            start = time.perf_counter()
+            runs = make(underway if can_checkpoint() else None)
+            for run in runs:
+                run.stats["wall_seconds"] = (time.perf_counter() - start) / len(runs)
+            self._store.keep(about, runs)
+        self._known.add(str(about))
+        return runs
+
+
+def thinned(run: Run) -> Run:
+    """The run with at most 60 rows, the first and the last among them, and 6 digits of each number: what is judged is
+    what is kept."""
+    places = np.unique(np.linspace(0, len(run.rows) - 1, min(ROWS, len(run.rows))).round().astype(int))
+    rows = [{name: rounded(value) for name, value in run.rows[i].items()} for i in places]
+    stats = {name: rounded(value) for name, value in run.stats.items() if isinstance(value, int | float)}
+    return dataclasses.replace(run, rows=rows, stats=stats)
+
+
+def rounded(value: Any) -> Any:
+    """The number with a few digits. What is not finite is NaN, which a file can keep."""
+    if isinstance(value, int):
+        return value
+    return float(f"{float(value):.{DIGITS}g}") if math.isfinite(value) else math.nan
+
+
+def projection(entry: Entry, setup: Setup) -> dict[str, float]:
+    """The projected seconds of each curve's runs, tuning included, from three executed steps on the first seed."""
     seconds = {}
     for curve in setup.curves:
-        task = next(_tasks(setup, curve))
-        start = time.perf_counter()
-        solution = compare.run(task, curve.solver, seed=0, steps=3)
+        if curve.solver is None:
+            continue
+        grid, tuned = curve.solver, 0.0
+        if isinstance(grid, Grid):
+            assert setup.tuning is not None
+            tuned = len(grid.points()) * setup.tuning.seeds * setup.tuning.share
+            curve = dataclasses.replace(curve, solver=grid.make(**grid.points()[0]))
+        task, start = _task(curve, setup.first_seed), time.perf_counter()
+        solution = compare.run(task, curve.solver, seed=setup.first_seed, steps=3)
         whole = time.perf_counter() - start
         each = solution.stats["run_seconds"] / max(1, solution.stats["steps"])
         metrics = max(0.0, whole - solution.stats["compile_seconds"] - solution.stats["run_seconds"]) / 4
-        steps = curve.steps or setup.steps
-        seconds[curve.label] = setup.seeds * (each * steps + metrics * setup.rows) + solution.stats["compile_seconds"]
+        budget = setup.seconds if setup.seconds is not None else each * setup.steps_of(curve)
+        runs = setup.seeds + tuned
+        seconds[curve.label] = runs * (budget + metrics * setup.rows) + solution.stats["compile_seconds"]
     return seconds
 
 

@@ -1,8 +1,10 @@
 """Entries from end to end, on small made-up ones."""
 
 import csv
+import dataclasses
 import io
 import json
+import math
 
 import numpy as np
 import pytest
@@ -17,29 +19,36 @@ from bilevel.compare import _compare as compare
 from bilevel.compare.store import Run, Store
 from bilevel.datasets import DatasetError
 from bilevel.papers import _reproduce as module
-from bilevel.papers import reproduce, runs
-from bilevel.papers.claims import FAILS, HOLDS, NOT_JUDGED, UNTESTED, Above, Claim
+from bilevel.papers import from_kept, reproduce, runs
+from bilevel.papers.checks import Above
+from bilevel.papers.claims import FAILS, HOLDS, NOT_JUDGED, UNTESTED, Claim
 from bilevel.papers.entries import ENTRIES
-from bilevel.papers.entry import SCALES, Curve, Entry, Panel, Setup
+from bilevel.papers.entry import SIZES, Curve, Entry, Grid, Panel, Setup, Tuning
+from bilevel.papers.page import section
 
 SMALL = {"dim_x": 2, "dim_y": 2}
 FAST = bl.SOBA(upper_step=0.1, lower_step=0.1, adjoint_step=0.1)
 SLOW = bl.SOBA(upper_step=0.001, lower_step=0.1, adjoint_step=0.1)
 
 
+def soba(upper_step):
+    return bl.SOBA(upper_step=upper_step, lower_step=0.1, adjoint_step=0.1)
+
+
 def entry(
-    name="made-up", *, timed=False, seeds=5, solver=FAST, sentence="The faster is faster.", reverse=False, not_judged=""
+    name="made-up", *, together=True, seeds=5, solver=FAST, sentence="The faster is faster.", reverse=False,
+    not_judged="", tuning=None,
 ):  # fmt: skip
     first, second = ("slow", "fast") if reverse else ("fast", "slow")
     setup = Setup(
         (Curve("fast", "quadratic", SMALL, solver), Curve("slow", "quadratic", SMALL, SLOW, value=1.0)),
-        steps=200, seeds=seeds, rows=4, timed=timed,
+        steps=200, seeds=seeds, rows=4, together=together, about="all of it", tuning=tuning,
     )  # fmt: skip
     return Entry(
-        id=name, paper="nobody", where="nowhere", title="a title", scales=dict.fromkeys(SCALES, setup),
-        panels=(Panel("seconds" if timed else "step", "correct digits"), Panel("calls", "distance", log_x=True)),
-        claims=(Claim(sentence, (Above("correct digits", first, second, "step"),)),),
-        settings="made up", basis="nothing", not_judged=not_judged,
+        id=name, paper="nobody", where="nowhere", title="a title", sizes=dict.fromkeys(SIZES, setup),
+        panels=(Panel("step" if together else "seconds", "correct digits"), Panel("calls", "distance", log_x=True)),
+        claims=(Claim("“Faster.” (nowhere)", sentence, (Above("correct digits", first, second, "step"),)),),
+        settings="made up", not_judged=not_judged,
     )  # fmt: skip
 
 
@@ -54,19 +63,19 @@ def entries(monkeypatch):
 @pytest.fixture
 def made(monkeypatch):
     """The curves that were run."""
-    labels, make = [], runs.make
+    labels, make = [], runs._together
 
-    def counting(entry, setup, curve, checkpoint):
+    def counting(setup, curve, seeds):
         labels.append(curve.label)
-        return make(entry, setup, curve, checkpoint)
+        return make(setup, curve, seeds)
 
-    monkeypatch.setattr(runs, "make", counting)
+    monkeypatch.setattr(runs, "_together", counting)
     return labels
 
 
-@pytest.mark.parametrize("timed", [False, True])
-def test_an_entry_from_end_to_end(entries, tmp_path, timed):
-    entries(entry(timed=timed))
+@pytest.mark.parametrize("together", [False, True])
+def test_an_entry_from_end_to_end(entries, tmp_path, together):
+    entries(entry(together=together))
     console = Console(file=io.StringIO(), width=120)
     (outcome,) = reproduce(["made-up"], out=tmp_path, console=console)
     assert outcome.verdict == HOLDS
@@ -97,7 +106,7 @@ def test_an_entry_that_is_not_judged_shows_its_runs_and_the_reason(entries, tmp_
     assert (wrong.verdict, right.verdict) == (NOT_JUDGED, HOLDS)
     page, result = (tmp_path / "README.md").read_text(), json.loads((tmp_path / "wrong" / "result.json").read_text())
     assert (result["verdict"], result["not_judged"], result["claims"]) == (NOT_JUDGED, "The axis is another.", [])
-    assert "1 of 2 entries are judged." in page and f"**{NOT_JUDGED}** — The axis is another." in page
+    assert f"**{NOT_JUDGED}** — The axis is another." in page
     assert page.count("The faster is faster.") == 2  # the summary and the section of the one that is judged
     assert "wrong/figure.png" in page and "| fast | " in page.split("## right")[0]
     assert f"{NOT_JUDGED} — The axis is another." in console.file.getvalue()
@@ -128,7 +137,7 @@ def test_resume_skips_what_is_done_and_a_new_call_does_not(entries, made, tmp_pa
     (again,) = reproduce(["made-up"], out=tmp_path, resume=True)
     assert made == ["fast", "slow"]
     assert [run.rows for run in again.runs["fast"]] == [run.rows for run in first.runs["fast"]]
-    assert again.findings == first.findings
+    assert again.judged == first.judged
     reproduce(["made-up"], out=tmp_path)
     assert made == ["fast", "slow"] * 2
 
@@ -161,14 +170,14 @@ def test_missing_data_are_reported_and_the_others_go_on(entries, monkeypatch, tm
 
 def test_a_curve_that_breaks_leaves_the_others(entries, monkeypatch, tmp_path):
     entries(entry())
-    make = runs.make
+    make = runs._together
 
-    def breaking(entry, setup, curve, checkpoint):
+    def breaking(setup, curve, seeds):
         if curve.label == "fast":
             raise RuntimeError("out of luck")
-        return make(entry, setup, curve, checkpoint)
+        return make(setup, curve, seeds)
 
-    monkeypatch.setattr(runs, "make", breaking)
+    monkeypatch.setattr(runs, "_together", breaking)
     (outcome,) = reproduce(["made-up"], out=tmp_path)
     assert outcome.verdict == UNTESTED and list(outcome.runs) == ["slow"]
     assert outcome.trouble == {"fast": "RuntimeError: out of luck"}
@@ -177,15 +186,15 @@ def test_a_curve_that_breaks_leaves_the_others(entries, monkeypatch, tmp_path):
 def test_the_papers_size_projects_its_duration_first(entries, tmp_path):
     entries(entry())
     console = Console(file=io.StringIO(), width=200)
-    reproduce(["made-up"], scale="paper", out=tmp_path, console=console)
+    reproduce(["made-up"], size="paper", out=tmp_path, console=console)
     assert "projected duration" in console.file.getvalue()
     assert "three executed steps" in console.file.getvalue()
 
 
 def test_the_projection_grows_with_steps_and_seeds():
-    setup = entry().scales["laptop"]
-    long = Setup(setup.curves, steps=20_000_000, seeds=5)
-    seconds = runs.projection(long)
+    one = entry()
+    long = Setup(one.sizes["laptop"].curves, steps=20_000_000, seeds=5)
+    seconds = runs.projection(one, long)
     assert set(seconds) == {"fast", "slow"} and all(value > 60 for value in seconds.values())
 
 
@@ -193,13 +202,13 @@ def test_unknown_names_are_named(entries, tmp_path):
     entries(entry())
     with pytest.raises(ValueError, match="entry: 'made-upp' is unknown; did you mean made-up"):
         reproduce(["made-upp"], out=tmp_path)
-    with pytest.raises(ValueError, match="scale: 'desk' is unknown"):
-        reproduce(["made-up"], scale="desk", out=tmp_path)
+    with pytest.raises(ValueError, match="size: 'desk' is unknown"):
+        reproduce(["made-up"], size="desk", out=tmp_path)
 
 
 def test_the_command(entries, tmp_path):
     entries(entry())
-    done = CliRunner().invoke(cli.app, ["reproduce", "made-up", "--scale", "smoke", "--out", str(tmp_path)])
+    done = CliRunner().invoke(cli.app, ["reproduce", "made-up", "--size", "smoke", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert "holds" in done.output
     listed = CliRunner().invoke(cli.app, ["reproduce"])
@@ -213,28 +222,30 @@ def test_there_are_twenty_four():
     ]  # fmt: skip
 
 
-def test_every_entry_has_all_scales_and_panels_of_its_curves():
+def test_every_entry_has_its_sizes_in_order_what_they_are_and_panels_of_its_curves():
     for one in ENTRIES.values():
-        assert set(one.scales) == set(SCALES)
-        assert one.scales["laptop"].seeds >= 5
-        for scale, setup in one.scales.items():
+        assert {"smoke", "laptop"} < set(one.sizes) <= set(SIZES)
+        for size, setup in one.sizes.items():
             labels = {curve.label for curve in setup.curves}
+            assert one.not_judged or setup.about, (one.id, size)
+            assert setup.seeds >= 5 or size == "smoke"
+            assert all(isinstance(curve.solver, Grid) <= (setup.tuning is not None) for curve in setup.curves)
             for panel in one.panels:
-                if scale == "laptop":
+                if size == "laptop":
                     assert panel.curves is None or set(panel.curves) <= labels, (one.id, panel)
 
 
 @pytest.mark.parametrize("name", list(ENTRIES))
 def test_where_runs_are_kept_does_not_depend_on_the_process(name):
-    for setup in ENTRIES[name].scales.values():
+    for setup in ENTRIES[name].sizes.values():
         for curve in setup.curves:
             assert " at 0x" not in json.dumps(runs.description(ENTRIES[name], setup, curve), default=str)
 
 
 def test_estimators_are_kept_apart():
     one = ENTRIES["fsla-fig1"]
-    texts = {json.dumps(runs.description(one, one.scales["laptop"], curve)) for curve in one.scales["laptop"].curves}
-    assert len(texts) == len(one.scales["laptop"].curves) == 9
+    texts = {json.dumps(runs.description(one, one.sizes["laptop"], curve)) for curve in one.sizes["laptop"].curves}
+    assert len(texts) == len(one.sizes["laptop"].curves) == 9
 
 
 def test_not_a_number_survives_the_disk(tmp_path):
@@ -247,7 +258,7 @@ def test_not_a_number_survives_the_disk(tmp_path):
 
 
 def test_a_curve_that_was_cut_off_goes_on(entries, monkeypatch, tmp_path):
-    entries(entry(timed=True))
+    entries(entry(together=False))
     reproduce(["made-up"], out=tmp_path / "whole")
     run, ends = compare.run, []
 
@@ -260,12 +271,133 @@ def test_a_curve_that_was_cut_off_goes_on(entries, monkeypatch, tmp_path):
     monkeypatch.setattr(compare, "run", cut)
     with pytest.raises(KeyboardInterrupt):
         reproduce(["made-up"], out=tmp_path / "cut")
-    (underway,) = (path for path in (tmp_path / "cut" / "runs").iterdir() if path.is_dir())
-    assert [path.name for path in underway.iterdir()] == ["0"]  # seed 0, done
+    (done,) = (path.read_bytes() for path in (tmp_path / "cut" / "runs").glob("*.json"))  # of seed 0
     reproduce(["made-up"], out=tmp_path / "cut", resume=True)
-    assert not underway.exists()
+    assert len(list((tmp_path / "cut" / "runs").glob("*.json"))) == 10
+    assert done in [path.read_bytes() for path in (tmp_path / "cut" / "runs").glob("*.json")]
     ends = []
     for name in ("whole", "cut"):
         with (tmp_path / name / "made-up" / "table.csv").open() as file:
             ends.append([[row["distance"], row["F"]] for row in csv.DictReader(file)])
     assert ends[0] == ends[1] and len(ends[0]) >= 2
+
+
+def test_a_run_of_so_many_seconds(entries, tmp_path):
+    one = entry(together=False)
+    setup = dataclasses.replace(one.sizes["laptop"], steps=None, seconds=0.2, rows=10)
+    entries(dataclasses.replace(one, sizes=one.sizes | {"laptop": setup}))
+    (outcome,) = reproduce(["made-up"], out=tmp_path)
+    for found in outcome.runs.values():
+        assert all(0.2 <= run.rows[-1]["seconds"] < 0.6 for run in found)
+
+
+def test_other_seeds(entries, tmp_path):
+    entries(entry())
+    (outcome,) = reproduce(["made-up"], out=tmp_path, first_seed=7)
+    assert [run.seed for run in outcome.runs["fast"]] == [7, 8, 9, 10, 11]
+    assert outcome.verdict == HOLDS
+
+
+def test_what_is_kept_gives_the_same_verdicts_and_figure(entries, tmp_path):
+    entries(entry(together=False))
+    console = Console(file=io.StringIO(), width=120)
+    (outcome,) = reproduce(["made-up"], out=tmp_path / "out", keep=tmp_path / "kept")
+    (path,) = (tmp_path / "kept").iterdir()
+    assert path.name == "made-up-laptop.json.gz"
+    (again,) = from_kept(["made-up"], size="laptop", folder=tmp_path / "kept", console=console)
+    assert again.judged == outcome.judged
+    assert again.environment == outcome.environment
+    assert section(again) == section(outcome)
+    assert "The faster is faster. → holds" in console.file.getvalue()
+    before = path.read_bytes()
+    reproduce(["made-up"], out=tmp_path / "out", keep=tmp_path / "kept", resume=True)
+    assert path.read_bytes() == before
+    with pytest.raises(ValueError, match="no runs of made-up at paper size; run it with --keep"):
+        from_kept(["made-up"], size="paper", folder=tmp_path / "kept")
+
+
+def test_what_is_kept_of_other_settings_is_refused(entries, tmp_path):
+    entries(entry())
+    reproduce(["made-up"], out=tmp_path / "out", keep=tmp_path / "kept")
+    entries(entry(solver=soba(0.05)))
+    with pytest.raises(ValueError, match=r"curve 'fast' has other settings.*--size laptop --keep"):
+        from_kept(["made-up"], size="laptop", folder=tmp_path / "kept")
+
+
+def test_runs_are_thinned_before_they_are_judged():
+    rows = [{"step": i, "m": i / 3, "loss": math.inf} for i in range(1000)]
+    thin = runs.thinned(Run("a", 0, "successful", "", rows, {"steps": 999, "run_seconds": 1 / 3}))
+    assert len(thin.rows) == runs.ROWS
+    assert (thin.rows[0]["step"], thin.rows[-1]["step"]) == (0, 999)
+    assert thin.rows[-1]["m"] == 333.0
+    assert math.isnan(thin.rows[0]["loss"])
+    assert thin.stats == {"steps": 999, "run_seconds": 0.333333}
+
+
+GRID = Grid(soba, {"upper_step": (0.001, 0.1, 0.05)})
+RULE = Tuning("correct digits", seeds=2, share=0.5)
+
+
+def test_tuning_takes_the_best_point_and_says_where_it_lies(entries, monkeypatch, tmp_path):
+    asked, made = [], runs._together
+
+    def together(setup, curve, seeds):
+        asked.append((curve.label, float(curve.solver.upper_step.rate(0)), list(seeds), setup.steps_of(curve)))
+        assert curve.arguments.pop("split", None) == (None if seeds[0] == 0 else "validation")  # quadratics have none
+        return made(setup, curve, seeds)
+
+    monkeypatch.setattr(runs, "_together", together)
+    entries(entry(solver=GRID, tuning=RULE))
+    (outcome,) = reproduce(["made-up"], out=tmp_path / "out", keep=tmp_path / "kept")
+    assert [found for found in asked if found[0] == "fast"] == [
+        ("fast", pytest.approx(0.001), [1000, 1001], 100),
+        ("fast", pytest.approx(0.1), [1000, 1001], 100),
+        ("fast", pytest.approx(0.05), [1000, 1001], 100),
+        ("fast", pytest.approx(0.1), [0, 1, 2, 3, 4], 200),
+    ]
+    found = outcome.tuned["fast"]
+    assert (found.chosen, found.edges, found.points, found.broken) == ({"upper_step": 0.1}, ["upper_step"], 3, 0)
+    assert "| fast | upper_step = 0.1 | upper_step | 3 | 0 |" in section(outcome)
+    assert "ran 50% of a run on 2 seeds that no claim sees" in section(outcome)
+    (again,) = from_kept(["made-up"], size="laptop", folder=tmp_path / "kept")
+    assert again.tuned == outcome.tuned
+
+
+def test_tuning_passes_over_what_breaks_off(entries, monkeypatch, tmp_path):
+    made = runs._together
+
+    def together(setup, curve, seeds):
+        curve.arguments.pop("split", None)
+        found = made(setup, curve, seeds)
+        if curve.solver.upper_step.rate(0) > 0.07:
+            found[-1].result = "nonfinite"
+        return found
+
+    monkeypatch.setattr(runs, "_together", together)
+    entries(entry(solver=GRID, tuning=RULE))
+    (outcome,) = reproduce(["made-up"], out=tmp_path)
+    found = outcome.tuned["fast"]
+    assert (found.chosen, found.edges, found.broken) == ({"upper_step": 0.05}, [], 1)
+
+
+def test_an_edge_is_the_least_or_the_largest_value_not_the_first():
+    assert GRID.edges({"upper_step": 0.05}) == []
+    assert GRID.edges({"upper_step": 0.001}) == ["upper_step"]
+    assert Grid(soba, {"upper_step": (0.1,)}).edges({"upper_step": 0.1}) == []
+
+
+def test_the_command_projects_only(entries, tmp_path, monkeypatch):
+    entries(entry())
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli.app, ["reproduce", "made-up", "--size", "paper", "--project"])
+    assert done.exit_code == 0, done.output
+    assert "projected duration" in done.output
+    assert "made-up  fast:" in done.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_size_that_an_entry_does_not_have(entries, tmp_path):
+    one = entry()
+    entries(dataclasses.replace(one, sizes={"smoke": one.sizes["smoke"], "laptop": one.sizes["laptop"]}))
+    with pytest.raises(ValueError, match="size: made-up has no paper size; its sizes are smoke, laptop"):
+        reproduce(["made-up"], size="paper", out=tmp_path)

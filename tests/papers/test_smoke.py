@@ -1,4 +1,4 @@
-"""Every entry runs at smoke scale."""
+"""Every entry runs at smoke size."""
 
 import pytest
 
@@ -15,9 +15,9 @@ def out(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", list(ENTRIES))
-def test_every_entry_runs_at_smoke_scale(name, out):
+def test_every_entry_runs_at_smoke_size(name, out):
     entry = ENTRIES[name]
-    (outcome,) = reproduce([name], scale="smoke", out=out, resume=True)
+    (outcome,) = reproduce([name], size="smoke", out=out, resume=True)
     assert outcome.trouble == {}
     for curve in outcome.setup.curves:
         runs = outcome.runs[curve.label]
@@ -27,7 +27,7 @@ def test_every_entry_runs_at_smoke_scale(name, out):
             if run.result == "successful" and curve.solver is not None and entry.kind == "solve":
                 assert run.rows[-1]["step"] == (curve.steps or outcome.setup.steps)
     assert outcome.verdict == (NOT_JUDGED if entry.not_judged else UNTESTED)  # two seeds decide nothing
-    figure = draw(entry, outcome.setup.curves, outcome.runs, "smoke")
+    figure = draw(outcome)
     assert figure.axes and all(axes.has_data() for axes in figure.axes)
     assert (out / name / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert (entry.not_judged or entry.claims[0].sentence) in (out / "README.md").read_text()

@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Any
 
-from bilevel.papers.claims import Above, Claim, Correlates, Exceeds, Near
+from bilevel.papers.checks import Above, Correlates, Exceeds, Near
+from bilevel.papers.claims import Claim
 from bilevel.papers.entry import Curve, Entry, Panel, Setup, smaller
 from bilevel.solvers.base import AbstractSolver
 from bilevel.solvers.borep import BOREP, EpochSGD
@@ -16,6 +17,7 @@ from bilevel.solvers.stocbio import StocBiO
 from bilevel.solvers.ttsa import TTSA
 
 PAPER = "BO-REP (ICLR 2024)"
+PROVISIONAL = "Our reading of the figure"
 INITIAL = 50  # steps of plain SGD that refine y_0; the paper does not say how many
 ORDER = 5  # of stocBiO's and TTSA's Neumann series, as in the authors' later code
 
@@ -145,14 +147,16 @@ def _sentiment(corruption: float) -> dict[str, Any]:
     return SENTIMENT | FULL_NETWORK | {"corruption": corruption, "noise": "flipped"}
 
 
-THREE = Setup(_three(SHARED | NETWORK, REVIEWS | NETWORK, _tweets(0.3), meta_steps=100), steps=500, rows=5)
+THREE = Setup(
+    _three(SHARED | NETWORK, REVIEWS | NETWORK, _tweets(0.3), meta_steps=100), steps=500, rows=5, together=True
+)
 PAPER_THREE = Setup(_three(AMAZON | FULL_NETWORK, MANY_REVIEWS | FULL_NETWORK, _sentiment(0.3)), steps=8000, rows=40)
 SMOKE_THREE = smaller(THREE, TINY, steps=3)
-SCALES_OF_THREE = {"laptop": THREE, "smoke": SMOKE_THREE, "paper": PAPER_THREE}
+SIZES_OF_THREE = {"laptop": THREE, "smoke": SMOKE_THREE, "paper": PAPER_THREE}
 TIMED_THREE = {
-    "laptop": dataclasses.replace(THREE, steps=100, rows=5, timed=True),
+    "laptop": dataclasses.replace(THREE, steps=100, rows=5, together=False),
     "smoke": SMOKE_THREE,
-    "paper": dataclasses.replace(PAPER_THREE, timed=True),
+    "paper": PAPER_THREE,
 }
 NAMES = {
     letter: tuple(curve.label for curve in THREE.curves if curve.label.startswith(f"({letter})")) for letter in "abc"
@@ -177,23 +181,24 @@ def _three_entry(
     metric: str,
     sentence: str,
     checks: Any,
-    scales: dict[str, Setup] = SCALES_OF_THREE,
+    sizes: dict[str, Setup] = SIZES_OF_THREE,
 ) -> Entry:
     return Entry(
         id=f"borep-fig{number}",
         paper=PAPER,
         where=f"Fig. {number}",
         title=title,
-        scales=scales,
+        sizes=sizes,
         panels=_panels(axis, metric),
         claims=tuple(
             Claim(
-                sentence.format(TITLES[letter]), tuple(checks(f"({letter}) BO-REP", other) for other in _rivals(letter))
+                PROVISIONAL,
+                sentence.format(TITLES[letter]),
+                tuple(checks(f"({letter}) BO-REP", other) for other in _rivals(letter)),
             )
             for letter in "abc"
         ),
         settings=SETTINGS,
-        basis="The figure compares the methods on three tasks; the sentences are our reading.",
         not_judged=OTHER_SETTINGS,
     )
 
@@ -214,14 +219,14 @@ FIG6 = _three_entry(
     lambda ours, other: Above("upper loss", other, ours, "seconds"), TIMED_THREE,
 )  # fmt: skip
 
-LESS_NOISE = Setup(tuple(curves("c", "cleaning", _tweets(0.1), CLEANING)), steps=500, rows=5)
+LESS_NOISE = Setup(tuple(curves("c", "cleaning", _tweets(0.1), CLEANING)), steps=500, rows=5, together=True)
 
 FIG3 = Entry(
     id="borep-fig3",
     paper=PAPER,
     where="Fig. 3",
     title="Cleaning with 10 % of the labels flipped",
-    scales={
+    sizes={
         "laptop": LESS_NOISE,
         "smoke": smaller(LESS_NOISE, TINY, steps=3),
         "paper": Setup(tuple(curves("c", "cleaning", _sentiment(0.1), CLEANING)), steps=8000, rows=40),
@@ -229,12 +234,12 @@ FIG3 = Entry(
     panels=(Panel("step", "upper loss"), Panel("step", "test accuracy")),
     claims=(
         Claim(
+            PROVISIONAL,
             "BO-REP ends with a higher test accuracy than every baseline.",
             tuple(Exceeds("test accuracy", "(c) BO-REP", other) for other in _rivals("c")),
         ),
     ),
     settings=SETTINGS,
-    basis="The figure repeats the cleaning task at p = 0.1; the sentence is our reading.",
     not_judged=OTHER_SETTINGS,
 )
 
@@ -251,7 +256,7 @@ FIG4 = Entry(
     where="Fig. 4 (appendix G)",
     title="Relaxed smoothness along a run",
     kind="smoothness",
-    scales={
+    sizes={
         "laptop": SMOOTHNESS,
         "smoke": smaller(SMOOTHNESS, TINY, steps=4),
         "paper": dataclasses.replace(
@@ -262,13 +267,12 @@ FIG4 = Entry(
     },
     panels=(Panel("gradient norm", "smoothness", log_x=True, log_y=True),),
     claims=(
-        Claim(
+        Claim(PROVISIONAL,
             "The local smoothness of Φ grows with the norm of its gradient.",
             (Correlates("gradient norm", "smoothness", "BO-REP"),),
         ),
     ),
     settings=SETTINGS + " Four tasks; a point every four steps; the gradient is exact (Newton's method for y*).",
-    basis="Appendix G estimates the (L0, L1) constants along a trajectory; a rank correlation is our measure.",
     not_judged="The paper (appendix G) shows the local smoothness of f in x and in y against the norms of its two "
     "partial gradients (Assumption 1). What was measured is the smoothness of Φ, another function.",
 )  # fmt: skip
@@ -312,31 +316,32 @@ def _of(letter: str, parameter: str) -> tuple[str, ...]:
 def _ablation_claims(letter: str) -> tuple[Claim, ...]:
     return (
         Claim(
+            PROVISIONAL,
             "I from 2 to 8 costs little (at most 3 points of test accuracy).",
             (Near("test accuracy", f"({letter}) I = 2", f"({letter}) I = 8", within=0.03),),
         ),
         Claim(
+            PROVISIONAL,
             "I of 16 and more is clearly worse than 2 (by more than 1 point).",
             (Exceeds("test accuracy", f"({letter}) I = 2", f"({letter}) I = 32", by=0.01),),
         ),
         Claim(
+            PROVISIONAL,
             "N of 5 or more is best: better than 1.",
             (Exceeds("test accuracy", f"({letter}) N = 5", f"({letter}) N = 1"),),
         ),
     )
 
 
-ABLATION_BASIS = (
-    "The paper (appendix J.1) finds a slight drop for I = 2 to 8, bad results from 16 on, and N best from 5 on; the "
-    "bounds of 3 and 1 points are ours."
+FIG7_SETUP = Setup(
+    tuple(_ablation("a", "representation", SHARED | NETWORK, REPRESENTATION)), steps=500, rows=5, together=True
 )
-FIG7_SETUP = Setup(tuple(_ablation("a", "representation", SHARED | NETWORK, REPRESENTATION)), steps=500, rows=5)
 FIG7 = Entry(
     id="borep-fig7",
     paper=PAPER,
     where="Fig. 7",
     title="Update period I and inner steps N: representation",
-    scales={
+    sizes={
         "laptop": FIG7_SETUP,
         "smoke": smaller(FIG7_SETUP, TINY, steps=3),
         "paper": Setup(
@@ -350,17 +355,16 @@ FIG7 = Entry(
     ),
     claims=_ablation_claims("a"),
     settings=SETTINGS,
-    basis=ABLATION_BASIS,
     not_judged=UNTUNED + "“I of 16 and more” was checked at 32 alone.",
 )
 
-FIG8_SETUP = Setup(_fig8(SHARED | NETWORK, REVIEWS | NETWORK, _tweets(0.3)), steps=500, rows=5)
+FIG8_SETUP = Setup(_fig8(SHARED | NETWORK, REVIEWS | NETWORK, _tweets(0.3)), steps=500, rows=5, together=True)
 FIG8 = Entry(
     id="borep-fig8",
     paper=PAPER,
     where="Fig. 8",
     title="I and N: regularization, and I = 12, N = 16 on all three tasks",
-    scales={
+    sizes={
         "laptop": FIG8_SETUP,
         "smoke": smaller(FIG8_SETUP, TINY, steps=3),
         "paper": Setup(_fig8(AMAZON | FULL_NETWORK, MANY_REVIEWS | FULL_NETWORK, _sentiment(0.3)), steps=8000, rows=40),
@@ -371,7 +375,6 @@ FIG8 = Entry(
     ),
     claims=_ablation_claims("b"),
     settings=SETTINGS,
-    basis=ABLATION_BASIS,
     not_judged="The claims are those of Fig. 7, on a task for which no figure of the paper shows them. Fig. 8 "
     "(appendix K) compares I = 12, N = 16 with I = 2, N = 3 on three tasks, with smaller lower steps in (b) and (c), "
     "and says that the two are almost the same. No claim was made of that.",
@@ -390,13 +393,13 @@ def _radii(arguments: dict[str, Any]) -> tuple[Curve, ...]:
     )  # fmt: skip
 
 
-TABLE3_SETUP = Setup(_radii(SHARED | NETWORK), steps=500, rows=5)
+TABLE3_SETUP = Setup(_radii(SHARED | NETWORK), steps=500, rows=5, together=True)
 TABLE3 = Entry(
     id="borep-table3",
     paper=PAPER,
     where="Table 3",
     title="Radius R of the ball of the periodic updates",
-    scales={
+    sizes={
         "laptop": TABLE3_SETUP,
         "smoke": smaller(TABLE3_SETUP, TINY, steps=3),
         "paper": Setup(_radii(AMAZON | FULL_NETWORK), steps=8000, rows=40),
@@ -404,16 +407,17 @@ TABLE3 = Entry(
     panels=(Panel("value", "test accuracy", log_x=True, title="radius R"), Panel("step", "upper loss")),
     claims=(
         Claim(
+            PROVISIONAL,
             "Test accuracy at R ≥ 0.5 exceeds that at R = 0.01 by more than 10 points.",
             (Exceeds("test accuracy", "R = 0.5", "R = 0.01", by=0.1),),
         ),
         Claim(
+            PROVISIONAL,
             "Beyond R = 0.5 a larger ball changes nothing (within 1 point).",
             (Near("test accuracy", "R = 0.5", "R = 1", within=0.01),),
         ),
     ),
     settings=SETTINGS,
-    basis="The table's numbers, which stand beside ours: 65.06 % at R = 0.001 up to 88.84 % from R = 0.5 on.",
     not_judged=UNTUNED + "With a lower step of 0.001 a larger ball never binds, and test tasks were adapted without a "
     "ball, so that R could hardly act. R = 5 was not run.",
 )

@@ -1,0 +1,334 @@
+"""What a claim says, as one number per seed: above zero if the runs of that seed bear it out."""
+
+import abc
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from bilevel.compare.records import Run
+from bilevel.cost import KINDS
+
+ENDED_WELL = ("successful", "target_reached")
+LEAST_MOVE = 1e-6  # relative to its largest value: a metric that varies less along a run has not moved
+COVERED = 0.7  # the least share of either curve's axis on which `Above` compares the two
+NEVER = 10.0  # the factor that `Sooner` takes where the curve that should be sooner never arrives
+
+Records = Mapping[str, Run]  # the runs of one seed, by curve
+
+SUMS = {"calls": KINDS, "gradients": ("F", "G"), "products": ("H", "J"), "outer gradients": ("F",)}
+
+
+def position(row: Mapping[str, Any], axis: str) -> float:
+    """The position of a history row on an axis: a column, or a sum over oracles, in samples.
+
+    - `outer gradients`: gradients of f; `gradients`: of f and g; `products`: with H and J; `calls`: all four.
+    """
+    return float(sum(row[kind] for kind in SUMS[axis])) if axis in SUMS else float(row[axis])
+
+
+def column(run: Run, metric: str) -> np.ndarray:
+    return np.array([row[metric] for row in run.rows], float)
+
+
+def at_end(run: Run, metric: str) -> float:
+    """The metric's mean over the last fifth of the history's rows, but over at least one row."""
+    return float(np.mean(column(run, metric)[-max(1, len(run.rows) // 5) :]))
+
+
+def broke_off(run: Run) -> str:
+    """How the run ended, if it could not take all its steps; else empty."""
+    return "" if run.result in ENDED_WELL else f"{run.solver} broke off ({run.result})"
+
+
+def stood_still(run: Run, metric: str) -> str:
+    """Empty if the metric moved along the run."""
+    values = column(run, metric)
+    largest = np.max(np.abs(values), initial=0.0)
+    moved = len(values) > 1 and not np.ptp(values) <= LEAST_MOVE * largest
+    return "" if moved else f"{run.solver} never moved in {metric}"
+
+
+class Check(abc.ABC):
+    """A number computed from the runs of one seed, and what makes these runs no evidence."""
+
+    metrics: ClassVar[tuple[str, ...]] = ("metric",)  # the fields that name a column which must move
+
+    @abc.abstractmethod
+    def curves(self) -> tuple[str, ...]:
+        """The labels of the curves that the check needs."""
+
+    @abc.abstractmethod
+    def __call__(self, runs: Records) -> float:
+        """The number: above zero if this seed supports the claim."""
+
+    def trouble(self, runs: Records) -> str:
+        """Why the runs of a seed are no evidence, or empty: a run broke off, or its metric never moved.
+
+        A run that broke off is no evidence for another method, nor is a curve that never moved.
+        """
+        for label in self.curves():
+            found = broke_off(runs[label])
+            for field in self.metrics:
+                found = found or stood_still(runs[label], getattr(self, field))
+            if found:
+                return found
+        return ""
+
+    def over(self, seeds: Sequence[Records]) -> np.ndarray:
+        """The numbers of all seeds."""
+        return np.array([self(runs) for runs in seeds])
+
+
+@dataclass(frozen=True)
+class Exceeds(Check):
+    """`metric` at the end of `high`, minus that of `low`, minus `by`. For a loss, name the worse curve `high`.
+
+    `low=None` compares with zero.
+    """
+
+    metric: str
+    high: str
+    low: str | None = None
+    by: float = 0.0
+
+    def curves(self) -> tuple[str, ...]:
+        return (self.high,) if self.low is None else (self.high, self.low)
+
+    def __call__(self, runs: Records) -> float:
+        low = 0.0 if self.low is None else at_end(runs[self.low], self.metric)
+        return at_end(runs[self.high], self.metric) - low - self.by
+
+
+@dataclass(frozen=True)
+class Near(Check):
+    """On par: `within` minus the distance between the metric's ends on two curves."""
+
+    metric: str
+    one: str
+    other: str
+    within: float
+
+    def curves(self) -> tuple[str, ...]:
+        return self.one, self.other
+
+    def __call__(self, runs: Records) -> float:
+        return self.within - abs(at_end(runs[self.one], self.metric) - at_end(runs[self.other], self.metric))
+
+
+@dataclass(frozen=True)
+class Above(Check):
+    """How far the curve of `high` lies above that of `low`, on average over the axis.
+
+    "Converges faster" means that it has reached more at equal seconds, iterations or gradients. `by` is subtracted. For
+    a loss, name the slower curve `high`. The two must have about the same budget: the part of the axis that both cover
+    is at least 70 % of either's, or the seed is no evidence. `part`: the beginning and the end of the stretch of the
+    common axis that is compared, as shares of it.
+    """
+
+    metric: str
+    high: str
+    low: str
+    axis: str
+    by: float = 0.0
+    part: tuple[float, float] = (0.0, 1.0)
+
+    def curves(self) -> tuple[str, ...]:
+        return self.high, self.low
+
+    def _ends(self, runs: Records) -> list[tuple[float, float]]:
+        return [tuple(position(runs[label].rows[i], self.axis) for i in (0, -1)) for label in self.curves()]  # pyright: ignore[reportReturnType]
+
+    def trouble(self, runs: Records) -> str:
+        if found := super().trouble(runs):
+            return found
+        (a, b), (c, d) = self._ends(runs)
+        if min(b, d) - max(a, c) >= COVERED * max(b - a, d - c):
+            return ""
+        return f"{self.high} covers {b - a:.3g} of {self.axis}, {self.low} {d - c:.3g}: not the same budget"
+
+    def __call__(self, runs: Records) -> float:
+        one, other = (
+            ([position(row, self.axis) for row in runs[label].rows], column(runs[label], self.metric))
+            for label in self.curves()
+        )
+        (a, b), (c, d) = self._ends(runs)
+        start, end = max(a, c), min(b, d)
+        start, end = (start + share * (end - start) for share in self.part)
+        grid = np.linspace(start, end, 200)
+        return float(np.mean(np.interp(grid, *one) - np.interp(grid, *other))) - self.by
+
+
+@dataclass(frozen=True)
+class Sooner(Check):
+    """`first` reaches `level` of the metric within `factor` times what `other` needs, on an axis.
+
+    The number is log(factor) + log(position of `other`) − log(position of `first`), so that a factor of 1.3 allows
+    30 % more and one of 0.5 asks for half. `rising`: whether the level is reached from below. If `other` never reaches
+    it, it counts as doing so at its last row, which can only harm the claim. If `first` never does, the number is
+    −log 10.
+    """
+
+    metric: str
+    level: float
+    first: str
+    other: str
+    axis: str
+    factor: float = 1.0
+    rising: bool = True
+
+    def curves(self) -> tuple[str, ...]:
+        return self.first, self.other
+
+    def _reached(self, run: Run) -> float | None:
+        """The position at which the metric first is at its level, between two rows by a straight line."""
+        where = [position(row, self.axis) for row in run.rows]
+        above = (column(run, self.metric) - self.level) * (1.0 if self.rising else -1.0)
+        hits = np.flatnonzero(above >= 0)
+        if not len(hits):
+            return None
+        i = int(hits[0])
+        return where[0] if i == 0 else float(np.interp(0.0, above[i - 1 : i + 1], where[i - 1 : i + 1]))
+
+    def trouble(self, runs: Records) -> str:
+        if found := super().trouble(runs):
+            return found
+        none = all(self._reached(runs[label]) is None for label in self.curves())
+        return f"neither {self.first} nor {self.other} reaches {self.metric} {self.level:g}" if none else ""
+
+    def __call__(self, runs: Records) -> float:
+        first, other = (self._reached(runs[label]) for label in self.curves())
+        if first is None:
+            return -math.log(NEVER)
+        other = position(runs[self.other].rows[-1], self.axis) if other is None else other
+        return math.log(self.factor) + math.log(max(other, 1e-300)) - math.log(max(first, 1e-300))
+
+
+@dataclass(frozen=True)
+class Drops(Check):
+    """A curve's own drop, from its best row to its end, minus `more`; or `less` minus the drop.
+
+    `rising`: whether higher values of the metric are better.
+    """
+
+    metric: str
+    curve: str
+    more: float | None = None
+    less: float | None = None
+    rising: bool = True
+
+    def curves(self) -> tuple[str, ...]:
+        return (self.curve,)
+
+    def __call__(self, runs: Records) -> float:
+        run, sign = runs[self.curve], 1.0 if self.rising else -1.0
+        drop = float(np.max(sign * column(run, self.metric))) - sign * at_end(run, self.metric)
+        return drop - self.more if self.more is not None else float(self.less or 0.0) - drop
+
+
+@dataclass(frozen=True)
+class Spreads(Check):
+    """How much further the ends of `wide` lie from their median over the seeds than those of `narrow` from theirs.
+
+    One number per seed: the two distances' difference, as in the test of Brown and Forsythe.
+    """
+
+    metric: str
+    wide: str
+    narrow: str
+
+    def curves(self) -> tuple[str, ...]:
+        return self.wide, self.narrow
+
+    def __call__(self, runs: Records) -> float:
+        raise TypeError("Spreads: it is no number of one seed; use over")
+
+    def over(self, seeds: Sequence[Records]) -> np.ndarray:
+        wide, narrow = (np.array([at_end(runs[label], self.metric) for runs in seeds]) for label in self.curves())
+        return np.abs(wide - np.median(wide)) - np.abs(narrow - np.median(narrow))
+
+
+@dataclass(frozen=True)
+class Larger(Check):
+    """The number of one check minus that of another: "the improvement is more significant in this case"."""
+
+    one: Check
+    other: Check
+
+    def curves(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.one.curves(), *self.other.curves())))
+
+    def trouble(self, runs: Records) -> str:
+        return self.one.trouble(runs) or self.other.trouble(runs)
+
+    def __call__(self, runs: Records) -> float:
+        return self.one(runs) - self.other(runs)
+
+
+@dataclass(frozen=True)
+class Diverges(Check):
+    """1 if the run stops because it is not finite or not convex, or if its metric ends worse than it began; else −1."""
+
+    curve: str
+    metric: str
+    rising: bool = True
+
+    def curves(self) -> tuple[str, ...]:
+        return (self.curve,)
+
+    def trouble(self, runs: Records) -> str:
+        run = runs[self.curve]
+        if run.result in ("nonfinite", "not_convex"):
+            return ""  # that is what it looks for
+        return broke_off(run) or stood_still(run, self.metric)
+
+    def __call__(self, runs: Records) -> float:
+        run = runs[self.curve]
+        values = column(run, self.metric) * (1.0 if self.rising else -1.0)
+        return 1.0 if run.result in ("nonfinite", "not_convex") or not values[-1] >= values[0] else -1.0
+
+
+@dataclass(frozen=True)
+class Slope(Check):
+    """The slope of log(metric) against log(axis) over the rows from `start` on, minus `above`; or `below` minus the
+    slope."""
+
+    metric: str
+    curve: str
+    axis: str
+    start: float
+    above: float | None = None
+    below: float | None = None
+
+    def curves(self) -> tuple[str, ...]:
+        return (self.curve,)
+
+    def __call__(self, runs: Records) -> float:
+        run = runs[self.curve]
+        kept = [row for row in run.rows if position(row, self.axis) >= self.start and row[self.metric] > 0]
+        at, values = [math.log(position(row, self.axis)) for row in kept], [math.log(row[self.metric]) for row in kept]
+        slope = float(np.polyfit(at, values, 1)[0])
+        return slope - self.above if self.above is not None else float(self.below or 0.0) - slope
+
+
+@dataclass(frozen=True)
+class Correlates(Check):
+    """Spearman's rank correlation of two columns of a run's rows, minus `above`."""
+
+    one: str
+    other: str
+    curve: str
+    above: float = 0.0
+    metrics: ClassVar[tuple[str, ...]] = ("one", "other")
+
+    def curves(self) -> tuple[str, ...]:
+        return (self.curve,)
+
+    def __call__(self, runs: Records) -> float:
+        from scipy.stats import spearmanr
+
+        rows = runs[self.curve].rows
+        found = spearmanr([row[self.one] for row in rows], [row[self.other] for row in rows])
+        return float(found.statistic) - self.above  # pyright: ignore[reportAttributeAccessIssue]

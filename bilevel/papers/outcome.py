@@ -1,0 +1,126 @@
+"""An entry's result at one size, and the small files that keep it."""
+
+import dataclasses
+import gzip
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bilevel._output.files import make_directory, strict
+from bilevel.compare.records import Run
+from bilevel.papers import runs as runs_
+from bilevel.papers.claims import NOT_JUDGED, UNTESTED, Claim, Finding, judged, overall
+from bilevel.papers.entry import Entry, Setup
+from bilevel.papers.tuning import Tuned
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """The runs by curve, what was tuned, the curves that could not run and why, and the machine."""
+
+    entry: Entry
+    size: str
+    setup: Setup
+    runs: Mapping[str, list[Run]] = field(default_factory=dict)
+    tuned: Mapping[str, Tuned] = field(default_factory=dict)
+    trouble: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+    def findings(self, claim: Claim) -> list[Finding]:
+        """The claim's checks on these runs."""
+        for label in claim.curves():
+            if label in self.trouble:
+                return [Finding(check, UNTESTED, reason=f"{label}: {self.trouble[label]}") for check in claim.checks]
+        return judged(claim, runs_.by_seed(dict(self.runs)))
+
+    @property
+    def judged(self) -> list[tuple[Claim, str, Sequence[Finding]]]:
+        """Each claim with its verdict and its findings; none if the entry is not judged."""
+        if self.entry.not_judged:
+            return []
+        found = [self.findings(claim) for claim in self.entry.claims]
+        verdicts = [overall([finding.verdict for finding in findings]) for findings in found]
+        return list(zip(self.entry.claims, verdicts, found, strict=True))
+
+    @property
+    def verdict(self) -> str:
+        return NOT_JUDGED if self.entry.not_judged else overall([verdict for _, verdict, _ in self.judged])
+
+    @property
+    def seconds(self) -> float:
+        """What all its runs took, those of the tuning included."""
+        runs = (run.stats.get("wall_seconds", math.nan) for found in self.runs.values() for run in found)
+        return sum(runs) + sum(found.wall_seconds for found in self.tuned.values())
+
+
+def _path(folder: Any, entry: Entry, size: str, first_seed: int = 0) -> pathlib.Path:
+    seeds = f"-from-seed-{first_seed}" if first_seed else ""
+    return pathlib.Path(folder) / f"{entry.id}-{size}{seeds}.json.gz"
+
+
+def keep(outcome: Outcome, folder: Any) -> pathlib.Path:
+    """Write the outcome's runs as one small compressed file, the same bytes for the same runs."""
+    abouts = {curve.label: _about(outcome.entry, outcome.setup, curve) for curve in outcome.setup.curves}
+    content = {
+        "entry": outcome.entry.id,
+        "size": outcome.size,
+        "environment": dict(outcome.environment),
+        "trouble": dict(outcome.trouble),
+        "tuned": {label: dataclasses.asdict(found) for label, found in outcome.tuned.items()},
+        "curves": [
+            {"label": label, "about": abouts[label], "runs": [_columns(run) for run in found]}
+            for label, found in outcome.runs.items()
+        ],
+    }
+    path = _path(make_directory(folder, "keep"), outcome.entry, outcome.size, outcome.setup.first_seed)
+    text = json.dumps(strict(content), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+    return path
+
+
+def kept(entry: Entry, size: str, folder: Any) -> Outcome | None:
+    """The outcome whose runs are kept in a folder, judged by today's claims; None if there are none.
+
+    **Raises** `ValueError` if they are of other settings than the entry's of today.
+    """
+    path = _path(folder, entry, size)
+    if not path.is_file():
+        return None
+    content, setup = json.loads(gzip.decompress(path.read_bytes())), entry.sizes[size]
+    abouts = {curve.label: _about(entry, setup, curve) for curve in setup.curves}
+    for curve in content["curves"]:
+        if curve["about"] != abouts.get(curve["label"]):
+            raise ValueError(
+                f"{path}: its curve {curve['label']!r} has other settings than the entry's of today; "
+                f"run `bilevel reproduce {entry.id} --size {size} --keep {folder}` again"
+            )
+    runs = {curve["label"]: [_run(curve["label"], one) for one in curve["runs"]] for curve in content["curves"]}
+    tuned = {label: Tuned(**found) for label, found in content["tuned"].items()}
+    return Outcome(entry, size, setup, runs, tuned, content["trouble"], content["environment"])
+
+
+def _about(entry: Entry, setup: Setup, curve: Any) -> dict[str, Any]:
+    """The description of a curve, as JSON gives it back."""
+    about = runs_.description(entry, setup, curve) | {"seeds": setup.seeds}
+    return json.loads(json.dumps(strict(about), default=str))
+
+
+def _columns(run: Run) -> dict[str, Any]:
+    names = dict.fromkeys(name for row in run.rows for name in row)
+    columns = {name: [row.get(name) for row in run.rows] for name in names}
+    return {
+        "seed": run.seed, "result": run.result, "message": run.message, "stats": run.stats, "columns": columns
+    }  # fmt: skip
+
+
+def _run(label: str, kept: dict[str, Any]) -> Run:
+    names, columns = kept["columns"], zip(*kept["columns"].values(), strict=True)
+    rows = [
+        {name: math.nan if value is None else value for name, value in zip(names, values, strict=True)}
+        for values in columns
+    ]
+    stats = {name: math.nan if value is None else value for name, value in kept["stats"].items()}
+    return Run(label, kept["seed"], kept["result"], kept["message"], rows, stats)
