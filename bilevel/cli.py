@@ -261,8 +261,9 @@ def reproduce(
         chosen = [name for name, entry in papers.ENTRIES.items() if size in entry.sizes] if all_ else list(ids or ())
         if project:
             for name, curves in papers.projections(chosen, size=size, console=console).items():
-                for label, seconds in curves.items():
-                    console.print(f"    {name}  {label}: {seconds / 60:.1f} min", markup=False, soft_wrap=True)
+                for label, curve in curves.items():
+                    text = f"{curve.per_step:.2g} s per step, {curve.seconds / 60:.1f} min in all"
+                    console.print(f"    {name}  {label}: {text}", markup=False, soft_wrap=True)
             return
         if from_kept is not None:
             papers.from_kept(chosen, size=size, folder=from_kept, console=console)

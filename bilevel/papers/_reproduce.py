@@ -15,7 +15,7 @@ from bilevel.papers.entry import SIZES, Curve, Entry, Grid, Setup
 from bilevel.papers.figure import draw
 from bilevel.papers.outcome import Outcome, keep, kept
 from bilevel.papers.page import describe_check, ends, ends_table, page, verdict_lines
-from bilevel.papers.runs import Runner
+from bilevel.papers.runs import Projection, Runner
 from bilevel.papers.tuning import Tuned, tuned
 
 LONG = ("workstation", "paper")  # the sizes whose duration is projected first
@@ -84,8 +84,8 @@ def from_kept(ids: Sequence[str], *, size: str, folder: Any, console: Any = None
     return outcomes
 
 
-def projections(ids: Sequence[str], *, size: str, console: Any = None) -> dict[str, dict[str, float]]:
-    """The projected seconds of each curve of each entry, from three executed steps."""
+def projections(ids: Sequence[str], *, size: str, console: Any = None) -> dict[str, dict[str, Projection]]:
+    """What each curve of each entry will take, from three executed steps."""
     found = {}
     for entry in _chosen(ids, size):
         found[entry.id] = _project(entry, entry.sizes[size], console)
@@ -142,18 +142,19 @@ def _curve(entry: Entry, setup: Setup, curve: Curve, runner: Runner, chosen: dic
     return runner.curve(entry, setup, curve)
 
 
-def _project(entry: Entry, setup: Setup, console: Any) -> dict[str, float]:
+def _project(entry: Entry, setup: Setup, console: Any) -> dict[str, Projection]:
     try:
-        seconds = runs_.projection(entry, setup)
+        found = runs_.projection(entry, setup)
     except DatasetError:
         return {}  # the run itself reports the missing data
     if console is not None:
+        hours = sum(curve.seconds for curve in found.values()) / 3600
         console.print(
-            f"{entry.id}: projected duration {sum(seconds.values()) / 3600:.2f} h, from three executed steps of "
-            f"each of {len(seconds)} curves ({setup.seeds} seeds each)",
+            f"{entry.id}: projected duration {hours:.2f} h, from three executed steps of each of {len(found)} curves "
+            f"({setup.seeds} seeds each)",
             soft_wrap=True,
         )
-    return seconds
+    return found
 
 
 def _write(outcome: Outcome, folder: pathlib.Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bilevel import datasets
 from bilevel.compare import _compare as compare
 from bilevel.compare import settings
 from bilevel.compare.records import Run
@@ -44,8 +45,16 @@ def description(entry: Entry, setup: Setup, curve: Curve) -> dict[str, Any]:
     return about | {"solver": solver, "settings": settings.describe(curve.solver)}
 
 
+@functools.lru_cache(maxsize=2)
+def _dataset(name: str) -> Any:
+    """A data set, read once for the runs that follow each other: 20 Newsgroups takes seconds."""
+    return datasets.read(name)
+
+
 def _task(curve: Curve, seed: int) -> Any:
-    return settings.make_task(curve.task, seed, curve.arguments)
+    name = curve.arguments.get("dataset")
+    changes = {"dataset": _dataset(name)} if isinstance(name, str) else {}
+    return settings.make_task(curve.task, seed, curve.arguments | changes)
 
 
 def _solved(setup: Setup, curve: Curve, seed: int, checkpoint: pathlib.Path | None) -> Run:
@@ -168,9 +177,17 @@ def rounded(value: Any) -> Any:
     return float(f"{float(value):.{DIGITS}g}") if math.isfinite(value) else math.nan
 
 
-def projection(entry: Entry, setup: Setup) -> dict[str, float]:
-    """The projected seconds of each curve's runs, tuning included, from three executed steps on the first seed."""
-    seconds = {}
+@dataclasses.dataclass(frozen=True)
+class Projection:
+    """What a curve's runs will take, those of its tuning included, and what one step takes, in seconds."""
+
+    seconds: float
+    per_step: float
+
+
+def projection(entry: Entry, setup: Setup) -> dict[str, Projection]:
+    """What each curve will take, from three executed steps on the first seed."""
+    found = {}
     for curve in setup.curves:
         if curve.solver is None:
             continue
@@ -186,8 +203,9 @@ def projection(entry: Entry, setup: Setup) -> dict[str, float]:
         metrics = max(0.0, whole - solution.stats["compile_seconds"] - solution.stats["run_seconds"]) / 4
         budget = setup.seconds if setup.seconds is not None else each * setup.steps_of(curve)
         runs = setup.seeds + tuned
-        seconds[curve.label] = runs * (budget + metrics * setup.rows) + solution.stats["compile_seconds"]
-    return seconds
+        whole = runs * (budget + metrics * setup.rows) + solution.stats["compile_seconds"]
+        found[curve.label] = Projection(whole, each)
+    return found
 
 
 def by_seed(curves: dict[str, list[Run]]) -> list[dict[str, Run]]:

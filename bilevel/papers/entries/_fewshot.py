@@ -11,12 +11,16 @@ from bilevel.solvers.maml import MAML
 from bilevel.steps import Rule
 
 _TASK = {"ways": 5, "shots": 5, "queries": 5}
-GLYPHS = _TASK | {"dataset": "glyphs", "tasks": 3, "filters": 8, "test_tasks": 40}
+SMALL = _TASK | {"dataset": "fc100", "tasks": 2, "filters": 8, "test_tasks": 40}
 MEDIUM = _TASK | {"dataset": "fc100", "tasks": 4, "filters": 16, "test_tasks": 100}
 FULL = _TASK | {"dataset": "fc100", "tasks": 32, "filters": 64, "test_tasks": 600}
-TINY = {"fewshot": {"tasks": 2, "filters": 2, "layers": 1, "queries": 2, "test_tasks": 4, "test_steps": 2}}
+TINY = {
+    "fewshot": {
+        "dataset": "glyphs", "tasks": 2, "filters": 2, "layers": 1, "queries": 2, "test_tasks": 4, "test_steps": 2,
+    }
+}  # fmt: skip
 
-LAPTOP = "glyphs for the paper's images, 3 tasks per step for 32, 8 filters, 40 test tasks, {}"
+LAPTOP = "FC100, 2 tasks per step for 32, 8 filters for 64 (32 on miniImageNet), 40 test tasks, {}"
 WORKSTATION = "FC100, 4 tasks per step for 32, 16 filters for 64 (32 on miniImageNet), 100 test tasks, {}"
 PAPER = "FC100 as in the paper: 32 tasks per step, 64 filters, 600 test tasks; {}, which the paper does not print"
 NO_MINI = (
@@ -24,8 +28,10 @@ NO_MINI = (
     "FC100.)"
 )
 
-# chance is 0.2; a nearest centroid on FC100's raw pixels is not far above it
-LEARNED = Level("test accuracy", least=0.3)
+# Chance is 0.2, and a nearest centroid on FC100's raw pixels has 0.357 (300 test tasks): a network that has learnt
+# features is above that.
+LEVEL = 0.4
+LEARNED = Level("test accuracy", least=LEVEL)
 
 
 def adam(rate: float) -> Rule:
