@@ -115,7 +115,7 @@ class Rows(eqx.Module):
     """
 
     arrays: PyTree[Array]
-    strata: int = eqx.field(static=True)
+    strata: int = eqx.field(static=True, default=1, kw_only=True)
 
     def __init__(self, arrays: Tree, strata: int = 1):
         checks.count("strata", strata)

@@ -92,20 +92,26 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     1. **Scale.** Dense columns get mean 0 and variance 1, and are then divided by the root of their number. Sparse rows
        are divided by one number, and keep at most their 500 largest entries. Rows then have mean square 1, and the
        default steps suit any table.
-    2. **Start.** A model of the doubtful labels, applied to the trusted rows of each class t, estimates how often the
-       label l is given: the confusion P(l | t). A second model is fitted to the doubtful rows through this confusion,
-       jointly with the trusted rows. It gives the log-odds that label i is right, given its features. x_i starts at
-       these, squashed by 4 tanh(·/4). If there are more than 20,480 rows, this many are drawn for the start.
+    2. **Start.** Models of the doubtful labels, applied to the trusted rows of each class t, show how often the label l
+       is given: the confusion P(l | t). Few trusted rows show it badly, and the models' own doubt looks like confusion.
+       So it is drawn toward 0.8 I + 0.2/k, wholly, half or not at all, as held-out trusted rows are predicted best. A
+       model is then fitted to the doubtful rows through this confusion, jointly with the trusted rows. It gives the
+       log-odds that label i is right, given its features. x_i starts at these, squashed by 4 tanh(·/4). If there are
+       more than 20,480 rows, this many are drawn for the start.
     3. **Weights.** From there, `solver` makes `epochs` passes over all rows.
     4. **Score.** The score is the mean of x_i and the log-odds that label i is right, by the learned y and the
        confusion. It ranks the rows.
     5. **Probability.** Models that have not seen a row give P(given label | features), for a temperature that is
-       fitted to the given labels. P(given label | true class) is counted among the rows that the models are surest of.
-       With trusted rows, powers of the confusion are tried, too, and the one is taken that explains the trusted labels
-       best. Classes of few rows are drawn to the pooled error rate. Division by it gives P(true class | features), and
-       Bayes' rule P(label i is right). `sample_weight_` is the σ(a · score + b) nearest to that.
+       fitted to the given labels. P(given label | true class) is counted among the tenth of the rows that the models
+       are surest of, where labels that differ are taken as wrong; with trusted rows, others are tried, such as powers
+       of the confusion, and one that explains the trusted labels much better is taken. Classes of few rows are drawn to
+       the pooled error rate. Division by it gives P(true class | features), and Bayes' rule P(label i is right).
+       `sample_weight_` is the σ(a · score + b) nearest to that.
     6. **Flags.** A row is flagged if the weight and Bayes' rule both find another label more probable than not. Of
        these, the most doubtful are taken while the mean probability of the proposed labels is at least `precision`.
+       That holds if the models are right where they are surest. If they predict far fewer of all labels than of those,
+       they are too weak to tell their own errors from wrong labels: then nothing is flagged, the interval of the share
+       of wrong labels begins at zero, and a `WeakModelWarning` says so.
     7. **Fit.** A clone of `estimator` is fitted to all rows with `sample_weight_`, and to trusted rows with weight 1.
 
     **Without trusted rows** the table cleans itself: it is cut into `folds`, and the weights of each fold are judged by
@@ -148,7 +154,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     - `wrong_labels_`: the estimated `share` of wrong labels, its 90 % interval `low` to `high`, and `classes`, an array
       with the same fields for the rows of each given label. It holds if the model does; it cannot see what it warns of.
     - `estimator_`: the classifier, whose `predict`, `predict_proba`, `decision_function` and `score` are used.
-    - `confusion_`: P(given label | true class) as a matrix (k, k); `None` without trusted rows.
+    - `confusion_`: P(given label | true class) of the start, as a matrix (k, k); `None` without trusted rows.
     - `history_`: a `bilevel.run._solution.History` of the runs that learn the weights, with `upper loss` and
       `mean weight`; without trusted rows, one run per `fold`.
     - `crowd_`: the `CrowdLabels` of a crowd's answers; else `None`.

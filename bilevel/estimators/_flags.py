@@ -1,7 +1,7 @@
 """From probabilities to flags: which labels are wrong with a stated probability, and how many are wrong in all."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -102,11 +102,13 @@ def beliefs(found: Channels, labels: Int[np.ndarray, " n"], said: Float[np.ndarr
 
     `said` is P(a crowd's answers | true class): the label is then theirs, and they are believed.
     """
-    rows, wrong = np.arange(len(labels)), []
-    for channel in found.plausible:
+
+    def posterior(channel: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "n k"]:
         joint = _divided(found.p, channel) * (channel.T[labels] if said is None else said) + _TINY
-        joint /= joint.sum(axis=1, keepdims=True)
-        wrong.append(1 - joint[rows, labels])
+        return joint / joint.sum(axis=1, keepdims=True)
+
+    rows, posteriors = np.arange(len(labels)), [posterior(channel) for channel in found.plausible]
+    wrong, joint = [1 - one[rows, labels] for one in posteriors], posteriors[-1]
     right = joint[rows, labels].copy()
     joint[rows, labels] = -1.0
     other = joint.argmax(axis=1)
@@ -181,7 +183,8 @@ def _temperature(log_p: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"])
         return float((logsumexp(scaled, axis=1) - scaled[rows, labels]).mean())
 
     limit = np.log(_MOST_UNSURE)
-    return float(np.exp(minimize_scalar(loss, bounds=(-limit, limit), method="bounded").x))
+    found: Any = minimize_scalar(loss, bounds=(-limit, limit), method="bounded")
+    return float(np.exp(found.x))
 
 
 def _counted(p: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], share: float) -> Float[np.ndarray, "k k"]:
