@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PyTree, Scalar, Shaped
 from bilevel import _checks as checks
 from bilevel import datasets, trees
 from bilevel.datasets import words
-from bilevel.problem import Episodes, Level, Problem
+from bilevel.problem import Episodes, Factored, Level, Problem
 from bilevel.sampling import Rows
 from bilevel.tasks._base import SOURCES, SPLITS, Task, class_of, described, generator, loaded, settings_of, text_network
 from bilevel.tasks._episodes import Copies, Head, Learner, Network
@@ -56,11 +56,15 @@ class SentenceNetwork(Network):
         return y(inputs, self.vectors)
 
 
-def cross_entropies(learner: Learner, x: Any, y: Any, batch: Any) -> tuple[Float[Array, "n tasks"], Array]:
-    """Each row's cross-entropy in each task, and whether the prediction is right. The body sees all tasks at once."""
+def features(learner: Learner, x: Any, batch: Any) -> Shaped[Array, "n tasks ..."]:
+    """What the y_i act on. The body sees all tasks at once."""
     n, tasks, length = batch["tokens"].shape
     inputs = learner.inputs(x, batch["tokens"].reshape(n * tasks, length))
-    inputs = inputs.reshape(n, tasks, *inputs.shape[1:])
+    return inputs.reshape(n, tasks, *inputs.shape[1:])
+
+
+def cross_entropies(learner: Learner, inputs: Any, y: Any, batch: Any) -> tuple[Float[Array, "n tasks"], Array]:
+    """Each row's cross-entropy in each task, given its features, and whether the prediction is right."""
     logits = jax.vmap(learner.logits, in_axes=(0, 1), out_axes=1)(y, inputs)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
     return losses, jnp.argmax(logits, axis=-1) == batch["labels"]
@@ -72,18 +76,30 @@ class QueryLoss(eqx.Module):
     learner: Learner
 
     def __call__(self, x: Any, y: Any, batch: Any) -> Float[Scalar, ""]:
-        return jnp.mean(cross_entropies(self.learner, x, y, batch)[0])
+        return jnp.mean(cross_entropies(self.learner, features(self.learner, x, batch), y, batch)[0])
 
 
 class SupportLoss(eqx.Module):
-    """Sum over tasks of the mean cross-entropy on the task's rows, plus `regularization` · ‖y‖²."""
+    """Sum over tasks of the mean cross-entropy on the task's rows, plus `regularization` · ‖y‖².
+
+    With heads, x acts only through the inputs, and `Factored(loss.inputs, loss.given)` is the loss of the level. The
+    inputs of whole networks are tokens, which have no derivative.
+    """
 
     learner: Learner
     regularization: Float[Array, ""]
 
     def __call__(self, x: Any, y: Any, batch: Any) -> Float[Scalar, ""]:
+        return self.given(self.inputs(x, batch), y, batch)
+
+    def inputs(self, x: Any, batch: Any) -> Shaped[Array, "n tasks ..."]:
+        """What the y_i act on."""
+        return features(self.learner, x, batch)
+
+    def given(self, inputs: Any, y: Any, batch: Any) -> Float[Scalar, ""]:
+        """The loss as a function of the inputs of the y_i."""
         penalty = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(y))
-        losses, _ = cross_entropies(self.learner, x, y, batch)
+        losses, _ = cross_entropies(self.learner, inputs, y, batch)
         return jnp.sum(jnp.mean(losses, axis=0)) + self.regularization * penalty
 
 
@@ -216,9 +232,10 @@ def representation(
     x = whole if adapt == "network" else _body(whole, learned_start)
     rows: type[Rows] = SOURCES[source]
     lower_loss = SupportLoss(learner, jnp.asarray(regularization, jnp.float32))
+    of_level = lower_loss if adapt == "network" else Factored(lower_loss.inputs, lower_loss.given)
     problem = Problem(
         upper=Level(QueryLoss(learner), data=rows(data.query), batch_size=batch_size),
-        lower=Level(lower_loss, data=rows(data.support), batch_size=batch_size),
+        lower=Level(of_level, data=rows(data.support), batch_size=batch_size),
     )
     start = Copies(learner, tasks_per_step or tasks)
     if tasks_per_step is not None or restart:
@@ -255,15 +272,20 @@ def _evaluate(loss: SupportLoss, data: Any, x: Any, y: Any, steps: Array, step: 
     support, query, test_support, test_query = data
 
     def adapted(rows: Any) -> Any:
+        inputs = loss.inputs(x, rows)
+
         def descend(_: Any, y: Any) -> Any:
-            return trees.axpy(-step, jax.grad(loss, 1)(x, y, rows), y)
+            return trees.axpy(-step, jax.grad(loss.given, 1)(inputs, y, rows), y)
 
         return jax.lax.fori_loop(0, steps, descend, Copies(loss.learner, rows["labels"].shape[1])(x))
 
+    def measured(y: Any, rows: Any) -> tuple[Array, Array]:
+        return cross_entropies(loss.learner, loss.inputs(x, rows), y, rows)
+
     if y is None:
         y = adapted(support)
-    test_losses, test_right = cross_entropies(loss.learner, x, adapted(test_support), test_query)
-    losses, right = cross_entropies(loss.learner, x, y, query)
+    test_losses, test_right = measured(adapted(test_support), test_query)
+    losses, right = measured(y, query)
     return jnp.mean(test_right), jnp.mean(test_losses), jnp.mean(losses), jnp.mean(right), loss(x, y, support)
 
 
