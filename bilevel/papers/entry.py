@@ -14,10 +14,14 @@ TUNING_SEED = 1000  # the first seed of tuning; claims see those from zero on
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A solver whose settings the paper tuned: `make(**point)` for a point of `values`, name ↦ the values to try."""
+    """A solver whose settings the paper tuned: `make(**point)` for a point of `values`, name ↦ the values to try.
+
+    `of`: the curve that is tried in its place, for an ablation whose other settings are as in another figure.
+    """
 
     make: Callable[..., Any]
     values: Mapping[str, tuple[Any, ...]]
+    of: "Curve | None" = None
 
     def points(self) -> list[dict[str, Any]]:
         return [dict(zip(self.values, point, strict=True)) for point in itertools.product(*self.values.values())]
@@ -137,24 +141,37 @@ class Entry:
     not_judged: str = ""
 
 
-def smaller(setup: Setup, changes: dict[str, dict[str, Any]], *, steps: int, seeds: int = 2, rows: int = 4) -> Setup:
+def smaller(
+    setup: Setup,
+    changes: dict[str, dict[str, Any]],
+    *,
+    steps: int,
+    seeds: int = 2,
+    rows: int = 4,
+    only: tuple[str, ...] | None = None,
+) -> Setup:
     """The setup at smoke size: the same curves for `steps` steps, with other arguments for each task; a grid has two
-    points."""
+    points. `only`: where all curves would take too long to compile, the labels of those to keep, at the first point of
+    their grids."""
 
     def few(solver: Any) -> Any:
         if not isinstance(solver, Grid):
             return solver
+        if only is not None:
+            return solver.make(**solver.points()[0])
         first, *rest = solver.values.items()
-        return Grid(solver.make, {first[0]: first[1][:2]} | {name: values[:1] for name, values in rest})
+        values = {first[0]: first[1][:2]} | {name: values[:1] for name, values in rest}
+        return Grid(solver.make, values)
 
-    curves = (
+    curves = tuple(
         dataclasses.replace(
             curve, steps=None, arguments=curve.arguments | changes.get(curve.task, {}), solver=few(curve.solver)
         )
         for curve in setup.curves
+        if only is None or curve.label in only
     )
     tuning = setup.tuning and dataclasses.replace(setup.tuning, seeds=1, share=1.0, changes={})
     about = "a few steps on tiny data: it shows that the code runs, and nothing else"
     return dataclasses.replace(
-        setup, curves=tuple(curves), steps=steps, seconds=None, seeds=seeds, rows=rows, tuning=tuning, about=about
+        setup, curves=curves, steps=steps, seconds=None, seeds=seeds, rows=rows, tuning=tuning, about=about
     )

@@ -22,8 +22,8 @@ LABELS = {
     "gradients": "gradients of f and g, in samples",
     "outer gradients": "outer gradients, in samples",
     "products": "products with H and J, in samples",
-    "gradient norm": "‖∇Φ(x)‖",
-    "smoothness": "‖Δ∇Φ‖ / ‖Δx‖",
+    "x-gradient norm": "‖∇ₓf‖",
+    "y-gradient norm": "‖∇ᵧf‖",
 }
 
 
@@ -34,7 +34,7 @@ def draw(outcome: Outcome) -> Figure:
     figure = Figure(figsize=(5.6 * count + 0.4, 4.9), layout="constrained")
     for axes, panel in zip(np.atleast_1d(figure.subplots(1, count)), entry.panels, strict=True):
         shown = [curve for curve in curves if panel.curves is None or curve.label in panel.curves]
-        kind = _values if panel.x == "value" else _scatter if panel.x == "gradient norm" else _lines
+        kind = _values if panel.x == "value" else _scatter if panel.x.endswith("gradient norm") else _lines
         kind(axes, panel, curves, shown, runs)
         tidy(axes)
         axes.set_ylabel(LABELS.get(panel.y, panel.y))

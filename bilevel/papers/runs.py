@@ -16,6 +16,7 @@ from bilevel.compare import _compare as compare
 from bilevel.compare import settings
 from bilevel.compare.records import Run
 from bilevel.compare.store import Store
+from bilevel.papers._smoothness import UpperSmoothness
 from bilevel.papers.entry import Curve, Entry, Grid, Setup
 from bilevel.run._checkpoint import can_checkpoint
 from bilevel.run._solution import Solution
@@ -40,6 +41,7 @@ def description(entry: Entry, setup: Setup, curve: Curve) -> dict[str, Any]:
         grid = {name: [settings.describe(value) for value in values] for name, values in curve.solver.values.items()}
         first = curve.solver.make(**curve.solver.points()[0])
         about |= {"grid": grid, "tuning": dataclasses.asdict(setup.tuning)}
+        about |= {} if curve.solver.of is None else {"tuned on": curve.solver.of.arguments}
         return about | {"solver": type(first).__name__, "first point": settings.describe(first)}
     solver = curve.label if curve.solver is None else type(curve.solver).__name__
     return about | {"solver": solver, "settings": settings.describe(curve.solver)}
@@ -73,18 +75,15 @@ def _together(setup: Setup, curve: Curve, seeds: range) -> list[Run]:
 
 
 def _smoothness(setup: Setup, curve: Curve, seed: int, _: pathlib.Path | None) -> Run:
-    """One row per chunk of the run: the local smoothness of Φ and the norm of its gradient."""
-    from bilevel.diagnostics.smoothness import SmoothnessRecorder
-
+    """One row per step of the run: the local smoothness of f in x and in y, and the norms of its gradients."""
     task, steps = _task(curve, seed), setup.steps_of(curve)
-    recorder = SmoothnessRecorder(task.problem)
     solution: Solution = solve(
         task.problem, curve.solver, task.x, task.y,
-        steps=steps, every=math.ceil(steps / setup.rows), key=compare.run_key(seed), recorders=[recorder],
+        steps=steps, every=1, key=compare.run_key(seed), recorders=[UpperSmoothness(task.problem)],
         progress=False, signs=False, throw=False,
     )  # fmt: skip
     run = Run.of(curve.label, seed, solution)
-    run.rows = [row for row in run.rows if math.isfinite(row["smoothness"])]
+    run.rows = [row for row in run.rows if math.isfinite(row["smoothness in x"])]
     return run
 
 

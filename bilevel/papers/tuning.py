@@ -29,20 +29,23 @@ class Tuned:
 
 
 def tuned(entry: Entry, setup: Setup, curve: Curve, runner: Runner) -> tuple[Curve, Tuned]:
-    """The curve with the solver at the best point of its grid.
+    """The curve with the solver at the best point of its grid, as tried on the curve that the grid names.
 
     **Raises** `ValueError` if a run broke off at every point.
     """
     grid, rule = curve.solver, setup.tuning
     assert isinstance(grid, Grid), curve.label
     assert rule is not None, curve.label
-    trial = _trial(setup, rule)
+    tried = curve if grid.of is None else grid.of
+    assert isinstance(tried.solver, Grid), tried.label
+    trial, solves = _trial(setup, rule), dataclasses.replace(entry, kind="solve")
     found, spent = [], 0.0
     for point in grid.points():
-        arguments = curve.arguments | {"split": "validation"} | dict(rule.changes)
-        steps = None if setup.seconds is not None else max(1, math.ceil(rule.share * setup.steps_of(curve)))
-        solver = grid.make(**point)
-        runs = runner.curve(entry, trial, dataclasses.replace(curve, arguments=arguments, solver=solver, steps=steps))
+        arguments = tried.arguments | {"split": "validation"} | dict(rule.changes)
+        steps = None if setup.seconds is not None else max(1, math.ceil(rule.share * setup.steps_of(tried)))
+        solver = tried.solver.make(**point)
+        one = dataclasses.replace(tried, arguments=arguments, solver=solver, steps=steps)
+        runs = runner.curve(solves, trial, one)
         spent += sum(run.stats["wall_seconds"] for run in runs)
         whole = all(run.result in ENDED_WELL for run in runs)
         score = float(np.mean([at_end(run, rule.metric) for run in runs])) if whole else math.nan

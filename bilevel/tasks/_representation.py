@@ -1,6 +1,7 @@
 """Representation: a recurrent embedding of sentences, learned across domains, with one linear head per task."""
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float, PyTree, Scalar, Shaped
 from bilevel import _checks as checks
 from bilevel import datasets, trees
 from bilevel.datasets import words
+from bilevel.hypergradients.lower import ball
 from bilevel.problem import Episodes, Factored, Level, Problem
 from bilevel.sampling import Rows
 from bilevel.tasks._base import SOURCES, SPLITS, Task, class_of, described, generator, loaded, settings_of, text_network
@@ -121,6 +123,8 @@ def representation(
     restart: bool | None = None,
     regularization: float | None = None,
     learned_start: bool = False,
+    head_start: float = 0.0,
+    test_radius: float | None = None,
     adapt: str = "head",
     split: str = "test",
     source: str = "rows",
@@ -165,6 +169,11 @@ def representation(
     - `regularization`: c ≥ 0; default 0.01 for heads, 0 for whole networks.
     - `learned_start`: `True` makes x = {"body", "head"}, and the heads start at x["head"]; with `bl.MAML` this is ANIL.
       Other solvers do not change x["head"].
+    - `head_start`: each number of the heads in y starts uniformly in ± this, not at zero; in the paper, 1.0. For heads
+      that neither restart nor have a learned start.
+    - `test_radius`: R. The heads of test tasks then start at those of y, in turn, instead of x's start, and their steps
+      stay in a ball around it, as in BO-REP's periodic updates: its radius is R for as many heads as y has, and grows
+      with the square root of their number.
     - `adapt`: `"network"` is for MAML: x is a `TextRNN` with its head, and y has one copy of it per task. The levels do
       not read x, which acts only through the start, so only `bl.MAML` learns. g is then not convex.
     - `split`: `"validation"` is for tuning. The held-out domains are dropped, and as many others take their place, in
@@ -215,6 +224,13 @@ def representation(
     for name, value in counts.items():
         checks.count(name, value)
     checks.positive("test_step", test_step)
+    checks.nonnegative("head_start", head_start)
+    if head_start and (restart or learned_start or adapt == "network"):
+        raise ValueError(f"head_start: got {head_start}, but these heads have another start; leave it out")
+    if test_radius is not None:
+        checks.positive("test_radius", test_radius)
+        if restart or adapt == "network":
+            raise ValueError(f"test_radius: got {test_radius}, but y's heads restart in each step; leave it out")
     if learned_start and adapt == "network":
         raise ValueError("learned_start: a whole network's start is x already; leave it out with adapt='network'")
     regularization = _REGULARIZATION[adapt] if regularization is None else regularization
@@ -247,12 +263,17 @@ def representation(
                 problem, tokens, jnp.asarray(texts.labels[train_rows]), *by_domain, sides.per_task, tasks_per_step
             )
         problem = Episodes(drawn, start if restart else None)
+    y = start(x)
+    if head_start:
+        y = jax.tree.map(lambda leaf: jnp.asarray(rng.uniform(-head_start, head_start, leaf.shape), leaf.dtype), y)
+    radius = None if test_radius is None else jnp.asarray(test_radius, jnp.float32)
+    test = Test(jnp.asarray(test_steps), jnp.asarray(test_step, jnp.float32), radius)
     return Task(
         name="representation",
         problem=problem,
         x=x,
-        y=start(x),
-        metrics=functools.partial(_metrics, data, lower_loss, test_steps, test_step, tasks_per_step is None),
+        y=y,
+        metrics=functools.partial(_metrics, data, lower_loss, test, tasks_per_step is None),
         score="test accuracy",
         dataset=described(texts),
         data=data,
@@ -266,35 +287,44 @@ def _body(network: TextRNN, learned_start: bool) -> dict[str, PyTree[Array]]:
     return {"body": body} | ({"head": {"weights": head.weight, "bias": head.bias}} if learned_start and head else {})
 
 
-@jax.jit
-def _evaluate(loss: SupportLoss, data: Any, x: Any, y: Any, steps: Array, step: Array) -> tuple[Array, ...]:
+class Test(eqx.Module):
+    """How the heads of test tasks adapt: so many steps of a size, in a ball of a radius if there is one."""
+
+    steps: Array
+    step: Array
+    radius: Array | None
+
+
+@eqx.filter_jit
+def _evaluate(loss: SupportLoss, data: Any, x: Any, y: Any, test: Test, tracks: bool) -> tuple[Array, ...]:
     """A function of the module that takes the data as arguments, so that all seeds share one program."""
     support, query, test_support, test_query = data
 
     def adapted(rows: Any) -> Any:
-        inputs = loss.inputs(x, rows)
+        inputs, count, project = loss.inputs(x, rows), rows["labels"].shape[1], lambda y: y
+        start = Copies(loss.learner, count)(x)
+        if test.radius is not None:
+            slots = len(jax.tree.leaves(y)[0])
+            start = jax.tree.map(lambda leaf: leaf[jnp.arange(count) % slots], y)
+            project = ball(start, test.radius * math.sqrt(count / slots))
 
         def descend(_: Any, y: Any) -> Any:
-            return trees.axpy(-step, jax.grad(loss.given, 1)(inputs, y, rows), y)
+            return project(trees.axpy(-test.step, jax.grad(loss.given, 1)(inputs, y, rows), y))
 
-        return jax.lax.fori_loop(0, steps, descend, Copies(loss.learner, rows["labels"].shape[1])(x))
+        return jax.lax.fori_loop(0, test.steps, descend, start)
 
     def measured(y: Any, rows: Any) -> tuple[Array, Array]:
         return cross_entropies(loss.learner, loss.inputs(x, rows), y, rows)
 
-    if y is None:
-        y = adapted(support)
+    heads = y if tracks else adapted(support)
     test_losses, test_right = measured(adapted(test_support), test_query)
-    losses, right = measured(y, query)
-    return jnp.mean(test_right), jnp.mean(test_losses), jnp.mean(losses), jnp.mean(right), loss(x, y, support)
+    losses, right = measured(heads, query)
+    return jnp.mean(test_right), jnp.mean(test_losses), jnp.mean(losses), jnp.mean(right), loss(x, heads, support)
 
 
-def _metrics(
-    data: RepresentationData, loss: SupportLoss, steps: int, step: float, tracks: bool, x: Any, y: Any
-) -> dict[str, float]:
+def _metrics(data: RepresentationData, loss: SupportLoss, test: Test, tracks: bool, x: Any, y: Any) -> dict[str, float]:
     """`tracks`: whether y has a slot for each task of the pool, in their order."""
     rows = data.support, data.query, data.test_support, data.test_query
-    arguments = jnp.asarray(steps), jnp.asarray(step, jnp.float32)
-    found = map(float, _evaluate(loss, rows, x, y if tracks else None, *arguments))
+    found = map(float, _evaluate(loss, rows, x, y, test, tracks))
     names = "test accuracy", "test loss", "upper loss", "upper accuracy", "lower loss"
     return dict(zip(names, found, strict=True))

@@ -112,11 +112,14 @@ def draw(
 def rows_by_domain(
     texts: datasets.TextDataset, sides: Sides, train_rows: Int[np.ndarray, " n"], rows: Mapping[str, int]
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """`FreshTasks.numbers` and `FreshTasks.sizes`: places in `train_rows`, which are ascending."""
+    """`FreshTasks.numbers` and `FreshTasks.sizes`: places in `train_rows`, which are ascending.
+
+    They are padded to the size of the largest domain, so that all seeds share one program."""
     numbers, sizes = {}, {}
+    most = int(np.bincount(texts.domains)[sides.train].max())
     for side, size in rows.items():
         found = [sides.rows(texts, domain, side, -(-size // sides.per_task)) for domain in sides.train]
-        padded = np.zeros((len(found), max(map(len, found))), np.int32)
+        padded = np.zeros((len(found), most), np.int32)
         for row, those in zip(padded, found, strict=True):
             row[: len(those)] = np.searchsorted(train_rows, those)
         numbers[side], sizes[side] = jnp.asarray(padded), jnp.asarray([len(those) for those in found], jnp.int32)

@@ -131,14 +131,14 @@ def test_every_claim_reads_curves_that_its_entry_runs():
         for size, setup in entry.sizes.items():
             labels = {curve.label for curve in setup.curves}
             wanted = {label for claim in entry.claims for label in claim.curves()}
-            assert wanted <= labels, (entry.id, size, wanted - labels)
+            assert size == "smoke" or wanted <= labels, (entry.id, size, wanted - labels)
             assert len(labels) == len(setup.curves), (entry.id, size)
 
 
 def test_every_claim_quotes_its_paper_or_says_that_it_is_read_off():
     for entry in ENTRIES.values():
         for claim in entry.claims:
-            if not entry.not_judged and entry.id.startswith(("stocbio", "sustain")):
+            if not entry.not_judged and entry.id.startswith(("stocbio", "sustain", "borep")):
                 quoted = "“" in claim.quote and "”" in claim.quote and "(" in claim.quote
                 assert quoted or claim.quote.startswith(READ_OFF), (entry.id, claim.quote)
 
