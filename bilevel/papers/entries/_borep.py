@@ -215,9 +215,7 @@ TINY = {
 }  # fmt: skip
 
 
-def setups(curves: Callable[[Size], list[Curve]], only: tuple[str, ...], *, together: bool = True) -> dict[str, Setup]:
-    """An entry's sizes. `only`: the curves that smoke size keeps, as each of them is a program to compile; `together`:
-    whether it runs its seeds so."""
+def setups(curves: Callable[[Size], list[Curve]], *only: str) -> dict[str, Setup]:
+    """An entry's sizes. `only`: the curves that smoke size keeps, as each of them is a program to compile."""
     made = {name: size.setup(*curves(size)) for name, size in SIZES.items()}
-    smoke = smaller(made["laptop"], TINY, steps=3, only=only)
-    return {"smoke": dataclasses.replace(smoke, together=together)} | made
+    return {"smoke": smaller(made["laptop"], TINY, steps=3, only=only)} | made

@@ -63,7 +63,7 @@ def _panels(axis: str, *metrics: str) -> tuple[Panel, ...]:
     )
 
 
-THREE = setups(_three, ("(a) BO-REP", "(b) SOBA", "(c) SOBA"))
+THREE = setups(_three, _ours("a"))
 QUOTES = {
     "a": "“Our method (i.e., the green curve) significantly outperforms baselines” (section 4.1).",
     "b": "“BO-REP achieves the fastest convergence rate and the best performance compared with other bilevel "
@@ -133,7 +133,7 @@ FIG3 = Entry(
     paper=PAPER,
     where="Fig. 3",
     title="Cleaning with 10 % of the labels flipped",
-    sizes=setups(_less_noise, ("(c) SOBA",)),
+    sizes=setups(_less_noise, "(c) SOBA"),
     panels=(Panel("step", "test accuracy"), Panel("step", "upper loss"), Panel("step", "test loss")),
     claims=(
         Claim(
@@ -169,7 +169,7 @@ FIG4 = Entry(
     where="Fig. 4 (appendix G)",
     title="The smoothness of f in x and in y along a run",
     kind="smoothness",
-    sizes=setups(_one, (_ours("a"),), together=False),
+    sizes=setups(_one, _ours("a")),
     panels=tuple(
         Panel(f"{name}-gradient norm", f"smoothness in {name}", log_x=True, log_y=True) for name in ("x", "y")
     ),
@@ -251,7 +251,7 @@ FIG7 = Entry(
     paper=PAPER,
     where="Fig. 7",
     title="Update period I and inner steps N",
-    sizes=setups(_ablation, (_period(2), _length(3))),
+    sizes=setups(_ablation, _period(2), _length(3)),
     panels=tuple(
         Panel("step", metric, curves=curves, title=title)
         for metric in ("upper loss", "test accuracy")
@@ -324,7 +324,7 @@ FIG8 = Entry(
     paper=PAPER,
     where="Fig. 8 (appendix K)",
     title="I = 12, N = 16 against I = 2, N = 3 on three tasks",
-    sizes=setups(_fig8, _pair("a")),
+    sizes=setups(_fig8, "(a) I = 2, N = 3"),
     panels=tuple(
         Panel("step", "test accuracy", curves=_pair(letter), title=TITLES[letter], strip=f"({letter}) ")
         for letter in LETTERS
@@ -371,7 +371,7 @@ TABLE3 = Entry(
     paper=PAPER,
     where="Table 3",
     title="Radius R of the ball of the periodic updates",
-    sizes=setups(_radii, (_radius(0.5),)),
+    sizes=setups(_radii, _radius(0.5)),
     panels=(Panel("value", "test accuracy", log_x=True, title="radius R"), Panel("step", "upper loss")),
     claims=(
         Claim(
