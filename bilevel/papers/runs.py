@@ -24,6 +24,8 @@ from bilevel.run._solve import solve
 
 ROWS = 60  # the most rows of a run that are judged, drawn and kept
 DIGITS = 6  # the significant digits of their numbers
+KEPT_TASKS = 8  # a little more than the seeds of a curve and of its tuning
+_made: dict[tuple[Any, ...], Any] = {}
 
 
 def description(entry: Entry, setup: Setup, curve: Curve) -> dict[str, Any]:
@@ -54,9 +56,16 @@ def _dataset(name: str) -> Any:
 
 
 def _task(curve: Curve, seed: int) -> Any:
-    name = curve.arguments.get("dataset")
-    changes = {"dataset": _dataset(name)} if isinstance(name, str) else {}
-    return settings.make_task(curve.task, seed, curve.arguments | changes)
+    """The task of a curve, which the next curve on the same seeds uses again: word vectors take seconds to learn."""
+    about = settings.make_task, curve.task, seed, repr(curve.arguments)
+    if about not in _made:
+        name = curve.arguments.get("dataset")
+        changes = {"dataset": _dataset(name)} if isinstance(name, str) else {}
+        task = settings.make_task(curve.task, seed, curve.arguments | changes)
+        while len(_made) >= KEPT_TASKS:
+            _made.pop(next(iter(_made)))
+        _made[about] = task
+    return _made[about]
 
 
 def _solved(setup: Setup, curve: Curve, seed: int, checkpoint: pathlib.Path | None) -> Run:

@@ -97,7 +97,7 @@ class SOBA(AbstractSolver):
         "cleaning": Tuned(8000, upper_step=1.0, lower_step=0.1, adjoint_step=0.03),
         "quadratic": Tuned(4000, upper_step=0.03, lower_step=0.1, adjoint_step=0.1),
         "cleaning mnist": Tuned(10000, upper_step=100.0, lower_step=0.03, adjoint_step=0.03),
-        # by no grid: as in `bilevel reproduce borep-fig1`
+        # by no grid: the steps of Hao et al. (ICLR 2024), appendix F
         "weight-decay": Tuned(500, upper_step=1e-4, lower_step=0.05, adjoint_step=0.05),
         "representation": Tuned(300, upper_step=0.05, lower_step=0.05, adjoint_step=0.01),
     }  # fmt: skip

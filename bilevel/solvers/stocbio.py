@@ -161,7 +161,8 @@ class StocBiO(AbstractHypergradientSolver):
             neumann_step=0.1),
         "cleaning mnist": Tuned(800, upper_step=1000.0, lower_step=0.03, inner_steps=10, neumann_order=20,
             neumann_step=0.05),
-        # by no grid: as in `bilevel reproduce stocbio-fig4`, with the steps of digits, and `borep-fig1`
+        # by no grid: as in `bilevel reproduce stocbio-fig4`, with the steps of digits, and
+        # those of Hao et al. (ICLR 2024), appendix F
         "regularization": Tuned(300, upper_step=100.0, lower_step=0.5, inner_steps=10, neumann_order=10,
             neumann_step=0.5),
         "weight-decay": Tuned(200, upper_step=1e-4, lower_step=0.001, inner_steps=5, neumann_order=5,

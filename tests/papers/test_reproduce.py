@@ -23,7 +23,7 @@ from bilevel.papers import from_kept, reproduce, runs
 from bilevel.papers.checks import Above
 from bilevel.papers.claims import FAILS, HOLDS, NOT_JUDGED, UNTESTED, Claim
 from bilevel.papers.entries import ENTRIES
-from bilevel.papers.entry import SIZES, Curve, Entry, Grid, Panel, Setup, Tuning
+from bilevel.papers.entry import SIZES, Curve, Entry, Grid, Panel, Setup, Tuning, smaller
 from bilevel.papers.page import section
 
 SMALL = {"dim_x": 2, "dim_y": 2}
@@ -122,6 +122,14 @@ def test_curves_that_entries_share_run_once(entries, made, tmp_path):
     one, two = reproduce(["one", "two"], out=tmp_path)
     assert made == ["fast", "slow"]
     assert [run.rows for run in one.runs["fast"]] == [run.rows for run in two.runs["fast"]]
+
+
+def test_a_task_is_made_once_for_all_curves_on_its_seed(entries, monkeypatch, tmp_path):
+    asked, make = [], runs.settings.make_task
+    monkeypatch.setattr(runs.settings, "make_task", lambda *about: asked.append(about[1]) or make(*about))
+    entries(entry())
+    reproduce(["made-up"], out=tmp_path)
+    assert asked == [0, 1, 2, 3, 4]
 
 
 def test_other_settings_are_other_runs(entries, made, tmp_path):
@@ -362,6 +370,39 @@ def test_tuning_takes_the_best_point_and_says_where_it_lies(entries, monkeypatch
     assert "ran 50% of a run on 2 seeds that no claim sees" in section(outcome)
     (again,) = from_kept(["made-up"], size="laptop", folder=tmp_path / "kept")
     assert again.tuned == outcome.tuned
+
+
+def test_an_ablation_takes_the_steps_that_were_tuned_for_another_curve(entries, monkeypatch, tmp_path):
+    """It is tried as that curve is, with its arguments, and these trials run once."""
+    asked, made = [], runs._together
+
+    def together(setup, curve, seeds):
+        given = {name: value for name, value in curve.arguments.items() if name != "split"}  # quadratics have none
+        curve = dataclasses.replace(curve, arguments=given)
+        asked.append((curve.arguments["dim_y"], float(curve.solver.lower_step.rate(0)), seeds[0] >= 1000))
+        return made(setup, curve, seeds)
+
+    monkeypatch.setattr(runs, "_together", together)
+    tuned = Curve("tuned", "quadratic", SMALL, GRID)
+    ablation = Grid(lambda upper_step: bl.SOBA(upper_step, 0.05, 0.1), GRID.values, of=tuned)
+    one = entry(solver=ablation, tuning=RULE)
+    slow = one.sizes["laptop"].curves[1]
+    other = Curve("fast", "quadratic", SMALL | {"dim_y": 7}, ablation)
+    setup = dataclasses.replace(one.sizes["laptop"], curves=(other, dataclasses.replace(slow, solver=GRID)))
+    entries(dataclasses.replace(one, sizes=dict.fromkeys(SIZES, setup)))
+    (outcome,) = reproduce(["made-up"], out=tmp_path)
+    own, half = pytest.approx(0.1), pytest.approx(0.05)
+    assert asked == [*[(SMALL["dim_y"], own, True)] * 3, (7, half, False), (SMALL["dim_y"], own, False)]
+    assert outcome.tuned["fast"].chosen == outcome.tuned["slow"].chosen == {"upper_step": 0.1}
+
+
+def test_smoke_size_may_keep_some_curves_at_the_first_point_of_their_grids():
+    setup = entry(solver=GRID, tuning=RULE).sizes["laptop"]
+    whole, some = (smaller(setup, {}, steps=3, only=only) for only in (None, ("fast",)))
+    assert [curve.label for curve in whole.curves] == ["fast", "slow"]
+    assert isinstance(whole.curves[0].solver, Grid)
+    (kept,) = some.curves
+    assert float(kept.solver.upper_step.rate(0)) == pytest.approx(0.001)
 
 
 def test_tuning_passes_over_what_breaks_off(entries, monkeypatch, tmp_path):

@@ -351,3 +351,46 @@ def test_rated_sentences():
     solution = bl.solve(task.problem, solver, task.x, task.y, steps=2000, key=jax.random.key(0), metrics=task.metrics)
     assert solution.history["upper accuracy"][-1] > 0.7
     assert solution.history["test loss"][-1] < solution.history["test loss"][0] - 0.01
+
+
+# BO-REP's heads: another start, and a ball
+
+
+def test_heads_may_start_at_random():
+    first, again, other = make(head_start=1.0), make(head_start=1.0), make(head_start=1.0, seed=1)
+    for leaf, same, different in zip(*(jax.tree.leaves(task.y) for task in (first, again, other)), strict=True):
+        np.testing.assert_array_equal(leaf, same)
+        assert np.abs(leaf).max() <= 1 and np.ptp(leaf) > 0.5 and not np.array_equal(leaf, different)
+        assert len(np.unique(leaf, axis=0)) == SIZES["tasks"]
+    np.testing.assert_array_equal(first.data.support["tokens"], make().data.support["tokens"])
+
+
+@pytest.mark.parametrize("radius", [1e-9, 0.05, 1e9])
+def test_heads_of_test_tasks_start_at_those_of_y_and_stay_in_a_ball(radius):
+    """Four test tasks, and the heads of three: the ball is √(4/3) times as large."""
+    task = make(head_start=1.0, test_radius=radius, test_steps=2, test_step=0.5, batch_size=None)
+    loss, x = task.problem.lower.loss, task.x
+    start = y = jax.tree.map(lambda leaf: leaf[jnp.array([0, 1, 2, 0])], task.y)
+    for _ in range(2):
+        step = jax.tree.map(lambda leaf, slope: leaf - 0.5 * slope, y, jax.grad(loss, 1)(x, y, task.data.test_support))
+        moved = jax.tree.map(jnp.subtract, step, start)
+        length = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(moved)))
+        share = jnp.minimum(1.0, radius * np.sqrt(4 / 3) / length)
+        y = jax.tree.map(lambda leaf, part, share=share: leaf + share * part, start, moved)
+    found = task.metrics(x, task.y)["test loss"]
+    assert found == pytest.approx(float(task.problem.upper.loss(x, y, task.data.test_query)), abs=1e-5)
+    if radius == 0.05:
+        assert share < 0.9
+
+
+@pytest.mark.parametrize("name", ["head_start", "test_radius"])
+@pytest.mark.parametrize("more", [{"restart": True}, {"learned_start": True}, {"adapt": "network"}])
+def test_heads_with_another_start_have_neither(name, more):
+    with pytest.raises(ValueError, match=f"{name}: got 1.0"):
+        make(**{name: 1.0}, **more)
+
+
+def test_programs_of_fresh_tasks_are_shared_by_all_seeds():
+    first, other = (make(fresh=True, tasks_per_step=2, seed=seed).problem.redraw for seed in (0, 1))
+    shapes = [jax.tree.map(jnp.shape, (drawn.numbers, drawn.sizes, drawn.tokens)) for drawn in (first, other)]
+    assert shapes[0] == shapes[1]

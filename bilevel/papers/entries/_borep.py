@@ -163,7 +163,7 @@ def _sized(a: dict[str, Any], c: dict[str, Any], network: dict[str, Any], steps:
 
 
 LAPTOP = _sized(
-    _representation(4, 20), _tweets(4000, 1000, 64), _network(1000, 20, 24, 24), (300, 500, 500),
+    _representation(4, 20), _tweets(4000, 1000, 64), _network(1000, 20, 24, 24), (600, 800, 800),
     values={
         "a": Values((0.1, 0.5), (0.05, 0.1, 0.5), (0.01,), ((0.1,), (0.1, 0.5))),
         "b": Values((0.05, 0.1), (1e-5, 1e-4), (0.01,)),
@@ -171,7 +171,7 @@ LAPTOP = _sized(
     },
     rows=10,
     about=DATA + "; the first 20 words of a text, vectors of 24, two layers of 24 units; (a) 4 tasks per step for 20, "
-    "300 steps; (b) batches of 64, 500 steps; (c) 4,000 training and 1,000 trusted tweets, batches of 64 for 512, 500 "
+    "600 steps; (b) batches of 64, 800 steps; (c) 4,000 training and 1,000 trusted tweets, batches of 64 for 512, 800 "
     "steps. 4 to 6 points of the paper's grids per method, two for ANIL and MAML",
 )  # fmt: skip
 WORKSTATION = _sized(
