@@ -27,7 +27,7 @@ class UpperSmoothness:
     """
 
     def __init__(self, problem: Problem | Episodes):
-        self._level = (problem.redraw.pool if isinstance(problem, Episodes) else problem).upper  # pyright: ignore[reportFunctionMemberAccess]
+        self._level = (problem.redraw.pool if isinstance(problem, Episodes) else problem).upper
         self._last: Any = None
 
     def __call__(self, solution: Solution) -> dict[str, float]:
@@ -40,16 +40,12 @@ class UpperSmoothness:
 
 
 @eqx.filter_jit
-def _measure(level: Level, u: Any, later: Any) -> tuple[Array, ...]:
-    rows, step = level.all_rows(), trees.sub(later, u)
-
-    def gradients(u: Any) -> Any:
-        return oracles.upper_gradients(level, *u, rows)
-
-    here, moved = gradients(u), trees.norm(step)
+def _measure(level: Level, u: tuple[Any, Any], later: tuple[Any, Any]) -> tuple[Array, ...]:
+    (x, y), rows, step = u, level.all_rows(), trees.sub(later, u)
+    here, moved = oracles.upper_gradients(level, x, y, rows), trees.norm(step)
     ratios = []
     for place in PLACES:
-        apart = trees.sub(gradients(trees.axpy(place, step, u)), here)
-        ratios.append(jnp.stack([trees.norm(part) for part in apart]) / (place * moved))
-    of_x, of_y = jnp.max(jnp.stack(ratios), axis=0)
-    return of_x, of_y, *(trees.norm(part) for part in here), level.value(*u, rows.rows)
+        there = oracles.upper_gradients(level, *trees.axpy(place, step, u), batch=rows)
+        ratios.append([trees.norm(trees.sub(*pair)) / (place * moved) for pair in zip(there, here, strict=True)])
+    of_x, of_y = jnp.max(jnp.array(ratios), axis=0)
+    return of_x, of_y, *map(trees.norm, here), level.value(x, y, rows.rows)
