@@ -163,7 +163,7 @@ def _sized(a: dict[str, Any], c: dict[str, Any], network: dict[str, Any], steps:
 
 
 LAPTOP = _sized(
-    _representation(4, 20), _tweets(4000, 1000, 64), _network(1000, 20, 24, 24), (600, 800, 800),
+    _representation(4, 20), _tweets(4000, 1000, 64), _network(1000, 20, 24, 24), (500, 600, 600),
     values={
         "a": Values((0.1, 0.5), (0.05, 0.1, 0.5), (0.01,), ((0.1,), (0.1, 0.5))),
         "b": Values((0.05, 0.1), (1e-5, 1e-4), (0.01,)),
@@ -171,19 +171,19 @@ LAPTOP = _sized(
     },
     rows=10,
     about=DATA + "; the first 20 words of a text, vectors of 24, two layers of 24 units; (a) 4 tasks per step for 20, "
-    "600 steps; (b) batches of 64, 800 steps; (c) 4,000 training and 1,000 trusted tweets, batches of 64 for 512, 800 "
+    "500 steps; (b) batches of 64, 600 steps; (c) 4,000 training and 1,000 trusted tweets, batches of 64 for 512, 600 "
     "steps. 4 to 6 points of the paper's grids per method, two for ANIL and MAML",
 )  # fmt: skip
 WORKSTATION = _sized(
-    _representation(8, 40), _tweets(10_000, 2000, 128), _network(2000, 30, 50, 32), (2000, 3000, 3000),
+    _representation(8, 40), _tweets(10_000, 2000, 128), _network(2000, 30, 50, 32), (2000, 2500, 2500),
     values={
         "a": Values((0.05, 0.1, 0.5), (0.01, 0.05, 0.1, 0.5), (0.01,), ((0.05, 0.5), (0.1, 0.5))),
         "b": Values((0.01, 0.05, 0.1), (1e-5, 1e-4), (0.001, 0.01)),
         "c": Values((0.01, 0.05, 0.1), (0.01, 0.05, 0.1), (0.05,)),
     },
     about=DATA + "; the first 30 words of a text, vectors of 50, two layers of 32 units; (a) 8 tasks per step for 20, "
-    "2,000 steps for 8,000; (b) batches of 64, 3,000 steps; (c) 10,000 training and 2,000 trusted tweets, batches of "
-    "128 for 512, 3,000 steps. 9 to 12 points of the paper's grids per method, four for ANIL and MAML",
+    "2,000 steps for 8,000; (b) batches of 64, 2,500 steps; (c) 10,000 training and 2,000 trusted tweets, batches of "
+    "128 for 512, 2,500 steps. 9 to 12 points of the paper's grids per method, four for ANIL and MAML",
 )  # fmt: skip
 _FROM_A, _FROM_B = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5), (1e-4, 5e-4, 0.001, 0.005, 0.01, 0.05, 0.1)
 PAPER = _sized(
