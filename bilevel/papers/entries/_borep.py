@@ -110,7 +110,10 @@ class Size:
         curves = [self._curve(letter, name, values.grid(make), changes) for name, make in makes.items()]
         if letter == "a":
             start = {"ANIL": {"learned_start": True}, "MAML": {"adapt": "network"}}
-            curves += [self._curve("a", name, values.grid(_maml, meta=True), start[name]) for name in META]
+            curves += [
+                self._curve("a", name, values.grid(_maml, meta=True), start[name] | {"head_start": 0.0})
+                for name in META
+            ]
         return curves
 
     def setup(self, *curves: Curve) -> Setup:
