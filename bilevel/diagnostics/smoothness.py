@@ -53,7 +53,7 @@ class SmoothnessRecorder:
 
     Reference: BO-REP, Hao, Gong & Liu (ICLR 2024), appendix G; after Zhang, He, Sra & Jadbabaie (ICLR 2020).
 
-    Differences from the paper: the fit, and the mean of both norms instead of one norm.
+    Differences from the paper: Φ instead of f in x and in y; the fit, and the mean of both norms instead of one norm.
     """
 
     def __init__(self, problem: Problem, *, method: AbstractAdjoint | None = None):

@@ -158,18 +158,13 @@ FIG3 = Entry(
 
 # Figure 4: Assumption 1
 
-
-def _one(size: Size) -> list[Curve]:
-    return [size.ours("a")]
-
-
 FIG4 = Entry(
     id="borep-fig4",
     paper=PAPER,
     where="Fig. 4 (appendix G)",
     title="The smoothness of f in x and in y along a run",
     kind="smoothness",
-    sizes=setups(_one, _ours("a")),
+    sizes=setups(lambda size: [size.ours("a")], _ours("a")),
     panels=tuple(
         Panel(f"{name}-gradient norm", f"smoothness in {name}", log_x=True, log_y=True) for name in ("x", "y")
     ),
