@@ -169,7 +169,7 @@ def _sized(a: dict[str, Any], c: dict[str, Any], network: dict[str, Any], steps:
 LAPTOP = _sized(
     _representation(4, 20), _tweets(4000, 1000, 64), _network(1000, 20, 24, 24), (500, 600, 600),
     values={
-        "a": Values((0.1, 0.5), (0.05, 0.1, 0.5), (0.01,), ((0.1,), (0.1, 0.5))),
+        "a": Values((0.1, 0.5), (0.01, 0.1, 0.5), (0.01,), ((0.1,), (0.1, 0.5))),
         "b": Values((0.05, 0.1), (1e-5, 1e-4), (0.01,)),
         "c": Values((0.05, 0.1), (0.01, 0.1), (0.05,)),
     },
