@@ -13,7 +13,7 @@ from bilevel.cost import KINDS
 
 ENDED_WELL = ("successful", "target_reached")
 LEAST_MOVE = 1e-6  # relative to its largest value: a metric that varies less along a run has not moved
-COVERED = 0.7  # the least share of either curve's axis on which `Above` compares the two
+COVERED = 0.7  # the least share of either curve's axis on which `Above` compares the two, unless told otherwise
 NEVER = 10.0  # the factor that `Sooner` takes where the curve that should be sooner never arrives
 
 Records = Mapping[str, Run]  # the runs of one seed, by curve
@@ -126,6 +126,9 @@ class Above(Check):
     a loss, name the slower curve `high`. The two must have about the same budget: the part of the axis that both cover
     is at least 70 % of either's, or the seed is no evidence. `part`: the beginning and the end of the stretch of the
     common axis that is compared, as shares of it.
+
+    `covered`: another least share than 70 %. With zero, two runs of as many iterations are compared in terms of time
+    for as long as the quicker one took.
     """
 
     metric: str
@@ -134,6 +137,7 @@ class Above(Check):
     axis: str
     by: float = 0.0
     part: tuple[float, float] = (0.0, 1.0)
+    covered: float = COVERED
 
     def curves(self) -> tuple[str, ...]:
         return self.high, self.low
@@ -145,7 +149,7 @@ class Above(Check):
         if found := super().trouble(runs):
             return found
         (a, b), (c, d) = self._ends(runs)
-        if min(b, d) - max(a, c) >= COVERED * max(b - a, d - c):
+        if min(b, d) - max(a, c) >= self.covered * max(b - a, d - c):
             return ""
         return f"{self.high} covers {b - a:.3g} of {self.axis}, {self.low} {d - c:.3g}: not the same budget"
 

@@ -1,188 +1,182 @@
 """FSLA's figure 1: the error of hypergradient estimators on a quadratic with a known solution."""
 
-from collections.abc import Iterable
+import math
+import time
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from bilevel import _checks as checks
-from bilevel.hypergradients import ConjugateGradient, general_hypergradient, hypergradient
-from bilevel.oracles import gradient_y
+from bilevel.hypergradients.adjoint import ConjugateGradient
+from bilevel.oracles import HessianOperator, cross_product, gradient_y, hessian_product
 from bilevel.papers._estimation import EstimationTask, estimation
 from bilevel.problem import Problem
-from bilevel.solvers.fsla import FSLA
 
 STEP = 0.2  # on the mean over 10⁴ rows: the paper's 2e-5 on their sum
-POWERS = (2.0, 1.0, 0.5, 0.25)  # a in the sequences y* + ỹ/k^a
-GRID_POINTS = 40  # values of k in a sequence, evenly spaced in log k
-MOVING = "FSLA, x moving"
-ESTIMATORS = ("BP", "NS", "CG", "FSLA", MOVING)
+POWERS = {f"a = {a:g}": a for a in (2.0, 1.0, 0.5, 0.25)}  # of the sequences y* + ỹ/k^a
+ESTIMATORS = ("FSLA", "NS", "BP", "CG")
+POINTS = 50  # rows of a curve
 
-Row = dict[str, Any]
-Curve = tuple[str, str, float | None, np.ndarray, np.ndarray]  # panel, estimator, a, the k's and the squared errors
+Row = dict[str, float]
+State = tuple[Array, Array]  # FSLA's v, and y_0, …, y_K, of which y_0, …, y_k are there
 
 
 def estimator_errors(
-    seeds: Iterable[int] = range(5),
-    *,
-    iterations: int = 500,
-    sequence_iterations: int = 10_000,
-    rows: int = 10_000,
-    step: float = STEP,
+    estimator: str, seed: int, *, iterations: int = 500, rows: int = 10_000, step: float = STEP
 ) -> list[Row]:
-    """Squared distances from ∇Φ(x) of estimates of the hypergradient, in float64, on the task `estimation`.
+    """Squared distances from ∇Φ(x) of one estimator, in float64, on the task `estimation`; x stays at its start.
 
-    Panel "descent", every k up to `iterations`: gradient descent with the step β from y_0 = 0, at a fixed x.
+    For the left panel y_0, …, y_K come from gradient descent with the step β from zero. At every k = 1, …, K the
+    estimate F_x(x, y_k) − J(x, y_k)[v] is made anew:
 
-    | estimator | from y_0, …, y_k |
-    |---|---|
-    | BP | back-propagation through the k steps |
-    | NS | k terms of the Neumann series with weight β, at y_k |
-    | CG | k conjugate-gradient steps at y_k |
-    | FSLA | forward mode, p_i = F_y(x, y_i), weights β |
-    | FSLA, x moving | d_k of the solver, its three steps all β, against ∇Φ(x_k) |
+    | estimator | v | products for each k |
+    |---|---|---|
+    | FSLA | v_k = β F_y(x, y_{k−1}) + (I − β H(x, y_{k−1})) v_{k−1}, kept from k to k + 1 | 1 H, 1 J |
+    | NS | k terms of the Neumann series with weight β, at y_k | k − 1 H, 1 J |
+    | CG | k conjugate-gradient steps from zero at y_k, fewer where rounding is reached | at most k H, 1 J |
+    | BP | back-propagation through the k steps, which has J at each of them | k − 1 H, k J |
 
-    Two results are inevitable. H and J are constant, so BP and NS are the same number, and their error is linear in
-    y_k − y* except for a geometric term. If x keeps moving, y and v lag behind by the size of its moves, so the squared
-    error levels off at a value proportional to the square of x's step.
+    H and J are constant here, so that BP and NS are the same number.
 
-    Panel "sequence", k up to `sequence_iterations`: y_k = y* + ỹ/k^a with y_0 = y_1, ỹ uniform, and a = 2, 1, ½, ¼.
-    The estimate is the Neumann choice of Lemma 2 (weights β ≤ 1/L) in backward mode (p_k = F_y(x, y_k)) and in forward
-    mode (p_i = F_y(x, y_i)). The lemma's bound O(‖y_k − y*‖) means a squared error of order k^{−2a}.
-
-    The package's public functions give each number. All k share one compiled program: the first k points are placed
-    last in a sequence of full length, and the weights before them are zero, which does not change the result.
+    For the right panel, `estimator` "a = 2", "a = 1", "a = 0.5" or "a = 0.25", y_k = y* + ỹ/k^a with ỹ uniform, and the
+    estimate is NS (Corollary 3.1). Its error is of the order of that of y_k: squared, k^(−2a).
 
     **Arguments**
 
-    - `seeds`: each draws new data and a new ỹ.
-    - `rows`: n for each level. They enter through their triangular factors (`EstimationTask.reduced`).
+    - `seed`: draws the data and ỹ. `iterations`: K. `rows`: n for each level.
     - `step`: β for means of squares; for their sums it is β/n.
 
-    **Returns** one row per number: `panel`, `estimator`, `a` (None for descent), `k`, `seed`, `squared error` (for sums
-    over the rows, as in the paper: n² times that of the means) and `relative`, over ‖∇Φ(x_0)‖².
+    **Returns** up to 50 rows, evenly spaced in k up to K or just beyond, or in log k in the right panel. `step` is k,
+    `relative error` is the squared distance over ‖∇Φ(x)‖², and `digits` is −log₁₀ of it. For the left panel there are
+    `H` and `J`, the products of the estimates at 1, …, k in full passes over the rows, and `seconds`, the time that
+    these estimates and the descent took, without compilation.
 
-    **Raises** `ValueError` or `TypeError`, naming the argument, for sizes out of range and a step above 1/L.
+    **Raises** `ValueError` or `TypeError`, naming the argument, for an unknown name, sizes out of range and a step
+    above 1/L.
 
     Example:
 
         >>> from bilevel.papers.fsla_figure1 import estimator_errors
-        >>> rows = estimator_errors([0], iterations=2, sequence_iterations=1_000, rows=100)
-        >>> errors = {row["k"]: row["relative"] for row in rows if row["estimator"] == "backward" and row["a"] == 0.5}
-        >>> round(errors[100] / errors[1_000])  # squared errors fall as k^-2a
-        10
+        >>> errors = {row["step"]: row["relative error"] for row in estimator_errors("a = 0.5", 0, iterations=1_000)}
+        >>> round(errors[1_000] * 1_000 / (errors[494] * 494), 2)  # squared errors fall as k^-2a
+        1.0
 
     Reference: Li, Gu & Huang, "A Fully Single Loop Algorithm for Bilevel Optimization without Hessian Inverse", AAAI
     2022, section 6.1 and Figure 1.
     """
-    for name, value in (("iterations", iterations), ("sequence_iterations", sequence_iterations)):
-        checks.count(name, value, least=2)
+    checks.one_of("estimator", estimator, (*ESTIMATORS, *POWERS))
+    checks.count("iterations", iterations, least=2)
     checks.positive("step", step)
-    table: list[Row] = []
-    with jax.enable_x64(True):  # relative squared errors fall to 1e-20
-        for seed in seeds:
-            task = estimation(rows=rows, seed=seed)
-            if step * task.L > 1:
-                raise ValueError(f"step: got {step}; it must be at most 1/L, here {1 / task.L:.3g}")
-            scale = float(np.sum(task.hypergradient(task.x) ** 2))
-            for panel, estimator, a, ks, squares in [
-                *_descent(task, iterations, step),
-                *_sequences(task, sequence_iterations, step, seed),
-            ]:
-                table += [
-                    {"panel": panel, "estimator": estimator, "a": a, "k": int(k), "seed": seed}
-                    | {"squared error": float(rows**2 * square), "relative": float(square / scale)}
-                    for k, square in zip(ks, squares, strict=True)
-                ]
+    with jax.enable_x64(True):  # relative squared errors fall to 1e-15
+        task = estimation(rows=rows, seed=seed)
+        if step * task.L > 1:
+            raise ValueError(f"step: got {step}; it must be at most 1/L, here {1 / task.L:.3g}")
+        if estimator in POWERS:
+            return _sequence(task, POWERS[estimator], iterations, step, seed)
+        return _descent(task, estimator, iterations, step)
+
+
+def _row(task: EstimationTask, k: int, estimate: Any) -> Row:
+    answer = task.hypergradient(task.x)
+    relative = float(np.sum((np.asarray(estimate) - answer) ** 2) / np.sum(answer**2))
+    return {"step": k, "relative error": relative, "digits": -math.log10(max(relative, 1e-300))}
+
+
+def _descent(task: EstimationTask, estimator: str, last: int, step: float) -> list[Row]:
+    """The estimates at 1, …, K in chunks, each of which is timed."""
+    problem, x, every = task.problem, jnp.asarray(task.x, float), math.ceil(last / POINTS)
+    begins = jnp.arange(0, last, every)  # arrays: a number would be compiled in
+    state = jnp.zeros(len(task.y)), jnp.zeros((last + every + 1, len(task.y)))
+    jax.block_until_ready(_chunk(problem, x, step, state, begins[0], estimator, every))  # compiles
+    table, seconds, H, J = [], 0.0, 0, 0
+    for k in begins:
+        start = time.perf_counter()
+        state, h, products = jax.block_until_ready(_chunk(problem, x, step, state, k, estimator, every))
+        seconds += time.perf_counter() - start
+        H, J = H + int(products[0]), J + int(products[1])
+        table.append(_row(task, int(k) + every, h) | {"H": H, "J": J, "seconds": seconds})
     return table
 
 
-def _descent(task: EstimationTask, last: int, step: float) -> list[Curve]:
-    problem, x, ks = task.reduced, task.x, np.arange(1, last + 1)
-    answer = task.hypergradient(x)
-    ys = _gradient_descent(problem, x, task.y, step, last)
-    held = {
-        "BP": _general(problem, x, ys, ks, step, "backward"),
-        "NS": _general(problem, x, ys, ks, step, "backward", last_point=True),
-        "CG": _conjugate_gradient(problem, x, ys),
-        "FSLA": _general(problem, x, ys, ks, step, "forward"),
-    }
-    curves: list[Curve] = [("descent", name, None, ks, _squares(h, answer)) for name, h in held.items()]
-    solver = FSLA(upper_step=step, lower_step=step, adjoint_step=step, storm_weight=1.0)
-    xs, ds = _iterates(solver, problem, x, task.y, last)
-    answers = np.stack([task.hypergradient(x) for x in xs])
-    return [*curves, ("descent", MOVING, None, ks, _squares(ds, answers))]
+@eqx.filter_jit
+def _chunk(
+    problem: Problem, x: Array, step: Any, state: State, k: Any, estimator: str, every: int
+) -> tuple[State, Array, Array]:
+    """From y_k to y_{k+every}, with an estimate at each: the last one, and the number of products with H and with J."""
+
+    def move(carry: tuple[State, Array, Array], k: Any) -> tuple[tuple[State, Array, Array], None]:
+        (v, ys), _, products = carry
+        y, rows = ys[k], problem.lower.all_rows()
+        if estimator == "FSLA":
+            v = v + step * (_F_y(problem, x, y) - hessian_product(problem.lower, x, y, v, rows))
+        ys = ys.at[k + 1].set(y - step * gradient_y(problem.lower, x, y, rows))
+        h, used = _estimate(problem, x, step, (v, ys), k + 1, estimator)
+        return ((v, ys), h, products + used), None
+
+    carry = state, jnp.zeros_like(x), jnp.zeros(2, int)
+    return jax.lax.scan(move, carry, k + jnp.arange(every))[0]
 
 
-def _sequences(task: EstimationTask, last: int, step: float, seed: int) -> list[Curve]:
-    ks = np.unique(np.geomspace(1, last, GRID_POINTS).round().astype(int))
-    y_star, answer = task.y_star(task.x), task.hypergradient(task.x)
+def _F_y(problem: Problem, x: Array, y: Array) -> Array:
+    return gradient_y(problem.upper, x, y, problem.upper.all_rows())
+
+
+def _estimate(problem: Problem, x: Array, step: Any, state: State, k: Any, estimator: str) -> tuple[Array, Array]:
+    """The estimate at y_k, and its products with H and with J. F_x is zero: f does not depend on x directly."""
+    lower, rows = problem.lower, problem.lower.all_rows()
+    v, ys = state
+    y = ys[k]
+    if estimator == "NS":
+        return _neumann(problem, x, y, step, k), jnp.array([k - 1, 1])
+    if estimator == "BP":
+        return _back_propagated(problem, x, ys, step, k), jnp.array([k - 1, k])
+    products: Any = 1
+    if estimator == "CG":
+        method, H = ConjugateGradient(lambda t: t), HessianOperator(lower, x, y, rows)
+        found = method.solve(H, _F_y(problem, x, y), None, key=jax.random.key(0), t=k)
+        v, products = found.v, found.products[0]
+    return -cross_product(lower, x, y, v, rows), jnp.array([products, 1])
+
+
+@eqx.filter_jit
+def _neumann(problem: Problem, x: Array, y: Array, step: Any, k: Any) -> Array:
+    """−J[v] with k terms of the series for v, at y."""
+    lower, rows = problem.lower, problem.lower.all_rows()
+
+    def add(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        u, total = carry
+        u = u - step * hessian_product(lower, x, y, u, rows)
+        return u, total + u
+
+    F_y = _F_y(problem, x, y)
+    total = jax.lax.fori_loop(1, k, add, (F_y, F_y))[1]
+    return -cross_product(lower, x, y, step * total, rows)
+
+
+def _back_propagated(problem: Problem, x: Array, ys: Array, step: Any, k: Any) -> Array:
+    """The reverse pass through y_1, …, y_k."""
+    lower, rows = problem.lower, problem.lower.all_rows()
+
+    def back(i: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        u, total = carry
+        u = u - step * hessian_product(lower, x, ys[k - i + 1], u, rows)
+        return u, total + cross_product(lower, x, ys[k - i], u, rows)
+
+    u = _F_y(problem, x, ys[k])
+    total = jax.lax.fori_loop(2, k + 1, back, (u, cross_product(lower, x, ys[k - 1], u, rows)))[1]
+    return -step * total
+
+
+def _sequence(task: EstimationTask, a: float, last: int, step: float, seed: int) -> list[Row]:
+    """NS at y* + ỹ/k^a, on the triangular factors of the data: nothing is timed."""
+    x, y_star = jnp.asarray(task.x, float), task.y_star(task.x)
     offset = np.random.default_rng((seed, 1)).uniform(size=len(y_star))
-    curves: list[Curve] = []
-    for a in POWERS:
-        k = np.maximum(np.arange(last + 1.0), 1)[:, None]
-        ys = jnp.asarray(y_star + offset / k**a)
-        for mode in ("backward", "forward"):
-            h = _general(task.reduced, task.x, ys, ks, step, mode)
-            curves.append(("sequence", mode, a, ks, _squares(h, answer)))
-    return curves
-
-
-def _squares(estimates: Any, answer: np.ndarray) -> Float[np.ndarray, " K"]:
-    return np.sum((np.asarray(estimates) - answer) ** 2, axis=-1)
-
-
-@eqx.filter_jit
-def _gradient_descent(problem: Problem, x: Array, y: Array, step: Any, last: int) -> Float[Array, "K dim_y"]:
-    """y_0, …, y_K."""
-    batch = problem.lower.all_rows()
-
-    def move(y: Array, _: None) -> tuple[Array, Array]:
-        return y - step * gradient_y(problem.lower, x, y, batch), y
-
-    y, ys = jax.lax.scan(move, y, length=last)
-    return jnp.append(ys, y[None], axis=0)
-
-
-@eqx.filter_jit
-def _general(
-    problem: Problem, x: Array, ys: Array, ks: Any, step: float, mode: str, *, last_point: bool = False
-) -> Float[Array, "K dim_x"]:
-    """For each k, Lemma 2 with y_0, …, y_k, or with only y_k, and k equal weights."""
-    last = len(ys) - 1
-
-    def at(k: Any) -> Array:
-        place = jnp.arange(last + 1) - (last - k)
-        betas = jnp.where(place[:-1] >= 0, step, 0.0)
-        points = ys[jnp.full(last + 1, k) if last_point else jnp.maximum(place, 0)]
-        return general_hypergradient(problem, x, points, betas, mode=mode)
-
-    return jax.vmap(at)(ks)
-
-
-@eqx.filter_jit
-def _conjugate_gradient(problem: Problem, x: Array, ys: Array) -> Float[Array, "K dim_x"]:
-    """For k = 1, …, K, k steps at y_k. It stops at rounding error, well before 2 dim y steps."""
-    most = min(2 * ys.shape[1], len(ys) - 1)
-
-    def at(steps: int, y: Array) -> Array:
-        return hypergradient(problem, x, y, method=ConjugateGradient(steps=steps))
-
-    first = jnp.stack([at(k, ys[k]) for k in range(1, most)])
-    return jnp.append(first, jax.vmap(lambda y: at(most, y))(ys[most:]), axis=0)
-
-
-@eqx.filter_jit
-def _iterates(solver: FSLA, problem: Problem, x: Array, y: Array, last: int) -> tuple[Array, Array]:
-    """x_k and d_k, k = 1, …, K. Without batches, d_k is ∇f_k, whatever the weight of the fresh sample."""
-    key = jax.random.key(0)  # nothing draws from it
-
-    def step(state: Any, t: Any) -> tuple[Any, tuple[Array, Array]]:
-        state, _ = solver.step(problem, state, t, key=key)
-        return state, (state.x, state.d)
-
-    return jax.lax.scan(step, solver.init(problem, x, y, key=key)[0], jnp.arange(last))[1]
+    ks = np.unique(np.geomspace(1, last, POINTS).round().astype(int))
+    return [
+        _row(task, k, _neumann(task.reduced, x, jnp.asarray(y_star + offset / k**a), step, jnp.asarray(k)))
+        for k in map(int, ks)
+    ]

@@ -1,7 +1,6 @@
 """The runs of an entry's curves: how they are made, kept one by one, and found again."""
 
 import dataclasses
-import functools
 import math
 import pathlib
 import shutil
@@ -97,29 +96,11 @@ def _smoothness(setup: Setup, curve: Curve, seed: int, _: pathlib.Path | None) -
 
 
 def _estimated(setup: Setup, curve: Curve, seed: int, _: pathlib.Path | None) -> Run:
-    """One row per iteration k: the squared error of an estimate of the hypergradient, over its squared norm."""
-    panel, estimator, a = ("descent", curve.label, None)
-    if curve.label.startswith("a = "):
-        panel, estimator, a = "sequence", "backward", float(curve.label.removeprefix("a = "))
-    run = Run(curve.label, seed, "successful")
-    for row in _errors(seed, **curve.arguments):
-        if (row["panel"], row["estimator"], row["a"]) == (panel, estimator, a):
-            error = row["relative"]
-            numbers = {
-                "step": row["k"],
-                "relative error": error,
-                "log10 relative error": math.log10(max(error, 1e-300)),
-            }
-            run.rows.append(numbers)
-    return run
-
-
-@functools.cache
-def _errors(seed: int, **arguments: int) -> list[dict[str, Any]]:
-    """The errors of all estimators."""
+    """Some rows along k: the squared error of an estimate of the hypergradient, and what the estimates took."""
     from bilevel.papers.fsla_figure1 import estimator_errors
 
-    return estimator_errors([seed], **arguments)
+    rows: list[dict[str, Any]] = [*estimator_errors(curve.label, seed, **curve.arguments)]
+    return Run(curve.label, seed, "successful", rows=rows)
 
 
 KINDS: dict[str, Callable[[Setup, Curve, int, pathlib.Path | None], Run]] = {
