@@ -54,12 +54,14 @@ class Claim:
     - `quote`: its sentence, with section or caption; or `READ_OFF`, where its text has none.
     - `sentence`: what is checked, as one would say it aloud. `checks`: the same as numbers, which must all hold.
     - `needs`: the level below which the comparison means nothing.
+    - `sizes`: the only sizes at which it is judged, if what it says depends on the size.
     """
 
     quote: str
     sentence: str
     checks: tuple[Check, ...]
     needs: Level | None = None
+    sizes: tuple[str, ...] = ()
 
     def curves(self) -> tuple[str, ...]:
         """The labels of the curves of all checks."""

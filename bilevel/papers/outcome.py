@@ -31,6 +31,9 @@ class Outcome:
 
     def findings(self, claim: Claim) -> list[Finding]:
         """The claim's checks on these runs."""
+        if claim.sizes and self.size not in claim.sizes:
+            reason = f"it is judged at {' and '.join(claim.sizes)} size alone"
+            return [Finding(check, UNTESTED, reason=reason) for check in claim.checks]
         for label in claim.curves():
             if label in self.trouble:
                 return [Finding(check, UNTESTED, reason=f"{label}: {self.trouble[label]}") for check in claim.checks]

@@ -112,6 +112,15 @@ def test_an_entry_that_is_not_judged_shows_its_runs_and_the_reason(entries, tmp_
     assert f"{NOT_JUDGED} — The axis is another." in console.file.getvalue()
 
 
+def test_a_claim_of_one_size_is_not_tested_at_another(entries, tmp_path):
+    one = entry()
+    entries(dataclasses.replace(one, claims=(dataclasses.replace(one.claims[0], sizes=("paper",)),)))
+    (laptop,) = reproduce(["made-up"], out=tmp_path)
+    (paper,) = reproduce(["made-up"], size="paper", out=tmp_path, resume=True)
+    assert (laptop.verdict, paper.verdict) == (UNTESTED, HOLDS)
+    assert "it is judged at paper size alone" in section(laptop)
+
+
 def test_too_few_seeds_test_nothing(entries, tmp_path):
     entries(entry(seeds=2))
     assert reproduce(["made-up"], out=tmp_path)[0].verdict == UNTESTED
