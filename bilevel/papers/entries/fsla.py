@@ -131,17 +131,16 @@ def rival(name: str) -> AbstractSolver:
     return RecursiveMomentum(AIDBiO(upper, lower, T, adjoint, warm_start=warm, adjoint_warm_start=False), weight)
 
 
-def _network(train: int, filters: int, **changes: Any) -> dict[str, Any]:
-    form = {"filters": filters} | ({"pool": changes.pop("pool")} if "pool" in changes else {})
+def _network(filters: int, pool: int = 1, **changes: Any) -> dict[str, Any]:
     return {
-        "dataset": "mnist", "train": train, "trusted": train, "corruption": 0.8, "model": "cnn", "batch_size": 256,
-        "regularization": 0.0, "model_settings": form, **changes,
+        "dataset": "mnist", "train": 5000, "trusted": 5000, "corruption": 0.8, "model": "cnn", "batch_size": 256,
+        "regularization": 0.0, "model_settings": {"filters": filters, "pool": pool}, **changes,
     }  # fmt: skip
 
 
-SMALL = _network(5000, 8, batch_size=128, test=1000, pool=2)
-MEDIUM = _network(5000, 8, test=1000)
-FULL = _network(5000, 64, test=10_000)
+SMALL = _network(8, pool=2, batch_size=128, test=1000)
+MEDIUM = _network(8, test=1000)
+FULL = _network(64, test=10_000)
 TINY = {  # another model, which compiles in less time
     "cleaning": {
         "dataset": "digits", "train": 64, "trusted": 32, "test": 50, "batch_size": 16, "model": "linear",
@@ -170,6 +169,7 @@ SETTINGS = (
     "statistics. The lower level is the whole network without a regularizer, as in the paper: it is not strongly "
     "convex. Conjugate gradient goes on through negative curvature, without which it takes no step on this network."
 )
+ALONE = "How slower methods stand after as many iterations is judged at the paper's size alone, where they run so many."
 
 
 def _sizes(curves: Curves, full: Curves | None = None, note: str = "") -> dict[str, Setup]:
@@ -179,7 +179,7 @@ def _sizes(curves: Curves, full: Curves | None = None, note: str = "") -> dict[s
             tuple(_as_long(curve, steps) for curve in curves(common)), steps=steps, rows=rows,
             about=ABOUT[size].format(f"{steps:,}") + note,
         )
-        for size, common, steps, rows in (("laptop", SMALL, 800, 20), ("workstation", MEDIUM, 600, 40))
+        for size, common, steps, rows in (("laptop", SMALL, 800, 20), ("workstation", MEDIUM, 500, 40))
     )  # fmt: skip
     paper = Setup((full or curves)(FULL), steps=2000, seeds=10, rows=50, about=ABOUT["paper"])
     return {"smoke": _smoke(laptop), "laptop": laptop, "workstation": workstation, "paper": paper}
@@ -210,14 +210,28 @@ def _rivals(common: dict[str, Any], names: Iterable[str]) -> tuple[Curve, ...]:
     )
 
 
-def _ahead(rivals: Iterable[str], axis: str, prefix: str = "", **options: Any) -> tuple[Check, ...]:
-    """FSLA's validation loss is below that of each rival, for as long as both ran."""
-    return tuple(Above(LOSS, prefix + name, prefix + "FSLA", axis, covered=0.0, **options) for name in rivals)
+def _ahead(rivals: Iterable[str], axis: str, prefix: str = "") -> tuple[Check, ...]:
+    """FSLA's validation loss is below that of each rival. In terms of time, for as long as both ran."""
+    options = {"covered": 0.0} if axis == "seconds" else {}
+    return tuple(Above(LOSS, prefix + name, prefix + "FSLA", axis, **options) for name in rivals)
 
 
 FASTER = "“As shown by the figures, our method converges much faster than the baseline methods” (section 6.2)."
 BY_ITERATIONS, BY_TIME = "At equal numbers of hyper-iterations", "At equal running time"
 BELOW = "FSLA's validation loss is below that of"
+
+
+def _by_iterations(quick: tuple[str, ...], slow: tuple[str, ...]) -> tuple[Claim, ...]:
+    """Two claims, as the slow methods run as many iterations as FSLA at the paper's size alone."""
+    return (
+        Claim(FASTER, f"{BY_ITERATIONS} {BELOW} {' and '.join(quick)}.", _ahead(quick, "step"), LEARNED),
+        Claim(
+            FASTER, f"{BY_ITERATIONS} {BELOW} {', '.join(slow[:-1])} and {slow[-1]}.", _ahead(slow, "step"), LEARNED,
+            sizes=("paper",),
+        ),
+    )  # fmt: skip
+
+
 PANELS = (Panel("step", LOSS), Panel("seconds", LOSS, log_x=True))
 
 BP = ("BP-1", "BP-5", "BP-11", "BP-201")
@@ -229,42 +243,36 @@ FIG2 = Entry(
     sizes=_sizes(lambda common: _rivals(common, BP)),
     panels=PANELS,
     claims=(
-        Claim(FASTER, f"{BY_ITERATIONS} {BELOW} BP with 1, 5 and 11 inner steps.", _ahead(BP[:3], "step"), LEARNED),
+        *_by_iterations(BP[:1], BP[1:]),
         Claim(
             "“As for the running time, FSLA runs much faster” (section 6.2).",
-            f"{BY_TIME} {BELOW} BP with 1, 5, 11 and 201 inner steps.",
+            f"{BY_TIME} {BELOW} {', '.join(BP)}.",
             _ahead(BP, "seconds"),
             LEARNED,
         ),
         Claim(
             "“Compared with BP, FSLA surpasses the best BP variant BP_201 at the 500 iteration” (section 6.2).",
-            "In the last three quarters of 2,000 hyper-iterations FSLA's validation loss is below that of BP with 201 "
-            "inner steps.",
+            "In the last three quarters of 2,000 hyper-iterations FSLA's validation loss is below that of BP-201.",
             (Above(LOSS, "BP-201", "FSLA", "step", part=(0.25, 1.0)),),
             LEARNED,
             sizes=("paper",),
         ),
     ),
-    settings=SETTINGS + " Of T the text names 201 alone; 1, 5 and 11 were chosen. The last claim needs BP-201 for as "
-    "many iterations as FSLA, of which each costs more than a hundred of FSLA's: it is judged at the paper's size "
-    "alone.",
+    settings=SETTINGS + " BP-T has T inner steps. Of T the text names 201 alone; 1, 5 and 11 were chosen. " + ALONE,
 )
 
-STEPS = ("1-1", "1-10", "5-10")
+QUICK, LONG = ("NS-1-1", "CG-1-1"), ("NS-1-10", "NS-5-10", "CG-1-10", "CG-5-10")
 FIG3 = Entry(
     id="fsla-fig3",
     paper=PAPER,
     where="Fig. 3",
     title="Hyper-cleaning of MNIST with a CNN: Neumann series and conjugate gradient",
-    sizes=_sizes(lambda common: _rivals(common, (f"{name}-{how}" for name in ADJOINTS for how in STEPS))),
+    sizes=_sizes(lambda common: _rivals(common, (*QUICK, *LONG))),
     panels=PANELS,
     claims=(
-        *(
-            Claim(
-                FASTER, f"{start} {BELOW} NS and CG with T-K = 1-1, 1-10 and 5-10.",
-                _ahead((f"{name}-{how}" for name in ADJOINTS for how in STEPS), axis), LEARNED,
-            )
-            for start, axis in ((BY_ITERATIONS, "step"), (BY_TIME, "seconds"))
+        *_by_iterations(QUICK, LONG),
+        Claim(
+            FASTER, f"{BY_TIME} {BELOW} {', '.join((*QUICK, *LONG))}.", _ahead((*QUICK, *LONG), "seconds"), LEARNED
         ),
         Claim(
             "“The warm start trick has some kind of acceleration effects” (section 6.2).",
@@ -287,13 +295,14 @@ FIG3 = Entry(
         Claim(
             "“CG_1_1 and FSLA both perform one step update per hyper-iteration, but CG converges much slower” (section "
             "6.2).",
-            f"{BY_ITERATIONS} {BELOW} CG with T = K = 1.",
+            f"{BY_ITERATIONS} {BELOW} CG-1-1.",
             _ahead(("CG-1-1",), "step"),
             LEARNED,
         ),
     ),
-    settings=SETTINGS + " Of T-K the text names 1-1 and “around 10 steps” of CG; 1-10 and 5-10 were chosen. That more "
-    "than half of an iteration is the series, and the factor 1.5, are our measures.",
+    settings=SETTINGS + " NS-T-K and CG-T-K have T inner and K adjoint steps. Of T-K the text names 1-1 and “around 10 "
+    "steps” of CG; 1-10 and 5-10 were chosen. That more than half of an iteration is the series, and the factor 1.5, "
+    "are our measures. " + ALONE,
     left_out=("That CG's error itself is small after about ten steps: the figure shows losses.",),
 )  # fmt: skip
 
@@ -333,7 +342,7 @@ FIG4 = Entry(
         Claim(
             f"“Figure 4 includes results for Fashion-MNIST and QMNIST, where we compare with the best baseline method "
             f"CG. Our FSLA still outperforms it” (section 6.2): {name}.",
-            f"{name}: at equal running time {BELOW} CG with T-K = 1-1 and 1-10.",
+            f"{name}: at equal running time {BELOW} {' and '.join(BASELINES)}.",
             _ahead(BASELINES, "seconds", prefix=f"{name}: "),
             LEARNED,
         )
