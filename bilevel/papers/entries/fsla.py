@@ -149,8 +149,9 @@ TINY = {  # another model, which compiles in less time
 }  # fmt: skip
 PLAIN = ", no normalization"
 SHARES = {  # of FSLA's iterations, below the paper's size
-    "BP-5": 0.4, "BP-11": 0.2, "BP-201": 0.01,
-    "NS-1-10": 0.3, "NS-5-10": 0.25, "CG-1-10": 0.25, "CG-5-10": 0.22,
+    "BP-5": 0.4, "BP-201": 0.01,
+    "NS-1-10": 0.3, "NS-5-10": 0.25, "CG-1-1": 0.65, "CG-1-10": 0.25, "CG-5-10": 0.22,
+    **dict.fromkeys(("batch 32", "c_β = 1e-05", "c_β = 0.0005"), 0.2),
     **dict.fromkeys((label + PLAIN for label in ("batch 32", "batch 256", "c_β = 0.0001", "c_β = 0.0005")), 0.1),
 }  # fmt: skip
 FEWER = (
@@ -169,7 +170,11 @@ SETTINGS = (
     "statistics. The lower level is the whole network without a regularizer, as in the paper: it is not strongly "
     "convex. Conjugate gradient goes on through negative curvature, without which it takes no step on this network."
 )
-ALONE = "How slower methods stand after as many iterations is judged at the paper's size alone, where they run so many."
+ALONE = (
+    "Who is ahead after as many iterations depends on how many they are: with 8 filters, images of 14 × 14 pixels and "
+    "one seed CG-1-1 led FSLA for about 1,100 iterations, and FSLA led after them. It is judged at the paper's size "
+    "alone, with the paper's 2,000."
+)
 
 
 def _sizes(curves: Curves, full: Curves | None = None, note: str = "") -> dict[str, Setup]:
@@ -179,7 +184,7 @@ def _sizes(curves: Curves, full: Curves | None = None, note: str = "") -> dict[s
             tuple(_as_long(curve, steps) for curve in curves(common)), steps=steps, rows=rows,
             about=ABOUT[size].format(f"{steps:,}") + note,
         )
-        for size, common, steps, rows in (("laptop", SMALL, 800, 20), ("workstation", MEDIUM, 500, 40))
+        for size, common, steps, rows in (("laptop", SMALL, 900, 20), ("workstation", MEDIUM, 600, 40))
     )  # fmt: skip
     paper = Setup((full or curves)(FULL), steps=2000, seeds=10, rows=50, about=ABOUT["paper"])
     return {"smoke": _smoke(laptop), "laptop": laptop, "workstation": workstation, "paper": paper}
@@ -190,8 +195,8 @@ def _method(curve: Curve) -> str:
 
 
 def _as_long(curve: Curve, steps: int) -> Curve:
-    """The slower methods take as many iterations as fit somewhat more than FSLA's time; networks that do not normalize,
-    which had not learnt anything in 300 iterations, a tenth."""
+    """The slower methods take as many iterations as fit somewhat more than FSLA's time. What no claim is about at these
+    sizes takes fewer."""
     share = SHARES.get(_method(curve))
     return curve if share is None else dataclasses.replace(curve, steps=math.ceil(share * steps))
 
@@ -221,20 +226,9 @@ BY_ITERATIONS, BY_TIME = "At equal numbers of hyper-iterations", "At equal runni
 BELOW = "FSLA's validation loss is below that of"
 
 
-def _by_iterations(quick: tuple[str, ...], slow: tuple[str, ...]) -> tuple[Claim, ...]:
-    """Two claims, as the slow methods run as many iterations as FSLA at the paper's size alone."""
-    return (
-        Claim(FASTER, f"{BY_ITERATIONS} {BELOW} {' and '.join(quick)}.", _ahead(quick, "step"), LEARNED),
-        Claim(
-            FASTER, f"{BY_ITERATIONS} {BELOW} {', '.join(slow[:-1])} and {slow[-1]}.", _ahead(slow, "step"), LEARNED,
-            sizes=("paper",),
-        ),
-    )  # fmt: skip
-
-
 PANELS = (Panel("step", LOSS), Panel("seconds", LOSS, log_x=True))
 
-BP = ("BP-1", "BP-5", "BP-11", "BP-201")
+BP = ("BP-1", "BP-5", "BP-201")
 FIG2 = Entry(
     id="fsla-fig2",
     paper=PAPER,
@@ -243,7 +237,7 @@ FIG2 = Entry(
     sizes=_sizes(lambda common: _rivals(common, BP)),
     panels=PANELS,
     claims=(
-        *_by_iterations(BP[:1], BP[1:]),
+        Claim(FASTER, f"{BY_ITERATIONS} {BELOW} {', '.join(BP)}.", _ahead(BP, "step"), LEARNED, sizes=("paper",)),
         Claim(
             "“As for the running time, FSLA runs much faster” (section 6.2).",
             f"{BY_TIME} {BELOW} {', '.join(BP)}.",
@@ -258,22 +252,22 @@ FIG2 = Entry(
             sizes=("paper",),
         ),
     ),
-    settings=SETTINGS + " BP-T has T inner steps. Of T the text names 201 alone; 1, 5 and 11 were chosen. " + ALONE,
+    settings=SETTINGS + " BP-T has T inner steps. Of T the text names 201 alone; 1 and 5 were chosen. " + ALONE,
 )
 
-QUICK, LONG = ("NS-1-1", "CG-1-1"), ("NS-1-10", "NS-5-10", "CG-1-10", "CG-5-10")
+OTHERS = ("NS-1-1", "CG-1-1", "NS-1-10", "NS-5-10", "CG-1-10", "CG-5-10")
 FIG3 = Entry(
     id="fsla-fig3",
     paper=PAPER,
     where="Fig. 3",
     title="Hyper-cleaning of MNIST with a CNN: Neumann series and conjugate gradient",
-    sizes=_sizes(lambda common: _rivals(common, (*QUICK, *LONG))),
+    sizes=_sizes(lambda common: _rivals(common, OTHERS)),
     panels=PANELS,
     claims=(
-        *_by_iterations(QUICK, LONG),
         Claim(
-            FASTER, f"{BY_TIME} {BELOW} {', '.join((*QUICK, *LONG))}.", _ahead((*QUICK, *LONG), "seconds"), LEARNED
+            FASTER, f"{BY_ITERATIONS} {BELOW} {', '.join(OTHERS)}.", _ahead(OTHERS, "step"), LEARNED, sizes=("paper",)
         ),
+        Claim(FASTER, f"{BY_TIME} {BELOW} {', '.join(OTHERS)}.", _ahead(OTHERS, "seconds"), LEARNED),
         Claim(
             "“The warm start trick has some kind of acceleration effects” (section 6.2).",
             "At equal numbers of hyper-iterations the validation losses of NS and CG are lower with T = 1 and a warm "
@@ -298,6 +292,7 @@ FIG3 = Entry(
             f"{BY_ITERATIONS} {BELOW} CG-1-1.",
             _ahead(("CG-1-1",), "step"),
             LEARNED,
+            sizes=("paper",),
         ),
     ),
     settings=SETTINGS + " NS-T-K and CG-T-K have T inner and K adjoint steps. Of T-K the text names 1-1 and “around 10 "
@@ -413,9 +408,9 @@ def _ablation(number: int, title: str, curves: Curves, groups: tuple[tuple[str, 
         sizes=_sizes(curves),
         panels=tuple(Panel("step", LOSS, curves=group) for group in groups),
         claims=claims,
-        settings=SETTINGS
-        + " That a setting diverges depends on the width of the network, which the paper does not give, "
-        "and on the 2,000 iterations: it is judged at the paper's size alone.",
+        settings=SETTINGS + " That a setting diverges depends on the width of the network, which the paper does not "
+        "give, and on the 2,000 iterations: it is judged at the paper's size alone. (With 8 filters, images of 14 × 14 "
+        "pixels and one seed neither setting did within 2,000, and c_β = 5e-4 ended below 1e-4.)",
     )
 
 
