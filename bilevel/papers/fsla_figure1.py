@@ -88,7 +88,8 @@ def _row(task: EstimationTask, k: int, estimate: Any) -> Row:
 
 def _descent(task: EstimationTask, estimator: str, last: int, step: float) -> list[Row]:
     """The estimates at 1, …, K in chunks, each of which is timed."""
-    problem, x, every = task.problem, jnp.asarray(task.x, float), math.ceil(last / POINTS)
+    problem: Any = task.problem
+    x, every = jnp.asarray(task.x, float), math.ceil(last / POINTS)
     begins = jnp.arange(0, last, every)  # arrays: a number would be compiled in
     state = jnp.zeros(len(task.y)), jnp.zeros((last + every + 1, len(task.y)))
     jax.block_until_ready(_chunk(problem, x, step, state, begins[0], estimator, every))  # compiles

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from bilevel.hypergradients.adjoint import ConjugateGradient, Neumann
-from bilevel.papers.checks import Above, Check, Diverges, Exceeds, Slope, Sooner
+from bilevel.papers.checks import COVERED, Above, Check, Diverges, Exceeds, Slope, Sooner
 from bilevel.papers.claims import READ_OFF, Claim, Level
 from bilevel.papers.entry import Curve, Entry, Panel, Setup, smaller
 from bilevel.papers.fsla_figure1 import ESTIMATORS, POWERS
@@ -217,8 +217,8 @@ def _rivals(common: dict[str, Any], names: Iterable[str]) -> tuple[Curve, ...]:
 
 def _ahead(rivals: Iterable[str], axis: str, prefix: str = "") -> tuple[Check, ...]:
     """FSLA's validation loss is below that of each rival. In terms of time, for as long as both ran."""
-    options = {"covered": 0.0} if axis == "seconds" else {}
-    return tuple(Above(LOSS, prefix + name, prefix + "FSLA", axis, **options) for name in rivals)
+    covered = 0.0 if axis == "seconds" else COVERED
+    return tuple(Above(LOSS, prefix + name, prefix + "FSLA", axis, covered=covered) for name in rivals)
 
 
 FASTER = "“As shown by the figures, our method converges much faster than the baseline methods” (section 6.2)."
