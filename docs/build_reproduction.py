@@ -17,8 +17,8 @@ DOCS = pathlib.Path(__file__).parent
 
 
 def shown(entry: Entry, folder: pathlib.Path) -> Outcome:
-    """The entry at the largest size that is kept; without runs, if there is none or the entry is not judged."""
-    found = [] if entry.not_judged else [kept(entry, size, folder) for size in SIZES[1:] if size in entry.sizes]
+    """The entry at the largest size that is kept; without runs, if there is none."""
+    found = [kept(entry, size, folder) for size in SIZES[1:] if size in entry.sizes]
     there = [outcome for outcome in found if outcome is not None]
     return there[-1] if there else Outcome(entry, "laptop", entry.sizes["laptop"])
 

@@ -177,7 +177,6 @@ def _write(outcome: Outcome, folder: pathlib.Path) -> None:
         "entry": outcome.entry.id,
         "size": outcome.size,
         "verdict": outcome.verdict,
-        "not_judged": outcome.entry.not_judged,
         "claims": claims,
         "settings": [runs_.description(outcome.entry, outcome.setup, curve) for curve in outcome.setup.curves],
         "tuned": {label: dataclasses.asdict(found) for label, found in outcome.tuned.items()},

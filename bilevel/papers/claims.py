@@ -13,7 +13,6 @@ LEAST_SEEDS = 5
 LEVEL = 0.95
 HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested"
 VERDICTS = (HOLDS, FAILS, UNDECIDED, UNTESTED)
-NOT_JUDGED = "not judged: to be redone"  # for an entry that contradicts its paper
 READ_OFF = "Read off the figure"  # the quote of a claim of which the paper's text has no sentence
 RULE = (
     f"Each claim is one or more numbers per seed, above zero where the seed bears it out. The {LEVEL:.0%} interval "

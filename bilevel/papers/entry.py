@@ -125,7 +125,6 @@ class Entry:
     - `settings`: the source of the settings, and what was chosen where the paper is silent.
     - `left_out`: what else the paper says of it, and why it is not checked.
     - `kind`: how a run is made, one of `runs.KINDS`.
-    - `not_judged`: why the entry gets no verdict, if its claim, axis or settings contradict the paper.
     """
 
     id: str
@@ -138,7 +137,6 @@ class Entry:
     settings: str
     left_out: tuple[str, ...] = ()
     kind: str = "solve"
-    not_judged: str = ""
 
 
 def smaller(
@@ -148,11 +146,14 @@ def smaller(
     steps: int,
     seeds: int = 2,
     rows: int = 4,
-    only: tuple[str, ...] | None = None,
+    only: tuple[str, ...] | int | None = None,
 ) -> Setup:
     """The setup at smoke size: the same curves for `steps` steps, with other arguments for each task; a grid has two
-    points. `only`: where all curves would take too long to compile, the labels of those to keep, at the first point of
-    their grids."""
+    points. `only`: where all curves would take too long to compile, the labels of those to keep, or how many of the
+    first ones, at the first point of their grids."""
+
+    if isinstance(only, int):
+        only = tuple(curve.label for curve in setup.curves[:only])
 
     def few(solver: Any) -> Any:
         if not isinstance(solver, Grid):

@@ -12,7 +12,7 @@ from typing import Any
 from bilevel._output.files import make_directory, strict
 from bilevel.compare.records import Run
 from bilevel.papers import runs as runs_
-from bilevel.papers.claims import NOT_JUDGED, UNTESTED, Claim, Finding, judged, overall
+from bilevel.papers.claims import UNTESTED, Claim, Finding, judged, overall
 from bilevel.papers.entry import Entry, Setup
 from bilevel.papers.tuning import Tuned
 
@@ -41,16 +41,14 @@ class Outcome:
 
     @property
     def judged(self) -> list[tuple[Claim, str, Sequence[Finding]]]:
-        """Each claim with its verdict and its findings; none if the entry is not judged."""
-        if self.entry.not_judged:
-            return []
+        """Each claim with its verdict and its findings."""
         found = [self.findings(claim) for claim in self.entry.claims]
         verdicts = [overall([finding.verdict for finding in findings]) for findings in found]
         return list(zip(self.entry.claims, verdicts, found, strict=True))
 
     @property
     def verdict(self) -> str:
-        return NOT_JUDGED if self.entry.not_judged else overall([verdict for _, verdict, _ in self.judged])
+        return overall([verdict for _, verdict, _ in self.judged])
 
     @property
     def seconds(self) -> float:

@@ -8,7 +8,7 @@ from bilevel._output.tables import Cell, Table, count, number, short, with_error
 from bilevel.compare.records import spread
 from bilevel.cost import KINDS
 from bilevel.papers.checks import ENDED_WELL, Check, at_end
-from bilevel.papers.claims import NOT_JUDGED, RULE, VERDICTS, Finding
+from bilevel.papers.claims import RULE, VERDICTS, Finding
 from bilevel.papers.entry import SIZES, Entry
 from bilevel.papers.outcome import Outcome
 from bilevel.run._solution import RESERVED
@@ -69,8 +69,7 @@ def entries_table(entries: Iterable[Entry]) -> Table:
     """The entries that can be reproduced."""
     table = Table("The papers' experiments", "id", "title", "where", "sizes", left=(0, 1, 2, 3))
     for entry in entries:
-        title = f"{entry.title} ({NOT_JUDGED})" if entry.not_judged else entry.title
-        table.add_row(entry.id, title, f"{entry.paper}, {entry.where}", ", ".join(entry.sizes))
+        table.add_row(entry.id, entry.title, f"{entry.paper}, {entry.where}", ", ".join(entry.sizes))
     return table
 
 
@@ -93,8 +92,6 @@ def interval(finding: Finding) -> str:
 
 def verdict_lines(outcome: Outcome) -> list[str]:
     """Each claim, its verdict, and the numbers behind it, or why there is no verdict."""
-    if outcome.entry.not_judged:
-        return [f"{NOT_JUDGED} — {outcome.entry.not_judged}"]
     lines = []
     for claim, verdict, findings in outcome.judged:
         lines.append(f"{claim.sentence} → {verdict}")
@@ -105,14 +102,9 @@ def verdict_lines(outcome: Outcome) -> list[str]:
 
 def section(outcome: Outcome, figure: str | None = None, reading: str = "") -> str:
     """The entry's part of the page, in Markdown. `figure`: its path from the page; default: next to the table."""
-    entry, said = outcome.entry, ""
-    if entry.not_judged:
-        said = f" — {entry.not_judged}"
-    elif outcome.runs:
-        said = f" at {outcome.size} size."
-    verdict = outcome.verdict if outcome.runs or entry.not_judged else "No runs are kept yet."
-    parts = [f"## {entry.id}: {entry.title}", f"{entry.paper}, {entry.where}. **{verdict}**{said}"]
-    parts += [] if entry.not_judged else _claims(outcome)
+    entry = outcome.entry
+    verdict = f"**{outcome.verdict}** at {outcome.size} size." if outcome.runs else "**No runs are kept yet.**"
+    parts = [f"## {entry.id}: {entry.title}", f"{entry.paper}, {entry.where}. {verdict}", *_claims(outcome)]
     if reading:
         parts.append(f"**Reading.** {reading.strip()}")
     if outcome.runs:
@@ -124,9 +116,8 @@ def section(outcome: Outcome, figure: str | None = None, reading: str = "") -> s
     if outcome.tuned:
         parts += [_tuning(outcome), tuned_table(outcome).markdown()]
     parts += [f"{label}: {text}" for label, text in outcome.trouble.items()]
-    if not entry.not_judged:
-        sizes = "\n".join(f"- *{size}*: {setup.about}." for size, setup in entry.sizes.items() if size != "smoke")
-        parts += [f"*Settings.* {entry.settings}", f"*Sizes.*\n\n{sizes}"]
+    sizes = "\n".join(f"- *{size}*: {setup.about}." for size, setup in entry.sizes.items() if size != "smoke")
+    parts += [f"*Settings.* {entry.settings}", f"*Sizes.*\n\n{sizes}"]
     if entry.left_out:
         parts.append("*Not checked.*\n\n" + "\n".join(f"- {text}" for text in entry.left_out))
     return "\n\n".join(parts) + "\n"
@@ -162,9 +153,8 @@ def _tuning(outcome: Outcome) -> str:
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """Claims by verdict and size, then one line per claim, in Markdown. An entry without runs, or without a verdict,
-    has one line."""
-    shown = [outcome for outcome in outcomes if outcome.runs and not outcome.entry.not_judged]
+    """Claims by verdict and size, then one line per claim, in Markdown. An entry without runs has one line."""
+    shown = [outcome for outcome in outcomes if outcome.runs]
     sizes = [size for size in SIZES if any(outcome.size == size for outcome in shown)]
     parts = []
     if shown:
@@ -176,8 +166,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     for outcome in outcomes:
         link = f"[{outcome.entry.id}](#{_anchor(outcome.entry)})"
         if outcome not in shown:
-            verdict = NOT_JUDGED if outcome.entry.not_judged else "no runs are kept yet"
-            lines.append(f"| {link} | {outcome.entry.title} | **{verdict}** | – | – |")
+            lines.append(f"| {link} | {outcome.entry.title} | **no runs are kept yet** | – | – |")
             continue
         for claim, verdict, findings in outcome.judged:
             numbers = "; ".join(interval(finding) for finding in findings)

@@ -1,6 +1,7 @@
 """The runs of an entry's curves: how they are made, kept one by one, and found again."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 import shutil

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from bilevel.papers.claims import NOT_JUDGED
 from bilevel.papers.entries import ENTRIES
 from bilevel.papers.outcome import Outcome
-from bilevel.papers.page import entries_table, section, summary, verdict_lines
+from bilevel.papers.page import entries_table, section, summary
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/reproduction.md").read_text(encoding="utf-8")
-NOT_YET = [name for name, entry in ENTRIES.items() if entry.not_judged]
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +66,6 @@ def test_an_entry_without_runs_shows_its_quotes_and_no_verdict():
     assert "no runs are kept yet" in summary([outcome])
 
 
-def test_a_terminal_shows_the_reason_in_place_of_a_verdict():
-    entry = ENTRIES[NOT_YET[0]]
-    assert verdict_lines(Outcome(entry, "laptop", entry.sizes["laptop"])) == [f"{NOT_JUDGED} — {entry.not_judged}"]
+def test_the_list_says_which_sizes_an_entry_has():
     rows = [[cell.text for cell in row.cells] for row in entries_table(ENTRIES.values()).rows]
-    assert [name for name, title, *_ in rows if NOT_JUDGED in title] == NOT_YET
     assert rows[0][-1] == "smoke, laptop, workstation, paper"

@@ -21,7 +21,7 @@ from bilevel.datasets import DatasetError
 from bilevel.papers import _reproduce as module
 from bilevel.papers import from_kept, reproduce, runs
 from bilevel.papers.checks import Above
-from bilevel.papers.claims import FAILS, HOLDS, NOT_JUDGED, UNTESTED, Claim
+from bilevel.papers.claims import FAILS, HOLDS, UNTESTED, Claim
 from bilevel.papers.entries import ENTRIES
 from bilevel.papers.entry import SIZES, Curve, Entry, Grid, Panel, Setup, Tuning, smaller
 from bilevel.papers.page import section
@@ -37,7 +37,7 @@ def soba(upper_step):
 
 def entry(
     name="made-up", *, together=True, seeds=5, solver=FAST, sentence="The faster is faster.", reverse=False,
-    not_judged="", tuning=None,
+    tuning=None,
 ):  # fmt: skip
     first, second = ("slow", "fast") if reverse else ("fast", "slow")
     setup = Setup(
@@ -48,7 +48,7 @@ def entry(
         id=name, paper="nobody", where="nowhere", title="a title", sizes=dict.fromkeys(SIZES, setup),
         panels=(Panel("step" if together else "seconds", "correct digits"), Panel("calls", "distance", log_x=True)),
         claims=(Claim("“Faster.” (nowhere)", sentence, (Above("correct digits", first, second, "step"),)),),
-        settings="made up", not_judged=not_judged,
+        settings="made up",
     )  # fmt: skip
 
 
@@ -97,19 +97,6 @@ def test_an_entry_from_end_to_end(entries, tmp_path, together):
 def test_a_claim_that_the_runs_contradict(entries, tmp_path):
     entries(entry(reverse=True))
     assert reproduce(["made-up"], out=tmp_path)[0].verdict == FAILS
-
-
-def test_an_entry_that_is_not_judged_shows_its_runs_and_the_reason(entries, tmp_path):
-    entries(entry("wrong", not_judged="The axis is another."), entry("right"))
-    console = Console(file=io.StringIO(), width=120)
-    wrong, right = reproduce(["wrong", "right"], out=tmp_path, console=console)
-    assert (wrong.verdict, right.verdict) == (NOT_JUDGED, HOLDS)
-    page, result = (tmp_path / "README.md").read_text(), json.loads((tmp_path / "wrong" / "result.json").read_text())
-    assert (result["verdict"], result["not_judged"], result["claims"]) == (NOT_JUDGED, "The axis is another.", [])
-    assert f"**{NOT_JUDGED}** — The axis is another." in page
-    assert page.count("The faster is faster.") == 2  # the summary and the section of the one that is judged
-    assert "wrong/figure.png" in page and "| fast | " in page.split("## right")[0]
-    assert f"{NOT_JUDGED} — The axis is another." in console.file.getvalue()
 
 
 def test_a_claim_of_one_size_is_not_tested_at_another(entries, tmp_path):
@@ -245,7 +232,7 @@ def test_every_entry_has_its_sizes_in_order_what_they_are_and_panels_of_its_curv
         assert {"smoke", "laptop"} < set(one.sizes) <= set(SIZES)
         for size, setup in one.sizes.items():
             labels = {curve.label for curve in setup.curves}
-            assert one.not_judged or setup.about, (one.id, size)
+            assert setup.about, (one.id, size)
             assert setup.seeds >= 5 or size == "smoke"
             assert all(isinstance(curve.solver, Grid) <= (setup.tuning is not None) for curve in setup.curves)
             for panel in one.panels:

@@ -3,7 +3,7 @@
 import pytest
 
 from bilevel.papers import reproduce
-from bilevel.papers.claims import NOT_JUDGED, UNTESTED
+from bilevel.papers.claims import UNTESTED
 from bilevel.papers.entries import ENTRIES
 from bilevel.papers.figure import draw
 
@@ -26,10 +26,10 @@ def test_every_entry_runs_at_smoke_size(name, out):
             assert run.rows
             if run.result == "successful" and curve.solver is not None and entry.kind == "solve":
                 assert run.rows[-1]["step"] == (curve.steps or outcome.setup.steps)
-    assert outcome.verdict == (NOT_JUDGED if entry.not_judged else UNTESTED)  # two seeds decide nothing
+    assert outcome.verdict == UNTESTED  # two seeds decide nothing
     figure = draw(outcome)
     assert figure.axes
     for axes, panel in zip(figure.axes, entry.panels, strict=True):
         assert axes.has_data() == (panel.curves is None or not set(panel.curves).isdisjoint(outcome.runs))
     assert (out / name / "figure.png").read_bytes().startswith(b"\x89PNG")
-    assert (entry.not_judged or entry.claims[0].sentence) in (out / "README.md").read_text()
+    assert entry.claims[0].sentence in (out / "README.md").read_text()

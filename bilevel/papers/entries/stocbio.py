@@ -56,7 +56,7 @@ FIG2 = Entry(
     where="Fig. 2",
     title="5-way 5-shot accuracy against time",
     sizes={
-        "smoke": smaller(FIG2_LAPTOP, fewshot.TINY, steps=4),
+        "smoke": smaller(FIG2_LAPTOP, fewshot.TINY, steps=4, only=2),
         "laptop": FIG2_LAPTOP,
         "workstation": Setup(
             _fewshot(fewshot.MEDIUM, 0.001, 10, 0.001),
@@ -138,7 +138,7 @@ FIG3 = Entry(
     where="Fig. 3",
     title="ITD-BiO and ANIL with many inner steps",
     sizes={
-        "smoke": smaller(FIG3_LAPTOP, fewshot.TINY, steps=4),
+        "smoke": smaller(FIG3_LAPTOP, fewshot.TINY, steps=4, only=1),
         "laptop": FIG3_LAPTOP,
         "workstation": Setup(
             _large_loops(fewshot.MEDIUM, fewshot.MEDIUM), steps=5000, rows=40,
@@ -256,7 +256,7 @@ FIG4 = Entry(
     where="Fig. 4",
     title="One L2 penalty per feature on multinomial logistic regression",
     sizes={
-        "smoke": smaller(NEWS, TINY_PENALTIES, steps=4),
+        "smoke": smaller(NEWS, TINY_PENALTIES, steps=4, only=2),
         "laptop": NEWS,
         "paper": Setup(
             _news(NEWSGROUPS, 7.7e-7),
@@ -393,7 +393,7 @@ def _clean_entry(number: int, rates: tuple[float, ...], claims: tuple[Claim, ...
         where=f"Fig. {number}",
         title=f"Hyper-cleaning, {percent} % of the labels redrawn",
         sizes={
-            "smoke": smaller(laptop, {"cleaning": TINY_DIGITS}, steps=3),
+            "smoke": smaller(laptop, {"cleaning": TINY_DIGITS}, steps=3, only=2),
             "laptop": laptop,
             "paper": _cleaning_setup(
                 rates, FULL_MNIST, "MNIST as in the paper: 20,000 training, 5,000 trusted and 10,000 test rows; 30 "

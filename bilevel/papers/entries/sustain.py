@@ -113,7 +113,7 @@ def _clean_entry(number: int, corruption: float, quote: str) -> Entry:
         where=f"Fig. {number}",
         title=f"Hyper-cleaning, {corruption:.0%} of the labels redrawn, against gradients",
         sizes={
-            "smoke": smaller(laptop, {"cleaning": TINY_DIGITS | {"batch_size": 20}}, steps=4),
+            "smoke": smaller(laptop, {"cleaning": TINY_DIGITS | {"batch_size": 20}}, steps=4, only=2),
             "laptop": laptop,
             "paper": Setup(
                 _cleaning(FULL_FASHION | noisy, 1e6), rows=40, seeds=10, tuning=FULL_TUNED,
@@ -178,7 +178,7 @@ def _setups(curves: Any, steps: dict[str, int], full: dict[str, Any] | None, not
         about=fewshot.LAPTOP.format(f"{steps['laptop']:,} steps"),
     )  # fmt: skip
     setups = {
-        "smoke": smaller(laptop, fewshot.TINY, steps=4),
+        "smoke": smaller(laptop, fewshot.TINY, steps=4, only=2),
         "laptop": laptop,
         "workstation": Setup(
             curves(fewshot.MEDIUM), steps=steps["workstation"], rows=40, tuning=FEWSHOT_TUNED,
