@@ -17,6 +17,7 @@ import pathlib
 import time
 import warnings
 
+import flags
 import numpy as np
 from label_models import model, out_of_fold, stacked
 from measurements import measure_missing, read
@@ -248,6 +249,7 @@ def page(rows):
         learned_alone=learned_alone,
         seconds=seconds[0],
         seconds_alone=seconds[1],
+        flags=flags.section(read(flags.CSV)),
         real=section(read(REAL_CSV)),
         auroc=table(means, "auroc"),
         accuracy=table(means, "accuracy"),
@@ -261,7 +263,7 @@ You have a table, and some of its labels are wrong. `LabelCleaner` ranks the row
 fits your classifier so that doubtful rows count for little. It works best with some *trusted* rows, whose labels
 you have checked; checking a hundred rows is worth the work.
 
-Call `LabelCleaner().fit(X, y, X_trusted, y_trusted)`, then use `suspects_` and `predict`: see
+Call `LabelCleaner().fit(X, y, X_trusted, y_trusted)`, then use `suspects_`, `scores_` and `predict`: see
 [the first page](index.md) and [cleaning a table](examples/clean_a_table.md).
 
 ## In short
@@ -335,6 +337,7 @@ seeds.
 again. All runs:
 [`label_cleaning.csv`](label_cleaning.csv).
 
+{flags}
 {real}"""
 
 
