@@ -64,20 +64,21 @@ def test_a_wish_of_one_process_stops_both(found, tmp_path):
         assert not one["error"] and one["steps"] == 20 and one["sizes"] == found[0]["sizes"][:3]
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_ends_both(tmp_path):
     first, second = together(tmp_path, "fail")
     assert first["error"].startswith("OtherProcessError: process 1 of this run has failed")
     assert second["error"].startswith("KeyError") and first["steps"] == second["steps"] == 20
 
 
-def test_killed_they_resume_bit_for_bit_and_so_does_one_alone(found, tmp_path):
-    for count in (2, 1):
-        checkpoint = tmp_path / f"for {count}"
-        assert together(tmp_path, "all die", checkpoint=checkpoint) == [None, None]
-        assert (checkpoint / "20").exists() or (checkpoint / "10").exists()
-        for one in together(tmp_path, count=count, checkpoint=checkpoint):
-            assert not one["error"] and one["steps"] == 40
-            same(one, found[0], 0.0 if count == 2 else 1e-6)
+@pytest.mark.parametrize("count", [2, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_they_resume_bit_for_bit_and_so_does_one_alone(count, found, tmp_path):
+    checkpoint = tmp_path / "run"
+    assert together(tmp_path, "all die", checkpoint=checkpoint) == [None, None]
+    assert (checkpoint / "20").exists() or (checkpoint / "10").exists()
+    for one in together(tmp_path, count=count, checkpoint=checkpoint):
+        assert not one["error"] and one["steps"] == 40
+        same(one, found[0], 0.0 if count == 2 else 1e-6)
 
 
 @pytest.mark.slow
