@@ -43,11 +43,12 @@ test-newest: $(NEWEST)/.test
 test-optimized: $(VENV)/.test
 	XLA_FLAGS= $(BIN)/python -m pytest -n 2 -q tests/solvers/test_listings.py tests/solvers/test_recursive.py
 
-# a part of the tests, with the types and shapes of the package's annotations checked at run time
+# a part of the tests, with the types and shapes of the package's annotations checked at run time; of the listings, those
+# with x per row. One of the tests left out looks at the frame that warns, and the others pass other types.
 test-shapes: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m pytest -n 2 -q -p shapes $(SHAPES_TESTS) \
 		-k "not dense and not test_a_negative_curvature_is_warned_of_once and not test_per_row_is_true_or_false \
-		and not test_a_batch_size_of_numpy_is_an_integer" # the second looks at the frame that warns, then other types are passed; of the listings, those with x per row
+		and not test_a_batch_size_of_numpy_is_an_integer"
 
 coverage: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -q --cov=bilevel --cov-report=term:skip-covered
