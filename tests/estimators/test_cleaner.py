@@ -18,10 +18,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 import bilevel as bl
-from bilevel.estimators import LabelCleaner, NoTrustedRowsWarning, RareClassWarning
+from bilevel.estimators import LabelCleaner, NoTrustedRowsWarning, RareClassWarning, WeakModelWarning
 from bilevel.estimators._rows import DenseTable, SparseTable, labeled, length_for
 from bilevel.estimators._splits import rare_classes
 
+pytestmark = pytest.mark.filterwarnings("ignore::bilevel.estimators.WeakModelWarning")  # of small made-up tables
 ALONE = pytest.mark.filterwarnings("ignore::bilevel.estimators.NoTrustedRowsWarning")
 N, TRUSTED, CLASSES = 240, 30, 3
 
@@ -433,3 +434,15 @@ def test_the_start_alone_leaves_weights_where_they_were(table, cleaner):
     assert table.auroc(still) > 0.93
     assert np.abs(still.sample_weight_ - cleaner.sample_weight_).max() > 1e-3
     assert jax.config.jax_enable_x64 is False
+
+
+@ALONE
+@pytest.mark.filterwarnings("error::bilevel.estimators.WeakModelWarning")
+def test_features_that_say_little_flag_nothing_and_it_says_so():
+    rng = np.random.default_rng(0)
+    y = rng.integers(3, size=200)
+    X = rng.normal(size=(200, 3)) + 0.6 * np.eye(3)[y]
+    cleaner = LabelCleaner(random_state=0, epochs=5)
+    with pytest.warns(WeakModelWarning, match="no label is flagged"):
+        cleaner.fit(X, y)
+    assert len(cleaner.suspects_) == 0 == cleaner.wrong_labels_.low and len(cleaner.scores_) == 200
