@@ -152,7 +152,9 @@ def _rows_of_task(
 ) -> Int[np.ndarray, " size"]:
     """`size` rows, equally many from each domain, in random order."""
     parts = zip(domains, np.array_split(np.arange(size), len(domains)), strict=True)
-    rows = [rng.choice(sides.rows(texts, domain, side, len(part)), len(part), replace=False) for domain, part in parts]
+    rows = [
+        rng.choice(sides.rows(texts, int(domain), side, len(part)), len(part), replace=False) for domain, part in parts
+    ]
     return rng.permutation(np.concatenate(rows))
 
 
