@@ -533,7 +533,7 @@ BAD = {
     "failure": [0.0, 1.5],
 }
 BAD_OF = {(bl.HOAG, "tolerance"): POSITIVE, (bl.F2SA.from_paper, "offset"): POSITIVE}
-FREE = {"warm_start", "adjoint_warm_start", "full_pass"}
+FREE = {"warm_start", "adjoint_warm_start", "full_pass", "indefinite", "common_samples", "keep_rules"}
 ZERO_IS_FINE = {(make, "neumann_order") for make in (bl.StocBiO, bl.MRBO, bl.VRBO, bl.MRBO.from_paper)}
 ZERO_IS_FINE |= {(bl.Neumann, "order")}
 

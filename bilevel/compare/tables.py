@@ -155,7 +155,7 @@ def _declared(group: str) -> list[tuple[str, str, Any]]:
 def datasets_table() -> Table:
     """All data sets and whether they are present; reads only the small ones in the package."""
     columns = ("name", "kind", "rows", "classes", "present", "license", "source")
-    table = Table("Data sets", *columns, left=(0, 1, 4, 5, 6))
+    table = Table("Data sets", *columns, left=(0, 1, 4, 5, 6), first_width=17)
     for name, kind in datasets.KINDS.items():
         card = datasets.card(name)
         present = "built in" if name in datasets.BUILT_IN else "yes" if datasets.find(name) else "no"

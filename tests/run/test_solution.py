@@ -4,13 +4,13 @@ import equinox as eqx
 import pytest
 
 import bilevel as bl
-from bilevel.run._solution import _NAMES, name_of
+from bilevel.run._solution import NAMES, name_of
 
 
 def test_every_result_has_its_name_and_its_advice():
-    results = {name: getattr(bl.RESULTS, name) for name in _NAMES}
-    assert set(_NAMES) == set(bl.RESULTS._name_to_item) - set(eqx.Enumeration._name_to_item)
-    assert {name_of(value) for value in results.values()} == set(_NAMES)
+    results = {name: getattr(bl.RESULTS, name) for name in NAMES}
+    assert set(NAMES) == set(bl.RESULTS._name_to_item) - set(eqx.Enumeration._name_to_item)
+    assert {name_of(value) for value in results.values()} == set(NAMES)
     assert all(bl.RESULTS[value] for value in results.values())
 
 
