@@ -4,7 +4,7 @@ XLA splits each computation by the placement of its arguments. It may place resu
 second compilation, so what belongs to x or y is pinned to the place of x or y, and all else to every device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -30,11 +30,9 @@ def _named(leaf: jax.Array) -> NamedSharding | None:
     return leaf.sharding if leaf.sharding.mesh.size > 1 else None
 
 
-def places(tree: Tree, mesh: Mesh | None, likes: Sequence[Tree]) -> Places:
+def places(tree: Tree, mesh: Mesh, likes: Sequence[Tree]) -> Places:
     """The places for the leaves of a tree: of a leaf whose path ends as one of `likes`, and which has its shape, the
     place of that one; of all others, every device."""
-    if mesh is None:
-        return ()
     known: dict[Any, NamedSharding] = {}
     for like in likes:
         for path, leaf in jax.tree_util.tree_leaves_with_path(like):
@@ -60,10 +58,7 @@ def _as_results_have_it(place: NamedSharding, ndim: int) -> PartitionSpec:
 
 def pinned(tree: Tree, where: Places) -> Tree:
     """The tree, within a program, with its leaves in these places."""
-    if not where:
-        return tree
-    leaves, structure = jax.tree.flatten(tree)
-    return jax.tree.unflatten(structure, [_pin(*pair) for pair in zip(leaves, where, strict=True)])
+    return _each(_pin, tree, where)
 
 
 def _pin(leaf: Any, place: NamedSharding) -> Any:
@@ -74,10 +69,14 @@ def _pin(leaf: Any, place: NamedSharding) -> Any:
 
 def put(tree: Tree, where: Places) -> Tree:
     """The tree, outside of programs, with its leaves in these places."""
+    return _each(jax.device_put, tree, where)
+
+
+def _each(move: Callable[[Any, NamedSharding], Any], tree: Tree, where: Places) -> Tree:
     if not where:
         return tree
     leaves, structure = jax.tree.flatten(tree)
-    return jax.tree.unflatten(structure, [jax.device_put(*pair) for pair in zip(leaves, where, strict=True)])
+    return jax.tree.unflatten(structure, [move(*pair) for pair in zip(leaves, where, strict=True)])
 
 
 def shapes_of(tree: Tree) -> Tree:

@@ -30,10 +30,3 @@ def gathered(value: Any) -> np.ndarray:
 def from_first(value: Any) -> Any:
     """The number that the first process has."""
     return gathered(value)[0, 0].item()
-
-
-def wait(what: str) -> None:
-    """Wait until every process is here."""
-    from jax.experimental import multihost_utils
-
-    multihost_utils.sync_global_devices(what)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from bilevel import _checks as checks
 from bilevel._output.files import environment, local_directory, make_directory, write_json
@@ -148,9 +148,9 @@ def clean_table(
     parts = _CHUNKS * (1 if trusted or trusted_column else _FOLDS)
     with stages.stage("Learning the weights", parts) as advance:
         judged = _judge(features, look, encoder, judges, trusted_column is not None, hidden, seed, advance)
-    weights, ranks, proposed, is_flagged, estimate, trusted_rows, more = judged
+    weights, ranks, proposed, estimate, trusted_rows, more = judged
     found = weights, ranks, look.labels.codes, proposed, look.labels.classes
-    cleaned = Cleaned(out, files, *found, columns, notes + more, is_flagged, estimate)
+    cleaned = Cleaned(out, files, *found, columns, notes + more, estimate)
     stages.print(report.estimate_words(cleaned))
     shown = report.rows_to_show(cleaned)
     why = reasons(features, encoder, weights, look.labels.codes, proposed, shown, seed)
@@ -273,9 +273,8 @@ def _judge(
     hidden: int | None,
     seed: int,
     advance: Callable[[], None],
-) -> tuple[Any, Any, Int[np.ndarray, " n"], Bool[np.ndarray, " n"], "WrongLabels", int, list[str]]:
-    """Weights, ranks, proposed codes and flags of all rows, how many labels are wrong, the number of trusted rows, and
-    notes.
+) -> tuple[Any, Any, Int[np.ndarray, " n"], "WrongLabels", int, list[str]]:
+    """Weights, ranks, proposed codes of all rows, how many labels are wrong, the number of trusted rows, and notes.
 
     Rows that are trusted are not judged. Their weight is 1 or, if the trusted label is another one, 0.
     """
@@ -308,7 +307,6 @@ def _judge(
     weights, proposed = np.full(look.rows, np.nan), np.where(settled < 0, given, settled)
     weights[part], suspects = cleaner.sample_weight_, cleaner.suspects_
     proposed[part[suspects["row"]]] = classes[suspects["label"]]
-    is_flagged = (given >= 0) & (proposed != given)
     table = cleaner.wrong_labels_.classes
     label = np.array([str(name) for name in named])
     table = np.rec.fromarrays([label, *(table[name] for name in table.dtype.names[1:])], names=table.dtype.names)
@@ -322,7 +320,7 @@ def _judge(
     ranks[np.concatenate([wrong, part[cleaner.scores_["row"]], right, np.flatnonzero(given < 0)])] = np.arange(
         1, look.rows + 1
     )
-    return weights, ranks, proposed, is_flagged, estimate, m, notes + more
+    return weights, ranks, proposed, estimate, m, notes + more
 
 
 def _flagged(features: Any, look: Survey) -> _Judges:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from bilevel.columns.kinds import Column
 
@@ -20,7 +20,7 @@ class Cleaned:
 
     `weights` are in [0, 1], and low for doubtful labels; rank 1 is the most doubtful row; `given` and `proposed`
     index `classes`; `out` is the directory of the `files`. A row without a label is given −1, its weight is NaN, and
-    its rank is among the last. `proposed` differs from `given` exactly in `flagged` rows, and in rows without a label.
+    its rank is among the last. `proposed` differs from `given` exactly in flagged rows, and in rows without a label.
     `estimate` is the share of wrong labels among the rows that were judged.
     """
 
@@ -33,11 +33,10 @@ class Cleaned:
     classes: Sequence[Any]
     columns: Sequence[Column]
     notes: Sequence[str]
-    flagged: Bool[np.ndarray, " n"]
     estimate: "WrongLabels"
 
     @property
     def suspects(self) -> Int[np.ndarray, " k"]:
         """The flagged rows, most doubtful first."""
         rows = np.argsort(self.ranks)
-        return rows[self.flagged[rows]]
+        return rows[(self.proposed[rows] != self.given[rows]) & (self.given[rows] >= 0)]

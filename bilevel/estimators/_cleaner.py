@@ -367,7 +367,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         found = flags.channels(log_p, labels, (log_q[np.argsort(order_trusted)], y_trusted))
         share = on_device(m / (min(n, _START_ROWS) + m))
         penalty = on_device(self.penalty / min(n, _START_ROWS))
-        few = cleaning.first_rows(part, _CHOICE_ROWS) if len(part["keep"]) > _CHOICE_ROWS else part
+        few = self._few(part, _CHOICE_ROWS)
         self.confusion_ = self._confusion(np.exp(log_q), upper, few, share, penalty, y)
         channel = on_device(np.log(self.confusion_))
         y = cleaning.fit(cleaning.Start(judges, share, part, channel, penalty), y)
@@ -464,8 +464,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     def _rows(self, *arguments: Any) -> cleaning.Rows:
         return {name: on_device(array) for name, array in labeled(*arguments).items()}
 
-    def _few(self, rows: cleaning.Rows) -> cleaning.Rows:
-        return rows if len(rows["keep"]) <= _START_ROWS else cleaning.first_rows(rows, _START_ROWS)
+    def _few(self, rows: cleaning.Rows, most: int = _START_ROWS) -> cleaning.Rows:
+        return rows if len(rows["keep"]) <= most else cleaning.first_rows(rows, most)
 
     def _begin(self, table: Any, rng: np.random.RandomState) -> cleaning.Model:
         return cleaning.new_model(table.width, table.X.shape[1], len(self.classes_), self.hidden, _key(rng))

@@ -136,14 +136,6 @@ def fit(loss: Start, y: Model) -> Model:
 
 
 @jax.jit
-def confusion(y: Model, trusted: Rows) -> Float[Array, "k k"]:
-    """log P(given label | true class), by a model of the doubtful labels on the trusted rows of each class."""
-    members = jax.nn.one_hot(trusted["labels"], len(y["bias"])) * trusted["keep"][:, None]
-    sums = members.T @ jnp.exp(log_probabilities(y, trusted))
-    return jnp.log(sums / jnp.sum(members, axis=0)[:, None])
-
-
-@jax.jit
 def log_odds(y: Model, channel: Float[Array, "k k"], rows: Rows) -> Float[Array, " n"]:
     """log P(right)/P(wrong) of each given label, given it and the features."""
     joint = _joint(y, channel, rows)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
-from scipy.special import logsumexp
+from scipy.special import softmax
 
 from bilevel import _checks as checks
 from bilevel.estimators._common import is_missing
@@ -120,7 +120,7 @@ def judged(name: str, answers: Any, shrinkage: float = _SHRINKAGE) -> CrowdLabel
         confusion = (N + shrinkage * together[None]) / (N.sum(2)[:, :, None] + shrinkage)
         prior = np.log(np.maximum(T.mean(axis=0), _LEAST))
         joint = prior[None, :] + said @ np.log(confusion).transpose(0, 2, 1).reshape(people * k, k)
-        before, T = T, np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+        before, T = T, softmax(joint, axis=1)
         if np.abs(T - before).max() < _CHANGE:
             break
     return CrowdLabels(classes[T.argmax(axis=1)], T, classes, confusion)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize, minimize_scalar
-from scipy.special import expit, logsumexp
+from scipy.special import expit, logsumexp, softmax
 
 _TINY = 1e-12
 _PASSES = 30  # of each expectation-maximization
@@ -79,13 +79,13 @@ def channels(
     powers are tried. Another channel than the first is taken if it explains the trusted classes much better.
     """
     temperature = _temperature(log_p, labels)
-    p = _softmax(log_p / temperature)
+    p = softmax(log_p / temperature, axis=1)
     surest = _counted(p, labels, _SUREST)
     strength = np.mean(p.argmax(axis=1) == labels) / (np.trace(surest) / surest.sum())
     plausible = [_shrunk(_counted(p, labels, _SURER), labels), _shrunk(surest, labels)]
     if trusted is None:
         return Channels(p, plausible, float(strength))
-    q, classes = _softmax(trusted[0] / temperature), trusted[1]
+    q, classes = softmax(trusted[0] / temperature, axis=1), trusted[1]
     rows = 10.0 * np.bincount(classes, minlength=p.shape[1])[:, None]  # ten for each, as these are probabilities
     confusion = (np.eye(p.shape[1])[classes].T @ q) / (rows / 10)
     powers = (confusion**by for by in _POWERS)
@@ -114,10 +114,6 @@ def beliefs(found: Channels, labels: Int[np.ndarray, " n"], said: Float[np.ndarr
     other = joint.argmax(axis=1)
     share = joint[rows, other] / np.maximum(1 - right, _TINY)
     return Beliefs(right, other, share, np.stack(wrong), found.strength if said is None else 1.0)
-
-
-def _softmax(scores: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
-    return np.exp(scores - logsumexp(scores, axis=1, keepdims=True))
 
 
 def weights(score: Float[np.ndarray, " n"], right: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

@@ -22,8 +22,7 @@ def made(weights, given, proposed, classes=("a", "b"), columns=(), notes=()):
     ranks[np.argsort(weights, kind="stable")] = np.arange(1, len(weights) + 1)
     out = pathlib.Path("out")
     given, proposed, estimate = np.array(given), np.array(proposed), WrongLabels(0.1, 0.0, 0.2, np.array([]))
-    flagged = given != proposed
-    return Cleaned(out, {}, weights, ranks, given, proposed, classes, columns, notes, flagged, estimate)
+    return Cleaned(out, {}, weights, ranks, given, proposed, classes, columns, notes, estimate)
 
 
 def test_neighbors_of_one_kind_share_a_line():

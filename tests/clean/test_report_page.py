@@ -38,7 +38,7 @@ def write_report(folder, rows=12):
     weights = (np.arange(rows) + 1) / (rows + 2)
     columns = [Column("petal", "numeric", "from 0 to 5"), Column("note", "text", "words")]
     found = weights, np.arange(1, rows + 1), given, proposed, CLASSES, columns, ["be careful"]
-    cleaned = Cleaned(folder, {}, *found, given != proposed, WrongLabels(0.1, 0.0, 0.2, np.array([])))
+    cleaned = Cleaned(folder, {}, *found, WrongLabels(0.1, 0.0, 0.2, np.array([])))
     shown = report.rows_to_show(cleaned)
     why = {0: [Reason("petal", 2.0), Reason("note", 1.0, ("note", "small"))]}
     cells = {row: [str(cell) for cell in table.iloc[row]] for row in shown}
