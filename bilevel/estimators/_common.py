@@ -33,7 +33,7 @@ def check_present(name: str, values: Any, what: str = "label") -> None:
         return
     if array.dtype != object or array.ndim not in (1, 2):
         return
-    rows = sorted({row for row, *_ in np.argwhere(np.vectorize(is_missing, otypes=[bool])(array)).tolist()})
+    rows = sorted({row for (row, *_), value in np.ndenumerate(array) if is_missing(value)})
     if rows:
         several = "s" if len(rows) > 1 else ""
         named = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")

@@ -69,22 +69,21 @@ def _of_jaxpr(jaxpr: Jaxpr | ClosedJaxpr, known: dict[int, str]) -> str:
     if id(jaxpr) in known:
         return known[id(jaxpr)]
     digest = hashlib.sha256()
-    if isinstance(jaxpr, ClosedJaxpr):
-        _add(digest, [jaxpr.consts, jaxpr.jaxpr], known)
-    else:
-        names: dict[Any, int] = {}  # variables are numbered as they appear
+    _add(digest, list(getattr(jaxpr, "consts", ())), known)
+    body = getattr(jaxpr, "jaxpr", jaxpr)  # in JAX 0.12 both are one class
+    names: dict[Any, int] = {}  # variables are numbered as they appear
 
-        def variables(found: Any) -> list[Any]:
-            return [v.val if isinstance(v, Literal) else names.setdefault(v, len(names)) for v in found]
+    def variables(found: Any) -> list[Any]:
+        return [v.val if isinstance(v, Literal) else names.setdefault(v, len(names)) for v in found]
 
-        _add(digest, [str(v.aval) for v in (*jaxpr.constvars, *jaxpr.invars)], known)
-        variables((*jaxpr.constvars, *jaxpr.invars))
-        for equation in jaxpr.eqns:
-            parameters = {name: value for name, value in equation.params.items() if name != "name"}
-            arguments, results = variables(equation.invars), variables(equation.outvars)
-            types = [str(v.aval) for v in (*equation.invars, *equation.outvars)]
-            _add(digest, [equation.primitive.name, arguments, results, types, parameters], known)
-        _add(digest, variables(jaxpr.outvars), known)
+    _add(digest, [str(v.aval) for v in (*body.constvars, *body.invars)], known)
+    variables((*body.constvars, *body.invars))
+    for equation in body.eqns:
+        parameters = {name: value for name, value in equation.params.items() if name != "name"}
+        arguments, results = variables(equation.invars), variables(equation.outvars)
+        types = [str(v.aval) for v in (*equation.invars, *equation.outvars)]
+        _add(digest, [equation.primitive.name, arguments, results, types, parameters], known)
+    _add(digest, variables(body.outvars), known)
     known[id(jaxpr)] = digest.hexdigest()
     return known[id(jaxpr)]
 

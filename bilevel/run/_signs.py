@@ -112,7 +112,9 @@ def _look(problem: Problem, x0: Tree, y0: Tree, x: Tree, y: Tree, steps: int) ->
 @functools.cache
 def _program(backend: str) -> Any:
     """`_look`, compiled fast: without optimization it takes a third of the time, and it runs for milliseconds."""
-    fast = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    fast: dict[str, Any] = {"xla_backend_optimization_level": 0}
+    if jax.__version_info__ < (0, 11):  # later releases do without it
+        fast["xla_cpu_use_fusion_emitters"] = False
     options: Any = {"compiler_options": fast if backend == "cpu" else None}
     return eqx.filter_jit(_look, **options)
 
