@@ -1,9 +1,8 @@
 """LabelCleaner: which labels of a table are wrong, and a classifier that gives them little weight."""
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
@@ -20,31 +19,16 @@ from sklearn.utils.validation import (
 )
 
 from bilevel import _checks as checks
-from bilevel.estimators import _cleaning as cleaning
 from bilevel.estimators import _flags as flags
-from bilevel.estimators._cleaning import on_device
 from bilevel.estimators._common import check_present, weight_argument
 from bilevel.estimators._crowd import evidence, is_crowd, joined, judged
-from bilevel.estimators._rows import DenseTable, SparseTable, encoded, features_for, labeled, length_for
+from bilevel.estimators._judging import Judge, Judged, by_probabilities
+from bilevel.estimators._rows import DenseTable, SparseTable, encoded, features_for
 from bilevel.estimators._splits import draw_parts, rare_classes
-from bilevel.problem import Level, Problem
-from bilevel.run._solution import History
-from bilevel.run._solve import solve
 from bilevel.solvers.base import AbstractSolver
-from bilevel.solvers.soba import SOBA
-from bilevel.tasks.networks.losses import WeightedLoss
 
-# One draw of row i by SOBA moves x_i by this · n ∂Φ/∂x_i.
-_VISIT = 0.1
-_EXTREME = 4.0  # the initial log-odds are squashed into ±4: beyond, σ hardly changes
-_START_ROWS = 20_480  # at most this many rows are used for the start; the weights of all rows are learned
-_TINY = 1e-12
-_DRAWN = (0.0, 0.5, 1.0)  # shares of the confusion that trusted rows show
-_USUAL = 0.8  # of a label that is right, and of one that is redrawn, the rest: the other part of the confusion
-_CHOICE_ROWS, _CHOICE_FOLDS = 2048, 3  # for the choice of the share: doubtful rows, and folds of trusted ones
-_FACTORS = (1.0, 5.0, 25.0)  # of the penalty, without trusted rows: unknown noise needs a larger one
+_ROUNDING = 1e-3  # of probabilities that were written with few digits
 _ACCEPTED: Any = {"accept_sparse": "csr", "dtype": [np.float32, np.float64]}
-_CHUNKS = 5  # rows of a run's history after the first
 
 
 class NoTrustedRowsWarning(UserWarning):
@@ -57,17 +41,6 @@ class RareClassWarning(UserWarning):
 
 class WeakModelWarning(UserWarning):
     """The models cannot tell their own errors from wrong labels, so that no label is flagged."""
-
-
-class _Learned(NamedTuple):
-    """For each row of a part: log P(right)/P(wrong)."""
-
-    score: Float[np.ndarray, " n"]
-    history: list[dict[str, Any]]
-
-
-def _key(rng: np.random.RandomState) -> Any:
-    return jax.random.key(rng.randint(2**31 - 1))
 
 
 def _estimator_has(name: str) -> Any:
@@ -224,6 +197,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         y_trusted: Any = None,
         groups: Any = None,
         sample_weight: Any = None,
+        pred_probs: Any = None,
     ) -> "LabelCleaner":
         """Learn the weights, then fit the estimator.
 
@@ -237,10 +211,16 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         - `groups` (n,): without trusted rows, rows of one group stay in one fold.
         - `sample_weight` (n,): weights of your own. Divided by their mean, they are factors of the weights with which
           the estimator is fitted. They do not change which labels are doubted.
+        - `pred_probs` (n, k): P(given label | features) by a model of your own that has not seen the row, as
+          `cross_val_predict(model, X, y, method="predict_proba")` gives it, with the classes sorted. The labels are
+          judged by it alone: steps 1 to 4 are left out, and the score is the log-odds of step 5. With trusted rows,
+          pass what your model says as features instead, its embeddings or log-probabilities: X is then what it says of
+          the rows, `X_trusted` what it says of trusted ones.
 
         **Raises** `ValueError` for a single class, NaN, trusted rows without labels, with another width or with other
-        classes than y, groups together with trusted rows, fewer than two groups, and an `estimator` that takes no
-        `sample_weight`; `SolveError` if a solver that you pass diverges.
+        classes than y, groups or `pred_probs` together with trusted rows, fewer than two groups, `pred_probs` of
+        another shape or that do not sum to one, and an `estimator` that takes no `sample_weight`; `SolveError` if a
+        solver that you pass diverges.
         """
         self._check_settings()
         self.crowd_ = judged("y", y) if is_crowd(y) else None
@@ -255,41 +235,75 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         own = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not own.any():
             raise ValueError("sample_weight: all are zero; some rows must have a positive weight")
-        rng = check_random_state(self.random_state)
         trusted = self._trusted(X_trusted, y_trusted, X)
-        if trusted is not None and groups is not None:
-            raise ValueError("groups: they define folds, which are not used with trusted rows; omit them")
-        table = SparseTable(X) if scipy.sparse.issparse(X) else DenseTable(X)
+        p = None if pred_probs is None else self._probabilities(pred_probs, labels, trusted)
+        if groups is not None and (trusted is not None or p is not None):
+            other = "pred_probs" if trusted is None else "trusted rows"
+            raise ValueError(f"groups: they define folds, which are not used with {other}; omit them")
+        found = self._judge(X, labels, trusted, groups, p)
+        self.confusion_, self.history_ = found.confusion, found.history
         said = None if self.crowd_ is None else evidence(self.crowd_, self.classes_)
-        if trusted is None:
-            folds = draw_parts(labels, groups, self.folds, rng)
-            warnings.warn(
-                "LabelCleaner: without trusted rows, labels are judged by each other. Scattered errors are found, but "
-                "a wrong label that most rows of one kind share looks right. Pass X_trusted too.",
-                NoTrustedRowsWarning,
-                stacklevel=2,
-            )
-            rare = rare_classes(labels, folds)
-            self.rare_classes_ = self.classes_[rare]
-            score, log_p = self._clean_each_other(table, labels, folds, rng)
-            channels = flags.channels(log_p, labels)
-            if len(rare):
-                names = ", ".join(map(repr, self.rare_classes_[:5].tolist())) + ", …" * (len(rare) > 5)
-                warnings.warn(
-                    f"LabelCleaner: these classes have too few rows to be judged by each other: {names}. Their rows "
-                    "get weight 1 and end the ranking. Look at them yourself, or pass X_trusted.",
-                    RareClassWarning,
-                    stacklevel=2,
-                )
-        else:
-            self.rare_classes_ = self.classes_[:0]
-            folds = draw_parts(labels, None, self.folds, rng)
-            score, channels = self._clean(table, labels, trusted, folds, rng)
-        if self.crowd_ is not None:
-            score = joined(self.crowd_, score)
-        self._keep(score, labels, flags.beliefs(channels, labels, said))
+        score = found.score if self.crowd_ is None else joined(self.crowd_, found.score)
+        self._keep(score, labels, flags.beliefs(found.channels, labels, said))
         self._fit_estimator(X, y, trusted, own)
         return self
+
+    def _judge(self, X: Any, labels: np.ndarray, trusted: Any, groups: Any, p: Any) -> Judged:
+        """The judgment of all rows, with warnings of what it cannot see. Sets `rare_classes_`."""
+        self.rare_classes_ = self.classes_[:0]
+        if trusted is None:
+            warnings.warn(
+                f"LabelCleaner: without trusted rows, {'labels' if p is None else 'your model and the labels'} are "
+                "judged by each other. Scattered errors are found, but a wrong label that most rows of one kind share "
+                "looks right. Pass X_trusted too.",
+                NoTrustedRowsWarning,
+                stacklevel=3,
+            )
+            if p is not None:
+                return by_probabilities(p, labels)
+        table = SparseTable(X) if scipy.sparse.issparse(X) else DenseTable(X)
+        settings = self.solver, self.hidden, self.penalty, self.epochs, self.batch_size, self._callbacks
+        judge, rng = Judge(table, labels, len(self.classes_), *settings), check_random_state(self.random_state)
+        folds = draw_parts(labels, groups, self.folds, rng)
+        if trusted is not None:
+            return judge.by_trusted(trusted, folds, rng)
+        self.rare_classes_ = self.classes_[rare_classes(labels, folds)]
+        if len(self.rare_classes_):
+            names = ", ".join(map(repr, self.rare_classes_[:5].tolist())) + ", …" * (len(self.rare_classes_) > 5)
+            warnings.warn(
+                f"LabelCleaner: these classes have too few rows to be judged by each other: {names}. Their rows "
+                "get weight 1 and end the ranking. Look at them yourself, or pass X_trusted.",
+                RareClassWarning,
+                stacklevel=3,
+            )
+        return judge.by_each_other(folds, rng)
+
+    def _probabilities(self, given: Any, labels: np.ndarray, trusted: Any) -> Float[np.ndarray, "n k"]:
+        """`pred_probs`, checked."""
+        if trusted is not None:
+            raise ValueError(
+                "pred_probs: they are not used with trusted rows; pass your model's embeddings, or the logarithms of "
+                "its probabilities, as X and X_trusted"
+            )
+        p: Any = check_array(given, dtype="float64", input_name="pred_probs", estimator=self)
+        n, k = len(labels), len(self.classes_)
+        if p.shape != (n, k):
+            raise ValueError(
+                f"pred_probs: got the shape {p.shape}; pass ({n}, {k}), a column for each class of y, sorted"
+            )
+        sums = p.sum(axis=1)
+        if p.min() < 0 or np.abs(sums - 1).max() > _ROUNDING:
+            raise ValueError(
+                f"pred_probs: got numbers from {p.min():.3g} and sums of rows from {sums.min():.3g} to "
+                f"{sums.max():.3g}; pass probabilities, whose sum is one in each row"
+            )
+        if (p.argmax(axis=1) == labels).all():
+            warnings.warn(
+                "LabelCleaner: pred_probs agree with all labels, so that none can look wrong. Pass probabilities by "
+                "models that have not seen the row, such as those of cross_val_predict.",
+                stacklevel=3,
+            )
+        return p
 
     def _numbers(self, X: Any, y: Any, X_trusted: Any) -> tuple[Any, Any, Any]:
         """X and y as scikit-learn checks them, and X_trusted. Of data frames with more than numbers, the features."""
@@ -349,154 +363,6 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         if sparse != scipy.sparse.issparse(checked):
             checked = scipy.sparse.csr_array(checked) if sparse else checked.toarray()
         return checked, np.searchsorted(self.classes_, y)
-
-    def _clean(
-        self, table: Any, labels: np.ndarray, trusted: Any, folds: list[np.ndarray], rng: np.random.RandomState
-    ) -> tuple[Any, Any]:
-        """The scores of all rows, judged by trusted rows, and the channels."""
-        X_trusted, y_trusted = trusted
-        order, n, m = rng.permutation(len(labels)), len(labels), len(y_trusted)
-        lower = self._rows(table, labels, order, self._length(table, n))
-        order_trusted = rng.permutation(m)
-        upper = self._rows(table, y_trusted, order_trusted, self._length(table, m), X_trusted)
-        y = self._begin(table, rng)
-        part, judges = self._few(lower), self._few(upper)
-        log_p, log_q = self._unseen(lower, part, upper, [np.isin(order, fold) for fold in folds], y)
-        back = np.argsort(order)
-        log_p = log_p[back]
-        found = flags.channels(log_p, labels, (log_q[np.argsort(order_trusted)], y_trusted))
-        share = on_device(m / (min(n, _START_ROWS) + m))
-        penalty = on_device(self.penalty / min(n, _START_ROWS))
-        few = self._few(part, _CHOICE_ROWS)
-        self.confusion_ = self._confusion(np.exp(log_q), upper, few, share, penalty, y)
-        channel = on_device(np.log(self.confusion_))
-        y = cleaning.fit(cleaning.Start(judges, share, part, channel, penalty), y)
-        learned = self._learn(lower, upper, channel, y, n, _key(rng))
-        self.history_ = History(learned.history)
-        return learned.score[back], found
-
-    def _confusion(
-        self, q: Float[np.ndarray, "m k"], upper: Any, few: Any, share: Any, penalty: Any, start: cleaning.Model
-    ) -> Float[np.ndarray, "k k"]:
-        """P(given | true) for the start: the mean of P(given | features) over the trusted rows of each class, drawn
-        toward a right label as far as makes the start predict trusted rows best that it has not seen."""
-        labels, keep = np.asarray(upper["labels"])[: len(q)], np.asarray(upper["keep"])
-        k, part = q.shape[1], np.arange(len(keep)) % _CHOICE_FOLDS
-        usual = _USUAL * np.eye(k) + (1 - _USUAL) / k
-
-        def drawn(rows: np.ndarray, by: float) -> Float[np.ndarray, "k k"]:
-            members = np.eye(k)[labels[rows]].T
-            counts = members.sum(axis=1, keepdims=True)
-            seen = np.where(counts > 0, members @ q[rows] / np.maximum(counts, 1), usual)
-            return by * seen + (1 - by) * usual
-
-        def loss(by: float) -> float:
-            total = 0.0
-            for fold in range(_CHOICE_FOLDS):
-                held = (part == fold) & (keep > 0)
-                seen = np.where(held, 0, keep)
-                if not held.any() or not seen.any():
-                    continue
-                judges = upper | {"keep": on_device(seen / seen.mean())}
-                channel = on_device(np.log(drawn(np.flatnonzero(seen[: len(q)]), by)))
-                y = cleaning.fit(cleaning.Start(self._few(judges), share, few, channel, penalty), start)
-                unseen = upper | {"keep": on_device(np.where(held, keep, 0))}
-                total += float(cleaning.measure(few["keep"], y, unseen, few["keep"])[0])
-            return total
-
-        return drawn(np.arange(len(q)), min(_DRAWN, key=loss))
-
-    def _unseen(
-        self, lower: Any, part: Any, upper: Any, folds: list[np.ndarray], start: cleaning.Model
-    ) -> tuple[Any, Any]:
-        """log P(given label) of doubtful rows, each by a model that has not seen its fold, and of trusted rows."""
-        n, m = len(folds[0]), np.count_nonzero(upper["keep"])
-        keep, log_p, of_trusted, factors = np.asarray(lower["keep"]), np.empty((n, len(self.classes_))), [], _FACTORS
-        for fold in folds:
-            held, tried = np.zeros(len(keep), bool), []
-            held[:n] = fold
-            others = np.where(held, 0, keep)[: len(part["keep"])]
-            others = part | {"keep": on_device(others / others.mean())}
-            held_rows = lower | {"keep": on_device(np.where(held, keep, 0))}
-            for factor in factors:
-                penalty = on_device(factor * self.penalty / min(n, _START_ROWS))
-                y = cleaning.fit(cleaning.Start(others, on_device(1.0), None, None, penalty), start)
-                tried.append((float(cleaning.measure(lower["keep"], y, held_rows, lower["keep"])[0]), factor, y))
-            _, factor, y = min(tried, key=lambda one: one[0])
-            factors = (factor,)  # the choice of the first fold
-            log_p[fold] = np.asarray(cleaning.log_probabilities(y, lower))[held]
-            of_trusted.append(np.asarray(cleaning.log_probabilities(y, upper), float)[:m])
-        return log_p, np.log(np.mean(np.exp(of_trusted), axis=0) + _TINY)
-
-    def _clean_each_other(
-        self, table: Any, labels: np.ndarray, folds: list[np.ndarray], rng: np.random.RandomState
-    ) -> tuple[Any, Any]:
-        """The scores of all rows and log P(given label), each fold judged by the others, in one program."""
-        n = len(labels)
-        longest = tuple(self._length(table, size) for size in (max(map(len, folds)), n - min(map(len, folds))))
-        score, log_p, rows = np.empty(n), np.empty((n, len(self.classes_))), []
-        start = self._begin(table, rng)
-        # so that odds are p/(1 − p), p being the label's probability
-        flat = on_device(np.zeros((len(self.classes_),) * 2))
-        factors = _FACTORS
-        for number, fold in enumerate(folds):
-            others = rng.permutation(np.concatenate([part for part in folds if part is not fold]))
-            lower = self._rows(table, labels, fold, longest[0])
-            upper = self._rows(table, labels, others, longest[1])
-            judges, tried = self._few(upper), []
-            for factor in factors:
-                penalty = on_device(factor * self.penalty / min(len(others), _START_ROWS))
-                y = cleaning.fit(cleaning.Start(judges, on_device(1.0), None, None, penalty), start)
-                tried.append((float(cleaning.measure(lower["keep"], y, lower, lower["keep"])[0]), factor, y))
-            _, factor, y = min(tried, key=lambda one: one[0])
-            factors = (factor,)  # the choice of the first fold
-            log_p[fold] = np.asarray(cleaning.log_probabilities(y, lower))[: len(fold)]
-            learned = self._learn(lower, upper, flat, y, len(fold), _key(rng), factor)
-            score[fold] = learned.score
-            rows += [{**row, "fold": number} for row in learned.history]
-        self.confusion_, self.history_ = None, History(rows)
-        return score, log_p
-
-    def _length(self, table: Any, rows: int) -> int:
-        """The padded number of rows. A solver of the user's own may look at all rows, and gets none that are not."""
-        return length_for(rows, table.narrow) if self.solver is None else rows
-
-    def _rows(self, *arguments: Any) -> cleaning.Rows:
-        return {name: on_device(array) for name, array in labeled(*arguments).items()}
-
-    def _few(self, rows: cleaning.Rows, most: int = _START_ROWS) -> cleaning.Rows:
-        return rows if len(rows["keep"]) <= most else cleaning.first_rows(rows, most)
-
-    def _begin(self, table: Any, rng: np.random.RandomState) -> cleaning.Model:
-        return cleaning.new_model(table.width, table.X.shape[1], len(self.classes_), self.hidden, _key(rng))
-
-    def _learn(
-        self, lower: Any, upper: Any, channel: Any, y: cleaning.Model, n: int, key: Any, factor: float = 1.0
-    ) -> _Learned:
-        """The bilevel problem: weights of the n lower rows, judged by the upper ones."""
-        length, step, solver = len(lower["keep"]), cleaning.STEP / 2, self.solver
-        source, passed = (cleaning.TrueRows, n) if solver is None else (dict, length)
-        if solver is None:
-            solver = SOBA(upper_step=_VISIT * min(self.batch_size, n), lower_step=step, adjoint_step=step)
-        loss = WeightedLoss(cleaning.losses, on_device(factor * self.penalty / n))
-        sizes = [None if len(rows["keep"]) <= self.batch_size else self.batch_size for rows in (upper, lower)]
-        problem = Problem(
-            upper=Level(cleaning.trusted_loss, data=source(upper), batch_size=sizes[0]),
-            lower=Level(loss, data=source(lower), batch_size=sizes[1], per_row=True),
-        )
-
-        def metrics(x: Any, y: Any) -> dict[str, Any]:
-            found = cleaning.measure(x, y, upper, lower["keep"])
-            return dict(zip(("upper loss", "mean weight"), map(float, found), strict=True))
-
-        start = on_device(_EXTREME * np.tanh(np.asarray(cleaning.log_odds(y, channel, lower)) / _EXTREME))
-        steps = self.epochs * -(-passed // self.batch_size)
-        every = -(-steps // _CHUNKS)
-        shown: Any = dict(every=every, metrics=metrics, progress=False, signs=False)  # a network's loss is not convex
-        solution = solve(problem, solver, start, y, steps=steps, key=key, callbacks=self._callbacks, **shown)
-        odds = cleaning.log_odds(solution.y, channel, lower)
-        score = (np.asarray(solution.x, float) + np.asarray(odds, float)) / 2
-        return _Learned(score[:n], solution.history.rows)
 
     def _keep(self, score: np.ndarray, labels: np.ndarray, found: flags.Beliefs) -> None:
         rare = np.isin(self.classes_[labels], self.rare_classes_)

@@ -366,7 +366,7 @@ def test_what_is_filled_up_changes_nothing(table, monkeypatch, trusted, settings
         return LabelCleaner(random_state=0, folds=2, epochs=5, **settings).fit(table.X, table.y, *rows)
 
     filled = fit()
-    monkeypatch.setattr("bilevel.estimators._cleaner.length_for", lambda rows, narrow: rows)
+    monkeypatch.setattr("bilevel.estimators._judging.length_for", lambda rows, narrow: rows)
     monkeypatch.setattr("bilevel.estimators._rows._width", lambda columns: columns)
     exact = fit()
     np.testing.assert_allclose(filled.sample_weight_, exact.sample_weight_, atol=2e-5)
