@@ -22,12 +22,13 @@ from bilevel import _checks as checks
 from bilevel.estimators import _flags as flags
 from bilevel.estimators._common import check_present, weight_argument
 from bilevel.estimators._crowd import evidence, is_crowd, joined, judged
-from bilevel.estimators._judging import Judge, Judged, by_probabilities
+from bilevel.estimators._judging import Judge, Judged
 from bilevel.estimators._rows import DenseTable, SparseTable, encoded, features_for
 from bilevel.estimators._splits import draw_parts, rare_classes
 from bilevel.solvers.base import AbstractSolver
 
 _ROUNDING = 1e-3  # of probabilities that were written with few digits
+_LEAST_PROBABILITY = 0.01  # below, the logarithm says how a model rounds rather than what it knows
 _ACCEPTED: Any = {"accept_sparse": "csr", "dtype": [np.float32, np.float64]}
 
 
@@ -198,6 +199,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         groups: Any = None,
         sample_weight: Any = None,
         pred_probs: Any = None,
+        pred_probs_trusted: Any = None,
     ) -> "LabelCleaner":
         """Learn the weights, then fit the estimator.
 
@@ -213,14 +215,13 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
           the estimator is fitted. They do not change which labels are doubted.
         - `pred_probs` (n, k): P(given label | features) by a model of your own that has not seen the row, as
           `cross_val_predict(model, X, y, method="predict_proba")` gives it, with the classes sorted. The labels are
-          judged by it alone: steps 1 to 4 are left out, and the score is the log-odds of step 5. With trusted rows,
-          pass what your model says as features instead, its embeddings or log-probabilities: X is then what it says of
-          the rows, `X_trusted` what it says of trusted ones.
+          then judged by log(`pred_probs` + 0.01) in the place of X, to which `estimator` is fitted as ever.
+          `pred_probs_trusted` (m, k): the same of trusted rows, if there are any.
 
         **Raises** `ValueError` for a single class, NaN, trusted rows without labels, with another width or with other
-        classes than y, groups or `pred_probs` together with trusted rows, fewer than two groups, `pred_probs` of
-        another shape or that do not sum to one, and an `estimator` that takes no `sample_weight`; `SolveError` if a
-        solver that you pass diverges.
+        classes than y, groups together with trusted rows, fewer than two groups, `pred_probs` of another shape or that
+        do not sum to one, or that are missing for some rows, and an `estimator` that takes no `sample_weight`;
+        `SolveError` if a solver that you pass diverges.
         """
         self._check_settings()
         self.crowd_ = judged("y", y) if is_crowd(y) else None
@@ -236,11 +237,12 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         if not own.any():
             raise ValueError("sample_weight: all are zero; some rows must have a positive weight")
         trusted = self._trusted(X_trusted, y_trusted, X)
-        p = None if pred_probs is None else self._probabilities(pred_probs, labels, trusted)
-        if groups is not None and (trusted is not None or p is not None):
-            other = "pred_probs" if trusted is None else "trusted rows"
-            raise ValueError(f"groups: they define folds, which are not used with {other}; omit them")
-        found = self._judge(X, labels, trusted, groups, p)
+        if trusted is not None and groups is not None:
+            raise ValueError("groups: they define folds, which are not used with trusted rows; omit them")
+        seen, judges = X, trusted
+        if pred_probs is not None or pred_probs_trusted is not None:
+            seen, judges = self._from_probabilities(labels, pred_probs, trusted, pred_probs_trusted)
+        found = self._judge(seen, labels, judges, groups)
         self.confusion_, self.history_ = found.confusion, found.history
         said = None if self.crowd_ is None else evidence(self.crowd_, self.classes_)
         score = found.score if self.crowd_ is None else joined(self.crowd_, found.score)
@@ -248,25 +250,21 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         self._fit_estimator(X, y, trusted, own)
         return self
 
-    def _judge(self, X: Any, labels: np.ndarray, trusted: Any, groups: Any, p: Any) -> Judged:
+    def _judge(self, X: Any, labels: np.ndarray, trusted: Any, groups: Any) -> Judged:
         """The judgment of all rows, with warnings of what it cannot see. Sets `rare_classes_`."""
-        self.rare_classes_ = self.classes_[:0]
-        if trusted is None:
-            warnings.warn(
-                f"LabelCleaner: without trusted rows, {'labels' if p is None else 'your model and the labels'} are "
-                "judged by each other. Scattered errors are found, but a wrong label that most rows of one kind share "
-                "looks right. Pass X_trusted too.",
-                NoTrustedRowsWarning,
-                stacklevel=3,
-            )
-            if p is not None:
-                return by_probabilities(p, labels)
         table = SparseTable(X) if scipy.sparse.issparse(X) else DenseTable(X)
         settings = self.solver, self.hidden, self.penalty, self.epochs, self.batch_size, self._callbacks
         judge, rng = Judge(table, labels, len(self.classes_), *settings), check_random_state(self.random_state)
         folds = draw_parts(labels, groups, self.folds, rng)
+        self.rare_classes_ = self.classes_[:0]
         if trusted is not None:
             return judge.by_trusted(trusted, folds, rng)
+        warnings.warn(
+            "LabelCleaner: without trusted rows, labels are judged by each other. Scattered errors are found, but "
+            "a wrong label that most rows of one kind share looks right. Pass X_trusted too.",
+            NoTrustedRowsWarning,
+            stacklevel=3,
+        )
         self.rare_classes_ = self.classes_[rare_classes(labels, folds)]
         if len(self.rare_classes_):
             names = ", ".join(map(repr, self.rare_classes_[:5].tolist())) + ", …" * (len(self.rare_classes_) > 5)
@@ -278,32 +276,37 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
             )
         return judge.by_each_other(folds, rng)
 
-    def _probabilities(self, given: Any, labels: np.ndarray, trusted: Any) -> Float[np.ndarray, "n k"]:
-        """`pred_probs`, checked."""
-        if trusted is not None:
+    def _from_probabilities(self, labels: np.ndarray, p: Any, trusted: Any, p_trusted: Any) -> tuple[Any, Any]:
+        """What the user's own model says of the rows and of the trusted rows, as features."""
+        if p is None or (trusted is None) != (p_trusted is None):
+            name = "pred_probs" if p is None else "pred_probs_trusted"
+            said = "missing" if p is None or p_trusted is None else "there are no trusted rows"
             raise ValueError(
-                "pred_probs: they are not used with trusted rows; pass your model's embeddings, or the logarithms of "
-                "its probabilities, as X and X_trusted"
+                f"{name}: {said}; with trusted rows, pass pred_probs and pred_probs_trusted; without, pred_probs alone"
             )
-        p: Any = check_array(given, dtype="float64", input_name="pred_probs", estimator=self)
-        n, k = len(labels), len(self.classes_)
+        seen = self._log_probabilities("pred_probs", p, len(labels))
+        if (seen.argmax(axis=1) == labels).all():
+            warnings.warn(
+                "LabelCleaner: pred_probs agree with all labels, so that hardly any can look wrong. Pass probabilities "
+                "by models that have not seen the row, such as those of cross_val_predict.",
+                stacklevel=3,
+            )
+        if trusted is None:
+            return seen, None
+        return seen, (self._log_probabilities("pred_probs_trusted", p_trusted, len(trusted[1])), trusted[1])
+
+    def _log_probabilities(self, name: str, given: Any, n: int) -> Float[np.ndarray, "n k"]:
+        p: Any = check_array(given, dtype="float64", input_name=name, estimator=self)
+        k = len(self.classes_)
         if p.shape != (n, k):
-            raise ValueError(
-                f"pred_probs: got the shape {p.shape}; pass ({n}, {k}), a column for each class of y, sorted"
-            )
+            raise ValueError(f"{name}: got the shape {p.shape}; pass ({n}, {k}), a column for each class of y, sorted")
         sums = p.sum(axis=1)
         if p.min() < 0 or np.abs(sums - 1).max() > _ROUNDING:
             raise ValueError(
-                f"pred_probs: got numbers from {p.min():.3g} and sums of rows from {sums.min():.3g} to "
-                f"{sums.max():.3g}; pass probabilities, whose sum is one in each row"
+                f"{name}: got numbers from {p.min():.3g} and sums of rows from {sums.min():.3g} to {sums.max():.3g}; "
+                "pass probabilities, whose sum is one in each row"
             )
-        if (p.argmax(axis=1) == labels).all():
-            warnings.warn(
-                "LabelCleaner: pred_probs agree with all labels, so that none can look wrong. Pass probabilities by "
-                "models that have not seen the row, such as those of cross_val_predict.",
-                stacklevel=3,
-            )
-        return p
+        return np.log(p + _LEAST_PROBABILITY)
 
     def _numbers(self, X: Any, y: Any, X_trusted: Any) -> tuple[Any, Any, Any]:
         """X and y as scikit-learn checks them, and X_trusted. Of data frames with more than numbers, the features."""

@@ -1,4 +1,4 @@
-"""How `LabelCleaner` judges labels: by trusted rows, by the other rows, or by the user's own model."""
+"""How `LabelCleaner` judges labels: by trusted rows, or by the other rows."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.special import logit
 
 from bilevel.estimators import _cleaning as cleaning
 from bilevel.estimators import _flags as flags
@@ -39,13 +38,6 @@ class Judged(NamedTuple):
     channels: flags.Channels
     history: History
     confusion: Float[np.ndarray, "k k"] | None = None
-
-
-def by_probabilities(p: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"]) -> Judged:
-    """The judgment of a model whose P(given label | features) the user has. Nothing is learned."""
-    channels = flags.channels(np.log(p + _TINY), labels)
-    right = np.clip(flags.beliefs(channels, labels).right, _TINY, 1 - _TINY)
-    return Judged(logit(right), channels, History([]))
 
 
 @dataclasses.dataclass(frozen=True)

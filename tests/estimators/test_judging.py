@@ -30,32 +30,27 @@ def auroc(cleaner, wrong):
 
 def test_probabilities_of_ones_own_model(judged):
     X, given, wrong, true, p = judged
-    with pytest.warns(NoTrustedRowsWarning, match="your model and the labels"):
-        cleaner = LabelCleaner(random_state=0).fit(X, given, pred_probs=p)
+    with pytest.warns(NoTrustedRowsWarning):
+        cleaner = LabelCleaner(epochs=10, random_state=0).fit(X, given, pred_probs=p)
     own = roc_auc_score(wrong, -p[np.arange(len(p)), np.searchsorted(cleaner.classes_, given)])
-    assert auroc(cleaner, wrong) > max(0.98, own - 0.005)
+    assert auroc(cleaner, wrong) > max(0.95, own)
     flags = cleaner.suspects_
     assert len(flags) > 0.5 * wrong.sum()
-    assert (flags["label"] == true[flags["row"]]).mean() > 0.9
+    assert (flags["label"] == true[flags["row"]]).mean() > 0.8
     assert cleaner.wrong_labels_.low <= wrong.mean() <= cleaner.wrong_labels_.high
-    assert cleaner.confusion_ is None and not cleaner.history_.rows
-    assert cleaner.score(X, true) > 0.9
+    assert cleaner.n_features_in_ == 64 and cleaner.score(X, true) > 0.9  # the estimator is fitted to X
+    with pytest.warns(NoTrustedRowsWarning):
+        other = LabelCleaner(epochs=10, random_state=0).fit(X[:, ::-1], given, pred_probs=p)
+    np.testing.assert_array_equal(cleaner.sample_weight_, other.sample_weight_)
 
 
-def test_nothing_is_drawn_and_columns_of_X_do_not_matter(judged):
-    X, given, *_, p = judged
-    one, two = (LabelCleaner().fit(table, given, pred_probs=p) for table in (X, X[:, ::-1]))
-    np.testing.assert_array_equal(one.sample_weight_, two.sample_weight_)
-
-
-def test_probabilities_as_features_beside_trusted_rows(judged):
+def test_probabilities_beside_trusted_rows(judged):
     X, given, wrong, true, p = judged
     trusted = np.arange(0, 900, 9)
     rest = np.setdiff1d(np.arange(900), trusted)
-    said = np.log(p + 1e-3)
-    cleaner = LabelCleaner(RandomForestClassifier(random_state=0), epochs=5, random_state=0)
-    cleaner.fit(said[rest], given[rest], said[trusted], true[trusted])
-    assert auroc(cleaner, wrong[rest]) > 0.98
+    cleaner, few = LabelCleaner(epochs=5, random_state=0), dict(pred_probs=p[rest], pred_probs_trusted=p[trusted])
+    cleaner.fit(X[rest], given[rest], X[trusted], true[trusted], **few)
+    assert auroc(cleaner, wrong[rest]) > 0.98 and cleaner.confusion_ is not None
 
 
 @pytest.mark.parametrize(
@@ -74,12 +69,15 @@ def test_what_are_no_probabilities(judged, change, message):
         LabelCleaner().fit(X, given, pred_probs=change(p))
 
 
-def test_probabilities_beside_what_they_do_not_go_with(judged):
+def test_probabilities_of_some_rows_alone(judged):
     X, given, *_, p = judged
-    with pytest.raises(ValueError, match="pred_probs: they are not used with trusted rows; pass your model's embed"):
-        LabelCleaner().fit(X[100:], given[100:], X[:100], given[:100], pred_probs=p[100:])
-    with pytest.raises(ValueError, match="groups: they define folds, which are not used with pred_probs"):
-        LabelCleaner().fit(X, given, groups=np.arange(900), pred_probs=p)
+    trusted, both = (X[100:], given[100:], X[:100], given[:100]), "with trusted rows, pass pred_probs and"
+    with pytest.raises(ValueError, match=f"pred_probs_trusted: missing; {both}"):
+        LabelCleaner().fit(*trusted, pred_probs=p[100:])
+    with pytest.raises(ValueError, match=f"pred_probs: missing; {both}"):
+        LabelCleaner().fit(*trusted, pred_probs_trusted=p[:100])
+    with pytest.raises(ValueError, match="pred_probs_trusted: there are no trusted rows"):
+        LabelCleaner().fit(X, given, pred_probs=p, pred_probs_trusted=p)
 
 
 def test_a_model_that_has_seen_the_rows(judged):
