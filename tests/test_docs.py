@@ -99,6 +99,7 @@ def test_the_page_about_many_devices_runs():
     )
 
 
+@pytest.mark.filterwarnings("ignore::bilevel.estimators.NoTrustedRowsWarning")  # of the user's own model
 def test_the_page_about_tables_finds_the_wrong_labels(capsys):
     names = {}
     for title, code in blocks("examples/clean_a_table.md"):
