@@ -7,8 +7,8 @@ from typing import Any
 
 from bilevel._output.tables import percent, short
 from bilevel.diagnostics._measurement import Measurement
+from bilevel.fields import count_at
 from bilevel.hypergradients.adjoint import ConjugateGradient, FixedPoint, Neumann, RandomNeumann
-from bilevel.steps import count_at
 
 TOLERANCE = 0.1  # a part of the error above this, relative to ‖F_x‖ + ‖J v‖, is a finding
 GOAL = TOLERANCE / 2  # what the advice aims at

@@ -14,9 +14,9 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 from bilevel import _checks as checks
 from bilevel import oracles, trees
 from bilevel.cost import Cost
+from bilevel.fields import Settings, count, count_at, flag, number, schedule
 from bilevel.oracles import HessianOperator
 from bilevel.problem import Problem
-from bilevel.steps import Settings, count, count_at, flag, number, schedule
 from bilevel.trees import Tree
 
 _ROUNDINGS = 1000  # a residual of so many roundings of b counts as rounding where H is flat

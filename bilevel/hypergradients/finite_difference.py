@@ -8,11 +8,11 @@ from jaxtyping import PRNGKeyArray
 
 from bilevel import oracles, trees
 from bilevel.cost import Cost
+from bilevel.fields import number, schedule
 from bilevel.hypergradients.adjoint import AbstractAdjoint, Adjoint, Implicit
 from bilevel.oracles import HessianOperator
 from bilevel.problem import Level, Problem
 from bilevel.sampling import Batch
-from bilevel.steps import number, schedule
 from bilevel.trees import Tree
 
 

@@ -12,11 +12,12 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 from bilevel import _checks as checks
 from bilevel import oracles, trees
 from bilevel.cost import Cost
+from bilevel.fields import Settings, count, number, part
+from bilevel.fields import step as step_size
 from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient
 from bilevel.oracles import HessianOperator
 from bilevel.problem import Level, identity
-from bilevel.steps import AbstractStep, Settings, Step, count, number, part
-from bilevel.steps import step as step_size
+from bilevel.steps import AbstractStep, Step
 from bilevel.trees import Tree
 
 

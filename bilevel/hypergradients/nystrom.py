@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import PRNGKeyArray
 
+from bilevel.fields import count, number
 from bilevel.hypergradients.adjoint import AbstractAdjoint, Adjoint
 from bilevel.oracles import HessianOperator
-from bilevel.steps import count, number
 from bilevel.trees import Tree
 
 

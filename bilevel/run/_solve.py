@@ -14,6 +14,7 @@ from bilevel import _checks as checks
 from bilevel import _extras as extras
 from bilevel._prepare import Prepared, prepare
 from bilevel.cost import KINDS
+from bilevel.fields import check_over
 from bilevel.problem import Episodes, Problem
 from bilevel.run._advance import check_episodes, initial_state
 from bilevel.run._checkpoint import Checkpoint, CheckpointError
@@ -24,7 +25,6 @@ from bilevel.run._signs import Look, of_lower_level, warn_of_signs
 from bilevel.run._single import Single, identity
 from bilevel.run._solution import FAILURES, RESULTS, Solution, SolveError, name_of, numbers
 from bilevel.solvers.base import AbstractSolver
-from bilevel.steps import check_over
 
 
 class Target(eqx.Module):

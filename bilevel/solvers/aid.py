@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import trees
 from bilevel.cost import Cost
+from bilevel.fields import count, count_at, flag, part, step
 from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient
 from bilevel.hypergradients.lower import descend
 from bilevel.problem import Problem
@@ -18,7 +19,7 @@ from bilevel.solvers import theory
 from bilevel.solvers.base import About, AbstractHypergradientSolver, Tuned
 from bilevel.solvers.theorems import Bounds, Prescribed, check_amounts, steps_for, whole
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Rule, Step, count, count_at, flag, part, step
+from bilevel.steps import Rule, Step
 from bilevel.trees import Tree
 
 

@@ -7,13 +7,14 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from bilevel.cost import Cost
+from bilevel.fields import count, schedule, step
 from bilevel.hypergradients.adjoint import RandomNeumann
 from bilevel.hypergradients.lower import descend
 from bilevel.problem import Problem
 from bilevel.solvers import theory
 from bilevel.solvers.base import About, AbstractSolver, Tuned
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Step, count, inverse_power, schedule, step
+from bilevel.steps import Step, inverse_power
 from bilevel.trees import Tree
 
 

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel.cost import Cost
+from bilevel.fields import count, count_at, flag, part, schedule, step
 from bilevel.hypergradients.adjoint import AbstractAdjoint, ConjugateGradient, Direct, RandomNeumann
 from bilevel.hypergradients.lower import descend
 from bilevel.problem import Problem
 from bilevel.solvers import theory
 from bilevel.solvers.base import About, AbstractSolver, Tuned
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Step, as_float, count, count_at, flag, inverse_power, part, schedule, step
+from bilevel.steps import Step, as_float, inverse_power
 from bilevel.trees import Tree
 
 

@@ -8,9 +8,9 @@ import equinox as eqx
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel.cost import Cost
+from bilevel.fields import Settings
 from bilevel.problem import Problem
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Settings
 from bilevel.trees import Tree
 
 State = Any  # each solver has its own Equinox module, with x and y

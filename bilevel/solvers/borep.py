@@ -11,6 +11,7 @@ from jaxtyping import PRNGKeyArray
 from bilevel import _checks as checks
 from bilevel import oracles, trees
 from bilevel.cost import Cost
+from bilevel.fields import count, part, schedule, step, weight
 from bilevel.hypergradients.lower import ball, descend
 from bilevel.problem import Problem
 from bilevel.solvers import theory
@@ -19,7 +20,7 @@ from bilevel.solvers.base import About, AbstractSolver, Tuned
 from bilevel.solvers.epoch_sgd import EpochSGD
 from bilevel.solvers.theorems import Bounds, Prescribed, check_amounts, steps_for, whole
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Step, count, inverse_power, part, schedule, step, weight
+from bilevel.steps import Step, inverse_power
 from bilevel.trees import Tree
 
 

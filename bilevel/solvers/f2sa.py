@@ -10,11 +10,12 @@ from jaxtyping import PRNGKeyArray
 from bilevel import _checks as checks
 from bilevel import oracles, trees
 from bilevel.cost import Cost
+from bilevel.fields import count, flag, schedule, step
 from bilevel.problem import Problem
 from bilevel.solvers import theory
 from bilevel.solvers.base import About, AbstractSolver, Tuned
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Step, count, flag, inverse_power, schedule, step
+from bilevel.steps import Step, inverse_power
 from bilevel.trees import Tree
 
 # the exponents a of α_k and c of γ_k, by the levels whose gradients are noisy

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import oracles, trees
 from bilevel.cost import Cost
+from bilevel.fields import count, number, schedule, step
 from bilevel.hypergradients.adjoint import ConjugateGradient
 from bilevel.hypergradients.lower import GradientDescent
 from bilevel.oracles import HessianOperator
@@ -15,7 +16,7 @@ from bilevel.problem import Problem
 from bilevel.solvers import theory
 from bilevel.solvers.base import About, AbstractSolver, Tuned
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Step, as_float, count, number, schedule, step
+from bilevel.steps import Step, as_float
 from bilevel.trees import Tree
 
 

@@ -8,13 +8,14 @@ import optax
 from jaxtyping import PRNGKeyArray
 
 from bilevel.cost import Cost
+from bilevel.fields import count, flag, step
 from bilevel.hypergradients.unrolled import check_differentiable, unroll
 from bilevel.problem import Problem
 from bilevel.solvers import theory
 from bilevel.solvers.base import About, AbstractHypergradientSolver, Tuned
 from bilevel.solvers.theorems import Bounds, Prescribed, check_amounts, contraction_steps, steps_for
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Rule, Step, count, flag, step
+from bilevel.steps import Rule, Step
 from bilevel.trees import Tree
 
 

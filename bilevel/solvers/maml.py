@@ -9,12 +9,13 @@ from jaxtyping import PRNGKeyArray
 
 from bilevel import trees
 from bilevel.cost import Cost
+from bilevel.fields import count, step
 from bilevel.hypergradients.unrolled import check_differentiable, unroll
 from bilevel.problem import Episode, Problem, start_of
 from bilevel.solvers import theory
 from bilevel.solvers.base import About, AbstractHypergradientSolver, Tuned
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Rule, Step, count, step
+from bilevel.steps import Rule, Step
 from bilevel.trees import Tree
 
 

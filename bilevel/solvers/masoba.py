@@ -8,12 +8,13 @@ from jaxtyping import PRNGKeyArray
 
 from bilevel import oracles, trees
 from bilevel.cost import Cost
+from bilevel.fields import step, weight
 from bilevel.problem import Problem
 from bilevel.solvers import theory
 from bilevel.solvers.averages import moving_average
 from bilevel.solvers.base import About, AbstractSolver, Tuned
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Step, step, weight
+from bilevel.steps import Step
 from bilevel.trees import Tree
 
 

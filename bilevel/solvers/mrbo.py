@@ -9,13 +9,14 @@ from jaxtyping import PRNGKeyArray
 from bilevel import _checks as checks
 from bilevel import oracles, trees
 from bilevel.cost import Cost
+from bilevel.fields import count, schedule, step, weight
 from bilevel.hypergradients.adjoint import Neumann
 from bilevel.problem import Problem
 from bilevel.solvers import theory
 from bilevel.solvers.averages import storm
 from bilevel.solvers.base import About, AbstractSolver, Tuned
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Step, count, inverse_power, schedule, step, weight
+from bilevel.steps import Step, inverse_power
 from bilevel.trees import Tree
 
 

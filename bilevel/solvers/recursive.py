@@ -8,10 +8,10 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import trees
 from bilevel.cost import Cost
+from bilevel.fields import part, weight
 from bilevel.problem import Problem
 from bilevel.solvers.averages import storm
 from bilevel.solvers.base import AbstractHypergradientSolver, AbstractSolver
-from bilevel.steps import part, weight
 from bilevel.trees import Tree
 
 

@@ -10,13 +10,14 @@ from jaxtyping import PRNGKeyArray
 
 from bilevel import oracles, trees
 from bilevel.cost import Cost
+from bilevel.fields import flag, step
 from bilevel.problem import Level, Problem
 from bilevel.sampling import Batch, Blocks
 from bilevel.solvers import theory
 from bilevel.solvers.averages import SAGATable, rows_of, saga_rows
 from bilevel.solvers.base import About, AbstractSolver, Tuned
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Step, flag, step
+from bilevel.steps import Step
 from bilevel.trees import Tree
 
 

@@ -8,11 +8,12 @@ from jaxtyping import PRNGKeyArray
 
 from bilevel import oracles, trees
 from bilevel.cost import Cost
+from bilevel.fields import step
 from bilevel.problem import Problem
 from bilevel.solvers import theory
 from bilevel.solvers.base import About, AbstractSolver, Tuned
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Step, step
+from bilevel.steps import Step
 from bilevel.trees import Tree
 
 

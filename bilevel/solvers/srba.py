@@ -10,6 +10,7 @@ from jaxtyping import PRNGKeyArray
 
 from bilevel import oracles, trees
 from bilevel.cost import Cost
+from bilevel.fields import count, number, step
 from bilevel.hypergradients.lower import ball
 from bilevel.problem import Problem
 from bilevel.sampling import Batch
@@ -17,7 +18,7 @@ from bilevel.solvers import theory
 from bilevel.solvers.averages import storm
 from bilevel.solvers.base import About, AbstractSolver, Tuned
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Step, count, number, step
+from bilevel.steps import Step
 from bilevel.trees import Tree
 
 

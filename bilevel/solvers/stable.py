@@ -8,13 +8,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from bilevel import oracles, trees
 from bilevel.cost import Cost
+from bilevel.fields import count, number, step, weight
 from bilevel.problem import Problem
 from bilevel.solvers import theory
 from bilevel.solvers.averages import storm
 from bilevel.solvers.base import About, AbstractSolver, Tuned
 from bilevel.solvers.matrices import Spectral, clipped_svd, times, zero_matrices
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Step, count, number, step, weight
+from bilevel.steps import Step
 from bilevel.trees import Tree
 
 

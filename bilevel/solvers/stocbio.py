@@ -10,6 +10,7 @@ from jaxtyping import PRNGKeyArray
 from bilevel import _checks as checks
 from bilevel import oracles, trees
 from bilevel.cost import Cost
+from bilevel.fields import count, schedule, step
 from bilevel.hypergradients.adjoint import Neumann
 from bilevel.hypergradients.lower import descend
 from bilevel.oracles import HessianOperator
@@ -18,7 +19,7 @@ from bilevel.solvers import theory
 from bilevel.solvers.base import About, AbstractHypergradientSolver, Tuned
 from bilevel.solvers.theorems import Bounds, Prescribed, check_amounts, contraction_steps, steps_for, whole
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Step, count, schedule, step
+from bilevel.steps import Step
 from bilevel.trees import Tree
 
 

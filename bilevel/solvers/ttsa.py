@@ -10,12 +10,13 @@ from jaxtyping import PRNGKeyArray
 from bilevel import _checks as checks
 from bilevel import oracles
 from bilevel.cost import Cost
+from bilevel.fields import count, schedule, step
 from bilevel.hypergradients.adjoint import RandomNeumann
 from bilevel.problem import Problem
 from bilevel.solvers import theory
 from bilevel.solvers.base import About, AbstractSolver, Tuned
 from bilevel.solvers.theory import Choice, Facts
-from bilevel.steps import Step, count, inverse_power, schedule, step
+from bilevel.steps import Step, inverse_power
 from bilevel.trees import Tree
 
 

@@ -10,7 +10,7 @@ from bilevel.solvers.registry import asked, asked_one, get_solver
 
 OWN = """
 import bilevel as bl
-from bilevel.steps import step
+from bilevel.fields import step
 
 class Own(bl.SOBA):
     about = None
