@@ -6,7 +6,7 @@ import pathlib
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Set
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
@@ -16,14 +16,15 @@ from bilevel._output.files import environment, local_directory, make_directory, 
 from bilevel.clean import report, soundness
 from bilevel.clean.cleaned import Cleaned
 from bilevel.clean.decisions import checksum
-from bilevel.clean.labels import check_classes, find, label_key
+from bilevel.clean.labels import check_classes, find
 from bilevel.clean.opening import open_table
 from bilevel.clean.reading import Added, Table
 from bilevel.clean.reasons import Reason, reasons
 from bilevel.clean.stages import Stages
 from bilevel.clean.survey import Survey, survey
-from bilevel.columns.encoding import Encoder, Unread, out_of_range, rewritten
-from bilevel.columns.kinds import FEATURES, MISSING, MOST_LEVELS, Column, infer, listed, texts
+from bilevel.clean.trusted import Judges, flagged_rows, judges_of, settle
+from bilevel.columns.encoding import Encoder, Unread
+from bilevel.columns.kinds import FEATURES, MISSING, Column, infer, listed
 
 if TYPE_CHECKING:
     from bilevel.estimators._flags import WrongLabels
@@ -48,14 +49,6 @@ _GIVEN_AWAY = (
     "The column {0!r} alone tells the given label. If it was made from the label, no label can look doubtful: run "
     "again with --kind '{0}=ignored'."
 )
-
-
-class _Judges(NamedTuple):
-    """Trusted rows, in the features and classes of the table."""
-
-    features: Any
-    codes: Int[np.ndarray, " m"]
-    notes: tuple[str, ...] = ()
 
 
 def clean_table(
@@ -140,7 +133,7 @@ def clean_table(
     out = _place(local_directory(out, "out"), files.values())
     look, columns = _look(opened, label, trusted_column, kinds or {}, words, seed, stages)
     encoder = Encoder([column for column in columns if column.kind in FEATURES], look.sample, words or MISSING)
-    judges = None if judge is None else _trusted(judge, look, encoder, label, words, seed)
+    judges = None if judge is None else judges_of(judge, look, encoder, label, words, seed)
     features = encoder.features(stages.counted("Encoding", opened.typed_chunks(encoder.columns), look.rows), look.rows)
     columns = [_with_unread(column, encoder.unread.get(column.name)) for column in columns]
     stages.print(report.kinds_table(columns, label, encoder.width))
@@ -206,69 +199,11 @@ def _look(
     return look, columns
 
 
-def _trusted(table: Table, look: Survey, encoder: Encoder, label: str, missing: Set[str] | None, seed: int) -> _Judges:
-    """The features and codes of the trusted rows, whose numbers and dates may be written in another way."""
-    absent = [column.name for column in encoder.columns if column.name not in table.columns]
-    if absent:
-        raise ValueError(
-            f"trusted: {table.path} lacks columns of the table: {listed(absent)}; it has {listed(table.columns, 30)}"
-        )
-    checked = survey(table.chunks(), len(table.columns), label, "trusted", "trusted", seed, missing=missing)
-    classes = look.labels.classes
-    known = {label_key(value): code for code, value in enumerate(classes)}
-    unseen = [value for value in checked.labels.classes if label_key(value) not in known]
-    if unseen:
-        raise ValueError(
-            f"trusted: {table.path} has labels that no row of the table has: {listed(unseen)}; the table's are "
-            f"{listed(classes, 20)}"
-        )
-    place = np.array([known[label_key(value)] for value in checked.labels.classes], np.int32)
-    _check_present(place, classes, f"trusted: {table.path} has no row of")
-    columns = [
-        rewritten(column, look.sample, checked.sample, table.commas, missing or MISSING) for column in encoder.columns
-    ]
-    theirs = encoder.with_forms(columns)
-    features = theirs.features(table.typed_chunks(columns), checked.rows)
-    for column in columns:
-        unread = theirs.unread[column.name]
-        if int(unread) > checked.rows / 2:
-            raise ValueError(
-                f"trusted: {int(unread):,} of {checked.rows:,} cells of {column.name!r} in {table.path} cannot be read "
-                f"as {column.kind} ({unread}); write them as the table does"
-            )
-        if column.kind in ("boolean", "categorical"):
-            _check_levels(column.name, look.sample, checked.sample, missing or MISSING)
-    codes = checked.labels.codes
-    rows = np.flatnonzero(codes >= 0)
-    left_out = len(codes) - len(rows)
-    notes = [f"{left_out:,} trusted rows have no label, and were left out."] if left_out else []
-    for ours, their in zip(encoder.columns, columns, strict=True):
-        notes.append(out_of_range(ours, look.sample, their, checked.sample, missing or MISSING))
-    return _Judges(features[rows] if left_out else features, place[codes[rows]], tuple(filter(None, notes)))
-
-
-def _check_levels(name: str, sample: Any, trusted: Any, missing: Set[str]) -> None:
-    levels = set(texts(sample[name], missing))
-    cells, known = [cell for cell in texts(trusted[name], missing) if cell], {level.lower() for level in levels}
-    new = [cell for cell in cells if cell.lower() not in known]
-    if len(levels) <= MOST_LEVELS and len(new) > len(cells) / 2:
-        raise ValueError(
-            f"trusted: {len(new):,} of {len(cells):,} cells of {name!r} hold what the table does not: "
-            f"{listed(list(dict.fromkeys(new)))}; the table has {listed(sorted(levels - {''}))}; write them as it does"
-        )
-
-
-def _check_present(codes: Int[np.ndarray, " m"], classes: Any, start: str) -> None:
-    absent = [value for code, value in enumerate(classes) if code not in set(codes.tolist())]
-    if absent:
-        raise ValueError(f"{start} {listed(absent)}; each label of the table needs some")
-
-
 def _judge(
     features: Any,
     look: Survey,
     encoder: Encoder,
-    judges: _Judges | None,
+    judges: Judges | None,
     trusted_column: bool,
     hidden: int | None,
     seed: int,
@@ -280,11 +215,11 @@ def _judge(
     """
     given, settled, notes = look.labels.codes, np.full(look.rows, -1, np.int32), []
     if trusted_column:
-        judges = _flagged(features, look)
+        judges = flagged_rows(features, look)
         settled[look.trusted] = given[look.trusted]
     elif judges is not None:
         notes += judges.notes
-        notes += _settle(features, judges, given, settled)
+        notes += settle(features, judges, given, settled)
     part = np.flatnonzero((given >= 0) & (settled < 0))
     unlabeled = np.flatnonzero((given < 0) & (settled < 0))
     classes, codes = np.unique(given[part], return_inverse=True)
@@ -321,29 +256,6 @@ def _judge(
         1, look.rows + 1
     )
     return weights, ranks, proposed, estimate, m, notes + more
-
-
-def _flagged(features: Any, look: Survey) -> _Judges:
-    """The rows that a column of the table calls checked."""
-    rows = np.flatnonzero(look.trusted & (look.labels.codes >= 0))
-    if not len(rows):
-        raise ValueError("trusted_column: it calls no row with a label checked; write yes in some rows of each label")
-    codes = look.labels.codes[rows]
-    _check_present(codes, look.labels.classes, "trusted_column: no checked row is labeled")
-    return _Judges(features[rows], codes)
-
-
-def _settle(features: Any, judges: _Judges, given: Int[np.ndarray, " n"], settled: Int[np.ndarray, " n"]) -> list[str]:
-    """Write the labels of trusted rows that are rows of the table into `settled`; a note says so."""
-    theirs, ours = soundness.same_rows(features, judges.features)
-    if not len(ours):
-        return []
-    settled[ours] = judges.codes[theirs]
-    changed = int(((settled >= 0) & (given >= 0) & (settled != given)).sum())
-    return [
-        f"{len(ours):,} of {len(judges.codes):,} trusted rows are rows of the table, too. They keep the trusted label, "
-        f"which differs from the table's for {changed:,} of them, and are not judged by themselves."
-    ]
 
 
 def _weigh(
