@@ -7,7 +7,8 @@ from bilevel.papers.checks import Above, Drops, Larger, Near, Sooner
 from bilevel.papers.claims import Claim, Level
 from bilevel.papers.entries import _fewshot as fewshot
 from bilevel.papers.entries._fewshot import adam, anil, episodes, itd, maml
-from bilevel.papers.entries.stocbio import ACCURACIES, TINY_DIGITS
+from bilevel.papers.entries._stocbio_cleaning import TINY_DIGITS
+from bilevel.papers.entries.stocbio import ACCURACIES
 from bilevel.papers.entry import Curve, Entry, Grid, Panel, Setup, Tuning, smaller
 from bilevel.solvers.aid import AIDBiO
 from bilevel.solvers.itd import ITDBiO
