@@ -39,9 +39,9 @@ test-lowest: $(LOWEST)/.test
 test-newest: $(NEWEST)/.test
 	$(NEWEST)/bin/python -m pytest -n 2 -q -W default::DeprecationWarning $(VERSIONS_TESTS)
 
-# the listings as users run them, with XLA's optimizations, which the other tests do without
+# the listings with x per row as users run them, with XLA's optimizations, which the other tests do without
 test-optimized: $(VENV)/.test
-	XLA_FLAGS= $(BIN)/python -m pytest -n 2 -q tests/solvers/test_listings.py tests/solvers/test_recursive.py
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 -q tests/solvers/test_listings.py tests/solvers/test_recursive.py -k "listing and row"
 
 # a part of the tests, with the types and shapes of the package's annotations checked at run time; of the listings, those
 # with x per row. One of the tests left out looks at the frame that warns, and the others pass other types.
