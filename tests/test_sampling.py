@@ -1,5 +1,8 @@
 """Rows and Blocks: what is drawn, and how often."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -194,3 +197,32 @@ def test_rows_of_other_kinds():
     taken = np.asarray(rows["a"]).astype(int)
     np.testing.assert_array_equal(rows["c"], taken + 1)
     np.testing.assert_array_equal(jax.random.key_data(rows["key"]), jax.random.key_data(keys[taken]))
+
+
+def test_the_users_memory_stays_the_users():
+    memory = np.ones(10_016, np.float32)
+    first = -memory.ctypes.data % 64 // 4  # JAX would share memory that begins here
+    mine = memory[first : first + 10_000]
+    rows = bl.Rows({"a": mine})
+    mine[0] = 7
+    assert rows.arrays["a"][0] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes as Linux does")
+def test_rows_cost_one_copy():
+    code = """
+import resource
+import numpy as np
+import bilevel as bl
+
+def peak():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+bl.Rows({"a": np.ones((10, 2), np.float32)})
+array = np.ones((1_000_000, 64), np.float32)
+before = peak()
+rows = bl.Rows({"a": array})
+print((peak() - before) / array.nbytes)
+"""
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert float(found.stdout) < 1.2
