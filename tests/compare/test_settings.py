@@ -103,7 +103,7 @@ def test_each_task_that_is_listed_has_settings_for_a_solver(task):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("solver", bl.SOLVERS)
+@pytest.mark.parametrize("solver", [name for name in bl.SOLVERS if name != "maml"])  # it learns a start
 def test_every_solver_finds_the_answer_of_the_quadratic(solver):
     """To 2.5 digits; to one where a random Neumann series, or random directions, leave noise in every step."""
     held, noisy = settings.setting("quadratic", solver), ("sustain", "bsa", "ttsa", "alset", "pzobo")
