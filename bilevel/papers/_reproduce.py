@@ -14,7 +14,7 @@ from bilevel.papers.entries import ENTRIES
 from bilevel.papers.entry import SIZES, Curve, Entry, Grid, Setup
 from bilevel.papers.figure import draw
 from bilevel.papers.outcome import Outcome, keep, kept
-from bilevel.papers.page import describe_check, ends, ends_table, page, verdict_lines
+from bilevel.papers.page import ends, ends_table, page, verdict_lines
 from bilevel.papers.runs import Projection, Runner
 from bilevel.papers.tuning import Tuned, tuned
 
@@ -166,7 +166,7 @@ def _write(outcome: Outcome, folder: pathlib.Path) -> None:
             "claim": claim.sentence,
             "verdict": verdict,
             "checks": [
-                {"check": describe_check(f.check), "verdict": f.verdict, "values": f.values, "reason": f.reason}
+                {"check": str(f.check), "verdict": f.verdict, "values": f.values, "reason": f.reason}
                 | {"mean": f.mean, "interval": [f.low, f.high]}
                 for f in findings
             ],

@@ -51,6 +51,10 @@ def stood_still(run: Run, metric: str) -> str:
     return "" if moved else f"{run.solver} never moved in {metric}"
 
 
+def _minus(number: float | None) -> str:
+    return f" {'minus' if number > 0 else 'plus'} {abs(number):g}" if number else ""
+
+
 class Check(abc.ABC):
     """A number computed from the runs of one seed, and what makes these runs no evidence."""
 
@@ -63,6 +67,10 @@ class Check(abc.ABC):
     @abc.abstractmethod
     def __call__(self, runs: Records) -> float:
         """The number: above zero if this seed supports the claim."""
+
+    @abc.abstractmethod
+    def __str__(self) -> str:
+        """What the number is."""
 
     def trouble(self, runs: Records) -> str:
         """Why the runs of a seed are no evidence, or empty: a run broke off, or its metric never moved.
@@ -94,6 +102,10 @@ class Exceeds(Check):
     low: str | None = None
     by: float = 0.0
 
+    def __str__(self) -> str:
+        low = "" if self.low is None else f" minus {self.low}"
+        return f"{self.metric} at the end: {self.high}{low}{_minus(self.by)}"
+
     def curves(self) -> tuple[str, ...]:
         return (self.high,) if self.low is None else (self.high, self.low)
 
@@ -110,6 +122,9 @@ class Near(Check):
     one: str
     other: str
     within: float
+
+    def __str__(self) -> str:
+        return f"{self.metric} at the end: {self.within:g} minus the distance of {self.one} and {self.other}"
 
     def curves(self) -> tuple[str, ...]:
         return self.one, self.other
@@ -138,6 +153,10 @@ class Above(Check):
     by: float = 0.0
     part: tuple[float, float] = (0.0, 1.0)
     covered: float = COVERED
+
+    def __str__(self) -> str:
+        part = "" if self.part == (0.0, 1.0) else f" ({self.part[0]:.0%} to {self.part[1]:.0%} of them)"
+        return f"{self.metric} over {self.axis}{part}: {self.high} minus {self.low}{_minus(self.by)}"
 
     def curves(self) -> tuple[str, ...]:
         return self.high, self.low
@@ -183,6 +202,11 @@ class Sooner(Check):
     factor: float = 1.0
     rising: bool = True
 
+    def __str__(self) -> str:
+        factor = "" if self.factor == 1 else f"{self.factor:.3g} · "
+        level = f"{self.metric} {'≥' if self.rising else '≤'} {self.level:g}"
+        return f"log of {self.axis} until {level}: {factor}{self.other} ÷ {self.first}"
+
     def curves(self) -> tuple[str, ...]:
         return self.first, self.other
 
@@ -223,6 +247,14 @@ class Drops(Check):
     less: float | None = None
     rising: bool = True
 
+    def __str__(self) -> str:
+        drop = f"drop of {self.curve} from its best"
+        return (
+            f"{self.metric}: {drop}{_minus(self.more)}"
+            if self.more is not None
+            else f"{self.metric}: {self.less:g} minus {drop}"
+        )
+
     def curves(self) -> tuple[str, ...]:
         return (self.curve,)
 
@@ -243,6 +275,9 @@ class Spreads(Check):
     wide: str
     narrow: str
 
+    def __str__(self) -> str:
+        return f"distance of {self.metric} at the end from its median: {self.wide} minus {self.narrow}"
+
     def curves(self) -> tuple[str, ...]:
         return self.wide, self.narrow
 
@@ -261,6 +296,9 @@ class Larger(Check):
     one: Check
     other: Check
 
+    def __str__(self) -> str:
+        return f"({self.one}) minus ({self.other})"
+
     def curves(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.one.curves(), *self.other.curves())))
 
@@ -278,6 +316,9 @@ class Diverges(Check):
     curve: str
     metric: str
     rising: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.metric}: 1 if {self.curve} breaks off or ends worse than it began, else −1"
 
     def curves(self) -> tuple[str, ...]:
         return (self.curve,)
@@ -306,6 +347,10 @@ class Slope(Check):
     above: float | None = None
     below: float | None = None
 
+    def __str__(self) -> str:
+        slope = f"slope of log {self.metric} against log {self.axis} from {self.start:g} on, {self.curve}"
+        return f"{slope}{_minus(self.above)}" if self.above is not None else f"{self.below:g} minus {slope}"
+
     def curves(self) -> tuple[str, ...]:
         return (self.curve,)
 
@@ -326,6 +371,9 @@ class Correlates(Check):
     curve: str
     above: float = 0.0
     metrics: ClassVar[tuple[str, ...]] = ("one", "other")
+
+    def __str__(self) -> str:
+        return f"rank correlation of {self.one} and {self.other}: {self.curve}{_minus(self.above)}"
 
     def curves(self) -> tuple[str, ...]:
         return (self.curve,)

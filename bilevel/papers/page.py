@@ -7,7 +7,7 @@ from typing import Any
 from bilevel._output.tables import Cell, Table, count, number, short, with_error
 from bilevel.compare.records import spread
 from bilevel.cost import KINDS
-from bilevel.papers.checks import ENDED_WELL, Check, at_end
+from bilevel.papers.checks import ENDED_WELL, at_end
 from bilevel.papers.claims import RULE, VERDICTS, Finding
 from bilevel.papers.entry import SIZES, Entry
 from bilevel.papers.outcome import Outcome
@@ -73,16 +73,6 @@ def entries_table(entries: Iterable[Entry]) -> Table:
     return table
 
 
-def describe_check(check: Check) -> str:
-    """The check's settings in one line."""
-    parts = [
-        f"{name}={describe_check(value) if isinstance(value, Check) else repr(value)}"
-        for name, value in vars(check).items()
-        if value is not None
-    ]
-    return f"{type(check).__name__}({', '.join(parts)})"
-
-
 def interval(finding: Finding) -> str:
     if not math.isfinite(finding.mean):
         return finding.reason
@@ -95,7 +85,7 @@ def verdict_lines(outcome: Outcome) -> list[str]:
     lines = []
     for claim, verdict, findings in outcome.judged:
         lines.append(f"{claim.sentence} → {verdict}")
-        lines += [f"    {describe_check(f.check)}: {interval(f)} → {f.verdict}" for f in findings]
+        lines += [f"    {f.check}: {interval(f)} → {f.verdict}" for f in findings]
     lines += [f"{label}: tuned to {found.chosen}" for label, found in outcome.tuned.items()]
     return lines
 
@@ -131,7 +121,7 @@ def _claims(outcome: Outcome) -> list[str]:
             f"- {claim.quote}\n\n    *Checked:* {claim.sentence}" + (f" **{verdict}**" if outcome.runs else "")
         )
         if outcome.runs:
-            lines.append("\n".join(f"    - `{describe_check(found.check)}`: {interval(found)}" for found in findings))
+            lines.append("\n".join(f"    - {found.check}: {interval(found)}" for found in findings))
     return lines
 
 

@@ -268,3 +268,15 @@ def test_sums_of_oracles():
     row = {"F": 1, "G": 2, "H": 4, "J": 8, "step": 3}
     found = {axis: checks.position(row, axis) for axis in ("calls", "gradients", "products", "outer gradients", "step")}
     assert found == {"calls": 15, "gradients": 3, "products": 12, "outer gradients": 1, "step": 3}
+
+
+def test_a_check_says_what_its_number_is():
+    above = checks.Above("loss", "a", "b", "seconds", by=0.1, part=(0.5, 1.0))
+    assert str(above) == "loss over seconds (50% to 100% of them): a minus b minus 0.1"
+    assert str(checks.Exceeds("loss", "a", by=-0.05)) == "loss at the end: a plus 0.05"
+    assert (
+        str(checks.Sooner("step", 1.0, "a", "b", "seconds", factor=0.5)) == "log of seconds until step ≥ 1: 0.5 · b ÷ a"
+    )
+    for claim in (claim for entry in ENTRIES.values() for claim in entry.claims):
+        for check in claim.checks:
+            assert all(label in str(check) for label in check.curves())
