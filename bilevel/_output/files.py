@@ -87,6 +87,11 @@ def _version(package: str) -> str | None:
         return None
 
 
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def environment() -> dict[str, Any]:
     """The versions of the packages, and the machine."""
     packages = ("bilevel", "jax", "jaxlib", "equinox", "optax", "numpy")
@@ -95,7 +100,7 @@ def environment() -> dict[str, Any]:
         **{name: _version(name) for name in packages},
         "machine": platform.machine(),
         "system": platform.platform(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "backend": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
     }

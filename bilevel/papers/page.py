@@ -127,7 +127,8 @@ def _claims(outcome: Outcome) -> list[str]:
 
 def _machine(outcome: Outcome) -> str:
     machine, hours = outcome.environment, outcome.seconds / 3600
-    where = f"{machine.get('cores')} cores" if machine.get("backend") == "cpu" else machine.get("device")
+    cores = machine.get("cores")
+    where = f"{cores} core{'s' * (cores != 1)}" if machine.get("backend") == "cpu" else machine.get("device")
     return f"*Run* on {where}, in {short(hours, 2)} hours in all."
 
 
@@ -136,7 +137,7 @@ def _tuning(outcome: Outcome) -> str:
     assert rule is not None
     best = "highest" if rule.highest else "lowest"
     return (
-        f"*Tuned* by one rule: each point of the grid ran {rule.share:.0%} of a run on {rule.seeds} seeds that no "
+        f"*Tuned* by one rule: each point of the grid ran {rule.share:.0%} of a run on {rule.seeds} seed{'s' * (rule.seeds != 1)} that no "
         f"claim sees, with validation rows in place of the test rows; the point with the {best} mean of {rule.metric} "
         f"at the end was chosen."
     )
