@@ -135,10 +135,10 @@ def _machine(outcome: Outcome) -> str:
 def _tuning(outcome: Outcome) -> str:
     rule = outcome.setup.tuning
     assert rule is not None
-    best = "highest" if rule.highest else "lowest"
+    best, seeds = "highest" if rule.highest else "lowest", "one seed" if rule.seeds == 1 else f"{rule.seeds} seeds"
     return (
-        f"*Tuned* by one rule: each point of the grid ran {rule.share:.0%} of a run on {rule.seeds} seed{'s' * (rule.seeds != 1)} that no "
-        f"claim sees, with validation rows in place of the test rows; the point with the {best} mean of {rule.metric} "
+        f"*Tuned* by one rule: each point of the grid ran {rule.share:.0%} of a run on {seeds} that no claim "
+        f"sees, with validation rows in place of the test rows; the point with the {best} mean of {rule.metric} "
         f"at the end was chosen."
     )
 
