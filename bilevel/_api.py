@@ -5,6 +5,7 @@
 from bilevel import solvers as _solvers
 
 # the problem
+from bilevel._accumulated import accumulated
 from bilevel.problem import Episodes, Factored, Level, Problem
 from bilevel.sampling import Batch, Blocks, Rows, Shuffled, ShuffledBlocks
 
@@ -99,6 +100,7 @@ __all__ = [
     "Sweep",
     "Target",
     "Watch",
+    "accumulated",
     "advance",
     "diagnose",
     "fixed_point",

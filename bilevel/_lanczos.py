@@ -32,6 +32,7 @@ class Hessian(eqx.Module):
     @staticmethod
     def at(level: Level, x: Tree, y: Tree) -> "Hessian":
         """On all rows."""
+        level = level.with_one_key()
         return Hessian(HessianOperator(level, x, y, level.all_rows()))
 
     def __call__(self, u: Vector) -> Vector:

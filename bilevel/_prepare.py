@@ -11,7 +11,9 @@ import numpy as np
 from jax.core import Tracer
 
 from bilevel import _checks as checks
+from bilevel._accumulated import with_inner
 from bilevel.problem import Episodes, Factored, Level, Problem, Then, identity, per_row_flags
+from bilevel.sampling import Batch
 from bilevel.trees import Tree
 
 _LARGE_CONSTANT_BYTES = 1_000_000
@@ -123,8 +125,9 @@ def _of_arrays(problem: Any, x_static: Tree, y_static: Tree) -> Any:
         start = None if problem.start is None else _Arrays(_WithStatic(problem.start, {0: x_static}))
         change = eqx.Partial(_of_arrays, x_static=x_static, y_static=y_static)
         return Episodes(Then(problem.redraw, change), start, project)
+    of_arrays = eqx.Partial(_loss_of_arrays, x_static=x_static, y_static=y_static)
     upper, lower = (
-        eqx.tree_at(lambda level: level.loss, level, _loss_of_arrays(level.loss, x_static, y_static))
+        eqx.tree_at(lambda level: level.loss, level, with_inner(level.loss, of_arrays))
         for level in (problem.upper, problem.lower)
     )
     return Problem(upper, lower, project)
@@ -164,12 +167,13 @@ def _check_loss(name: str, level: Level, x: Any, y: Any) -> bool:
     flags = per_row_flags(level, x)
     size = level.size
 
-    def on_first_rows(loss: Any, x: Any, y: Any, arrays: Any) -> Any:
+    def on_first_rows(loss: Any, x: Any, y: Any, rows: Batch) -> Any:
         leaves = [leaf[:size] if flag else leaf for leaf, flag in zip(jax.tree.leaves(x), flags, strict=True)]
-        rows = jax.tree.map(lambda array: array[:size], arrays)
-        return loss(jax.tree.unflatten(jax.tree.structure(x), leaves), y, rows)
+        first = Batch(jax.tree.map(lambda array: array[:size], rows.rows), None, size)
+        return loss(jax.tree.unflatten(jax.tree.structure(x), leaves), y, first)
 
-    out, constants = _traced(f"{name}.loss", on_first_rows, level.value, x, y, level.all_rows().rows)
+    level = level.with_one_key()
+    out, constants = _traced(f"{name}.loss", on_first_rows, level.value, x, y, level.all_rows())
     if not (hasattr(out, "shape") and hasattr(out, "dtype")) or out.shape != ():
         got = f"shape {out.shape}" if hasattr(out, "shape") else type(out).__name__
         raise ValueError(f"{name}.loss: returned {got}; it must return a scalar, such as the mean over the batch")

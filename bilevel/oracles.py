@@ -24,30 +24,30 @@ from bilevel.trees import AbstractLazyRows, NotLinearError, SparseRows, Tree
 
 def loss(level: Level, x: Tree, y: Tree, batch: Batch) -> Float[Scalar, ""]:
     """The level's mean loss over the batch."""
-    return level.value(_rows_of_x(level, x, y, batch), y, batch.rows)
+    return level.value(_rows_of_x(level, x, y, batch), y, batch)
 
 
 def gradient_y(level: Level, x: Tree, y: Tree, batch: Batch) -> Tree:
     """The gradient of the level's loss in y."""
-    return jax.grad(level.value, argnums=1)(_rows_of_x(level, x, y, batch), y, batch.rows)
+    return jax.grad(level.value, argnums=1)(_rows_of_x(level, x, y, batch), y, batch)
 
 
 def loss_and_gradient_y(level: Level, x: Tree, y: Tree, batch: Batch) -> tuple[Float[Scalar, ""], Tree]:
     """The level's mean loss over the batch, and its gradient in y."""
-    return jax.value_and_grad(level.value, argnums=1)(_rows_of_x(level, x, y, batch), y, batch.rows)
+    return jax.value_and_grad(level.value, argnums=1)(_rows_of_x(level, x, y, batch), y, batch)
 
 
 def gradient_x(level: Level, x: Tree, y: Tree, batch: Batch) -> Tree:
     """The gradient of the level's loss in x."""
     x_batch = _rows_of_x(level, x, y, batch)
-    gradient = jax.grad(level.value, argnums=0)(x_batch, y, batch.rows)
+    gradient = jax.grad(level.value, argnums=0)(x_batch, y, batch)
     return _in_x_space(level, x, x_batch, y, batch, gradient)
 
 
 def upper_gradients(level: Level, x: Tree, y: Tree, batch: Batch) -> tuple[Tree, Tree]:
     """(F_x, F_y) in one pass."""
     x_batch = _rows_of_x(level, x, y, batch)
-    F_x, F_y = jax.grad(level.value, argnums=(0, 1))(x_batch, y, batch.rows)
+    F_x, F_y = jax.grad(level.value, argnums=(0, 1))(x_batch, y, batch)
     return _in_x_space(level, x, x_batch, y, batch, F_x), F_y
 
 
@@ -56,7 +56,7 @@ def lower_products(level: Level, x: Tree, y: Tree, v: Tree, batch: Batch) -> tup
     x_batch = _rows_of_x(level, x, y, batch)
 
     def gradients(y: Tree) -> tuple[Tree, Tree]:
-        return jax.grad(level.value, argnums=(0, 1))(x_batch, y, batch.rows)
+        return jax.grad(level.value, argnums=(0, 1))(x_batch, y, batch)
 
     (_, G_y), (Jv, Hv) = jax.jvp(gradients, (y,), (v,))
     return G_y, Hv, _in_x_space(level, x, x_batch, y, batch, Jv)
@@ -124,7 +124,7 @@ def dense_hessian(level: Level, x: Tree, y: Tree, batch: Batch) -> tuple[Float[A
     """The matrix ∇²_yy g over the raveled y, and the function that unravels a vector of that length."""
     flat, unravel = ravel_pytree(y)
     x_batch = _rows_of_x(level, x, y, batch)
-    matrix = jax.hessian(lambda flat: level.value(x_batch, unravel(flat), batch.rows))(flat)
+    matrix = jax.hessian(lambda flat: level.value(x_batch, unravel(flat), batch))(flat)
     return matrix, unravel
 
 
@@ -178,6 +178,6 @@ def _used_leaves(level: Level, x_batch: Tree, y: Tree, batch: Batch) -> list[boo
 
     A leaf that is only passed on to an inner function counts as used, which is slower but never wrong.
     """
-    jaxpr = jax.make_jaxpr(lambda x: level.value(x, y, batch.rows))(x_batch).jaxpr
+    jaxpr = jax.make_jaxpr(lambda x: level.value(x, y, batch))(x_batch).jaxpr
     read = {id(variable) for equation in jaxpr.eqns for variable in equation.invars} | {id(v) for v in jaxpr.outvars}
     return [id(variable) in read for variable in jaxpr.invars]

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree, Scalar
 
 from bilevel import _checks as checks
+from bilevel._accumulated import Accumulated, inner, with_inner
 from bilevel.sampling import Batch, Rows
 
 
@@ -29,8 +30,12 @@ class Level(eqx.Module):
     - `per_row`: `True` if `x` holds one entry per row of this level's data. `loss` then receives only the
       batch's rows of `x`, and a step on `x` costs O(batch). To declare single leaves, pass a pytree of
       booleans that is a prefix of `x`.
+    - `random`: `True` for a loss that wants randomness, such as dropout: `loss(x, y, batch, key) -> scalar`. Each draw
+      of a batch has one key, made from the run's key. All that a solver computes on the batch (G_y, H[v] and J[v], or
+      gradients at two points) uses this key, so it belongs to one function. Needs a `batch_size`. Solvers that read
+      all rows refuse such a loss; measurements on all rows (`bl.diagnose`, the signs of `bl.solve`) use one fixed key.
 
-    **Raises** `ValueError` or `TypeError`, naming the argument, for a loss that does not take three
+    **Raises** `ValueError` or `TypeError`, naming the argument, for a loss that does not take three (or four)
     arguments, data of unequal lengths, without rows or with NaN, and a batch larger than the data.
 
     Example:
@@ -43,21 +48,25 @@ class Level(eqx.Module):
         100
     """
 
-    loss: Callable[[Any, Any, Any], Scalar]
+    loss: Callable[..., Scalar]
     data: Rows | None
     batch_size: int | None = eqx.field(static=True)
     per_row: PyTree[bool]
+    random: bool = eqx.field(static=True)
 
     def __init__(
         self,
-        loss: Callable[[Any, Any, Any], Scalar],
+        loss: Callable[..., Scalar],
         data: Any = None,
         batch_size: int | None = None,
         per_row: PyTree[bool] = False,
+        random: bool = False,
     ):
-        checks.calls("loss", loss, "loss(x, y, batch) -> scalar", "x", "y", "batch")
+        checks.flag("random", random)
+        names = ("x", "y", "batch", *(["key"] if random else []))
+        checks.calls("loss", inner(loss), f"loss({', '.join(names)}) -> scalar", *names)
         checks.hashable("loss", loss)
-        self.loss = loss
+        self.loss, self.random = loss, random
         self.data = data if data is None or isinstance(data, Rows) else Rows(data)
         self.batch_size = checks.integers(batch_size)
         self.per_row = jax.tree.map(_as_flag, per_row, is_leaf=lambda flag: flag is per_row is None)
@@ -66,13 +75,28 @@ class Level(eqx.Module):
                 raise ValueError(f"batch_size: got {batch_size} for a level without data; leave it out or pass data")
             if any(jax.tree.leaves(self.per_row)):
                 raise ValueError("per_row: got True for a level without data; there are no rows for x to belong to")
+            if isinstance(loss, Accumulated):
+                raise ValueError("loss: got bl.accumulated for a level without data; there are no rows to divide")
         elif batch_size is not None:
             checks.count("batch_size", batch_size)
             self.data.check(self.size)
+        if random and batch_size is None:
+            raise ValueError(
+                "random: a loss that wants a key has one per batch, and this level reads all rows; pass a batch_size "
+                "(and a solver that draws batches)"
+            )
+        if isinstance(loss, Accumulated):
+            self.loss = loss.for_batches(self.size, batch_size is not None)
 
-    def value(self, x: Any, y: Any, rows: Any) -> Scalar:
-        """The loss, on containers of its own: a loss may change a dictionary that it is given."""
-        return self.loss(*jax.tree.map(lambda leaf: leaf, (x, y, rows)))
+    def value(self, x: Any, y: Any, batch: Batch) -> Scalar:
+        """The loss on a batch, on containers of its own: a loss may change a dictionary that it is given.
+
+        Of a per-row variable, x holds the batch's rows.
+        """
+        if isinstance(self.loss, Accumulated):
+            return self.loss.over(x, y, batch.rows, batch.key, per_row_flags(self, x))
+        keys = (batch.key,) if self.random else ()
+        return self.loss(*jax.tree.map(lambda leaf: leaf, (x, y, batch.rows)), *keys)
 
     @property
     def length(self) -> int:
@@ -88,21 +112,56 @@ class Level(eqx.Module):
         """A batch of `size` rows (default `batch_size`), or of all rows if the level is deterministic."""
         if self.data is None or self.batch_size is None:
             return self.all_rows()
-        return self.data.draw(key, self.batch_size if size is None else size)
+        return self.draw_rows(key, self.batch_size if size is None else size)
 
-    def take(self, indices: Array | None) -> Batch:
-        """The batch of the level's size that `draw` gave at these indices."""
+    def draw_rows(self, key: PRNGKeyArray, size: int) -> Batch:
+        """A batch of `size` rows, also of a deterministic level."""
+        assert self.data is not None
+        batch = self.data.draw(key, size)
+        return dataclasses.replace(batch, key=jax.random.fold_in(key, _OF_THE_LOSS)) if self.random else batch
+
+    def take(self, indices: Array | None, key: PRNGKeyArray | None = None) -> Batch:
+        """The batch of the level's size that `draw` gave at these indices, with this key."""
         if indices is None or self.data is None or self.batch_size is None:
             return self.all_rows()
-        return Batch(self.data.take(indices, self.batch_size), indices, self.batch_size)
+        if self.random and key is None:
+            raise _without_key()
+        return Batch(self.data.take(indices, self.batch_size), indices, self.batch_size, key)
 
     def all_rows(self) -> Batch:
         """All rows, in order."""
+        if self.random:
+            raise _without_key()
         return Batch(None, None, 1) if self.data is None else self.data.all_rows()
+
+    def with_one_key(self) -> "Level":
+        """The same level with one fixed key in place of those of batches, so that it has a value on all rows."""
+        if not self.random:
+            return self
+        return dataclasses.replace(self, loss=with_inner(self.loss, OneKey), random=False)
 
     def with_batch_size(self, size: int | None) -> "Level":
         """The same level with another batch size (None: all rows), if it draws batches."""
         return self if self.batch_size is None else dataclasses.replace(self, batch_size=size)
+
+
+_OF_THE_LOSS = 2**31 + 1  # no source folds in this number
+
+
+def _without_key() -> ValueError:
+    return ValueError(
+        "random: this solver or method reads all rows, or a batch for a second time, without a key for the loss; use "
+        "one that only draws batches, such as bl.SOBA, bl.StocBiO or bl.F2SA, or a loss without randomness"
+    )
+
+
+class OneKey(eqx.Module):
+    """A loss that wants a key, as one that wants none."""
+
+    loss: Callable[[Any, Any, Any, PRNGKeyArray], Scalar]
+
+    def __call__(self, x: Any, y: Any, batch: Any) -> Scalar:
+        return self.loss(x, y, batch, jax.random.key(0))
 
 
 class Factored(eqx.Module):

@@ -28,12 +28,14 @@ class Batch(eqx.Module):
     """Some rows of a level's data.
 
     The level's loss receives `rows`. `indices` are the positions of the rows in the data (a vector, the scalar start of
-    a contiguous block, or a matrix with one line per stratum; None for all of them); `size` is their number.
+    a contiguous block, or a matrix with one line per stratum; None for all of them); `size` is their number. `key` is
+    the random key of a loss that wants one.
     """
 
     rows: PyTree[Array]
     indices: Int[Array, "..."] | None
     size: int = eqx.field(static=True)
+    key: PRNGKeyArray | None = None
 
     def of(self, array: Array) -> Array:
         """The batch's rows of another array that has one entry per row of the data."""

@@ -166,4 +166,4 @@ def _settled_loss(whole: Problem, x: Tree, y: Tree, v: Tree) -> Array:
 
 @eqx.filter_jit
 def _upper_loss(level: Level, x: Tree, y: Tree) -> Array:
-    return level.loss(x, y, level.all_rows().rows)
+    return level.value(x, y, level.all_rows())

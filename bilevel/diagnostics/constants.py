@@ -139,6 +139,7 @@ def on_all_rows(problem: Problem, key: PRNGKeyArray, most: int = MOST_ROWS) -> P
     """The deterministic problem on all rows, or on `most` random rows of a level that has more."""
 
     def whole(level: Level, key: PRNGKeyArray) -> Level:
+        level = level.with_one_key()
         if level.data is None or level.length <= most:
             return level.with_batch_size(None)
         indices = jnp.sort(jax.random.choice(key, level.length, (most,), replace=False)).astype(jnp.int32)
@@ -184,11 +185,9 @@ def _can_draw(level: Level, size: int) -> bool:
 def _mean_squares(
     gradients: Any, level: Level, x: Tree, y: Tree, exact: tuple[Tree, ...], key: PRNGKeyArray, sizes: tuple[int, ...]
 ) -> Float[Array, "sizes gradients"]:
-    data = level.data
-    assert data is not None
 
     def square(key: PRNGKeyArray, size: int) -> Array:
-        drawn = gradients(level, x, y, data.draw(key, size))
+        drawn = gradients(level, x, y, level.draw_rows(key, size))
         deviations = [trees.sub(g, mean) for g, mean in zip(drawn, exact, strict=True)]
         return jnp.stack([trees.dot(d, d) for d in deviations])
 

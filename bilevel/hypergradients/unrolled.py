@@ -172,7 +172,7 @@ def unroll(
         y, state = carry
         batch = lower.draw(jax.random.fold_in(key, i))
         new = lower_step(y, oracles.gradient_y(lower, z, y, batch), state, t)
-        return new, (y, state, batch.indices)
+        return new, (y, state, (batch.indices, batch.key))
 
     def skip(carry: tuple[Tree, Tree], segment: Any) -> tuple[tuple[Tree, Tree], Any]:
         return jax.lax.scan(forward, carry, segment)[0], carry
@@ -252,8 +252,8 @@ def _plain_back(lower: Level, x: Tree, alpha: Any) -> Callable[..., Any]:
 
     def back(carry: tuple[Tree, Tree], at: Any) -> tuple[tuple[Tree, Tree], None]:
         h, p = carry
-        y_t, _, indices = at
-        _, Hp, Jp = oracles.lower_products(lower, x, y_t, p, lower.take(indices))
+        y_t, _, drawn = at
+        _, Hp, Jp = oracles.lower_products(lower, x, y_t, p, lower.take(*drawn))
         return (trees.sub(h, trees.scale(alpha, Jp)), trees.sub(p, trees.scale(alpha, Hp))), None
 
     return back
@@ -264,9 +264,9 @@ def _rule_back(lower: Level, x: Tree, lower_step: AbstractStep, t: Any) -> Calla
 
     def back(carry: tuple[Tree, Tree], at: Any) -> tuple[tuple[Tree, Tree], None]:
         h, p = carry
-        y_t, state_t, indices = at
+        y_t, state_t, drawn = at
         moving, counters = eqx.partition(state_t, eqx.is_inexact_array)
-        step = _step(lower, lower_step, counters, lower.take(indices), t)
+        step = _step(lower, lower_step, counters, lower.take(*drawn), t)
         _, pull, _ = jax.vjp(step, x, y_t, moving, has_aux=True)
         h_x, *p = pull(p)
         return (trees.add(h, h_x), tuple(p)), None

@@ -48,4 +48,4 @@ def _measure(level: Level, u: tuple[Any, Any], later: tuple[Any, Any]) -> tuple[
         there = oracles.upper_gradients(level, *trees.axpy(place, step, u), batch=rows)
         ratios.append([trees.norm(trees.sub(*pair)) / (place * moved) for pair in zip(there, here, strict=True)])
     of_x, of_y = jnp.max(jnp.array(ratios), axis=0)
-    return of_x, of_y, *map(trees.norm, here), level.value(x, y, rows.rows)
+    return of_x, of_y, *map(trees.norm, here), level.value(x, y, rows)
