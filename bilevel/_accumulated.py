@@ -67,7 +67,7 @@ class Accumulated(eqx.Module):
 
         at = jax.checkpoint(at, prevent_cse=False)  # with what reads the rows, so that no copy of them is kept
         mean = jnp.mean(jax.lax.map(at, (jnp.arange(q), [jnp.swapaxes(leaf, 0, 1) for leaf in own])))
-        return mean if not rest else (q * most / size) * mean + (rest / size) * part(*last, q)
+        return mean if not rest else (q * most / size) * mean + (rest / size) * part(last[0], last[1], q)
 
 
 def accumulated(loss: Callable[..., Scalar], k: int) -> Accumulated:
