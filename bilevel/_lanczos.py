@@ -1,5 +1,6 @@
 """Extreme eigenvalues of the lower Hessian, and the norm of the cross derivative, from products only."""
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ Vector = Float[Array, " dim"]
 
 _ROUND = 20  # Lanczos steps between two checks of the residuals
 _MOST_STEPS = 300
+_MOST_LARGE_STEPS = 60  # where the basis is not stored, and a product takes long
 _MOST_BYTES = 250_000_000  # for the basis
 
 
@@ -68,7 +70,8 @@ class CrossGram(eqx.Module):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Spectrum:
-    """Ritz values, ascending, and the residuals ‖A u − θ u‖ of the first and the last.
+    """Ritz values, ascending, and the residuals ‖A u − θ u‖ of the first and the last. (Without a stored basis there is
+    no u, and they are what the recurrence says of them.)
 
     An eigenvalue lies within the residual of each. The least Ritz value is never below the least eigenvalue, and the
     largest never above the largest (up to rounding). `products` counts the operator's applications; `epsilon` is the
@@ -96,11 +99,17 @@ class Spectrum:
 
 
 class Basis(eqx.Module):
-    """The basis q_0 … q_m (zero where not yet built), and the operator's tridiagonal matrix in it."""
+    """The basis q_0 … q_m (zero where not yet built), the operator's tridiagonal matrix in it, and the inner products
+    of its vectors with another one. Or, of the basis, the last two vectors only: see `first_basis`."""
 
     diagonal: Float[Array, " steps"]
     beside: Float[Array, " steps"]
-    vectors: Float[Array, "steps+1 dim"]
+    along: Float[Array, " steps"]
+    vectors: Float[Array, "kept dim"]
+
+    @property
+    def stored(self) -> bool:
+        return len(self.vectors) > 2
 
 
 def lanczos(
@@ -111,54 +120,67 @@ def lanczos(
     Stops when the residuals of the extreme Ritz values are within `tolerance` of the values themselves (or of the
     rounding of the largest), after `most` steps, or when the space is exhausted, so that the values are exact.
 
+    Where not even 20 vectors fit in 250 MB, three are kept and none is reorthogonalized. Extreme values are found as
+    well, but values that have converged then come again (`ritz` has copies of them), so that the others take more
+    steps; there are at most 60, and residuals are those of the recurrence.
+
     **Arguments**: `operator`, a module u ↦ A u over raveled vectors, with `like`, a tree of that space. Its data are
     its leaves, so that one program serves all operators of a structure. `largest_only`: do not wait for the least.
 
     Reference: Golub & Van Loan, Matrix Computations (4th ed.), section 10.3.
     """
-    start, _ = ravel_pytree(operator.like)
-    steps = min(most, start.size, max(_ROUND, _MOST_BYTES // start.nbytes))
-    basis = first_basis(jax.random.normal(key, start.shape, start.dtype), steps)
+    shapes = jax.eval_shape(lambda: ravel_pytree(operator.like)[0])
+    fitting = _MOST_BYTES // (shapes.size * shapes.dtype.itemsize)
+    stored = fitting >= min(_ROUND, most, shapes.size)
+    steps = min(most, shapes.size, fitting if stored else _MOST_LARGE_STEPS)
+    basis = first_basis(jax.random.normal(key, shapes.shape, shapes.dtype), steps, stored)
     done, spectrum = 0, None
     while spectrum is None:
         stop = min(done + _ROUND, steps)
-        basis = _extend(operator, basis, jnp.asarray(done), jnp.asarray(stop))
+        basis = _extend((operator, jnp.asarray(done), jnp.asarray(stop)), basis)
         done, spectrum = stop, _spectrum(operator, basis, stop, tolerance, largest_only)
     return spectrum
 
 
-def first_basis(first: Vector, steps: int) -> Basis:
-    """A basis for `steps` steps from the vector `first`."""
-    vectors = jnp.zeros((steps + 1, first.size), first.dtype).at[0].set(first / jnp.linalg.norm(first))
-    zeros = jnp.zeros(steps, first.dtype)
-    return Basis(zeros, zeros, vectors)
+def first_basis(first: Vector, steps: int, stored: bool) -> Basis:
+    """A basis for `steps` steps from the vector `first`; if not `stored`, only its last two vectors are kept."""
+    kept, last = (max(steps + 1, 3), 0) if stored else (2, 1)
+    vectors = jnp.zeros((kept, first.size), first.dtype).at[last].set(first / jnp.linalg.norm(first))
+    diagonal, beside, along = (jnp.zeros(steps, first.dtype) for _ in range(3))
+    return Basis(diagonal, beside, along, vectors)
 
 
-def extended(operator: Any, basis: Basis, start: Any, stop: Any) -> Basis:
-    """The basis after the steps from `start` to `stop`."""
+def extended(operator: Any, basis: Basis, start: Any, stop: Any, other: Vector | None = None) -> Basis:
+    """The basis after the steps from `start` to `stop`, with its inner products with `other`."""
 
     def body(k: Any, basis: Basis) -> Basis:
-        q = basis.vectors[k]
+        q = basis.vectors[k if basis.stored else 1]
         w = operator(q)
         diagonal = basis.diagonal.at[k].set(q @ w)
+        along = basis.along if other is None else basis.along.at[k].set(q @ other)
         for _ in range(2):  # doing it once leaves the rounding of a large first projection
-            w = w - (basis.vectors @ w) @ basis.vectors
+            w = w - (basis.vectors @ w) @ basis.vectors  # of two vectors this is the three-term recurrence
         length = jnp.linalg.norm(w)
         scale = jnp.maximum(jnp.max(jnp.abs(diagonal)), jnp.max(basis.beside))
         goes_on = length > jnp.finfo(w.dtype).eps * scale  # otherwise the space is exhausted
         following = jnp.where(goes_on, w / jnp.where(goes_on, length, 1), 0)
         beside = basis.beside.at[k].set(jnp.where(goes_on, length, 0))
-        return Basis(diagonal, beside, basis.vectors.at[k + 1].set(following))
+        vectors = basis.vectors.at[k + 1].set(following) if basis.stored else jnp.stack([q, following])
+        return Basis(diagonal, beside, along, vectors)
 
     return jax.lax.fori_loop(start, stop, body, basis)
 
 
-_extend = eqx.filter_jit(extended)
+@functools.partial(eqx.filter_jit, donate="all-except-first")
+def _extend(fixed: tuple[Any, Array, Array], basis: Basis) -> Basis:
+    """`extended` in place of the basis."""
+    operator, start, stop = fixed
+    return extended(operator, basis, start, stop)
 
 
 @eqx.filter_jit
 def _residual(operator: Any, vectors: Array, weights: Array, theta: Any) -> Array:
-    u = weights @ vectors[:-1]
+    u = weights @ vectors[: len(weights)]
     u = u / jnp.linalg.norm(u)
     return jnp.linalg.norm(operator(u) - theta * u)
 
@@ -187,11 +209,12 @@ def _spectrum(operator: Any, basis: Basis, done: int, tolerance: float, largest_
     )
     if used == done < len(diagonal) and not converged:
         return None
-    residuals = []
-    for end in (0, -1):
+    residuals = [] if basis.stored else [float(beside[used - 1] * abs(weights[-1, end])) for end in (0, -1)]
+    for end in (0, -1) if basis.stored else ():
         padded = np.zeros(len(diagonal))
         padded[:used] = weights[:, end]
         arguments = (jnp.asarray(value, basis.vectors.dtype) for value in (padded, ritz[end]))
         residuals.append(float(_residual(operator, basis.vectors, *arguments)))
     least, largest = residuals
-    return Spectrum(ritz=ritz, least_residual=least, largest_residual=largest, products=used + 2, epsilon=epsilon)
+    products = used + 2 * basis.stored
+    return Spectrum(ritz=ritz, least_residual=least, largest_residual=largest, products=products, epsilon=epsilon)

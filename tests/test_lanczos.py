@@ -7,8 +7,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import bilevel as bl
-from bilevel import oracles, trees
-from bilevel._lanczos import CrossGram, Hessian, lanczos
+from bilevel import _lanczos, oracles, trees
+from bilevel._lanczos import CrossGram, Hessian, first_basis, lanczos
 
 KEY = jax.random.key(0)
 
@@ -54,6 +54,46 @@ def test_an_exhausted_space_adds_no_eigenvalues(eigenvalues):
     spectrum = lanczos(hessian_of(rotated(eigenvalues)), key=KEY)
     assert spectrum.least == pytest.approx(min(eigenvalues), abs=1e-5)
     assert spectrum.largest == pytest.approx(max(eigenvalues), abs=1e-5)
+
+
+def without_a_basis(operator, monkeypatch, **settings):
+    """As if not even 20 vectors did fit."""
+    monkeypatch.setattr(_lanczos, "_MOST_BYTES", 1)
+    return lanczos(operator, key=KEY, **settings)
+
+
+def test_without_a_stored_basis_the_extremes_are_found_and_the_residuals_hold(x64, monkeypatch):
+    eigenvalues = np.concatenate([[-0.5], np.linspace(0.2, 3.0, 200), [7.0]])
+    spectrum = without_a_basis(hessian_of(rotated(eigenvalues)), monkeypatch)
+    assert spectrum.largest == pytest.approx(7.0, rel=1e-6)
+    assert spectrum.least == pytest.approx(-0.5, rel=1e-2)
+    assert spectrum.products == len(spectrum.ritz) <= 60
+    assert np.abs(eigenvalues - spectrum.least).min() <= spectrum.least_residual
+    monkeypatch.undo()
+    whole = lanczos(hessian_of(rotated(eigenvalues)), key=KEY)
+    np.testing.assert_allclose(spectrum.ritz[[0, -1]], whole.ritz[[0, -1]], rtol=1e-6)
+    assert spectrum.least_residual == pytest.approx(whole.least_residual, rel=1e-3)
+
+
+def test_without_a_stored_basis_the_least_may_be_unsettled_and_the_residual_says_so(x64, monkeypatch):
+    eigenvalues = np.geomspace(1e-4, 10.0, 300)
+    spectrum = without_a_basis(hessian_of(rotated(eigenvalues)), monkeypatch)
+    assert spectrum.products == 60 and spectrum.largest == pytest.approx(10.0, rel=1e-2)
+    assert spectrum.least_residual > 0.1 * spectrum.least > 1e-5
+
+
+def test_without_a_stored_basis_a_few_vectors_are_in_memory():
+    """Beside what a product takes."""
+    n = 100_000
+    operator = Hessian.at(bl.Level(lambda x, y, _: x * jnp.sum(y**4)), jnp.ones(()), jnp.ones(n))
+
+    def vectors(stored):
+        arguments = (operator, jnp.asarray(0), jnp.asarray(60)), first_basis(jnp.ones(n), 60, stored)
+        memory = _lanczos._extend.lower(*arguments).compile().compiled.memory_analysis()
+        return (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / (4 * n)
+
+    few, all_of_them = vectors(False), vectors(True)
+    assert few < 9 < 60 < all_of_them
 
 
 def test_largest_only_does_not_wait_for_the_least(x64):

@@ -17,7 +17,7 @@ X, Y, V = (jnp.asarray(RNG.normal(size=n), jnp.float32) for n in (3, 3, 3))
 
 def dropped(x, y, batch, key):
     kept = jax.random.bernoulli(key, 0.5, batch["features"].shape)
-    fit = jnp.tanh((2 * kept * batch["features"]) @ y)
+    fit = jnp.tanh((2 * kept * batch["features"]) @ (y + x**2))
     return jnp.mean((fit - batch["targets"]) ** 2) + jnp.sum(jnp.exp(0.1 * x) * y**2)
 
 
@@ -39,6 +39,8 @@ def test_all_that_is_computed_on_a_batch_is_of_one_function():
     G_y, Hv, Jv = oracles.lower_products(level, X, Y, V, one)
     np.testing.assert_allclose(G_y, gradient(Y, one), rtol=1e-5)
     np.testing.assert_allclose(Hv, jax.jvp(lambda y: gradient(y, one), (Y,), (V,))[1], rtol=1e-5)
+    product = jax.grad(lambda x: V @ jax.grad(dropped, argnums=1)(x, Y, one.rows, one.key))(X)
+    np.testing.assert_allclose(Jv, product, rtol=1e-4)
     np.testing.assert_allclose(oracles.gradient_y(level, X, Y, one), G_y, rtol=1e-6)
     assert not np.allclose(G_y, oracles.gradient_y(level, X, Y, eqx.tree_at(lambda b: b.key, one, two.key)))
 

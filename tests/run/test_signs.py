@@ -1,6 +1,7 @@
 """The look at the end of a run: no broken problem ends successful and wrong, and healthy ones are not warned of."""
 
 import importlib.util
+import re
 import warnings
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import bilevel as bl
+from bilevel.run import _signs
 from bilevel.solvers.registry import SOLVERS
 
 KEY = jax.random.key(0)
@@ -172,3 +174,17 @@ def test_a_second_run_compiles_no_look(compiled):
     for step in (0.1, 0.2):
         solve(upper, solver=bl.SOBA(step, 0.5, 0.5))
         assert compiled.count("jit(_look)") == 1
+
+
+def test_a_large_y_is_looked_at_without_a_stored_basis(monkeypatch):
+    """The least curvature that is seen, and its direction's part in F_y, are the same."""
+    curvature = np.linspace(-0.5, 2.0, 40)
+    said = []
+    for stored in (_signs._STORED, 0):
+        monkeypatch.setattr(_signs, "_STORED", stored)
+        lower = lambda x, y, _: 0.5 * y @ (curvature * y) - x * y.sum()  # noqa: E731
+        with pytest.warns(bl.DiagnosisWarning, match="not strongly convex") as caught:
+            solve(smooth, lower, bl.SOBA(1e-3, 1e-3, 1e-3), y=np.zeros(40))
+        said.append(str(caught[0].message))
+    numbers = [[float(n) for n in re.findall(r"-?\d\.\d+", text)] for text in said]
+    assert numbers[0] == pytest.approx(numbers[1], rel=1e-3) and len(numbers[0]) == 3
