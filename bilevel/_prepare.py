@@ -55,7 +55,22 @@ def prepare(problem: P, x: Any, y: Any) -> Prepared[P]:
     if not (x_static is None and y_static is None):
         problem = _of_arrays(problem, x_static, y_static)
     _check_once(problem, x, y)
-    return Prepared(problem, x, y, x_static, y_static)
+    return Prepared(_on_device(problem), x, y, x_static, y_static)
+
+
+def _on_device(problem: P) -> P:
+    """NumPy arrays that the losses hold, on the device once each. JAX would send them with every call, and anew for
+    each level."""
+    sent: dict[int, jax.Array] = {}
+
+    def place(leaf: Any) -> Any:
+        if not isinstance(leaf, np.ndarray):
+            return leaf
+        if id(leaf) not in sent:
+            sent[id(leaf)] = jnp.asarray(leaf)
+        return sent[id(leaf)]
+
+    return jax.tree.map(place, problem)
 
 
 # The functions, static settings, shapes and dtypes of problems that were found right, the last ones at the end. To
