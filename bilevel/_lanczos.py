@@ -99,12 +99,11 @@ class Spectrum:
 
 
 class Basis(eqx.Module):
-    """The basis q_0 … q_m (zero where not yet built), the operator's tridiagonal matrix in it, and the inner products
-    of its vectors with another one. Or, of the basis, the last two vectors only: see `first_basis`."""
+    """The basis q_0 … q_m (zero where not yet built), or its last two vectors, and the operator's tridiagonal matrix in
+    it."""
 
     diagonal: Float[Array, " steps"]
     beside: Float[Array, " steps"]
-    along: Float[Array, " steps"]
     vectors: Float[Array, "kept dim"]
 
     @property
@@ -142,22 +141,20 @@ def lanczos(
     return spectrum
 
 
-def first_basis(first: Vector, steps: int, stored: bool) -> Basis:
+def first_basis(first: Vector, steps: int, stored: bool = True) -> Basis:
     """A basis for `steps` steps from the vector `first`; if not `stored`, only its last two vectors are kept."""
     kept, last = (max(steps + 1, 3), 0) if stored else (2, 1)
     vectors = jnp.zeros((kept, first.size), first.dtype).at[last].set(first / jnp.linalg.norm(first))
-    diagonal, beside, along = (jnp.zeros(steps, first.dtype) for _ in range(3))
-    return Basis(diagonal, beside, along, vectors)
+    return Basis(jnp.zeros(steps, first.dtype), jnp.zeros(steps, first.dtype), vectors)
 
 
-def extended(operator: Any, basis: Basis, start: Any, stop: Any, other: Vector | None = None) -> Basis:
-    """The basis after the steps from `start` to `stop`, with its inner products with `other`."""
+def extended(operator: Any, basis: Basis, start: Any, stop: Any) -> Basis:
+    """The basis after the steps from `start` to `stop`."""
 
     def body(k: Any, basis: Basis) -> Basis:
         q = basis.vectors[k if basis.stored else 1]
         w = operator(q)
         diagonal = basis.diagonal.at[k].set(q @ w)
-        along = basis.along if other is None else basis.along.at[k].set(q @ other)
         for _ in range(2):  # doing it once leaves the rounding of a large first projection
             w = w - (basis.vectors @ w) @ basis.vectors  # of two vectors this is the three-term recurrence
         length = jnp.linalg.norm(w)
@@ -166,7 +163,7 @@ def extended(operator: Any, basis: Basis, start: Any, stop: Any, other: Vector |
         following = jnp.where(goes_on, w / jnp.where(goes_on, length, 1), 0)
         beside = basis.beside.at[k].set(jnp.where(goes_on, length, 0))
         vectors = basis.vectors.at[k + 1].set(following) if basis.stored else jnp.stack([q, following])
-        return Basis(diagonal, beside, along, vectors)
+        return Basis(diagonal, beside, vectors)
 
     return jax.lax.fori_loop(start, stop, body, basis)
 

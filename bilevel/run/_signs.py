@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from bilevel import _random, oracles, trees
-from bilevel._lanczos import Hessian, extended, first_basis, ritz_values
+from bilevel._lanczos import Basis, Hessian, extended, first_basis, ritz_values
 from bilevel.problem import Problem
 from bilevel.steps import AbstractStep, GradientStep
 from bilevel.trees import Tree
@@ -21,7 +21,6 @@ from bilevel.trees import Tree
 _SHARE = 0.02  # of the samples of the run that the look may cost
 _SMALL = 2**18  # entries of x, and rows times entries of y: below it the look takes milliseconds
 _LANCZOS_STEPS = 12
-_STORED = 2**25  # numbers of a basis; a larger one is not stored
 _FLAT = 1e-6  # a curvature below this part of the largest is none in single precision
 _SEEN = 1e-3  # the least part of F_y along a flat direction that makes y* matter there
 _GROWTH = 10.0
@@ -42,8 +41,8 @@ class DiagnosisWarning(UserWarning):
 
 class _Seen(eqx.Module):
     """At each of the points: both losses, the largest entries of F_x, F_y, G_y and Jᵀu, and ⟨n, G_y⟩/‖n‖². Then how
-    far x has moved, the sizes of x and its start, and the tridiagonal matrix of Lanczos' iteration, with F_y at the
-    near point in its basis."""
+    far x has moved, the sizes of x and its start, and what Lanczos' iteration found, with F_y at the near point in its
+    basis."""
 
     f: Float[Array, " points"]
     g: Float[Array, " points"]
@@ -55,8 +54,7 @@ class _Seen(eqx.Module):
     move: Array
     size: Array
     size_before: Array
-    diagonal: Array | None
-    beside: Array | None
+    basis: Basis | None
     F_y_in_basis: Array | None
 
 
@@ -102,13 +100,13 @@ def _look(problem: Problem, x0: Tree, y0: Tree, x: Tree, y: Tree, steps: int) ->
 
     f, g, slope, F_y, G_y, J = jax.lax.map(at, jnp.asarray(_POINTS))
     F_x = _largest(trees.dense(oracles.gradient_x(problem.upper, x, y, xi), x))
-    found = None, None, None
+    basis = inside = None
     if steps:
-        near, _ = ravel_pytree(oracles.gradient_y(problem.upper, x, trees.add(y, n), xi))
-        basis = first_basis(ravel_pytree(n)[0], steps, stored=steps * near.size <= _STORED)
-        basis = extended(Hessian.at(problem.lower, x, y), basis, 0, steps, near / jnp.linalg.norm(near))
-        found = basis.diagonal, basis.beside, basis.along
-    return _Seen(f, g, F_x, F_y, G_y, J, slope, trees.norm(dx), _largest(x), _largest(x0), *found)
+        basis = extended(Hessian.at(problem.lower, x, y), first_basis(ravel_pytree(n)[0], steps), 0, steps)
+        near = oracles.gradient_y(problem.upper, x, trees.add(y, n), xi)
+        flat, _ = ravel_pytree(near)
+        inside = basis.vectors[:-1] @ (flat / jnp.linalg.norm(flat))
+    return _Seen(f, g, F_x, F_y, G_y, J, slope, trees.norm(dx), _largest(x), _largest(x0), basis, inside)
 
 
 @functools.cache
@@ -122,7 +120,8 @@ def _program(backend: str) -> Any:
 
 
 class Look:
-    """The look at the end of a run, on the host. `known` says whether it was cheap enough to be taken."""
+    """The look at the end of a run, on the host. `known` says whether it was cheap enough to be taken, and had memory:
+    it takes some copies of y more than a step, and a run must not be lost by it."""
 
     def __init__(self, problem: Problem, start: tuple[Tree, Tree], end: tuple[Tree, Tree], samples: int):
         (x0, y0), (x, y) = trees.at_least_single((start, end))
@@ -134,10 +133,15 @@ class Look:
             return
         steps = min(_LANCZOS_STEPS, dim)
         rows = problem.lower.length
-        if not (dim * rows <= _SMALL or steps * rows <= _SHARE * samples):
+        if not (dim * rows <= _SMALL or steps * rows <= _SHARE * samples) or steps * dim > 2**25:
             steps = 0
         with jax.debug_nans(False), jax.debug_infs(False):  # far points may overflow
-            self.seen = jax.tree.map(np.asarray, _program(jax.default_backend())(problem, x0, y0, x, y, steps))
+            try:
+                self.seen = jax.tree.map(np.asarray, _program(jax.default_backend())(problem, x0, y0, x, y, steps))
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                self.known = False
 
     def not_finite(self) -> str | None:
         """The first of the losses and gradients that is not finite at the last point."""
@@ -196,9 +200,9 @@ def of_lower_level(look: Look, solver: Any, t: int) -> Iterator[str]:
 
 def _curvature(seen: _Seen) -> tuple[float, float, float] | None:
     """The least and the largest Ritz value, and the part of F_y along the least one's direction."""
-    if seen.diagonal is None:
+    if seen.basis is None:
         return None
-    diagonal, beside = (np.asarray(part, np.float64) for part in (seen.diagonal, seen.beside))
+    diagonal, beside = (np.asarray(part, np.float64) for part in (seen.basis.diagonal, seen.basis.beside))
     if not (np.isfinite(diagonal).all() and np.isfinite(beside).all()):
         return None
     ritz, weights, used = ritz_values(diagonal, beside, len(diagonal))

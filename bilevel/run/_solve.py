@@ -99,7 +99,8 @@ def solve(
     - `signs`: whether to look once, at the end, for signs that the answer is not one: a lower level that is flat or
       not convex, steps above 2/L, losses that do not depend on y or x, growth, an upper loss without a minimum. Each
       gives a `DiagnosisWarning` that says what to do. The look takes milliseconds, or at most 2 % of the run's samples
-      (parts that would take more are left out), and once per problem a program is compiled. `Episodes` have no look.
+      (parts that would take more, or more memory than there is, are left out), and once per problem a program is
+      compiled. `Episodes` have no look.
     - `throw`: if the run cannot continue, raise `SolveError`, with `.solution`; if False, return the solution.
 
     Arrays may be split over devices and processes: x, y, and all that belongs to them, stay where they are.
