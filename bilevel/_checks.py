@@ -9,6 +9,7 @@ import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -179,10 +180,11 @@ def hashable(name: str, function: Any) -> None:
 
 
 def paths_and_leaves(name: str, value: Any) -> tuple[list[Any], Any]:
-    """The leaves with their paths, and the structure. A sparse matrix of JAX is a leaf, and so is an iterator."""
+    """The leaves with their paths, and the structure. A sparse matrix of JAX, an iterator and the state of a layer are
+    leaves."""
     try:
         return jax.tree_util.tree_flatten_with_path(
-            value, is_leaf=lambda node: is_sparse_matrix(node) or hasattr(node, "__next__")
+            value, is_leaf=lambda node: is_sparse_matrix(node) or hasattr(node, "__next__") or isinstance(node, _STATE)
         )
     except ValueError as error:
         if "Comparator" not in str(error):
@@ -195,6 +197,7 @@ def is_sparse_matrix(value: Any) -> bool:
     return any(f"{kind.__module__}.".startswith(_SPARSE) for kind in type(value).__mro__)
 
 
+_STATE = (eqx.nn.State, eqx.nn.StateIndex)
 _SPARSE = ("scipy.sparse.", "jax.experimental.sparse.")
 
 
@@ -222,6 +225,14 @@ def tree(name: str, value: Any) -> Any:
     def check(path: Any, leaf: Any) -> Any:
         nonlocal found
         where, of_module = f"{name}{jax.tree_util.keystr(path)}", _in_module(value, path)
+        if isinstance(leaf, _STATE):
+            if any(map(eqx.is_array, jax.tree.leaves(leaf))):
+                raise TypeError(
+                    f"{where}: got the state of a layer, such as the statistics of a batch normalization, which a loss "
+                    "cannot update and a solver would train; normalize without a state (LayerNorm, GroupNorm), or hold "
+                    "the state in the loss, with the layer in inference mode"
+                )
+            return leaf  # a layer's mark, whose state is elsewhere
         if isinstance(leaf, int | float | complex) and path and isinstance(path[-1], jax.tree_util.GetAttrKey):
             return leaf  # a setting of a module, such as a dropout rate
         if isinstance(leaf, np.ndarray | np.generic):

@@ -1,5 +1,6 @@
 """Checks of single arguments: the error names the argument, what it got and what to do."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -127,3 +128,17 @@ def test_an_optimizer_that_takes_any_setting():
     bl.Rule(lambda rate, **settings: optax.adam(rate, **settings), 0.1, b1=0.8)
     with pytest.raises(TypeError, match="Rule: "):
         bl.Rule(lambda rate, **settings: optax.adam(rate, **settings), 0.1, beta=0.8)
+
+
+@pytest.mark.parametrize("mode", ["batch", "ema"])
+def test_the_state_of_a_layer_is_no_variable(mode):
+    """Neither by itself, nor in a layer that holds it; a layer whose state is elsewhere is one."""
+    layer, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(3, "batch", mode=mode)
+    whole = eqx.nn.BatchNorm(3, "batch", mode=mode)
+    spectral = eqx.nn.SpectralNorm(eqx.nn.Linear(3, 3, key=jax.random.key(0)), "weight", key=jax.random.key(0))
+    for value in (state, {"layer": layer, "state": state}, whole, [whole], spectral):
+        with pytest.raises(TypeError, match=r"^y.*: got the state of a layer.*LayerNorm"):
+            checks.tree("y", value)
+    assert checks.tree("y", layer).weight is layer.weight
+    trained, _ = eqx.partition(whole, eqx.tree_at(lambda m: m.weight, jax.tree.map(lambda _: False, whole), True))
+    assert checks.tree("y", trained).weight is whole.weight

@@ -107,3 +107,23 @@ def test_frozen_leaves_of_integers(x64):
     problem = bl.Problem(problem.upper, bl.Level(Partial(quantized, whole), problem.lower.data, 4))
     found = bl.solve(problem, bl.SOBA(0.1, 0.1, 0.1), 0.0, y, steps=5, key=KEY, signs=False)
     assert np.isfinite(found.y.B).all() and not np.allclose(found.y.B, 0)
+
+
+def test_the_statistics_of_a_pretrained_normalization_may_be_frozen():
+    layer, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(WIDE, "batch", mode="ema")
+    layer = eqx.nn.inference_mode(layer)
+
+    def normalized(state, y, batch):
+        out, _ = jax.vmap(y, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(batch["features"], state)
+        return jnp.mean((out.sum(1) - batch["targets"]) ** 2) + 0.1 * jnp.sum(y.weight**2)
+
+    def upper(state, x, y, batch):
+        return normalized(state, y, batch)
+
+    def lower(state, x, y, batch):
+        return jnp.exp(x) * normalized(state, y, batch)
+
+    data = problem_of(None).lower.data
+    problem = bl.Problem(bl.Level(Partial(upper, state), data, 4), bl.Level(Partial(lower, state), data, 4))
+    found = bl.solve(problem, bl.SOBA(0.1, 0.1, 0.1), 0.0, layer, steps=5, key=KEY, signs=False)
+    assert not np.allclose(found.y.weight, layer.weight)
