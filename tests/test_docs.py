@@ -74,7 +74,9 @@ def test_the_page_about_adding_a_solver_shows_what_is_in_the_files():
     assert whole == ["bilevel/solvers/bome.py", "tests/listings/bome.py"]
 
 
-@pytest.mark.parametrize("page", ["index.md", "in_practice.md", "large_models.md", "from_higher.md", "from_torchopt.md"])
+@pytest.mark.parametrize(
+    "page", ["index.md", "in_practice.md", "large_models.md", "from_higher.md", "from_torchopt.md"]
+)
 def test_the_page_is_one_program_that_runs(page):
     names = {}
     with jax.numpy_rank_promotion("allow"):

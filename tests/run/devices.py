@@ -41,14 +41,15 @@ def split(tree, kind=AxisType.Auto):
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec("data")))
 
 
-def make(rows, source=bl.Rows, strata=DEVICES, place=lambda tree: tree):
+def make(rows, source=bl.Rows, strata=DEVICES, place=lambda tree: tree, parts=1):
     """A problem with one weight per row, and a start."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, rows)
     data = {"features": rng.normal(size=(rows, WIDTH)), "targets": np.eye(CLASSES)[labels]}
     data = place({name: array.astype(np.float32) for name, array in data.items()})
     levels = (source(data, strata=strata) for _ in range(2))
-    upper, lower = bl.Level(upper_loss, next(levels), BATCH), bl.Level(lower_loss, next(levels), BATCH, per_row=True)
+    upper, lower = (loss if parts == 1 else bl.accumulated(loss, parts) for loss in (upper_loss, lower_loss))
+    upper, lower = bl.Level(upper, next(levels), BATCH), bl.Level(lower, next(levels), BATCH, per_row=True)
     return bl.Problem(upper, lower), place(np.zeros(rows, np.float32)), np.zeros((WIDTH, CLASSES), np.float32)
 
 
@@ -68,14 +69,14 @@ def compiled(solver, problem, x, y):
     return program.cost_analysis()["flops"], found
 
 
-def counts(names, rows):
+def counts(names, rows, parts=1):
     """Per solver: operations on one of eight devices as a multiple of an eighth of one device's, and collectives."""
     found = {}
     for name in names:
         solver = make_solvers()[name]
-        alone, _ = compiled(solver, *make(rows))
-        shared, collectives = compiled(solver, *make(rows, place=split))
-        _, of_more = compiled(solver, *make(2 * rows, place=split))
+        alone, _ = compiled(solver, *make(rows, parts=parts))
+        shared, collectives = compiled(solver, *make(rows, place=split, parts=parts))
+        _, of_more = compiled(solver, *make(2 * rows, place=split, parts=parts))
         found[name] = DEVICES * shared / alone, collectives, of_more
     return found
 
@@ -84,7 +85,7 @@ def count(programs, _):
     programs.append(_programs._advance._cache_size())
 
 
-def runs(names, rows, kind, source):
+def runs(names, rows, kind, source, parts=1):
     """Per solver: how far the run on eight devices is from that on one, the places, and the number of programs."""
     kind, source, found = getattr(AxisType, kind), getattr(bl, source), {}
 
@@ -94,9 +95,9 @@ def runs(names, rows, kind, source):
     for name in names:
         solver, programs = make_solvers()[name], []
         options = {"steps": 20, "every": 5, "key": KEY, "signs": False, "progress": False}
-        problem, x, y = make(rows, source)
+        problem, x, y = make(rows, source, parts=parts)
         one = bl.solve(problem, solver, x, y, **options)
-        problem, x, y = make(rows, source, place=place)
+        problem, x, y = make(rows, source, place=place, parts=parts)
         with jax.set_mesh(x.sharding.mesh) if kind == AxisType.Explicit else contextlib.nullcontext():
             many = bl.solve(problem, solver, x, y, callbacks=[functools.partial(count, programs)], **options)
         pairs = zip(jax.tree.leaves((one.x, one.y)), jax.tree.leaves((many.x, many.y)), strict=True)

@@ -24,8 +24,8 @@ def on_eight(what, *arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def check_counts(names):
-    for name, (share, collectives, of_more) in on_eight("counts", names, 2048).items():
+def check_counts(names, *arguments):
+    for name, (share, collectives, of_more) in on_eight("counts", names, 2048, *arguments).items():
         assert share < 1.5, name
         assert set(collectives) == {"all-reduce"} and collectives["all-reduce"] <= 16 * GRADIENTS, name
         assert collectives == of_more, name  # no traffic that grows with the rows
@@ -47,6 +47,16 @@ def test_eight_devices_make_the_run_of_one():
 @pytest.mark.parametrize(("kind", "source"), [("Explicit", "Rows"), ("Auto", "Blocks"), ("Auto", "Shuffled")])
 def test_each_source_and_mode(kind, source):
     check_runs(["soba"], 2048, kind, source)
+
+
+def test_each_device_has_its_share_of_each_part():
+    check_counts(["soba"], 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+def test_eight_devices_make_the_run_of_one_in_parts(kind):
+    check_runs(["soba"], 2048, kind, "Rows", 2)
 
 
 def test_rows_that_lag():
