@@ -36,6 +36,7 @@ def _options(
 
 Task = Annotated[str, typer.Argument(help="A task's name (see `bilevel list`), or FILE.py:NAME.")]
 _LAST_SEED = 2**32 - 1  # of a larger one, JAX would take the last 32 bits
+_MOST_DEVICES = 256  # each has threads of its own
 _SOLVER = "A name (see `bilevel list`) or FILE.py:NAME, with or without [SETTING=VALUE,...]."
 Checkpoint = Annotated[
     pathlib.Path | None,
@@ -60,11 +61,23 @@ def _say(text: str) -> None:
     typer.echo(visible(text), err=True)
 
 
-def _one_device_a_core() -> None:
-    """Use all cores of a CPU. Call it before JAX initializes its devices."""
+def _make_devices(count: int) -> None:
+    """Make a CPU into so many devices. Call it before JAX initializes its devices."""
     import jax
 
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    with contextlib.suppress(RuntimeError):  # it has
+        jax.config.update("jax_num_cpu_devices", count)
+
+
+def _check_devices(wanted: int | None) -> None:
+    """Refuse another number than that of the devices that there are."""
+    import jax
+
+    if wanted is not None and wanted != (found := jax.device_count()):
+        raise ValueError(
+            f"devices: got {wanted}, but JAX has {found} ({jax.default_backend()}), and --devices only divides a CPU; "
+            "leave it out to use all of them"
+        )
 
 
 @contextlib.contextmanager
@@ -140,16 +153,27 @@ def run(
         pathlib.Path | None, typer.Option(help="A directory for history.csv, summary.json and solution.npz.")
     ] = None,
     checkpoint: Checkpoint = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, max=_MOST_DEVICES, help="Make a CPU into so many devices.")
+    ] = None,
 ) -> None:
-    """Run one solver on a task. --set takes the solver's settings and the task's arguments."""
+    """Run one solver on a task. --set takes the solver's settings and the task's arguments.
+
+    Each of JAX's devices computes with an equal part of every batch, where their number divides it.
+    """
     from bilevel._output.files import make_directory
     from bilevel.compare import _compare as compare
     from bilevel.compare import entrants, files, records, settings, tables
+    from bilevel.compare.devices import split
     from bilevel.solvers._text import assignments
 
     console = _console()
+    if devices is not None:
+        _make_devices(devices)
     with _readable_errors():
+        _check_devices(devices)
         entrant, made, arguments = entrants.alone(task, solver, assignments("set", set_ or ()), seed, suggest)
+        made = split(made, must=(devices or 1) > 1)
         steps = compare.steps_of({entrant.asked.label: entrant}, task, steps)[entrant.asked.label]
         if out is not None:
             make_directory(out)
@@ -188,7 +212,8 @@ def compare(
     steps: Annotated[int | None, typer.Option(min=1, help="Outer steps of each; default: as in the settings.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Instead of --steps: seconds of stepping per run.")] = None,
     untimed: Annotated[
-        bool, typer.Option("--untimed", help="Run all seeds of a solver at once, on all cores, without comparing time.")
+        bool,
+        typer.Option("--untimed", help="Run all seeds of a solver at once, on all devices; do not compare time."),
     ] = False,
     search: Annotated[
         bool, typer.Option("--search", help="Add rows of random search (and Optuna) over a few numbers of x.")
@@ -197,6 +222,10 @@ def compare(
     suggest: Suggest = False,
     set_: Set = None,
     out: Annotated[pathlib.Path | None, typer.Option(help="Default: runs/compare-TASK.")] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, max=_MOST_DEVICES, help="With --untimed: make a CPU into so many; default: one per core."),
+    ] = None,
 ) -> None:
     """Compare solvers on the same seeds of a task. --set takes the task's arguments."""
     from bilevel.compare import _compare as compare
@@ -206,8 +235,11 @@ def compare(
     console = _console()
     out = pathlib.Path(f"runs/compare-{pathlib.Path(task).name.replace(':', '-')}") if out is None else out
     if untimed:
-        _one_device_a_core()
+        _make_devices(devices or os.cpu_count() or 1)
     with _readable_errors():
+        if devices is not None and not untimed:
+            raise ValueError(f"devices: got {devices}, but times are compared on one device; add --untimed")
+        _check_devices(devices)
         comparison = compare.compare(
             task,
             solvers,

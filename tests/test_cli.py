@@ -147,7 +147,7 @@ def test_what_was_cut_off_goes_on_and_says_how(call, tmp_path, monkeypatch):
 
 
 def test_compare_untimed_runs_all_seeds_at_once(call, tmp_path, monkeypatch):
-    monkeypatch.setattr("bilevel.cli._one_device_a_core", lambda: None)  # JAX has looked at its devices long ago
+    monkeypatch.setattr("bilevel.cli._make_devices", lambda count: None)  # JAX has looked at its devices long ago
     seen, together = [], compare_module.together
 
     def counted(tasks, *arguments, **options):
@@ -206,6 +206,9 @@ def test_interrupted_compare_keeps_results(call, tmp_path, monkeypatch):
         (["compare", "cleaning", "--set", "dataset=fashion"], "did you mean fashion-mnist?"),
         (["compare", "quadratic", "--steps", "5", "--seconds", "1"], "pass one of them"),
         (["compare", "quadratic", "--seconds", "-1"], "seconds: got -1.0"),
+        (["compare", "quadratic", "--devices", "2"], "devices: got 2, but times are compared on one device; add --unt"),
+        (["compare", "quadratic", "--devices", "200", "--untimed"], "devices: got 200, but JAX has 1 (cpu)"),
+        (["run", "quadratic", "--solver", "soba", "--devices", "200"], "devices: got 200, but JAX has 1 (cpu)"),
     ],
 )
 def test_wrong_input_is_one_readable_line(call, arguments, message, tmp_path, monkeypatch):
@@ -262,6 +265,7 @@ def test_the_script_without_the_command_line_extra(missing, monkeypatch, request
     [
         ["compare", "quadratic", "--steps", "0"],
         ["compare", "quadratic", "--seeds", "0"],
+        ["run", "quadratic", "--solver", "soba", "--devices", "0"],
         ["run", "quadratic", "--solver", "soba", "--seed", "-1"],
         ["run", "quadratic", "--solver", "soba", "--seed", "99999999999999999999"],
         ["clean", "a.csv", "--label", "a", "--out", "b", "--seed", "99999999999999999999"],
