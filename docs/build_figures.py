@@ -43,6 +43,12 @@ def ten_thousand_penalties():
         shutil.copy(Path(folder) / "penalties.png", ROOT / "docs" / "examples" / "ten_thousand_penalties.png")
 
 
+def data_mixture():
+    with tempfile.TemporaryDirectory() as folder:
+        run("data_mixture", 200, 0, folder)
+        shutil.copy(Path(folder) / "weights.png", ROOT / "docs" / "examples" / "data_mixture.png")
+
+
 def few_shot():
     accuracy = run("few_shot")
     figure, axes = panel("outer steps", "accuracy on new scripts")
@@ -70,5 +76,5 @@ def own_network():
 
 
 if __name__ == "__main__":
-    for build in (clean_a_table, ten_thousand_penalties, few_shot, own_outer_loop, own_network):
+    for build in (clean_a_table, data_mixture, ten_thousand_penalties, few_shot, own_outer_loop, own_network):
         build()

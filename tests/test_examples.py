@@ -1,11 +1,15 @@
 """The examples and the README's snippets run, with the output that they show."""
 
+import os
 import re
 import runpy
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -17,13 +21,14 @@ def users_losses_may_broadcast():
         yield
 
 
-def example(name):
-    return runpy.run_path(str(ROOT / "examples" / name))["main"]()
+def example(name, **options):
+    return runpy.run_path(str(ROOT / "examples" / name))["main"](**options)
 
 
 def test_every_example_is_run_here():
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == {
         "clean_a_table.py",
+        "data_mixture.py",
         "few_shot.py",
         "noisy_labels.py",
         "own_network.py",
@@ -63,6 +68,38 @@ def test_ten_thousand_penalties_beat_one(tmp_path, monkeypatch):
 def test_few_shot_learns_to_read_new_scripts():
     accuracies = example("few_shot.py")
     assert accuracies[-1] > max(0.6, accuracies[0] + 0.2)
+
+
+SMALL = dict(steps=4, every=2, batch_size=8, rows=64, width=16, layers=1)
+ON_EIGHT = f"""
+import runpy, sys
+import numpy as np
+solution = runpy.run_path(sys.argv[1])["main"](**{SMALL}, out=sys.argv[2])
+assert len(solution.x.sharding.device_set) == 8
+np.save(sys.argv[2] + "/x.npy", solution.x)
+"""
+
+
+def test_data_mixture_is_one_run_on_one_device_and_on_eight(tmp_path):
+    one = example("data_mixture.py", **SMALL, out=tmp_path / "one")
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["weights.png"]
+    assert one.history["test loss"][-1] < one.history["test loss"][0]
+    subprocess.run(
+        [sys.executable, "-c", ON_EIGHT, str(ROOT / "examples" / "data_mixture.py"), str(tmp_path)],
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "8", "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    assert np.abs(one.x).max() > 0.05
+    np.testing.assert_allclose(np.load(tmp_path / "x.npy"), one.x, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_data_mixture_ranks_the_garbage_last(seed, tmp_path):
+    weights = example("data_mixture.py", seed=seed, out=tmp_path).history.rows[-1]
+    garbage = [weights[name] for name in ("random bytes", "shuffled bytes")]
+    assert max(garbage) < min(weights[name] for name in ("help pages", "docstrings", "code"))
 
 
 def snippets(page="README.md"):
