@@ -7,6 +7,8 @@ from bilevel import solvers as _solvers
 # the problem
 from bilevel._accumulated import accumulated
 from bilevel.problem import Episodes, Factored, Level, Problem
+from bilevel.disk import OnDisk
+from bilevel._readers import ReadError
 from bilevel.sampling import Batch, Blocks, Rows, Shuffled, ShuffledBlocks
 
 # steps and costs
@@ -83,10 +85,12 @@ __all__ = [
     "Neumann",
     "Newton",
     "Nystrom",
+    "OnDisk",
     "Prescribed",
     "OtherProcessError",
     "Problem",
     "RandomNeumann",
+    "ReadError",
     "RecursiveMomentum",
     "Report",
     "Rows",

@@ -182,13 +182,12 @@ def _check_loss(name: str, level: Level, x: Any, y: Any) -> bool:
     flags = per_row_flags(level, x)
     size = level.size
 
-    def on_first_rows(loss: Any, x: Any, y: Any, rows: Batch) -> Any:
+    def on_first_rows(level: Level, x: Any, y: Any) -> Any:
         leaves = [leaf[:size] if flag else leaf for leaf, flag in zip(jax.tree.leaves(x), flags, strict=True)]
-        first = Batch(jax.tree.map(lambda array: array[:size], rows.rows), None, size)
-        return loss(jax.tree.unflatten(jax.tree.structure(x), leaves), y, first)
+        first = Batch(None if level.data is None else level.data.first(size), None, size)
+        return level.value(jax.tree.unflatten(jax.tree.structure(x), leaves), y, first)
 
-    level = level.with_one_key()
-    out, constants = _traced(f"{name}.loss", on_first_rows, level.value, x, y, level.all_rows())
+    out, constants = _traced(f"{name}.loss", on_first_rows, level.with_one_key(), x, y)
     if not (hasattr(out, "shape") and hasattr(out, "dtype")) or out.shape != ():
         got = f"shape {out.shape}" if hasattr(out, "shape") else type(out).__name__
         raise ValueError(f"{name}.loss: returned {got}; it must return a scalar, such as the mean over the batch")

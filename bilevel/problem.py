@@ -12,6 +12,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree, Scalar
 
 from bilevel import _checks as checks
 from bilevel._accumulated import Accumulated, inner, with_inner
+from bilevel.disk import on_disk
 from bilevel.sampling import Batch, Rows
 
 
@@ -24,8 +25,8 @@ class Level(eqx.Module):
       `jax.tree_util.Partial`. The arrays that it needs belong in `data` or in a module; in a closure they
       would be compiled into the program. A `bl.Factored` loss states that x acts only through some features.
     - `data`: a pytree of arrays with one common leading axis of rows, or a source that says how they are
-      drawn (`bl.Rows`, the default, `bl.Blocks`, `bl.Shuffled` or `bl.ShuffledBlocks`). `None`: a deterministic level;
-      `batch` is `None`.
+      drawn (`bl.Rows`, the default, `bl.Blocks`, `bl.Shuffled` or `bl.ShuffledBlocks`), or `bl.OnDisk(…)`, rows that
+      are not in memory. `None`: a deterministic level; `batch` is `None`.
     - `batch_size`: the number of rows in a batch; `None` means all rows, a deterministic level.
     - `per_row`: `True` if `x` holds one entry per row of this level's data. `loss` then receives only the
       batch's rows of `x`, and a step on `x` costs O(batch). To declare single leaves, pass a pytree of
@@ -80,6 +81,11 @@ class Level(eqx.Module):
         elif batch_size is not None:
             checks.count("batch_size", batch_size)
             self.data.check(self.size)
+        elif on_disk(self.data):
+            raise ValueError(
+                "batch_size: got None, which means all rows in each step, but they are on disk; pass the number of rows "
+                "in a batch, and a solver whose steps draw batches"
+            )
         if random and batch_size is None:
             raise ValueError(
                 "random: a loss that wants a key has one per batch, and this level reads all rows; pass a batch_size "
@@ -139,6 +145,10 @@ class Level(eqx.Module):
         if not self.random:
             return self
         return dataclasses.replace(self, loss=with_inner(self.loss, OneKey), random=False)
+
+    def loaded(self) -> "Level":
+        """The same level with all its rows in memory."""
+        return self if self.data is None else dataclasses.replace(self, data=self.data.loaded())
 
     def with_batch_size(self, size: int | None) -> "Level":
         """The same level with another batch size (None: all rows), if it draws batches."""

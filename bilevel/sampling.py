@@ -19,6 +19,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from bilevel import _checks as checks
 from bilevel import _random
+from bilevel.disk import OnDisk
 from bilevel.trees import Tree, take_rows
 
 _ALIGNED = 64  # bytes
@@ -42,7 +43,13 @@ class Batch(eqx.Module):
         return array if self.indices is None else take_rows(array, self.indices, self.size)
 
 
-def _as_rows(arrays: Any) -> PyTree[Array]:
+def _as_rows(arrays: Any) -> Any:
+    if isinstance(arrays, OnDisk):
+        return arrays
+    if any(isinstance(node, OnDisk) for node in jax.tree.leaves(arrays, is_leaf=lambda node: isinstance(node, OnDisk))):
+        raise TypeError(
+            "data: got a tree with a bl.OnDisk in it; pass one for all: bl.OnDisk({name: array or path, …})"
+        )
     found, structure = checks.paths_and_leaves("data", arrays)
     if not found:
         raise ValueError("data: got a pytree without arrays; pass arrays with one leading axis of rows, or None")
@@ -115,7 +122,7 @@ class Rows(eqx.Module):
     **Arguments**
 
     - `arrays`: a pytree of arrays with one common leading axis of rows. They are converted to device arrays here, once,
-      and stay where they are if they are JAX's.
+      and stay where they are if they are JAX's. Or `bl.OnDisk(…)`, whose rows are read when they are drawn.
     - `strata`: the number of equal contiguous parts of the rows of which each batch has equally many. The mean over a
       batch stays unbiased, and its variance is at most that of plain draws. Rows that are split over n devices need a
       multiple of n. The number of rows and each batch size must be multiples of it. With the same strata, one device
@@ -129,7 +136,7 @@ class Rows(eqx.Module):
         (2, 4)
     """
 
-    arrays: PyTree[Array]
+    arrays: PyTree[Array] | OnDisk
     strata: int = eqx.field(static=True, default=1, kw_only=True)
 
     def __init__(self, arrays: Tree, strata: int = 1):
@@ -144,6 +151,8 @@ class Rows(eqx.Module):
     @property
     def length(self) -> int:
         """The number of rows."""
+        if isinstance(self.arrays, OnDisk):
+            return self.arrays.length
         return jax.tree.leaves(self.arrays)[0].shape[0]
 
     def check(self, size: int, name: str = "batch_size") -> None:
@@ -169,11 +178,31 @@ class Rows(eqx.Module):
         return places + self.length // self.strata * jnp.arange(self.strata, dtype=places.dtype)[:, None]
 
     def take(self, indices: Int[Array, "..."], size: int) -> PyTree[Array]:
+        if isinstance(self.arrays, OnDisk):
+            return self.arrays.take(indices, size)
         return jax.tree.map(lambda array: take_rows(array, indices, size), self.arrays)
 
     def all_rows(self) -> Batch:
         """All rows, in order."""
+        if isinstance(self.arrays, OnDisk):
+            gigabytes = self.length * self.arrays.store.row_bytes / 1e9
+            raise ValueError(
+                f"data: all {self.length} rows ({gigabytes:.2g} GB) are needed at once, but they are on disk; use a "
+                "solver whose steps draw batches, or, if they fit in memory, pass arrays in place of bl.OnDisk"
+            )
         return Batch(self.arrays, None, self.length)
+
+    def loaded(self) -> "Rows":
+        """The same with all rows in memory."""
+        if not isinstance(self.arrays, OnDisk):
+            return self
+        return eqx.tree_at(lambda source: source.arrays, self, self.first(self.length))
+
+    def first(self, size: int) -> PyTree[Array]:
+        """The first `size` rows."""
+        if isinstance(self.arrays, OnDisk):
+            return self.arrays.take(jnp.arange(size, dtype=jnp.int32), size)
+        return jax.tree.map(lambda array: array[:size], self.arrays)
 
     def draw(self, key: PRNGKeyArray, size: int) -> Batch:
         self.check(size)

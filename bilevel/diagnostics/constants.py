@@ -14,11 +14,13 @@ from bilevel import _checks as checks
 from bilevel import oracles, trees
 from bilevel._lanczos import CrossGram, Hessian, lanczos
 from bilevel._prepare import prepare
+from bilevel.disk import on_disk
 from bilevel.problem import Episodes, Level, Problem, drawn_once
 from bilevel.sampling import Batch, Subset
 from bilevel.trees import Tree
 
 MOST_ROWS = 50_000  # of a larger level, "all rows" are a random subsample of this size
+_MOST_BYTES = 2**30
 ORACLES = ("F_x", "F_y", "G_y")
 _SIZES = (1, 16)  # and the batch size
 DRAWS = 64
@@ -37,7 +39,7 @@ class Constants:
     - `sigma`: for "F_x", "F_y" and "G_y", the standard deviation σ of the gradient of one row. A batch of b
       independent rows has `noise(oracle, b)` = σ/√b = (E‖g_B − g‖²)^½. Zero for a level without data.
     - `noise_measured`: for each of them, the measured pairs (b, noise) that σ comes from.
-    - `upper_rows`, `lower_rows`: the number of rows in "all rows", at most `MOST_ROWS`.
+    - `upper_rows`, `lower_rows`: the number of rows in "all rows", at most `MOST_ROWS`, and of rows on disk at most 1 GiB.
     - `epsilon`: the machine epsilon of y's dtype. A curvature below `rounding` cannot be told from zero.
     """
 
@@ -136,13 +138,16 @@ def measure(problem: Problem, x: Tree, y: Tree, *, key: PRNGKeyArray) -> Constan
 
 
 def on_all_rows(problem: Problem, key: PRNGKeyArray, most: int = MOST_ROWS) -> Problem:
-    """The deterministic problem on all rows, or on `most` random rows of a level that has more."""
+    """The deterministic problem on all rows, or on `most` random rows of a level that has more. Of rows on disk, at
+    most `_MOST_BYTES` are read."""
 
     def whole(level: Level, key: PRNGKeyArray) -> Level:
         level = level.with_one_key()
-        if level.data is None or level.length <= most:
-            return level.with_batch_size(None)
-        indices = jnp.sort(jax.random.choice(key, level.length, (most,), replace=False)).astype(jnp.int32)
+        stored = on_disk(level.data)
+        fitting = most if stored is None else max(1, min(most, _MOST_BYTES // max(1, stored.store.row_bytes)))
+        if level.data is None or level.length <= fitting:
+            return level.loaded().with_batch_size(None)
+        indices = jnp.sort(jax.random.choice(key, level.length, (fitting,), replace=False)).astype(jnp.int32)
         return Level(level.loss, Subset(level.data, indices), None, level.per_row)
 
     upper_key, lower_key = jax.random.split(key)

@@ -1,6 +1,7 @@
 """The compiled programs of one run."""
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
@@ -10,12 +11,14 @@ import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from bilevel import _processes as processes
-from bilevel import trees
+from bilevel import _random, trees
 from bilevel._placement import Places, mesh_of, pinned, places, put, shapes_of
 from bilevel.cost import Total
 from bilevel.problem import Episodes, Problem
 from bilevel.run._advance import advance, initial_state, status
 from bilevel.run._identity import computation
+from bilevel.run._plan import UnplannableError, plan_of
+from bilevel.run._prefetch import Prefetch, Window, holding, stores_of
 from bilevel.solvers.base import AbstractSolver
 from bilevel.trees import Tree
 
@@ -24,10 +27,21 @@ class Programs:
     """What advances, checks and copies the states of a solver on a problem.
 
     The arguments that stay the same are taken apart once, not at each call. What belongs to x or y stays where x or y
-    is: see `bilevel._placement`.
+    is: see `bilevel._placement`. Rows on disk are read ahead for steps before `end`, whose numbers are the same if they
+    are cut after each `unit` steps; then call `close`.
     """
 
-    def __init__(self, solver: AbstractSolver, problem: Problem | Episodes, key: PRNGKeyArray, x: Tree, y: Tree):
+    def __init__(
+        self,
+        solver: AbstractSolver,
+        problem: Problem | Episodes,
+        key: PRNGKeyArray,
+        x: Tree,
+        y: Tree,
+        *,
+        unit: int = 1,
+        end: int = 0,
+    ):
         self.key, self._start_at = key, (x, y)
         mesh = mesh_of(problem, x, y)
         self.shared = processes.shared(mesh)  # with other processes
@@ -36,6 +50,34 @@ class Programs:
         self._static = _Static(structure, tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves), ())
         if mesh is not None:
             self._static = self._static.at(places(self._state()[0], mesh, (x, y)))
+        self._whole, self._stores = (solver, problem, key), stores_of(problem)
+        self.prefetch = self._prefetch(unit, end) if self._stores else None
+
+    def _prefetch(self, unit: int, end: int) -> Prefetch | None:
+        """None if it is not known ahead which rows are read, or if it is too much at once: then they are read when
+        they are drawn."""
+        if self.shared:
+            raise ValueError("data: rows on disk are read by one process; pass arrays to a run of several processes")
+
+        def planned(steps: Any) -> list[Array]:
+            return _planned(self._static, self._arrays, self._start_at, steps)
+
+        try:
+            draws = [found.shape[1] for found in jax.eval_shape(planned, np.zeros(1, np.int32))]
+        except UnplannableError:
+            return None
+        prefetch = Prefetch(self._stores, planned, draws, unit, end)
+        return prefetch if prefetch.fits else None
+
+    def _holding(self, window: Window) -> tuple["_Static", list[Any]]:
+        solver, problem, key = self._whole
+        leaves, structure = jax.tree.flatten((solver, holding(problem, self._stores, window), key))
+        static = _Static(structure, tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves), self._static.places)
+        return static, [leaf if eqx.is_array(leaf) else None for leaf in leaves]
+
+    def close(self) -> None:
+        if self.prefetch is not None:
+            self.prefetch.close()
 
     def _state(self) -> tuple[Any, Total]:
         """The shapes of a state and a cost."""
@@ -47,12 +89,32 @@ class Programs:
 
     def advance(self, state: Any, t0: int, n: int) -> tuple[Any, Total]:
         """`n` steps in place: the arrays of `state` are overwritten."""
-        return _advance(self._static, self._arrays, state, np.int32(t0), np.int32(n))
+        total = None
+        for static, arrays, t, m in self._parts(t0, n):
+            state, cost = _advance(static, arrays, state, np.int32(t), np.int32(m))
+            total = cost if total is None else _added(total, cost)
+        assert total is not None
+        return state, total
+
+    def _parts(self, t0: int, n: int) -> Iterator[tuple["_Static", list[Any], int, int]]:
+        """What to advance by, from which step and for how many: with rows on disk, by those of some steps."""
+        if self.prefetch is None:
+            yield self._static, self._arrays, t0, n
+        elif n == 0:
+            yield *self._holding(self.prefetch.blank()), t0, 0
+        else:
+            for window, t, m in self.prefetch.parts(t0, n):
+                yield *self._holding(window), t, m
 
     def advance_while_sound(self, state: Any, t0: int, n: int) -> tuple[Any, Total, int]:
         """The last sound state within `n` steps, the cost, and the number of steps."""
-        state, cost, steps = _advance_while_sound(self._static, self._arrays, state, np.int32(t0), np.int32(n))
-        return state, cost, int(steps)
+        total, taken = Total.zero(), 0
+        for static, arrays, t, m in self._parts(t0, n):
+            state, cost, steps = _advance_while_sound(static, arrays, state, np.int32(t), np.int32(m))
+            total, taken = _added(total, cost), taken + int(steps)
+            if int(steps) < m:
+                break
+        return state, total, taken
 
     def status(self, state: Any) -> tuple[bool, bool]:
         """Whether all numbers are finite, and whether the adjoint method has met only positive curvature."""
@@ -137,6 +199,23 @@ def _advance_while_sound(static: _Static, arrays: Any, state: Any, t0: Any, n: A
 def _status(static: _Static, arrays: Any, state: Any) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
     solver, _, _ = static.with_arrays(arrays)
     return status(solver, state)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _planned(static: _Static, arrays: Any, start: Any, steps: Any) -> list[Array]:
+    """Of each store, the indices that each of the steps reads."""
+    solver, problem, key = static.with_arrays(arrays)
+    state = jax.eval_shape(lambda: initial_state(solver, problem, *start, key)[0])
+    light = _random.light(key)
+    plan = plan_of(lambda state, t: solver.step(problem, state, t, key=_random.at(light, t)), state)
+    found = plan(steps)
+    none = jnp.zeros((len(steps), 0), jnp.int32)
+    return [found.get(store, none) for store in stores_of(problem)]
+
+
+@jax.jit
+def _added(total: Total, cost: Total) -> Total:
+    return total + cost
 
 
 @jax.jit

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from bilevel import _random, oracles, trees
 from bilevel._lanczos import Basis, Hessian, extended, first_basis, ritz_values
+from bilevel.disk import on_disk
 from bilevel.problem import Problem
 from bilevel.steps import AbstractStep, GradientStep
 from bilevel.trees import Tree
@@ -21,6 +22,7 @@ from bilevel.trees import Tree
 _SHARE = 0.02  # of the samples of the run that the look may cost
 _SMALL = 2**18  # entries of x, and rows times entries of y: below it the look takes milliseconds
 _LANCZOS_STEPS = 12
+_READ = 2**28  # bytes that may be read from a disk for it
 _FLAT = 1e-6  # a curvature below this part of the largest is none in single precision
 _SEEN = 1e-3  # the least part of F_y along a flat direction that makes y* matter there
 _GROWTH = 10.0
@@ -135,6 +137,12 @@ class Look:
         rows = problem.lower.length
         if not (dim * rows <= _SMALL or steps * rows <= _SHARE * samples) or steps * dim > 2**25:
             steps = 0
+        stored = on_disk(problem.lower.data)
+        if steps and stored is not None:  # its iteration goes over all rows
+            if rows * stored.store.row_bytes <= _READ:
+                problem = Problem(problem.upper, problem.lower.loaded(), problem.project)
+            else:
+                steps = 0
         with jax.debug_nans(False), jax.debug_infs(False):  # far points may overflow
             try:
                 self.seen = jax.tree.map(np.asarray, _program(jax.default_backend())(problem, x0, y0, x, y, steps))

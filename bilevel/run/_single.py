@@ -65,7 +65,7 @@ class Single(AbstractRuns):
         self._state, self._unseen, self._look_seconds = None, 0.0, 0.0
         self.record = Record(self, 0)
         self.records = [self.record]
-        self._unit = _lagged.BLOCK if _lags(prepared) else 1  # no other cut changes a number
+        self._unit = unit_of(prepared)
         self._part = 1  # units in a part of a chunk
         if previous is not None:
             self.record.stats |= previous.stats
@@ -130,7 +130,12 @@ class Single(AbstractRuns):
 
     def _steps(self, n: int) -> Total:
         """The cost of `n` steps, taken in place."""
+        prefetch = self._programs.prefetch
+        waited = 0.0 if prefetch is None else prefetch.seconds
         self._state, cost = jax.block_until_ready(self._programs.advance(self._state, self.step, n))
+        if prefetch is not None:
+            stats = self.record.stats
+            stats["wait_seconds"] = stats.get("wait_seconds", 0.0) + prefetch.seconds - waited
         return cost
 
     def advance(self, n: int) -> None:
@@ -242,10 +247,11 @@ class Single(AbstractRuns):
         return not isinstance(error, CheckpointError) and (self._together is None or self._together.ended)
 
 
-def _lags(prepared: Prepared) -> bool:
-    """Whether rows of x may lag: see `bilevel.run._lag`."""
+def unit_of(prepared: Prepared) -> int:
+    """Steps after which a cut changes no number. Rows of x may lag: see `bilevel.run._lag`."""
     if not isinstance(prepared.problem, Problem):
-        return False
+        return 1
     leaves, levels = jax.tree.leaves(prepared.x), (prepared.problem.upper, prepared.problem.lower)
     flags = [per_row_flags(level, prepared.x) for level in levels]
-    return any(leaf.size >= _lagged.LEAST and (a or b) for leaf, a, b in zip(leaves, *flags, strict=True))
+    lags = any(leaf.size >= _lagged.LEAST and (a or b) for leaf, a, b in zip(leaves, *flags, strict=True))
+    return _lagged.BLOCK if lags else 1

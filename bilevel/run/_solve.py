@@ -22,7 +22,7 @@ from bilevel.run._loop import Hook, Record, loop
 from bilevel.run._programs import Programs
 from bilevel.run._progress import progress_bar
 from bilevel.run._signs import Look, of_lower_level, warn_of_signs
-from bilevel.run._single import Single, identity
+from bilevel.run._single import Single, identity, unit_of
 from bilevel.run._solution import FAILURES, RESULTS, Solution, SolveError, name_of, numbers
 from bilevel.solvers.base import AbstractSolver
 
@@ -143,7 +143,10 @@ def solve(
     first = 0 if previous is None else previous.stats["steps"]
     check_over(solver, range(first, first + steps), prepared.x, prepared.y)
     end, watched = first + steps, bool(metrics or recorders or callbacks or checkpoint)
-    programs, keeper = Programs(solver, prepared.problem, run_key, prepared.x, prepared.y), None
+    programs = Programs(
+        solver, prepared.problem, run_key, prepared.x, prepared.y, unit=unit_of(prepared), end=first + steps
+    )
+    keeper = None
     if checkpoint is not None:
         keeper = Checkpoint(checkpoint, identity(prepared, solver, programs, previous, every), programs.shared)
     run = Single(prepared, programs, previous, keeper, end=end, watched=watched)
@@ -168,6 +171,7 @@ def solve(
             run.leave(error)
         raise
     finally:
+        programs.close()
         if keeper is not None:
             keeper.close()
     solution, result = run.record.solution, run.record.result
