@@ -115,7 +115,7 @@ class Store:
                 fits = array.astype(like.dtype)
             if not jnp.issubdtype(array.dtype, jnp.inexact) or not jnp.issubdtype(like.dtype, jnp.inexact):
                 self._must(
-                    fits[:n] == array[:n], numbers, f"does not fit in {like.dtype}; encode it as smaller numbers"
+                    fits[:n] == array[:n], numbers, f"does not fit in {like.dtype}; encode it smaller"
                 )
         if jnp.issubdtype(like.dtype, jnp.inexact):
             with np.errstate(over="ignore", invalid="ignore"):

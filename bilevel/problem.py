@@ -83,8 +83,8 @@ class Level(eqx.Module):
             self.data.check(self.size)
         elif on_disk(self.data):
             raise ValueError(
-                "batch_size: got None, which means all rows in each step, but they are on disk; pass the number of rows "
-                "in a batch, and a solver whose steps draw batches"
+                "batch_size: got None, which means all rows in each step, but they are on disk; pass the number of "
+                "rows in a batch, and a solver whose steps draw batches"
             )
         if random and batch_size is None:
             raise ValueError(
@@ -152,6 +152,8 @@ class Level(eqx.Module):
 
     def with_batch_size(self, size: int | None) -> "Level":
         """The same level with another batch size (None: all rows), if it draws batches."""
+        if size is None and on_disk(self.data):
+            self.all_rows()  # raises
         return self if self.batch_size is None else dataclasses.replace(self, batch_size=size)
 
 

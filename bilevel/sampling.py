@@ -48,7 +48,7 @@ def _as_rows(arrays: Any) -> Any:
         return arrays
     if any(isinstance(node, OnDisk) for node in jax.tree.leaves(arrays, is_leaf=lambda node: isinstance(node, OnDisk))):
         raise TypeError(
-            "data: got a tree with a bl.OnDisk in it; pass one for all: bl.OnDisk({name: array or path, …})"
+            "data: got a tree with a bl.OnDisk in it; pass one for all: bl.OnDisk({name: source, …})"
         )
     found, structure = checks.paths_and_leaves("data", arrays)
     if not found:

@@ -39,7 +39,7 @@ class Constants:
     - `sigma`: for "F_x", "F_y" and "G_y", the standard deviation σ of the gradient of one row. A batch of b
       independent rows has `noise(oracle, b)` = σ/√b = (E‖g_B − g‖²)^½. Zero for a level without data.
     - `noise_measured`: for each of them, the measured pairs (b, noise) that σ comes from.
-    - `upper_rows`, `lower_rows`: the number of rows in "all rows", at most `MOST_ROWS`, and of rows on disk at most 1 GiB.
+    - `upper_rows`, `lower_rows`: the number of rows in "all rows", at most `MOST_ROWS`; of rows on disk, at most 1 GiB.
     - `epsilon`: the machine epsilon of y's dtype. A curvature below `rounding` cannot be told from zero.
     """
 

@@ -57,13 +57,8 @@ def _replaced(module: Any, path: list[str], value: Any) -> Any:
 
 def lag_of(solver: AbstractSolver, problem: Problem, state: Any, step: Step) -> Lag | None:
     """None: a dense step is as fast, or the step is not linear in the rows that it does not read."""
-    leaves, structure = jax.tree.flatten(state.x)
-    flags = [False] * len(leaves)
-    for level in (problem.upper, problem.lower):
-        if level.batch_size is not None:
-            flags = [a or b for a, b in zip(flags, per_row_flags(level, state.x), strict=True)]
-    lagging = [i for i, leaf in enumerate(leaves) if flags[i] and leaf.size >= _lagged.LEAST]
-    if not lagging or len(solver.like_x) < 2 or problem.project is not identity:
+    structure, lagging = jax.tree.structure(state.x), may_lag(solver, problem, state.x)
+    if not lagging:
         return None
     names = [tuple(name for name in solver.like_x if _leaves(structure, state, name)[i] is not None) for i in lagging]
     unknown = tuple(((None,) * len(of),) * len(of) for of in names)
@@ -88,6 +83,18 @@ def lag_of(solver: AbstractSolver, problem: Problem, state: Any, step: Step) -> 
         return None
     constants = tuple(_lagged.constants_of(of_leaf) for of_leaf in maps)
     return dataclasses.replace(lag, constants=constants, pending=pending)
+
+
+def may_lag(solver: AbstractSolver, problem: Problem, x: Any) -> list[int]:
+    """The leaves of x whose rows lag, if the step is linear in the rows that it does not read."""
+    leaves = jax.tree.leaves(x)
+    flags = [False] * len(leaves)
+    for level in (problem.upper, problem.lower):
+        if level.batch_size is not None:
+            flags = [a or b for a, b in zip(flags, per_row_flags(level, x), strict=True)]
+    if len(solver.like_x) < 2 or problem.project is not identity:
+        return []
+    return [i for i, leaf in enumerate(leaves) if flags[i] and leaf.size >= _lagged.LEAST]
 
 
 def _sources(lag: Lag, state: Any) -> tuple[list[Rows], Any]:

@@ -42,7 +42,7 @@ class Programs:
         unit: int = 1,
         end: int = 0,
     ):
-        self.key, self._start_at = key, (x, y)
+        self.key, self._start_at, self.unit = key, (x, y), unit
         mesh = mesh_of(problem, x, y)
         self.shared = processes.shared(mesh)  # with other processes
         leaves, structure = jax.tree.flatten((solver, problem, key))
@@ -66,6 +66,9 @@ class Programs:
             draws = [found.shape[1] for found in jax.eval_shape(planned, np.zeros(1, np.int32))]
         except UnplannableError:
             return None
+        except ValueError as error:
+            error.add_note(f"It arose in a step of {type(self._whole[0]).__name__}.")
+            raise
         prefetch = Prefetch(self._stores, planned, draws, unit, end)
         return prefetch if prefetch.fits else None
 

@@ -9,9 +9,10 @@ import jax
 from bilevel import _lagged
 from bilevel._prepare import Prepared
 from bilevel.cost import Total
-from bilevel.problem import Problem, per_row_flags
+from bilevel.problem import Problem
 from bilevel.run._checkpoint import Checkpoint, CheckpointError
 from bilevel.run._identity import described, fingerprint, versions
+from bilevel.run._lag import may_lag
 from bilevel.run._loop import AbstractRuns, Fill, Record
 from bilevel.run._programs import Programs
 from bilevel.run._solution import RESULTS, Solution, name_of
@@ -65,7 +66,7 @@ class Single(AbstractRuns):
         self._state, self._unseen, self._look_seconds = None, 0.0, 0.0
         self.record = Record(self, 0)
         self.records = [self.record]
-        self._unit = unit_of(prepared)
+        self._unit = programs.unit
         self._part = 1  # units in a part of a chunk
         if previous is not None:
             self.record.stats |= previous.stats
@@ -247,11 +248,7 @@ class Single(AbstractRuns):
         return not isinstance(error, CheckpointError) and (self._together is None or self._together.ended)
 
 
-def unit_of(prepared: Prepared) -> int:
+def unit_of(prepared: Prepared, solver: AbstractSolver) -> int:
     """Steps after which a cut changes no number. Rows of x may lag: see `bilevel.run._lag`."""
-    if not isinstance(prepared.problem, Problem):
-        return 1
-    leaves, levels = jax.tree.leaves(prepared.x), (prepared.problem.upper, prepared.problem.lower)
-    flags = [per_row_flags(level, prepared.x) for level in levels]
-    lags = any(leaf.size >= _lagged.LEAST and (a or b) for leaf, a, b in zip(leaves, *flags, strict=True))
-    return _lagged.BLOCK if lags else 1
+    problem = prepared.problem
+    return _lagged.BLOCK if isinstance(problem, Problem) and may_lag(solver, problem, prepared.x) else 1

@@ -143,9 +143,8 @@ def solve(
     first = 0 if previous is None else previous.stats["steps"]
     check_over(solver, range(first, first + steps), prepared.x, prepared.y)
     end, watched = first + steps, bool(metrics or recorders or callbacks or checkpoint)
-    programs = Programs(
-        solver, prepared.problem, run_key, prepared.x, prepared.y, unit=unit_of(prepared), end=first + steps
-    )
+    unit = unit_of(prepared, solver)
+    programs = Programs(solver, prepared.problem, run_key, prepared.x, prepared.y, unit=unit, end=end)
     keeper = None
     if checkpoint is not None:
         keeper = Checkpoint(checkpoint, identity(prepared, solver, programs, previous, every), programs.shared)
