@@ -21,7 +21,8 @@ from bilevel import _extras as extras
 
 _PART = 2**20  # bytes that one thread reads at a time
 _THREADS = 16  # a disk answers many at once
-_MAPPED = 2**28  # bytes of pages that may stay mapped
+_SMALL = 2**30  # bytes of a file that may stay mapped
+_TOUCHED = 2**26  # bytes of pages of larger files that may
 _DECODED = 2**28  # bytes of decoded row groups that are kept
 
 Ended = Callable[[], bool]
@@ -65,7 +66,8 @@ class Arrays:
             raise ValueError(f"source: got arrays of the shapes {shapes}; pass arrays with one leading axis of rows")
         self.length = lengths.pop()
         self._plain = all(isinstance(array, np.ndarray) for array in self._arrays)
-        self._maps, self._mapped, self._one = [*self._read_only_maps()], 0, threading.Lock()
+        self._maps = [found for found in self._read_only_maps() if len(found) > _SMALL]
+        self._touched, self._one = 0, threading.Lock()
 
     def _read_only_maps(self) -> Iterator[mmap.mmap]:
         for array in self._arrays:
@@ -92,6 +94,7 @@ class Arrays:
             part = slice(start, min(start + at_once, len(numbers)))
             for array, into in zip(self._arrays, found, strict=True):
                 np.take(array.view(np.ndarray), numbers[part], axis=0, out=into[part], mode="clip")
+            self._unmap((part.stop - start) * max(size, mmap.PAGESIZE))
 
         starts = range(0, len(numbers), at_once)
         if len(starts) < 2:
@@ -100,15 +103,14 @@ class Arrays:
         else:
             with ThreadPoolExecutor(min(_THREADS, len(starts))) as pool:
                 list(pool.map(copy, starts))
-        self._unmap(len(numbers) * max(size, mmap.PAGESIZE))
         return found
 
     def _unmap(self, touched: int) -> None:
         """Pages of a file that were looked at count as this process's memory, until they are given back."""
         with self._one:
-            self._mapped += touched
-            if self._mapped > _MAPPED:
-                self._mapped = 0
+            self._touched += touched
+            if self._touched > _TOUCHED:
+                self._touched = 0
                 for found in self._maps:
                     found.madvise(mmap.MADV_DONTNEED)
 

@@ -86,6 +86,7 @@ class Store:
 
     def __init__(self, reader: Any):
         self._reader, self.length = reader, reader.length
+        self.failed: ReadError | None = None
         if not self.length:
             raise ValueError("source: got zero rows; pass at least one row")
         checks.count("source: the number of rows", self.length)
@@ -114,9 +115,7 @@ class Store:
             with np.errstate(over="ignore", invalid="ignore"):
                 fits = array.astype(like.dtype)
             if not jnp.issubdtype(array.dtype, jnp.inexact) or not jnp.issubdtype(like.dtype, jnp.inexact):
-                self._must(
-                    fits[:n] == array[:n], numbers, f"does not fit in {like.dtype}; encode it smaller"
-                )
+                self._must(fits[:n] == array[:n], numbers, f"does not fit in {like.dtype}; encode it smaller")
         if jnp.issubdtype(like.dtype, jnp.inexact):
             with np.errstate(over="ignore", invalid="ignore"):
                 total = np.sum(fits[:n])
@@ -134,7 +133,15 @@ class Store:
         """The rows at indices in any order and shape."""
         indices = np.asarray(indices)
         numbers, places = np.unique(indices, return_inverse=True)
-        return [array[places.reshape(indices.shape)] for array in self.read(numbers)]
+        try:
+            return [array[places.reshape(indices.shape)] for array in self.read(numbers)]
+        except ReadError as error:
+            self.failed = error  # JAX would keep its text alone
+            raise
+
+    def some(self) -> list[np.ndarray]:
+        """Rows that stand for all in a look whether they are still the same."""
+        return self.read(np.unique(np.linspace(0, self.length - 1, 64).astype(np.int32)))
 
     def __repr__(self) -> str:
         rows = ", ".join(f"{one.dtype}{list(one.shape)}" for one in self.like)

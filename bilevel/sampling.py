@@ -47,9 +47,7 @@ def _as_rows(arrays: Any) -> Any:
     if isinstance(arrays, OnDisk):
         return arrays
     if any(isinstance(node, OnDisk) for node in jax.tree.leaves(arrays, is_leaf=lambda node: isinstance(node, OnDisk))):
-        raise TypeError(
-            "data: got a tree with a bl.OnDisk in it; pass one for all: bl.OnDisk({name: source, …})"
-        )
+        raise TypeError("data: got a tree with a bl.OnDisk in it; pass one for all: bl.OnDisk({name: source, …})")
     found, structure = checks.paths_and_leaves("data", arrays)
     if not found:
         raise ValueError("data: got a pytree without arrays; pass arrays with one leading axis of rows, or None")
@@ -248,7 +246,7 @@ class Blocks(Rows):
     def _in_blocks(self, blocks: Int[Array, " strata"], size: int) -> Int[Array, "strata n"]:
         """A block of each stratum, as positions in the data."""
         n = size // self.strata
-        return self._in_strata(n * blocks[:, None] + jnp.arange(n, dtype=blocks.dtype))
+        return self._in_strata(n * blocks[:, None] + jnp.arange(n, dtype=blocks.dtype)[None, :])
 
 
 class Shuffled(Rows):

@@ -1,5 +1,6 @@
 """The compiled programs of one run."""
 
+import contextlib
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -50,8 +51,8 @@ class Programs:
         self._static = _Static(structure, tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves), ())
         if mesh is not None:
             self._static = self._static.at(places(self._state()[0], mesh, (x, y)))
-        self._whole, self._stores = (solver, problem, key), stores_of(problem)
-        self.prefetch = self._prefetch(unit, end) if self._stores else None
+        self._whole, self.stores = (solver, problem, key), stores_of(problem)
+        self.prefetch = self._prefetch(unit, end) if self.stores else None
 
     def _prefetch(self, unit: int, end: int) -> Prefetch | None:
         """None if it is not known ahead which rows are read, or if it is too much at once: then they are read when
@@ -69,14 +70,27 @@ class Programs:
         except ValueError as error:
             error.add_note(f"It arose in a step of {type(self._whole[0]).__name__}.")
             raise
-        prefetch = Prefetch(self._stores, planned, draws, unit, end)
+        prefetch = Prefetch(self.stores, planned, draws, unit, end)
         return prefetch if prefetch.fits else None
 
     def _holding(self, window: Window) -> tuple["_Static", list[Any]]:
         solver, problem, key = self._whole
-        leaves, structure = jax.tree.flatten((solver, holding(problem, self._stores, window), key))
+        leaves, structure = jax.tree.flatten((solver, holding(problem, self.stores, window), key))
         static = _Static(structure, tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves), self._static.places)
         return static, [leaf if eqx.is_array(leaf) else None for leaf in leaves]
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Raises what a row that is read when it is drawn has raised, and not what JAX makes of it."""
+        for store in self.stores:
+            store.failed = None
+        try:
+            yield
+        except Exception:  # JAX raises it as one of several
+            failed = next((store.failed for store in self.stores if store.failed is not None), None)
+            if failed is None:
+                raise
+            raise failed from failed.__cause__
 
     def close(self) -> None:
         if self.prefetch is not None:

@@ -30,6 +30,8 @@ def identity(
     first, state = (0, None) if previous is None else (previous.stats["steps"], previous.state)
     about = {"solver": described(solver), "settings": fingerprint(solver), "problem": fingerprint(prepared.problem)}
     about |= {"start": fingerprint(prepared.x, prepared.y, first, state), "key": fingerprint(programs.key)}
+    if programs.stores:
+        about |= {"some rows on disk": fingerprint([store.some() for store in programs.stores])}
     computed = programs.computation()
     return about | {"every": int(every), "computation (losses, schedules, projections)": computed} | versions()
 

@@ -154,17 +154,18 @@ def solve(
         return _columns(record, row, metrics, recorders)
 
     try:
-        if run.start() and (previous is None or run.step > first):  # else its last row is of `previous`
-            run.check_columns(fill)
-        if run.step > end:
-            raise CheckpointError(f"checkpoint: it is at step {run.step}, beyond the requested {steps} steps")
-        with progress_bar(progress, steps) as show, run.listening():
-            hooks: list[Hook] = [
-                lambda record: show(run.step - first, record.rows[-1]),
-                *(_as_hook(callback) for callback in callbacks),
-            ]
-            loop(run, end, every, fill, hooks)
-        run.save(now=True)
+        with programs.reading():
+            if run.start() and (previous is None or run.step > first):  # else its last row is of `previous`
+                run.check_columns(fill)
+            if run.step > end:
+                raise CheckpointError(f"checkpoint: it is at step {run.step}, beyond the requested {steps} steps")
+            with progress_bar(progress, steps) as show, run.listening():
+                hooks: list[Hook] = [
+                    lambda record: show(run.step - first, record.rows[-1]),
+                    *(_as_hook(callback) for callback in callbacks),
+                ]
+                loop(run, end, every, fill, hooks)
+            run.save(now=True)
     except BaseException as error:
         if run.record.rows:
             run.leave(error)
