@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 from jaxtyping import Array, Int, PyTree
@@ -169,7 +170,7 @@ def _(indices: Array, *, store: Store) -> list[Array]:
 
 @read_rows.def_abstract_eval
 def _(indices: Any, *, store: Store) -> list[Any]:
-    return [jax.core.ShapedArray(shape.shape, shape.dtype) for shape in _shapes(indices, store)]
+    return [ShapedArray(shape.shape, shape.dtype) for shape in _shapes(indices, store)]
 
 
 def _asked_of_the_host(indices: Array, *, store: Store) -> list[Array]:

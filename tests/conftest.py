@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, settings
 from jax import monitoring
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-collect_ignore = ["run/devices.py", "run/processes.py"]  # programs that tests start
+collect_ignore = ["run/devices.py", "run/on_disk.py", "run/processes.py"]  # programs that tests start
 
 settings.register_profile(
     "bilevel",

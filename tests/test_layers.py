@@ -19,6 +19,7 @@ ROOMS = sorted({path.stem for path in (ROOT / "bilevel").iterdir() if path.suffi
 BROUGHT_BY = metadata.packages_distributions()  # the distributions of each package that can be imported
 # Which extras bring what a room imports; the other rooms need the core alone.
 EXTRAS = {
+    "_readers": ["parquet"],
     "_output": ["compare"],
     "clean": ["clean", "excel", "parquet"],
     "cli": ["cli"],

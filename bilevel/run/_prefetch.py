@@ -13,7 +13,7 @@ import numpy as np
 from bilevel.disk import Held, OnDisk, Store, on_disk
 from bilevel.problem import Episodes, Problem
 
-_AT_ONCE = 2**26  # bytes of rows that are read ahead, if a step does not need more
+_AT_ONCE = 2**25  # bytes of rows that are read ahead, if a step does not need more
 _MOST = 2**30  # bytes above which rows that must be held together are not
 _STEPS = 1024
 
@@ -110,8 +110,8 @@ class Prefetch:
         found = self._planned(np.arange(first, first + self.steps, dtype=np.int32))
         rows = []
         for indices, store, room in zip(found, self._stores, self._rooms(), strict=True):
-            wanted = np.unique(np.asarray(indices)[: end - first])
-            wanted = wanted[wanted >= 0]  # the others are of branches that are not taken
+            wanted = np.sort(np.asarray(indices)[: end - first], axis=None)  # much faster than numpy.unique
+            wanted = wanted[np.diff(wanted, prepend=-1) > 0]  # −1 is of branches that are not taken
             numbers = np.full(room, np.iinfo(np.int32).max, np.int32)
             numbers[: len(wanted)] = wanted
             rows.append((numbers, store.read(wanted, room, self._over.is_set)))

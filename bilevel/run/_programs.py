@@ -75,6 +75,7 @@ class Programs:
 
     def _holding(self, window: Window) -> tuple["_Static", list[Any]]:
         solver, problem, key = self._whole
+        assert isinstance(problem, Problem)
         leaves, structure = jax.tree.flatten((solver, holding(problem, self.stores, window), key))
         static = _Static(structure, tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves), self._static.places)
         return static, [leaf if eqx.is_array(leaf) else None for leaf in leaves]
@@ -108,7 +109,7 @@ class Programs:
         """`n` steps in place: the arrays of `state` are overwritten."""
         total = None
         for static, arrays, t, m in self._parts(t0, n):
-            state, cost = _advance(static, arrays, state, np.int32(t), np.int32(m))
+            state, cost = jax.block_until_ready(_advance(static, arrays, state, np.int32(t), np.int32(m)))
             total = cost if total is None else _added(total, cost)
         assert total is not None
         return state, total
@@ -222,7 +223,8 @@ def _status(static: _Static, arrays: Any, state: Any) -> tuple[Bool[Array, ""], 
 def _planned(static: _Static, arrays: Any, start: Any, steps: Any) -> list[Array]:
     """Of each store, the indices that each of the steps reads."""
     solver, problem, key = static.with_arrays(arrays)
-    state = jax.eval_shape(lambda: initial_state(solver, problem, *start, key)[0])
+    x, y = start
+    state = jax.eval_shape(lambda: initial_state(solver, problem, x, y, key)[0])
     light = _random.light(key)
     plan = plan_of(lambda state, t: solver.step(problem, state, t, key=_random.at(light, t)), state)
     found = plan(steps)

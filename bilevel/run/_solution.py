@@ -107,7 +107,8 @@ class Solution(eqx.Module):
     - `x`, `y`: the last iterates, like the starts.
     - `result`: a member of `RESULTS`; `RESULTS[solution.result]` is its advice.
     - `history`: see `History`.
-    - `stats`: `steps`, `compile_seconds`, `run_seconds`, and the oracle counts `F`, `G`, `H`, `J` in samples.
+    - `stats`: `steps`, `compile_seconds`, `run_seconds`, and the oracle counts `F`, `G`, `H`, `J` in samples. With rows
+      on disk that are read ahead, also the `wait_seconds` for them, a part of `run_seconds`.
     - `state`, `key`: what `solve(problem, solver, solution, steps=…)` needs to continue.
     """
 
