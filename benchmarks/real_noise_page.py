@@ -62,7 +62,7 @@ def compared(means, measure, column, rivals):
         best = max(there, key=lambda rival: methods[rival][measure])
         gains.append(methods[column][measure] - methods[best][measure])
         if gains[-1] <= 0:
-            lost.append(f"\n    - lost: {name}, {m} trusted: {best}, by {-gains[-1]:.3f}")
+            lost.append(f"\n    - lost: {name}, {m} trusted: {best}, by {0 - gains[-1]:.3f}")
     text = f"{len(means) - len(lost)} of {len(means)};\n  the mean distance to the best of the others is "
     return text + f"{np.mean(gains):+.3f}." + "".join(lost)
 
