@@ -45,7 +45,7 @@ def test_all_that_is_computed_on_a_batch_is_of_one_function():
     assert not np.allclose(G_y, oracles.gradient_y(level, X, Y, eqx.tree_at(lambda b: b.key, one, two.key)))
 
 
-@pytest.mark.parametrize("source", [bl.Rows, bl.Shuffled, bl.Blocks])
+@pytest.mark.parametrize("source", [bl.Rows, bl.ShuffledBlocks])
 def test_steps_have_keys_of_their_own_from_the_key_of_the_run(source):
     def noise(x, y, batch, key):  # G_y is the noise, whatever the rows
         return jnp.sum(y * jax.random.normal(key, y.shape)) + 0 * x.sum()
