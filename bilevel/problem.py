@@ -23,7 +23,8 @@ class Level(eqx.Module):
 
     - `loss(x, y, batch) -> scalar`: the mean loss over a batch. A plain function, an Equinox module or a
       `jax.tree_util.Partial`. The arrays that it needs belong in `data` or in a module; in a closure they
-      would be compiled into the program. A `bl.Factored` loss states that x acts only through some features.
+      would be compiled into the program. A `bl.Factored` loss states that x acts only through some features, and a
+      `bl.accumulated` loss goes through a batch in parts.
     - `data`: a pytree of arrays with one common leading axis of rows, or a source that says how they are
       drawn (`bl.Rows`, the default, `bl.Blocks`, `bl.Shuffled` or `bl.ShuffledBlocks`), or `bl.OnDisk(…)`, rows that
       are not in memory. `None`: a deterministic level; `batch` is `None`.
