@@ -169,8 +169,9 @@ def draw(history, path):
     figure.savefig(path, dpi=130)
 
 
-def report(history, solver, out):
+def report(solution, solver, out):
     """Print every fifth part of the history, and draw all of it."""
+    history = solution.history
     table = Table(title=f"{solver}, {jax.device_count()} device(s): weights of the sources")
     for name in ("step", *SOURCES, "test loss"):
         table.add_column(name, justify="right")
@@ -182,6 +183,8 @@ def report(history, solver, out):
     console = Console()
     console.print(table)
     console.print(f"Drawn to {folder / 'weights.png'}")
+    if solution.result != bl.RESULTS.successful:
+        console.print(f"After step {solution.stats['steps']}: {bl.RESULTS[solution.result]}")
 
 
 def main(steps=200, seed=0, out=None, solver="f2sa", diagnose=False, every=10, **size):
@@ -191,15 +194,15 @@ def main(steps=200, seed=0, out=None, solver="f2sa", diagnose=False, every=10, *
         weights, loss = measured(x, y, test)
         return {"test loss": float(loss), **dict(zip(SOURCES, map(float, weights), strict=True))}
 
+    options = dict(steps=steps, every=every, key=jax.random.key(seed), metrics=metrics)
     # `signs=False`: a network's loss is not convex in its weights, of which `solve` would warn
-    solution = bl.solve(
-        problem, SOLVERS[solver], x, y, steps=steps, every=every, key=jax.random.key(seed), metrics=metrics, signs=False
-    )
+    solution = bl.solve(problem, SOLVERS[solver], x, y, **options, signs=False, throw=False)
     if jax.process_index() == 0:
-        report(solution.history, solver, out)
-    if diagnose:
-        few, *_ = make(seed, **{**size, "rows": 64})  # it takes some hundred passes over all rows
-        found = str(bl.diagnose(few, solution.x, solution.y, key=jax.random.key(seed)))
+        report(solution, solver, out)
+    if diagnose:  # on few rows, because it takes some hundred passes over all of them
+        few, *_ = make(seed, **{**size, "rows": 32})
+        method = bl.Neumann(order=3, step=0.2) if solver == "stocbio" else None
+        found = bl.diagnose(few, solution.x, solution.y, method=method, draws=8, key=jax.random.key(seed))
         if jax.process_index() == 0:
             print(found)
     return solution
