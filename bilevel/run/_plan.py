@@ -94,7 +94,7 @@ def _applied(equation: Any, inputs: list[Any]) -> tuple[list[Any], Found]:
         return _evaluated(inner, inputs)
     if any(map(_reads, parameters.values())):
         if name == "scan":
-            return _scanned(parameters, inputs)
+            return _scanned(equation, inputs)
         if name == "cond" and _known(inputs[:1]):
             return _branched(parameters["branches"], inputs[0], inputs[1:])
         raise UnplannableError
@@ -104,8 +104,11 @@ def _applied(equation: Any, inputs: list[Any]) -> tuple[list[Any], Found]:
     return (list(outputs) if equation.primitive.multiple_results else [outputs]), []
 
 
-def _scanned(parameters: dict[str, Any], inputs: list[Any]) -> tuple[list[Any], Found]:
-    constants, carried = parameters["num_consts"], parameters["num_carry"]
+def _scanned(equation: Any, inputs: list[Any]) -> tuple[list[Any], Found]:
+    parameters, one = equation.params, _body(equation.params["jaxpr"])[0]
+    # what has an axis more outside of the body goes over its slices; releases of JAX count the rest in different ways
+    carried = sum(map(_same_rank, equation.outvars, one.outvars))
+    constants = sum(map(_same_rank, equation.invars, one.invars)) - carried
     fixed, start, over = inputs[:constants], inputs[constants : constants + carried], inputs[constants + carried :]
     seen: list[Any] = [None, None]  # the results of the body, as it was traced last, and what it reads
 
@@ -116,8 +119,8 @@ def _scanned(parameters: dict[str, Any], inputs: list[Any]) -> tuple[list[Any], 
         return kept, (_without_unknown(outputs[carried:]), [indices for _, indices in found])
 
     while True:  # what is carried is known if it is at the start and after each pass
-        one = jax.tree.map(lambda array: array[0], _without_unknown(over))
-        jax.eval_shape(lambda carry, slices: _tried(body, carry, slices), _without_unknown(start), one)
+        first = [array[0] for array in _without_unknown(over)]
+        jax.eval_shape(lambda carry, slices: _tried(body, carry, slices), _without_unknown(start), first)
         after = seen[0][:carried]
         known = [now is not _UNKNOWN and then is not _UNKNOWN for now, then in zip(start, after, strict=True)]
         if sum(known) == len(_without_unknown(start)):
@@ -128,6 +131,10 @@ def _scanned(parameters: dict[str, Any], inputs: list[Any]) -> tuple[list[Any], 
     )
     outputs = [*_spread(carry, start), *_spread(stacked, seen[0][carried:])]
     return outputs, list(zip(seen[1], found, strict=True))
+
+
+def _same_rank(outside: Any, inside: Any) -> bool:
+    return len(outside.aval.shape) == len(inside.aval.shape)
 
 
 def _tried(body: Any, carry: Any, slices: Any) -> None:
