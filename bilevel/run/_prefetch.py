@@ -81,8 +81,6 @@ class Prefetch:
         while t < end:
             window = self._covering(t, min(self._unit, end - t))
             size = min(window.end, end) - t
-            if t + size < end:
-                size -= size % self._unit
             yield window, t, size
             t += size
 
