@@ -46,9 +46,9 @@ class Batch(eqx.Module):
 def _as_rows(arrays: Any) -> Any:
     if isinstance(arrays, OnDisk):
         return arrays
-    if any(isinstance(node, OnDisk) for node in jax.tree.leaves(arrays, is_leaf=lambda node: isinstance(node, OnDisk))):
-        raise TypeError("data: got a tree with a bl.OnDisk in it; pass one for all: bl.OnDisk({name: source, …})")
     found, structure = checks.paths_and_leaves("data", arrays)
+    if any(isinstance(node, OnDisk) for node in jax.tree.leaves(arrays, is_leaf=_is_no_tree)):
+        raise TypeError("data: got a tree with a bl.OnDisk in it; pass one for all: bl.OnDisk({name: source, …})")
     if not found:
         raise ValueError("data: got a pytree without arrays; pass arrays with one leading axis of rows, or None")
     leaves = [_as_array(f"data{jax.tree_util.keystr(path)}", leaf) for path, leaf in found]
@@ -64,6 +64,10 @@ def _as_rows(arrays: Any) -> Any:
     if lengths == {0}:
         raise ValueError("data: got zero rows; pass at least one row, or data=None for a level without data")
     return jax.tree.unflatten(structure, [_on_device(leaf) for leaf in leaves])
+
+
+def _is_no_tree(node: Any) -> bool:
+    return isinstance(node, OnDisk) or hasattr(node, "__next__") or checks.is_sparse_matrix(node)
 
 
 def _as_array(where: str, leaf: Any) -> Any:
