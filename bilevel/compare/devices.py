@@ -7,20 +7,23 @@ import equinox as eqx
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from bilevel._accumulated import with_inner
 from bilevel._placement import mesh_of
+from bilevel.disk import on_disk
 from bilevel.problem import Episodes, Factored, Level, Problem
 from bilevel.tasks import Task
 
 
 class _InParts(eqx.Module):
-    """A function whose last argument is a batch. Its rows are split over the devices where their number divides."""
+    """A function whose argument number `at` is a batch. Its rows are split over the devices where these divide them."""
 
     function: Any
     parts: NamedSharding = eqx.field(static=True)
+    at: int = eqx.field(static=True)
 
     def __call__(self, *arguments: Any) -> Any:
-        *others, batch = arguments
-        return self.function(*others, jax.tree.map(self._split, batch))
+        before, batch, after = arguments[: self.at], arguments[self.at], arguments[self.at + 1 :]
+        return self.function(*before, jax.tree.map(self._split, batch), *after)
 
     def _split(self, rows: Any) -> Any:
         return rows if len(rows) % self.parts.mesh.size else jax.lax.with_sharding_constraint(rows, self.parts)
@@ -42,6 +45,10 @@ def split(task: Task, *, must: bool) -> Task:
             raise ValueError(f"devices: got {count}, but {task.name} draws a new problem in each step; leave it out")
         return task
     upper, lower = problem.upper, problem.lower
+    if on_disk(upper.data) or on_disk(lower.data):
+        if must:
+            raise ValueError(f"devices: got {count}, but rows of {task.name} are on disk; leave it out")
+        return task
     if upper.size % count and lower.size % count:
         if must and max(upper.size, lower.size) > 1:
             raise ValueError(
@@ -56,8 +63,8 @@ def split(task: Task, *, must: bool) -> Task:
 def _on(level: Level, mesh: Any) -> Level:
     parts, loss = NamedSharding(mesh, PartitionSpec("rows")), level.loss
     if isinstance(loss, Factored):
-        loss = Factored(_InParts(loss.inputs, parts), _InParts(loss.given, parts))
+        loss = Factored(_InParts(loss.inputs, parts, 1), _InParts(loss.given, parts, 2))
     else:
-        loss = _InParts(loss, parts)
+        loss = with_inner(loss, lambda inner: _InParts(inner, parts, 2))
     data = jax.device_put(level.data, NamedSharding(mesh, PartitionSpec()))
     return dataclasses.replace(level, loss=loss, data=data)

@@ -4,6 +4,31 @@ import os
 import subprocess
 import sys
 
+MINE = """
+import bilevel as bl
+import jax
+import numpy as np
+from bilevel.tasks import Task
+
+
+def dropped(x, y, batch, key):
+    return ((batch @ (y * jax.random.bernoulli(key, 0.5, y.shape)) - x) ** 2).mean() + 0.1 * (y**2).sum()
+
+
+def made(data, **options):
+    loss = bl.accumulated(dropped, 2)
+    problem = bl.Problem(bl.Level(lambda x, y, _: ((y - 1) ** 2).sum()), bl.Level(loss, data, 8, **options))
+    return Task(name="mine", problem=problem, x=np.zeros(()), y=np.zeros(3), metrics=lambda x, y: {"x": x}, score="x")
+
+
+def make():
+    return made(np.random.default_rng(0).normal(size=(40, 3)), random=True)
+
+
+def stored():
+    return made(bl.OnDisk(np.ones((40, 3))), random=True)
+"""
+
 CODE = """
 import pathlib, sys
 import jax
@@ -50,6 +75,8 @@ check(False, "quadratic", "--solver", "soba")  # one row
 check(True, "quadratic", "--solver", "soba", "--set", "noise=0.1", "--set", "batch_size=10")
 check(True, "quadratic", "--solver", "aid", "--set", "noise=0.1")
 check(True, "cleaning", "--solver", "soba")
+SOBA = "soba[upper_step=0.1,lower_step=0.1,adjoint_step=0.1]"
+check(True, f"{sys.argv[2]}:make", "--solver", SOBA)
 
 made = tasks.cleaning()
 
@@ -68,6 +95,7 @@ assert shares[0] < 0.6 * shares[1], shares
 devices.split = split
 for message, *arguments in (
     ("devices: got 2, which divides neither", "quadratic", "--solver", "soba", "--set", "batch_size=5"),
+    ("devices: got 2, but rows of", f"{sys.argv[2]}:stored", "--solver", SOBA),
     ("devices: got 2, but fewshot draws", "fewshot", "--solver", "itd[upper_step=1,lower_step=1,inner_steps=1]"),
 ):
     result = run(*arguments)
@@ -77,8 +105,10 @@ print("same")
 
 
 def test_two_devices_make_the_run_of_one(tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(MINE)
     done = subprocess.run(
-        [sys.executable, "-c", CODE, str(tmp_path)],
+        [sys.executable, "-c", CODE, str(tmp_path), str(mine)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
