@@ -12,8 +12,8 @@ DEMO := itd,aid,stocbio,sustain,fsla,borep,soba,saba,masoba,amigo,f2sa
 
 # Where annotations have shapes.
 SHAPES_TESTS := tests/test_oracles.py tests/test_problem.py tests/test_episodes.py tests/test_steps.py \
-	tests/test_sampling.py tests/test_cost.py tests/hypergradients tests/diagnostics tests/solvers \
-	tests/tasks/networks tests/tasks/test_representation.py
+	tests/test_sampling.py tests/test_cost.py tests/hypergradients tests/diagnostics tests/solvers/test_listings.py \
+	tests/tasks/networks
 
 # What changes with the dependencies: numbers and dtypes, compiled programs, scikit-learn, tables, the command line.
 VERSIONS_TESTS := tests/test_steps.py tests/test_trees.py tests/test_oracles.py tests/test_checks.py tests/test_import.py \
