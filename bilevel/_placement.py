@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bilevel.trees import Tree
+
+_ALIGNED = 64  # bytes
 
 Places = tuple[NamedSharding, ...]  # of the leaves of a tree; empty: all on one device
 
@@ -77,6 +80,20 @@ def _each(move: Callable[[Any, NamedSharding], Any], tree: Tree, where: Places) 
         return tree
     leaves, structure = jax.tree.flatten(tree)
     return jax.tree.unflatten(structure, [move(*pair) for pair in zip(leaves, where, strict=True)])
+
+
+def on_device(array: np.ndarray) -> jax.Array:
+    """A copy on the default device, in the dtype that JAX gives it.
+
+    The copy begins at a multiple of 64 bytes, so on a CPU JAX takes it as it is. `jnp.asarray` makes two copies there,
+    and `jax.device_put` of the array itself may share the user's memory.
+    """
+    dtype = np.dtype(jax.dtypes.canonicalize_dtype(array.dtype))
+    memory = np.empty(array.size * dtype.itemsize + _ALIGNED, np.uint8)
+    first = -memory.ctypes.data % _ALIGNED
+    copy = memory[first : first + array.size * dtype.itemsize].view(dtype).reshape(array.shape)
+    copy[...] = array
+    return jax.device_put(copy)
 
 
 def shapes_of(tree: Tree) -> Tree:

@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from bilevel import _checks as checks
 from bilevel._accumulated import with_inner
+from bilevel._placement import on_device
 from bilevel.problem import Episodes, Factored, Level, Problem, Then, identity, per_row_flags
 from bilevel.sampling import Batch
 from bilevel.trees import Tree
@@ -67,7 +68,7 @@ def _on_device(problem: P) -> P:
         if not isinstance(leaf, np.ndarray):
             return leaf
         if id(leaf) not in sent:
-            sent[id(leaf)] = jnp.asarray(leaf)
+            sent[id(leaf)] = on_device(leaf)
         return sent[id(leaf)]
 
     return jax.tree.map(place, problem)

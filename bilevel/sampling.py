@@ -19,10 +19,9 @@ from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from bilevel import _checks as checks
 from bilevel import _random
+from bilevel._placement import on_device
 from bilevel.disk import OnDisk
 from bilevel.trees import Tree, take_rows
-
-_ALIGNED = 64  # bytes
 
 
 class Batch(eqx.Module):
@@ -94,7 +93,8 @@ def _on_device(leaf: Any) -> Array:
     """The array on the device, where the default precision must still represent it."""
     if isinstance(leaf, Tracer) or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return leaf
-    array = jax.device_put(_owned(leaf)) if isinstance(leaf, np.ndarray) else leaf
+    with np.errstate(over="ignore"):
+        array = on_device(leaf) if isinstance(leaf, np.ndarray) else leaf
     held = leaf.astype(array.dtype, copy=False) if isinstance(array, Tracer) else array  # made in a trace
     if jnp.issubdtype(array.dtype, jnp.inexact):
         if not checks.all_finite(held):
@@ -104,18 +104,6 @@ def _on_device(leaf: Any) -> Array:
     elif array.dtype != leaf.dtype and not np.array_equal(held, leaf):
         raise ValueError(f"data: integers do not fit in {array.dtype}; encode them as smaller ones")
     return array
-
-
-def _owned(leaf: np.ndarray) -> np.ndarray:
-    """A copy in the dtype that JAX gives it, which begins at a multiple of 64 bytes: so JAX takes it as it is on a CPU,
-    where `jnp.asarray` makes two copies and `jax.device_put` may share the user's memory."""
-    dtype = np.dtype(jax.dtypes.canonicalize_dtype(leaf.dtype))
-    memory = np.empty(leaf.size * dtype.itemsize + _ALIGNED, np.uint8)
-    first = -memory.ctypes.data % _ALIGNED
-    copy = memory[first : first + leaf.size * dtype.itemsize].view(dtype).reshape(leaf.shape)
-    with np.errstate(over="ignore"):
-        copy[...] = leaf
-    return copy
 
 
 class Rows(eqx.Module):
