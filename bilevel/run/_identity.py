@@ -64,13 +64,18 @@ def add_array(digest: Any, leaf: Any) -> None:
     digest.update(array_sum(leaf).tobytes())
 
 
+def opened(jaxpr: Any) -> tuple[Any, Any]:
+    """The jaxpr without its constants, and the constants: JAX 0.12 has one class for both kinds of jaxprs."""
+    return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
+
+
 def _of_jaxpr(jaxpr: Jaxpr | ClosedJaxpr, known: dict[int, str]) -> str:
     """The hash of a jaxpr. `known` are those of the jaxprs inside it, by identity: one may stand in many places."""
     if id(jaxpr) in known:
         return known[id(jaxpr)]
     digest = hashlib.sha256()
-    _add(digest, list(getattr(jaxpr, "consts", ())), known)
-    body = getattr(jaxpr, "jaxpr", jaxpr)  # in JAX 0.12 both are one class
+    body, constants = opened(jaxpr)
+    _add(digest, list(constants), known)
     names: dict[Any, int] = {}  # variables are numbered as they appear
 
     def variables(found: Any) -> list[Any]:

@@ -14,6 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtyping import Array, Int
 
 from bilevel.disk import Store, read_rows
+from bilevel.run._identity import opened
 
 Found = list[tuple[Store, Array]]  # what is read, and the indices
 Plan = Callable[[Int[Array, " steps"]], dict[Store, Int[Array, "steps draws"]]]
@@ -51,18 +52,13 @@ def plan_of(step: Callable[[Any, Any], Any], state: Any) -> Plan:
     return plan
 
 
-def _body(jaxpr: Any) -> tuple[Any, Any]:
-    """The equations and the constants: newer releases of JAX have one class for both kinds of jaxprs."""
-    return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
-
-
 def _reads(value: Any) -> bool:
     """Whether a parameter of an operation holds a read."""
     if isinstance(value, tuple | list):
         return any(map(_reads, value))
     if not isinstance(value, Jaxpr | ClosedJaxpr):
         return False
-    return any(e.primitive is read_rows or any(map(_reads, e.params.values())) for e in _body(value)[0].eqns)
+    return any(e.primitive is read_rows or any(map(_reads, e.params.values())) for e in opened(value)[0].eqns)
 
 
 def _known(values: Any) -> bool:
@@ -71,7 +67,7 @@ def _known(values: Any) -> bool:
 
 def _evaluated(jaxpr: Any, arguments: list[Any]) -> tuple[list[Any], Found]:
     """The results, some of them unknown, and what is read."""
-    body, constants = _body(jaxpr)
+    body, constants = opened(jaxpr)
     values = dict(zip(body.constvars, constants, strict=True)) | dict(zip(body.invars, arguments, strict=True))
     found: Found = []
     for equation in body.eqns:
@@ -105,7 +101,7 @@ def _applied(equation: Any, inputs: list[Any]) -> tuple[list[Any], Found]:
 
 
 def _scanned(equation: Any, inputs: list[Any]) -> tuple[list[Any], Found]:
-    parameters, one = equation.params, _body(equation.params["jaxpr"])[0]
+    parameters, one = equation.params, opened(equation.params["jaxpr"])[0]
     # what has an axis more outside of the body goes over its slices; releases of JAX count the rest in different ways
     carried = sum(map(_same_rank, equation.outvars, one.outvars))
     constants = sum(map(_same_rank, equation.invars, one.invars)) - carried
