@@ -221,11 +221,11 @@ def ours(s, **settings):
 
 
 def judged(fitted, given):
-    """Quality, flags and proposals of a LabelCleaner. `scores_` has all rows, the most doubtful first."""
-    rows = fitted.suspects_ if not hasattr(fitted, "scores_") else fitted.scores_
-    quality, proposed = np.empty(len(given)), np.empty(len(given), int)
-    quality[rows["row"]], proposed[rows["row"]] = np.arange(len(given)), rows["label"]
-    flags = np.isin(np.arange(len(given)), fitted.suspects_["row"]) & (proposed != given)
+    """Quality, rows to check and proposals of a LabelCleaner; the given label where it proposes no other."""
+    quality, proposed = np.empty(len(given)), given.copy()
+    quality[fitted.scores_["row"]] = np.arange(len(given))  # the most doubtful first
+    proposed[fitted.suspects_["row"]] = fitted.suspects_["label"]
+    flags = np.isin(np.arange(len(given)), fitted.to_check_["row"]) | (proposed != given)
     return quality, flags, proposed
 
 

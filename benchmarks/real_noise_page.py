@@ -170,9 +170,11 @@ has no column; and the trusted rows alone.
 - Without trusted rows: {ranking_alone}
 - **The top of the ranking** (average precision), with trusted rows: ahead in {precise_told}
 - Without trusted rows: {precise_alone}
-- **Flags** (F1). `LabelCleaner` flags nothing where the model is too weak to tell its own errors from wrong labels, and
-  few rows elsewhere, as four of five proposals shall be right, while F1 rewards many flags. Ahead in {flags}
-- Accepting what is flagged makes the labels worse than given in {harm}; accepting cleanlab's predicted labels where
+- **Rows to check** (F1): `to_check_`, as many rows as labels are estimated to be wrong, against the rivals' flags.
+  Ahead in {flags}
+- Another label is proposed (`suspects_`) for few of these rows, as four of five proposals shall be right, and for none
+  where the model is too weak to tell its own errors from wrong labels. Accepting the proposals makes the labels worse
+  than given in {harm}; accepting cleanlab's predicted labels where
   `find_label_issues` flags does so in {harm_cleanlab}.
 - **Test accuracy**; plain training is one more rival. With trusted rows: ahead in {accuracy_told}
 - Without trusted rows: {accuracy_alone}
@@ -213,7 +215,7 @@ AUROC / share of right labels / test accuracy, where *ours* sees the majority's 
 
 {average_precision}
 
-### Real labels, flags: precision / recall / F1
+### Real labels, rows to check: precision / recall / F1
 
 {f1}
 

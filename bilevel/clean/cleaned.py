@@ -40,3 +40,8 @@ class Cleaned:
         """The flagged rows, most doubtful first."""
         rows = np.argsort(self.ranks)
         return rows[(self.proposed[rows] != self.given[rows]) & (self.given[rows] >= 0)]
+
+    @property
+    def to_check(self) -> int:
+        """The rows of the first ranks to check by hand: as many as judged labels are estimated to be wrong."""
+        return round(self.estimate.share * int(self.estimate.classes["rows"].sum()))

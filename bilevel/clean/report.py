@@ -46,6 +46,7 @@ def summary(cleaned: Cleaned) -> dict[str, Any]:
         "rows": len(cleaned.weights),
         "without_label": int((cleaned.given < 0).sum()),
         "other_label_proposed": len(cleaned.suspects),
+        "rows_to_check": cleaned.to_check,
         "weight_below_half": int((cleaned.weights < 0.5).sum()),
         "wrong_labels": {
             "share": cleaned.estimate.share,
@@ -66,9 +67,11 @@ def _plain(row: Any) -> dict[str, Any]:
 
 
 def estimate_words(cleaned: Cleaned) -> str:
-    """How many labels seem wrong, and how far the proposals can be trusted."""
-    estimate, count = cleaned.estimate, len(cleaned.suspects)
+    """How many labels seem wrong, how many rows to look at, and how far the proposals can be trusted."""
+    estimate, count, first = cleaned.estimate, len(cleaned.suspects), cleaned.to_check
     share = f"About {estimate.share:.1%} of the labels seem wrong ({estimate.low:.1%} to {estimate.high:.1%})."
+    if first:
+        share += f" Check {'the first row' if first == 1 else f'the first {first:,} rows'} of the ranking by hand."
     if not count:
         return f"{share} For none of them is another label sure enough to be proposed."
     return f"{share} The proposed labels are chosen so that four of five should be right, if the model is."
@@ -126,7 +129,8 @@ def rows_to_show(cleaned: Cleaned) -> list[int]:
     """The most doubtful rows, and those for which another label is proposed; the most doubtful first."""
     order = np.argsort(cleaned.ranks)
     order = order[cleaned.given[order] >= 0]
-    order = order[(np.arange(len(order)) < _SHOWN_ROWS) | (cleaned.proposed[order] != cleaned.given[order])]
+    first = max(_SHOWN_ROWS, cleaned.to_check)
+    order = order[(np.arange(len(order)) < first) | (cleaned.proposed[order] != cleaned.given[order])]
     return order[:_MOST_ROWS].tolist()
 
 

@@ -125,6 +125,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
       most probable label, which may be the given one) and `weight`.
     - `suspects_`: the flagged rows of `scores_`. Their label is the proposed one, never the given one. Of a data frame,
       `X.iloc[cleaner.suspects_["row"]]` are the rows, and `X.index[cleaner.suspects_["row"]]` is their index.
+    - `to_check_`: the rows to check by hand, whether another label is proposed or not: the first of `scores_`, as many
+      as labels are estimated to be wrong.
     - `wrong_labels_`: the estimated `share` of wrong labels, its 90 % interval `low` to `high`, and `classes`, an array
       with the same fields for the rows of each given label. It holds if the model does; it cannot see what it warns of.
     - `estimator_`: the classifier, whose `predict`, `predict_proba`, `decision_function` and `score` are used.
@@ -380,11 +382,13 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         self.scores_["row"], self.scores_["label"] = order, label[order]
         self.scores_["weight"] = self.sample_weight_[order]
         self.suspects_ = self.scores_[is_flagged[order]]
+        self.to_check_ = self.scores_[: round(self.wrong_labels_.share * len(score))]
         if not found.credible:
             warnings.warn(
                 "LabelCleaner: no label is flagged. From these features, models predict too few of the given labels "
                 f"(of right ones, it would be about {found.strength:.0%}): their own errors look like wrong labels. "
-                "scores_ ranks all rows. For flags, pass more telling features, or hidden=50 for a network.",
+                "scores_ ranks all rows, and to_check_ has the first. For flags, pass more telling features, or "
+                "hidden=50 for a network.",
                 WeakModelWarning,
                 stacklevel=3,
             )

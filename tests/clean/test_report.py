@@ -21,7 +21,8 @@ def made(weights, given, proposed, classes=("a", "b"), columns=(), notes=()):
     ranks = np.empty(len(weights), int)
     ranks[np.argsort(weights, kind="stable")] = np.arange(1, len(weights) + 1)
     out = pathlib.Path("out")
-    given, proposed, estimate = np.array(given), np.array(proposed), WrongLabels(0.1, 0.0, 0.2, np.array([]))
+    given, proposed = np.array(given), np.array(proposed)
+    estimate = WrongLabels(0.1, 0.0, 0.2, np.array([(len(weights),)], [("rows", int)]))
     return Cleaned(out, {}, weights, ranks, given, proposed, classes, columns, notes, estimate)
 
 
@@ -54,6 +55,16 @@ def test_suspects_and_confusion():
     assert (numbers["rows"], numbers["other_label_proposed"], numbers["weight_below_half"]) == (5, 3, 4)
     assert numbers["classes"] == [{"label": "a", "given": 3, "proposed": 2}, {"label": "b", "given": 2, "proposed": 3}]
     assert report.confusion(made([0.5], [0], [0])).rows == []
+
+
+def test_as_many_rows_are_to_be_checked_as_labels_seem_wrong():
+    weights, same = np.arange(4000) / 4000, np.zeros(4000, int)
+    few, many = made(weights[:1000], same[:1000], same[:1000]), made(weights, same, same)
+    assert (few.to_check, many.to_check) == (100, 400) == (report.summary(few)["rows_to_check"], 400)
+    assert len(report.rows_to_show(few)) == 200 and report.rows_to_show(many) == list(range(400))
+    assert "Check the first 400 rows of the ranking" in report.estimate_words(many)
+    assert "Check the first row of" in report.estimate_words(made(weights[:10], same[:10], same[:10]))
+    assert "Check" not in report.estimate_words(made(weights[:3], same[:3], same[:3]))
 
 
 @pytest.mark.parametrize(("high", "scale"), [(3, "linear"), (3000, "log")])
@@ -166,7 +177,7 @@ def test_rows_with_another_label_are_shown_beside_the_most_doubtful():
     proposed = (np.arange(5_000) % 10 == 0).astype(int)
     given[3] = -1  # without a label
     shown = report.rows_to_show(made(weights, given, proposed))
-    assert shown == [row for row in range(201) if row != 3] + list(range(210, 5_000, 10))
+    assert shown == [row for row in range(501) if row != 3] + list(range(510, 5_000, 10))  # a tenth seem wrong
     assert len(report.rows_to_show(made(weights, given, np.ones(5_000, int)))) == 2_000
 
 

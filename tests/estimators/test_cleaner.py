@@ -81,6 +81,9 @@ def test_flags_are_right_and_the_share_of_wrong_labels_is_near(table, cleaner):
     assert (accepted == table.true).mean() > (table.y == table.true).mean()
     assert abs(estimate.share - table.wrong.mean()) < 0.1 and estimate.low < estimate.share < estimate.high
     assert estimate.classes["rows"].sum() == N and "wrong labels" in str(estimate)
+    check = cleaner.to_check_["row"]
+    assert len(check) == round(estimate.share * N) and table.wrong[check].mean() > 0.75
+    assert cleaner.sample_weight_[check].max() <= np.delete(cleaner.sample_weight_, check).min()
 
 
 def test_trusted_rows_find_what_most_labels_deny():
@@ -446,3 +449,4 @@ def test_features_that_say_little_flag_nothing_and_it_says_so():
     with pytest.warns(WeakModelWarning, match="no label is flagged"):
         cleaner.fit(X, y)
     assert len(cleaner.suspects_) == 0 == cleaner.wrong_labels_.low and len(cleaner.scores_) == 200
+    assert len(cleaner.to_check_) == round(200 * cleaner.wrong_labels_.share) > 0
