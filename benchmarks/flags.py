@@ -127,8 +127,9 @@ TEXT = """## How far can a flag be trusted?
 `wrong_labels_` estimates the share of wrong labels, with an interval that should hold it nine times of ten. Both hold
 if the model is right where it is surest. On these tables it is: of all proposals {right:.0%} are right, accepting them
 makes labels worse than given in {worse} of {runs} runs (with cleanlab's flags and the most probable classes in
-{cleanlab_worse}), and the interval holds the truth in {covered}. On harder features it is not, and then nothing is
-flagged: see the labels that people got wrong, below.
+{cleanlab_worse}), and the interval holds the truth in {covered}. On harder features it need not be. Often nothing is
+flagged then, but not always, and fewer than four of five proposals may be right: see the labels that people got wrong,
+below.
 
 Is `sample_weight_` a probability? Over all runs:
 

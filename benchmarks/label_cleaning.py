@@ -204,12 +204,13 @@ def table(means, kind):
 
 def losses(means, kind, column, rivals):
     """The settings in which a column is not above every rival, with the lead of the best rival."""
-    found = []
+    found, use = [], "set aside" if "none trusted" in column else "trusted"
     for (name, noise, rate, trusted), mean in means.items():
         best = max(rivals, key=lambda rival: mean[f"{kind} {rival}"])
         behind = mean[f"{kind} {best}"] - mean[f"{kind} {column}"]
         if behind >= 0:
-            found.append(f"{name}, {KIND[noise]}, {rate:.0%}, {trusted} trusted: {best}, by {behind:.3f}")
+            title = "plain" if best == "noisy" else best
+            found.append(f"{name}, {KIND[noise]}, {rate:.0%}, {trusted} {use}: {title}, by {behind:.3f}")
     return found
 
 
@@ -287,7 +288,7 @@ With 20 trusted rows:
 - Test accuracy: ahead in {accuracy_few}
 
 Without trusted rows, in the settings where the data still show the truth (labels are redrawn, or fewer than half of
-them moved to the next class):
+them moved to the next class; the rows that are trusted elsewhere are set aside):
 
 - Ranking, against cleanlab: ahead in {alone}
 - Test accuracy, against plain training: ahead in {alone_accuracy}

@@ -173,8 +173,8 @@ has no column; and the trusted rows alone.
 - **Rows to check** (F1): `to_check_`, as many rows as labels are estimated to be wrong, against the rivals' flags.
   Ahead in {flags}
 - Another label is proposed (`suspects_`) for few of these rows, as four of five proposals shall be right, and for none
-  where the model is too weak to tell its own errors from wrong labels. Accepting the proposals makes the labels worse
-  than given in {harm}; accepting cleanlab's predicted labels where
+  where the model is found too weak to tell its own errors from wrong labels. Accepting the proposals makes the labels
+  worse than given in {harm}; accepting cleanlab's predicted labels where
   `find_label_issues` flags does so in {harm_cleanlab}.
 - **Test accuracy**; plain training is one more rival. With trusted rows: ahead in {accuracy_told}
 - Without trusted rows: {accuracy_alone}
@@ -197,6 +197,7 @@ draws and by scripts that are not kept (AUROC):
   0.754 becomes 0.599 and 0.472).
 - The confusion estimated again from the doubtful rows by the EM algorithm, from 0.8 I + 0.2/k: worse from iteration to
   iteration (CIFAR-10N random, 200 trusted rows: 0.802 to 0.721).
+
 **A crowd.** `LabelCleaner.fit(X, answers)` takes rows by people. Its rivals are Dawid and Skene's method, which sees no
 features (`crowd_labels`), and cleanlab's `get_label_quality_multiannotator`, given the probabilities of the folds.
 

@@ -269,7 +269,9 @@ def compare(
 @app.command()
 def reproduce(
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Entries, such as stocbio-fig4.")] = None,
-    size: Annotated[str, typer.Option(help="smoke (seconds), laptop (minutes), workstation or paper.")] = "laptop",
+    size: Annotated[
+        str, typer.Option(help="smoke (seconds), laptop (to 90 minutes), workstation, or paper.")
+    ] = "laptop",
     all_: Annotated[bool, typer.Option("--all", help="All entries that have this size.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Reuse the runs that an earlier call finished.")] = False,
     first_seed: Annotated[int, typer.Option(min=0, max=_LAST_SEED, help="Other seeds than those from 0 on.")] = 0,

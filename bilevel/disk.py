@@ -33,7 +33,7 @@ class OnDisk(eqx.Module):
 
     - `source`: what holds the rows. A NumPy memmap, an array that is indexed as NumPy's, such as zarr's, or the path of
       a `.npy` file; a pytree of these, side by side; the path of a `.parquet` file with columns of numbers, or of lists
-      of one length (each row group is decoded as a whole; needs `pip install 'bilevel[parquet]'`); or any object with
+      of one length (each row group is decoded as a whole; needs `pip install '.[parquet]'`); or any object with
       `__len__` and `__getitem__(i)`, which returns row i as a pytree of numbers and arrays: a list in it is an array.
       If it has `__getitems__([i, …])`, it is asked for several rows at once. It is asked by one thread at a time.
 

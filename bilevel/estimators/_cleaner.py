@@ -131,7 +131,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
       with the same fields for the rows of each given label. It holds if the model does; it cannot see what it warns of.
     - `estimator_`: the classifier, whose `predict`, `predict_proba`, `decision_function` and `score` are used.
     - `confusion_`: P(given label | true class) of the start, as a matrix (k, k); `None` without trusted rows.
-    - `history_`: a `bilevel.run._solution.History` of the runs that learn the weights, with `upper loss` and
+    - `history_`: a `bilevel.History` of the runs that learn the weights, with `upper loss` and
       `mean weight`; without trusted rows, one run per `fold`.
     - `crowd_`: the `CrowdLabels` of a crowd's answers; else `None`.
     - `rare_classes_`: classes of too few rows to be judged, whose rows end the ranking; none with trusted rows.

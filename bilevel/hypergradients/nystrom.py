@@ -19,7 +19,7 @@ class Nystrom(AbstractAdjoint):
         Ω: n × k, random with orthonormal columns;   C = HΩ,   W = ΩᵀC;   H_k = C W⁺ Cᵀ = U Λ Uᵀ
         v = U (Λ + ρI)⁻¹ Uᵀb + (b − U Uᵀb) / ρ
 
-    ρ biases v towards zero, most where H is flat. If H is positive semidefinite, 0 ⪯ H_k ⪯ H, and H_k = H for k ≥ n
+    ρ biases v toward zero, most where H is flat. If H is positive semidefinite, 0 ⪯ H_k ⪯ H, and H_k = H for k ≥ n
     or k ≥ rank H; else ‖v − (H + ρI)⁻¹b‖ ≤ ‖b‖ e / (ρ (e + ρ)) with e = ‖H − H_k‖. The method suits a network's
     Hessian, which has a few large eigenvalues and many that are nearly zero.
 

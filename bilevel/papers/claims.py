@@ -95,7 +95,7 @@ def judge(check: Check, seeds: Sequence[Records]) -> Finding:
     usable = [runs for runs, trouble in zip(seeds, troubles, strict=True) if not trouble]
     reason = "; ".join(f"{n} of {len(seeds)} seeds: {text}" for text, n in Counter(filter(None, troubles)).items())
     if len(usable) < LEAST_SEEDS:
-        few = f"{len(usable)} of at least {LEAST_SEEDS} seeds are evidence"
+        few = f"{len(usable)} seeds are evidence, and {LEAST_SEEDS} are needed"
         return Finding(check, UNTESTED, reason=f"{few} ({reason})" if reason else few)
     values = check.over(usable)
     if not np.isfinite(values).all():

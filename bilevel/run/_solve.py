@@ -95,7 +95,7 @@ def solve(
       (except `seconds`) and oracle counts; with more `steps` it continues further. Callbacks that ended the run are
       asked again. All that the numbers depend on tells runs apart: the arrays, what the losses, schedules and
       projections compute, the names of the columns, the versions of JAX and of this package. Needs
-      `pip install 'bilevel[checkpoint]'`.
+      `pip install '.[checkpoint]'`.
     - `signs`: whether to look once, at the end, for signs that the answer is not one: a lower level that is flat or
       not convex, steps above 2/L, losses that do not depend on y or x, growth, an upper loss without a minimum. Each
       gives a `DiagnosisWarning` that says what to do. The look takes milliseconds, or at most 2 % of the run's samples

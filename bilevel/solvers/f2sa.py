@@ -53,8 +53,7 @@ class F2SA(AbstractSolver):
     - `inner_steps` (T).
     - `common_samples`: draw one lower sample for z and y in each inner step, and one for both G_x. The direction
       subtracts two gradients that are large and, as y is near z, nearly equal. On independent samples their noise adds
-      up and is multiplied by λ; on a common one most of it cancels. On a language model this cut the variance of the
-      direction a thousandfold.
+      up and is multiplied by λ; on a common one most of it cancels.
     - `keep_rules`: keep the states of the inner rules from one iteration to the next, for rules that remember, such as
       Adam, and a small T. By default they restart, as the loops are those of the listing.
 

@@ -28,7 +28,7 @@ NO_MINI = (
     "FC100.)"
 )
 
-# Chance is 0.2, and a nearest centroid on FC100's raw pixels has 0.357 (300 test tasks): a network that has learnt
+# Chance is 0.2, and a nearest centroid on FC100's raw pixels has 0.357 (300 test tasks): a network that has learned
 # features is above that.
 LEVEL = 0.4
 LEARNED = Level("test accuracy", least=LEVEL)
