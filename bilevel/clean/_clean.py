@@ -141,9 +141,9 @@ def clean_table(
     parts = _CHUNKS * (1 if trusted or trusted_column else _FOLDS)
     with stages.stage("Learning the weights", parts) as advance:
         judged = _judge(features, look, encoder, judges, trusted_column is not None, hidden, seed, advance)
-    weights, ranks, proposed, estimate, trusted_rows, more = judged
+    weights, ranks, proposed, estimate, decided, trusted_rows, more = judged
     found = weights, ranks, look.labels.codes, proposed, look.labels.classes
-    cleaned = Cleaned(out, files, *found, columns, notes + more, estimate)
+    cleaned = Cleaned(out, files, *found, columns, notes + more, estimate, decided)
     stages.print(report.estimate_words(cleaned))
     shown = report.rows_to_show(cleaned)
     why = reasons(features, encoder, weights, look.labels.codes, proposed, shown, seed)
@@ -208,8 +208,9 @@ def _judge(
     hidden: int | None,
     seed: int,
     advance: Callable[[], None],
-) -> tuple[Any, Any, Int[np.ndarray, " n"], "WrongLabels", int, list[str]]:
-    """Weights, ranks, proposed codes of all rows, how many labels are wrong, the number of trusted rows, and notes.
+) -> tuple[Any, Any, Int[np.ndarray, " n"], "WrongLabels", int, int, list[str]]:
+    """Weights, ranks, proposed codes of all rows, how many labels are wrong, how many trusted rows say another label,
+    the number of trusted rows, and notes.
 
     Rows that are trusted are not judged. Their weight is 1 or, if the trusted label is another one, 0.
     """
@@ -255,7 +256,7 @@ def _judge(
     ranks[np.concatenate([wrong, part[cleaner.scores_["row"]], right, np.flatnonzero(given < 0)])] = np.arange(
         1, look.rows + 1
     )
-    return weights, ranks, proposed, estimate, m, notes + more
+    return weights, ranks, proposed, estimate, len(wrong), m, notes + more
 
 
 def _weigh(

@@ -21,7 +21,8 @@ class Cleaned:
     `weights` are in [0, 1], and low for doubtful labels; rank 1 is the most doubtful row; `given` and `proposed`
     index `classes`; `out` is the directory of the `files`. A row without a label is given −1, its weight is NaN, and
     its rank is among the last. `proposed` differs from `given` exactly in flagged rows, and in rows without a label.
-    `estimate` is the share of wrong labels among the rows that were judged.
+    `estimate` is the share of wrong labels among the rows that were judged. The first `decided` ranks are of rows whose
+    trusted label is another one.
     """
 
     out: pathlib.Path
@@ -34,6 +35,7 @@ class Cleaned:
     columns: Sequence[Column]
     notes: Sequence[str]
     estimate: "WrongLabels"
+    decided: int = 0
 
     @property
     def suspects(self) -> Int[np.ndarray, " k"]:
@@ -43,5 +45,5 @@ class Cleaned:
 
     @property
     def to_check(self) -> int:
-        """The rows of the first ranks to check by hand: as many as judged labels are estimated to be wrong."""
+        """The number of rows to check by hand, from rank `decided` + 1 on: that of labels estimated to be wrong."""
         return round(self.estimate.share * int(self.estimate.classes["rows"].sum()))

@@ -87,7 +87,7 @@ class ExcelTable(TypedTable):
                 weight = float(added.weights[row])
                 new = (None if np.isnan(weight) else weight, int(added.ranks[row]), labels[added.codes[row]])
             for i, value in enumerate(new, width + 1):
-                sheet.cell(number, i).value = value
+                _set(sheet.cell(number, i), value)
             if row in keep:
                 kept[row] = [
                     "" if cell is None else str(cell) for cell in [*cells[:width], *[None] * (width - len(cells))]
@@ -103,8 +103,11 @@ class ExcelTable(TypedTable):
         place = self.columns.index(label) + 1
         for row, (number, _) in enumerate(self._rows(), -1):  # the header is row −1
             if row in labels:
-                cell, value = book.worksheets[0].cell(number, place), plain(labels[row])
-                cell.value = value
-                if isinstance(value, str):
-                    cell.data_type = "s"  # also if it looks like a formula
+                _set(book.worksheets[0].cell(number, place), plain(labels[row]))
         book.save(target)
+
+
+def _set(cell: Any, value: Any) -> None:
+    cell.value = value
+    if isinstance(value, str):
+        cell.data_type = "s"  # also if it looks like a formula

@@ -45,7 +45,7 @@ def open_table(path: str | pathlib.Path, argument: str, encoding: str | None = N
         raise ValueError(f"{argument}: {path} is empty; it needs a header and rows")
     elif b"\0" in head and not encoding.startswith(("utf-16", "utf-32")):
         raise ValueError(f"{argument}: {path} is not a table in CSV or Parquet; export it as CSV in UTF-8")
-    elif head.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"{", b"[{", b"[\n")):
+    elif head.decode(encoding, "ignore").lstrip("\ufeff \t\r\n").startswith(("{", "[{", "[\n")):
         table = JsonTable(path, argument, zipped, "utf-8-sig" if head.startswith(codecs.BOM_UTF8) else encoding)
     else:
         table = CsvTable(path, argument, zipped, head, encoding)

@@ -71,7 +71,8 @@ def estimate_words(cleaned: Cleaned) -> str:
     estimate, count, first = cleaned.estimate, len(cleaned.suspects), cleaned.to_check
     share = f"About {estimate.share:.1%} of the labels seem wrong ({estimate.low:.1%} to {estimate.high:.1%})."
     if first:
-        share += f" Check {'the first row' if first == 1 else f'the first {first:,} rows'} of the ranking by hand."
+        after = f"from rank {cleaned.decided + 1:,} on" if cleaned.decided else "of the ranking"
+        share += f" Check the first {'row' if first == 1 else f'{first:,} rows'} {after} by hand."
     if not count:
         return f"{share} For none of them is another label sure enough to be proposed."
     return f"{share} The proposed labels are chosen so that four of five should be right, if the model is."
@@ -129,7 +130,7 @@ def rows_to_show(cleaned: Cleaned) -> list[int]:
     """The most doubtful rows, and those for which another label is proposed; the most doubtful first."""
     order = np.argsort(cleaned.ranks)
     order = order[cleaned.given[order] >= 0]
-    first = max(_SHOWN_ROWS, cleaned.to_check)
+    first = max(_SHOWN_ROWS, cleaned.decided + cleaned.to_check)
     order = order[(np.arange(len(order)) < first) | (cleaned.proposed[order] != cleaned.given[order])]
     return order[:_MOST_ROWS].tolist()
 

@@ -400,6 +400,8 @@ def test_trusted_rows_of_the_table_are_not_judged(tmp_path, unlearned):
     assert table["bilevel_label"][:4].tolist() == ["iris", "rose", "rose", "rose"]
     assert table["bilevel_weight"][:4].tolist() == [1, 1, 0, 1]
     assert table["bilevel_rank"][:4].tolist() == [58, 59, 1, 60]
+    again = clean_table(tmp_path / "t.csv", label="name", trusted=tmp_path / "c.csv", out=tmp_path / "again")
+    assert again.decided == 1
 
 
 def test_a_class_of_which_all_rows_are_trusted(tmp_path, unlearned):

@@ -164,6 +164,12 @@ def test_json_lines_stay_byte_for_byte(tmp_path, name):
     assert json.loads(lines[3]) == {"n": 2.5, "l": "x"} | {"bilevel_weight": 1, "bilevel_rank": 2, "bilevel_label": "x"}
 
 
+@pytest.mark.parametrize(("encoding", "told"), [("utf-16", None), ("utf-16-le", "utf-16-le"), ("utf-8-sig", None)])
+def test_json_lines_in_other_encodings(tmp_path, encoding, told):
+    table = open_table(write(tmp_path / "t.jsonl", JSON.decode().encode(encoding)), "table", told)
+    assert table.columns == ["n", "t", "l", "more"] and rows(table)[0] == [1, "a ä", "x", None]
+
+
 def test_excel_keeps_the_workbook(tmp_path):
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
@@ -182,12 +188,13 @@ def test_excel_keeps_the_workbook(tmp_path):
     table = open_table(tmp_path / "t.xlsx", "table")
     assert table.columns == ["n", "when", "label"]
     assert rows(table) == [[1, datetime.datetime(2024, 12, 31), "x"], [None, None, "y"], [None, None, "x"]]
-    added = Added(np.array([0.25, np.nan, 1.0]), np.array([1, 3, 2]), np.array([1, 0, 0]), ["x", "y"])
+    added = Added(np.array([0.25, np.nan, 1.0]), np.array([1, 3, 2]), np.array([1, 0, 0]), ["x", "=y"])
     assert table.write(tmp_path / "new.xlsx", added, {0}) == {0: ["1", "2024-12-31 00:00:00", "x"]}
     new = openpyxl.load_workbook(tmp_path / "new.xlsx")
     cells = [[cell.value for cell in row] for row in new.worksheets[0].iter_rows()]
-    assert cells[0][3:] == list(Added.NAMES) and cells[1][3:] == [0.25, 1, "y"] and cells[2] == [None] * 6
+    assert cells[0][3:] == list(Added.NAMES) and cells[1][3:] == [0.25, 1, "=y"] and cells[2] == [None] * 6
     assert cells[3] == [None, None, "y", None, 3, "x"] and cells[4] == ["=1+1", None, "x", 1, 2, "x"]
+    assert new.worksheets[0]["F2"].data_type == "s" and new.worksheets[0]["A5"].data_type == "f"
     assert new.worksheets[0]["A2"].font.bold and new.sheetnames[1] == "other"
 
 

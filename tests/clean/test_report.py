@@ -1,5 +1,6 @@
 """The content of the report."""
 
+import dataclasses
 import os
 import pathlib
 
@@ -63,6 +64,9 @@ def test_as_many_rows_are_to_be_checked_as_labels_seem_wrong():
     assert (few.to_check, many.to_check) == (100, 400) == (report.summary(few)["rows_to_check"], 400)
     assert len(report.rows_to_show(few)) == 200 and report.rows_to_show(many) == list(range(400))
     assert "Check the first 400 rows of the ranking" in report.estimate_words(many)
+    decided = dataclasses.replace(many, decided=7)
+    assert "Check the first 400 rows from rank 8 on by hand" in report.estimate_words(decided)
+    assert report.rows_to_show(decided) == list(range(407))
     assert "Check the first row of" in report.estimate_words(made(weights[:10], same[:10], same[:10]))
     assert "Check" not in report.estimate_words(made(weights[:3], same[:3], same[:3]))
 
