@@ -384,9 +384,11 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         self.suspects_ = self.scores_[is_flagged[order]]
         self.to_check_ = self.scores_[: round(self.wrong_labels_.share * len(score))]
         if not found.credible:
+            few = f"too few of the given labels (of right ones, it would be about {found.strength:.0%})"
+            few = few if found.strength else "labels no better than chance"
             warnings.warn(
-                "LabelCleaner: no label is flagged. From these features, models predict too few of the given labels "
-                f"(of right ones, it would be about {found.strength:.0%}): their own errors look like wrong labels. "
+                f"LabelCleaner: no label is flagged. From these features, models predict {few}: their own errors look "
+                "like wrong labels. "
                 "scores_ ranks all rows, and to_check_ has the first. For flags, pass more telling features, or "
                 "hidden=50 for a network.",
                 WeakModelWarning,

@@ -17,6 +17,7 @@ _POWERS = (1.0, 1.5, 2.0, 3.0, 5.0)  # of the trusted confusion
 _GAIN = 4.0, 0.02  # the log-likelihood that another channel must gain: at least, and per trusted row
 _FLOOR = 1e-3  # of the probability of a trusted class, so that single rows do not decide
 _MOST_UNSURE = 4.0  # the largest temperature, and one over the smallest
+_CHANCE = 3.0  # deviations above chance that predictions, or the surest of them, must be right
 _STRONG, _WEAK = 0.95, 0.8  # how sure of itself a model must be to be believed, wholly and at all
 _SELECTION = 0.1  # part of an estimated share that is missing, as the surest rows have fewer wrong labels than others
 
@@ -42,7 +43,7 @@ class Beliefs(NamedTuple):
     """For each row: P(the given label is right), the most probable other class, and its share of P(wrong).
 
     `wrong` has P(wrong) by each channel that is plausible, a row per channel. `strength` is about the accuracy that the
-    models would have on right labels.
+    models would have on right labels; zero, if they predict no better than chance.
     """
 
     right: Float[np.ndarray, " n"]
@@ -81,7 +82,8 @@ def channels(
     temperature = _temperature(log_p, labels)
     p = softmax(log_p / temperature, axis=1)
     surest = _counted(p, labels, _SUREST)
-    strength = np.mean(p.argmax(axis=1) == labels) / (np.trace(surest) / surest.sum())
+    telling = _telling(surest, labels) or _telling(_counted(p, labels, 1.0), labels)
+    strength = np.mean(p.argmax(axis=1) == labels) / (np.trace(surest) / surest.sum()) if telling else 0.0
     plausible = [_shrunk(_counted(p, labels, _SURER), labels), _shrunk(surest, labels)]
     if trusted is None:
         return Channels(p, plausible, float(strength))
@@ -192,6 +194,13 @@ def _counted(p: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], share: 
         surest = rows[np.argsort(-p[rows, code], kind="stable")[: max(_LEAST, math.ceil(share * len(rows)))]]
         counts[code] = np.bincount(labels[surest], minlength=k)
     return counts
+
+
+def _telling(counts: Float[np.ndarray, "k k"], labels: Int[np.ndarray, " n"]) -> bool:
+    """Whether the rows that were counted as each class have its label more often than by chance."""
+    share = np.bincount(labels, minlength=len(counts)) / len(labels)
+    rows = counts.sum(axis=1)
+    return bool(np.trace(counts) - rows @ share > _CHANCE * np.sqrt(rows @ (share * (1 - share))))
 
 
 def _shrunk(counts: Float[np.ndarray, "k k"], labels: Int[np.ndarray, " n"]) -> Float[np.ndarray, "k k"]:

@@ -450,3 +450,5 @@ def test_features_that_say_little_flag_nothing_and_it_says_so():
         cleaner.fit(X, y)
     assert len(cleaner.suspects_) == 0 == cleaner.wrong_labels_.low and len(cleaner.scores_) == 200
     assert len(cleaner.to_check_) == round(200 * cleaner.wrong_labels_.share) > 0
+    with pytest.warns(WeakModelWarning, match="no better than chance"):
+        cleaner.fit(rng.normal(size=(200, 3)), y)

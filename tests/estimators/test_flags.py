@@ -111,6 +111,18 @@ def test_weak_models_flag_nothing_and_the_interval_begins_at_zero():
     assert estimate.low == 0 < (right != given).mean() < estimate.high
 
 
+@pytest.mark.parametrize("shares", [(1 / 3, 1 / 3, 1 / 3), (0.9, 0.07, 0.03)])
+@pytest.mark.parametrize("seed", range(3))
+def test_models_that_know_nothing_are_not_believed(shares, seed):
+    """The surest are then as often right as the others, by chance."""
+    rng = np.random.default_rng(seed)
+    given = rng.choice(3, 2000, p=shares)
+    log_p = np.log(rng.dirichlet(20 * np.array(shares), 2000))
+    beliefs = found(log_p, given)
+    assert beliefs.strength == 0 and not flag(beliefs, 0.6).any()
+    assert flags.wrong_labels(beliefs, given, CLASSES).low == 0
+
+
 def test_the_weights_keep_the_order_of_the_score():
     rng = np.random.default_rng(0)
     score = rng.normal(size=200)
