@@ -8,6 +8,7 @@ Strata are equal contiguous parts of the rows. A batch has as many rows of one a
 were all. Where rows are split over devices, each then reads, and computes with, only its own rows.
 """
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -221,8 +222,10 @@ class Blocks(Rows):
     def check(self, size: int, name: str = "batch_size") -> None:
         super().check(size, name)
         if self.length % size:
-            divisors = [self.strata * d for d in range(1, self.length + 1) if self.length % (self.strata * d) == 0]
-            below = max((d for d in divisors if d < size), default=min(divisors))
+            blocks = self.length // self.strata
+            small = [d for d in range(1, math.isqrt(blocks) + 1) if blocks % d == 0]
+            divisors = sorted(self.strata * d for d in {*small, *(blocks // d for d in small)})
+            below = max((d for d in divisors if d < size), default=divisors[0])
             above = min(d for d in divisors if d > size)
             raise ValueError(
                 f"{name}: {self.length} rows do not divide into blocks of {size}; "

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -114,6 +115,16 @@ def test_bad_data(source, arrays, error, message, compiled):
     with pytest.raises(error, match=message):
         source(arrays)
     assert not compiled
+
+
+def test_the_sizes_that_divide_many_rows_are_found_at_once():
+    rows = np.zeros(2 * 10_000_019, np.int8)  # twice a prime
+    begin = time.process_time()
+    with pytest.raises(ValueError, match="use 2 or 10000019, drop 6 rows"):
+        bl.Blocks(rows).check(16)
+    with pytest.raises(ValueError, match="use 2 or 20000038"):
+        bl.Blocks(rows[:20_000_038], strata=2).check(16)
+    assert time.process_time() - begin < 1
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from bilevel import _checks as checks
-from bilevel import oracles, trees
+from bilevel import _random, oracles, trees
 from bilevel._lanczos import CrossGram, Hessian, lanczos
 from bilevel._prepare import prepare
 from bilevel.disk import on_disk
@@ -147,7 +147,7 @@ def on_all_rows(problem: Problem, key: PRNGKeyArray, most: int = MOST_ROWS) -> P
         fitting = most if stored is None else max(1, min(most, _MOST_BYTES // max(1, stored.store.row_bytes)))
         if level.data is None or level.length <= fitting:
             return level.loaded().with_batch_size(None)
-        indices = jnp.sort(jax.random.choice(key, level.length, (fitting,), replace=False)).astype(jnp.int32)
+        indices = jnp.sort(_random.permuted(key, jnp.arange(fitting, dtype=jnp.int32), level.length))
         return Level(level.loss, Subset(level.data, indices), None, level.per_row)
 
     upper_key, lower_key = jax.random.split(key)

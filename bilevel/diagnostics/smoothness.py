@@ -64,11 +64,14 @@ class SmoothnessRecorder:
         self.ratios: list[float] = []
         self.norms: list[float] = []
         self._last: Any = None
+        self._whole: Problem | None = None
 
     def __call__(self, solution: Solution) -> dict[str, float]:
         prepared = prepare(self.problem, solution.x, solution.y)
         x, y = prepared.x, prepared.y
-        whole = on_all_rows(prepared.problem, jax.random.key(0))
+        if self._whole is None:
+            self._whole = on_all_rows(prepared.problem, jax.random.key(0))
+        whole = self._whole
         ratio = norm = math.nan
         method = accurate_solver(y) if self.method is None else self.method
         lower = lower_solution(whole.lower, x, y, method)

@@ -167,5 +167,8 @@ def test_the_recorder_takes_all_rows_and_other_leaves():
     assert max(recorder.ratios) <= 1.001 * TASK.upper_smoothness
     assert min(recorder.ratios) >= 0.5  # ν, the least eigenvalue of ∇²Φ or below it
     assert len(recorder.ratios) == 20
+    whole = recorder._whole
+    solve(recorders=[recorder], steps=10)
+    assert recorder._whole is whole  # is not taken again for each row
     with pytest.raises(TypeError, match="method: got 'cg'"):
         bl.SmoothnessRecorder(TASK.problem, method="cg")
