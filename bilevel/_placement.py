@@ -4,6 +4,7 @@ XLA splits each computation by the placement of its arguments. It may place resu
 second compilation, so what belongs to x or y is pinned to the place of x or y, and all else to every device.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -94,6 +95,20 @@ def on_device(array: np.ndarray) -> jax.Array:
     copy = memory[first : first + array.size * dtype.itemsize].view(dtype).reshape(array.shape)
     copy[...] = array
     return jax.device_put(copy)
+
+
+def automatic(tree: Tree) -> tuple[Tree, Any]:
+    """The same arrays for JAX's automatic mode, which takes any program, and the context in which to call it."""
+    mesh = mesh_of(tree)
+    if mesh is None or AxisType.Explicit not in mesh.axis_types:
+        return tree, contextlib.nullcontext()
+    mesh = Mesh(mesh.devices, mesh.axis_names)
+
+    def moved(leaf: Any) -> Any:
+        sharding = _named(leaf) if isinstance(leaf, jax.Array) else None
+        return leaf if sharding is None else jax.device_put(leaf, NamedSharding(mesh, sharding.spec))
+
+    return jax.tree.map(moved, tree), jax.set_mesh(mesh)
 
 
 def shapes_of(tree: Tree) -> Tree:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from bilevel import _random, oracles, trees
 from bilevel._lanczos import Basis, Hessian, extended, first_basis, ritz_values
+from bilevel._placement import automatic
 from bilevel.disk import on_disk
 from bilevel.problem import Problem
 from bilevel.steps import AbstractStep, GradientStep
@@ -22,7 +23,7 @@ from bilevel.trees import Tree
 _SHARE = 0.02  # of the samples of the run that the look may cost
 _SMALL = 2**18  # entries of x, and rows times entries of y: below it the look takes milliseconds
 _LANCZOS_STEPS = 12
-_READ = 2**28  # bytes that may be read from a disk for it
+_READ = 2**28  # bytes that may be read from a disk for it, if the run has read as many rows
 _FLAT = 1e-6  # a curvature below this part of the largest is none in single precision
 _SEEN = 1e-3  # the least part of F_y along a flat direction that makes y* matter there
 _GROWTH = 10.0
@@ -122,8 +123,10 @@ def _program(backend: str) -> Any:
 
 
 class Look:
-    """The look at the end of a run, on the host. `known` says whether it was cheap enough to be taken, and had memory:
-    it takes some copies of y more than a step, and a run must not be lost by it."""
+    """The look at the end of a run, on the host. `known` says whether it was cheap enough to be taken, and succeeded.
+
+    It takes some copies of y more than a step, and may read rows that the run has not read.
+    """
 
     def __init__(self, problem: Problem, start: tuple[Tree, Tree], end: tuple[Tree, Tree], samples: int):
         (x0, y0), (x, y) = trees.at_least_single((start, end))
@@ -138,18 +141,23 @@ class Look:
         if not (dim * rows <= _SMALL or steps * rows <= _SHARE * samples) or steps * dim > 2**25:
             steps = 0
         stored = on_disk(problem.lower.data)
-        if steps and stored is not None:  # its iteration goes over all rows
-            if rows * stored.store.row_bytes <= _READ:
-                problem = Problem(problem.upper, problem.lower.loaded(), problem.project)
-            else:
-                steps = 0
+        if steps and stored is not None and (rows > samples or rows * stored.store.row_bytes > _READ):
+            steps = 0  # its iteration goes over all rows
         with jax.debug_nans(False), jax.debug_infs(False):  # far points may overflow
             try:
-                self.seen = jax.tree.map(np.asarray, _program(jax.default_backend())(problem, x0, y0, x, y, steps))
-            except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
+                if steps and stored is not None:
+                    problem = Problem(problem.upper, problem.lower.loaded(), problem.project)
+                arrays, mode = automatic((problem, x0, y0, x, y))
+                with mode:
+                    self.seen = jax.tree.map(np.asarray, _program(jax.default_backend())(*arrays, steps))
+            except Exception as error:  # a run that has ended is not lost
                 self.known = False
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    warnings.warn(
+                        f"solve: the look at the end failed, so that nothing is known of the answer ({error})",
+                        DiagnosisWarning,
+                        stacklevel=3,
+                    )
 
     def not_finite(self) -> str | None:
         """The first of the losses and gradients that is not finite at the last point."""

@@ -2,6 +2,7 @@
 
 import importlib.util
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import jax
@@ -169,15 +170,12 @@ def test_the_look_is_left_out_where_it_costs_much(compiled):
 
 
 @pytest.mark.parametrize("said", ["RESOURCE_EXHAUSTED: Out of memory allocating 400 bytes", "INTERNAL: else"])
-def test_a_look_without_memory_for_it_is_left_out(said, monkeypatch):
+def test_a_look_that_fails_leaves_the_result(said, monkeypatch):
     def program(*arguments):
         raise jax.errors.JaxRuntimeError(said)
 
     monkeypatch.setattr(_signs, "_program", lambda backend: program)
-    if "else" in said:
-        with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-            solve(steps=3)
-    else:
+    with pytest.warns(bl.DiagnosisWarning, match="look at the end failed") if "else" in said else nullcontext():
         assert solve(steps=3).result == bl.RESULTS.successful
 
 
