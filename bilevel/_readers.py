@@ -2,7 +2,7 @@
 
 Each reader has a `length`, the `structure` of a row, which is a pytree, and `read(numbers, room, ended)`: per leaf, the
 rows with these numbers, which ascend, as a NumPy array with room for at least `room` rows. `ended()` says whether
-nobody waits for them any more.
+nobody waits for them any more. `release()` frees what was kept for the next reads.
 """
 
 import contextlib
@@ -95,7 +95,10 @@ class Arrays:
                 raise EndedError
             part = slice(start, min(start + at_once, len(numbers)))
             for array, into in zip(self._arrays, found, strict=True):
-                np.take(array.view(np.ndarray), numbers[part], axis=0, out=into[part], mode="clip")
+                if array.flags.c_contiguous and array.flags.aligned:
+                    np.take(array.view(np.ndarray), numbers[part], axis=0, out=into[part], mode="clip")
+                else:  # `take` would copy the whole array first
+                    into[part] = array[numbers[part]]
             self._unmap((part.stop - start) * max(size, mmap.PAGESIZE))
 
         starts = range(0, len(numbers), at_once)
@@ -115,6 +118,8 @@ class Arrays:
                 self._touched = 0
                 for found in self._maps:
                     found.madvise(mmap.MADV_DONTNEED)
+
+    def release(self) -> None: ...
 
     def __repr__(self) -> str:
         return f"{self.length} rows in arrays of {', '.join(str(tuple(array.shape)) for array in self._arrays)}"
@@ -186,6 +191,8 @@ class Items:
                 raise ReadError(f"data: reading row {number} failed: {error!r}") from error
         return rows
 
+    def release(self) -> None: ...
+
     def __repr__(self) -> str:
         return f"{self.length} rows of a {type(self._source).__name__}"
 
@@ -195,7 +202,7 @@ def _is_list(node: Any) -> bool:
 
 
 class Table:
-    """The columns of a Parquet file. A row group is decoded as a whole, and the last ones are kept."""
+    """The columns of a Parquet file. A row group is decoded as a whole, and some are kept, the newest among them."""
 
     def __init__(self, path: Any):
         extras.require("pyarrow", extra="parquet")
@@ -230,9 +237,10 @@ class Table:
                 first, end = self._starts[group], self._starts[group + 1]
                 raise ReadError(f"data: reading the rows {first} to {end - 1} failed: {error!r}") from error
             found = [self._column(name, table.column(name), group) for name in self._names]
-        self._groups[group] = found  # the last ones at the end
-        while len(self._groups) > 1 and sum(_bytes(kept) for kept in self._groups.values()) > _DECODED:
-            del self._groups[next(iter(self._groups))]
+        # rows are read in ascending order, again and again: what was used last before this is needed last
+        while self._groups and sum(_bytes(kept) for kept in self._groups.values()) + _bytes(found) > _DECODED:
+            self._groups.popitem()
+        self._groups[group] = found
         return found
 
     def _column(self, name: str, column: Any, group: int) -> np.ndarray:
@@ -257,6 +265,10 @@ class Table:
                 f"data: the column {name!r} is of type {kind}; encode it as numbers, or write the file without it"
             )
         return found
+
+    def release(self) -> None:
+        with self._one:
+            self._groups.clear()
 
     def __repr__(self) -> str:
         return f"{self.length} rows of {os.path.basename(self._path)}"

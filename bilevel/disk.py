@@ -5,6 +5,8 @@ A batch is drawn by its indices, so a step with rows on disk is a step like any 
 are planned from this operation (`bilevel.run._plan`), and the steps then take their rows from `Held`.
 """
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -27,7 +29,8 @@ class OnDisk(eqx.Module):
     They are drawn as rows in memory, and make, bit for bit, the same run. Pass it as the `data` of a `Level` with a
     `batch_size`, or to a source: `bl.Blocks(bl.OnDisk(…))`. `solve` plans which rows the next steps draw, and a thread
     reads them during the steps before. Where the rows depend on the iterates, or a loop's length does, and outside of
-    `solve`, they are read when they are drawn. Nothing reads all rows at once: a solver that needs them is refused.
+    `solve`, they are read when they are drawn. Nothing reads all rows at once: a solver that needs them is refused. The
+    source stays open until the process ends.
 
     **Arguments**
 
@@ -39,7 +42,7 @@ class OnDisk(eqx.Module):
 
     **Raises** `ValueError` or `TypeError`, naming the argument, if the first row shows that the source is none. A row
     that cannot be read, has another shape than the first, or holds NaN or a number that does not fit in JAX's dtype, is
-    a `ReadError` that says which, when it is read.
+    a `ReadError` that says which, when it is read. (In a `jit` of your own, JAX makes another error of it.)
 
     Example:
 
@@ -140,6 +143,10 @@ class Store:
             self.failed = error  # JAX would keep its text alone
             raise
 
+    def release(self) -> None:
+        """Frees what was kept for the next reads. JAX keeps the store itself with the programs that it has compiled."""
+        self._reader.release()
+
     def some(self) -> list[np.ndarray]:
         """Rows that stand for all in a look whether they are still the same."""
         return self.read(np.unique(np.linspace(0, self.length - 1, 64).astype(np.int32)))
@@ -153,6 +160,20 @@ def on_disk(data: Any) -> OnDisk | None:
     """The rows on disk of a level's data, if they are there."""
     arrays = getattr(data, "arrays", None)
     return arrays if isinstance(arrays, OnDisk) else None
+
+
+@contextlib.contextmanager
+def reading(stores: Sequence[Store]) -> Iterator[None]:
+    """Raises what a row that is read when it is drawn has raised, and not what JAX makes of it."""
+    for store in stores:
+        store.failed = None
+    try:
+        yield
+    except Exception:  # JAX raises it as one of several
+        failed = next((store.failed for store in stores if store.failed is not None), None)
+        if failed is None:
+            raise
+        raise failed from failed.__cause__
 
 
 read_rows = Primitive("read_rows")

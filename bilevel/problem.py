@@ -12,7 +12,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree, Scalar
 
 from bilevel import _checks as checks
 from bilevel._accumulated import Accumulated, inner, with_inner
-from bilevel.disk import on_disk
+from bilevel.disk import Store, on_disk
 from bilevel.sampling import Batch, Rows
 
 
@@ -345,6 +345,14 @@ def _rebatched(size: int | None, problem: Problem) -> Problem:
 def start_of(problem: Any, x: Any) -> Any:
     """The initial y on fresh tasks, in arrays whose dtype is not weak."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(jnp.result_type(leaf)), problem.start(x))
+
+
+def stores_of(problem: Problem | Episodes) -> list[Store]:
+    """Where the rows on disk of a problem are; two levels may share them."""
+    if isinstance(problem, Episodes):
+        return []
+    found = [on_disk(level.data) for level in (problem.upper, problem.lower)]
+    return list(dict.fromkeys(stored.store for stored in found if stored is not None))
 
 
 def drawn_once(problem: Problem | Episodes, key: PRNGKeyArray) -> tuple[Problem, PRNGKeyArray]:

@@ -1,5 +1,8 @@
 """Rows on disk: what each kind of source gives, and what it refuses."""
 
+import tracemalloc
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -198,3 +201,30 @@ def test_all_rows_at_once_are_refused():
 def test_a_tree_with_rows_on_disk_in_it_is_refused():
     with pytest.raises(TypeError, match="pass one for all"):
         bl.Rows({"a": bl.OnDisk(ROWS["a"]), "b": jnp.zeros(60)})
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("view", [np.s_[:], np.s_[:, :9], np.s_[::2]])
+def test_a_view_of_an_array_is_not_copied_as_a_whole(order, view, tmp_path):
+    array = np.asarray(RNG.normal(size=(4096, 128)), order=order)[view]  # 2 to 4 MB
+    reader = _readers.reader_of(array)
+    tracemalloc.start()
+    (found,) = reader.read(np.arange(0, 16, 3), 0, lambda: False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, array[:16:3])
+    assert peak < 100_000
+
+
+def test_a_file_that_is_read_again_and_again_is_decoded_in_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(_readers, "_DECODED", 5 * 7 * 20)  # of nine row groups, five
+    reader = bl.OnDisk(of_kind("parquet", tmp_path)).store._reader
+    decoded = []
+    read = reader._file.read_row_group
+    reader._file = SimpleNamespace(read_row_group=lambda group: decoded.append(group) or read(group))
+    for _ in range(4):
+        found = reader.read(np.arange(60), 0, lambda: False)
+    np.testing.assert_array_equal(found[1], ROWS["b"])
+    assert len(decoded) < 30  # four passes over nine groups
+    reader.release()
+    assert not reader._groups

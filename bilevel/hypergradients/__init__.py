@@ -10,6 +10,7 @@ from jaxtyping import PRNGKeyArray
 
 from bilevel import trees
 from bilevel._prepare import prepare
+from bilevel.disk import reading
 from bilevel.hypergradients._not_finite import check_finite
 from bilevel.hypergradients._root import fixed_point, root
 from bilevel.hypergradients._solution_map import solution_map
@@ -27,7 +28,7 @@ from bilevel.hypergradients.general import general_hypergradient
 from bilevel.hypergradients.lower import GradientDescent, Newton
 from bilevel.hypergradients.nystrom import Nystrom
 from bilevel.hypergradients.unrolled import key_if_random, unrolled_hypergradient
-from bilevel.problem import Episodes, Problem, drawn_once
+from bilevel.problem import Episodes, Problem, drawn_once, stores_of
 from bilevel.trees import Tree
 
 __all__ = [
@@ -99,9 +100,10 @@ def hypergradient(
     prepared = prepare(problem, x, y)
     key = key_if_random(prepared.problem, key, needed=isinstance(method, RandomNeumann))
     drawn, key = drawn_once(prepared.problem, key)
-    h, ended = _hypergradient(drawn, prepared.x, prepared.y, method, key)
-    if not isinstance(ended, Tracer) and (how := int(ended)) != _FINE:
-        _refuse(how, drawn, prepared.x, prepared.y, key)
+    with reading(stores_of(drawn)):
+        h, ended = _hypergradient(drawn, prepared.x, prepared.y, method, key)
+        if not isinstance(ended, Tracer) and (how := int(ended)) != _FINE:
+            _refuse(how, drawn, prepared.x, prepared.y, key)
     return prepared.restore_x(h)
 
 

@@ -11,9 +11,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from bilevel import _checks as checks
 from bilevel import oracles, trees
 from bilevel._prepare import prepare
+from bilevel.disk import reading
 from bilevel.hypergradients._not_finite import check_finite
 from bilevel.hypergradients.unrolled import key_if_random
-from bilevel.problem import Problem
+from bilevel.problem import Problem, stores_of
 from bilevel.trees import Tree
 
 
@@ -91,8 +92,9 @@ def general_hypergradient(
     if p is not None:
         p = _as_p(p, y, None if mode == "backward" else len(betas))
     key = key_if_random(prepared.problem, key)
-    h, finite = _general(prepared.problem, x, arrays, betas, mode, p, key)
-    check_finite(finite, prepared.problem, x, y, key, "betas: reduce them, as the factors I − β H grow")
+    with reading(stores_of(prepared.problem)):
+        h, finite = _general(prepared.problem, x, arrays, betas, mode, p, key)
+        check_finite(finite, prepared.problem, x, y, key, "betas: reduce them, as the factors I − β H grow")
     return prepared.restore_x(h)
 
 

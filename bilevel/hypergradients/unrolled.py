@@ -16,8 +16,9 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 from bilevel import _checks as checks
 from bilevel import oracles, trees
 from bilevel._prepare import prepare
+from bilevel.disk import reading
 from bilevel.hypergradients._not_finite import check_finite
-from bilevel.problem import Episodes, Level, Problem, drawn_once
+from bilevel.problem import Episodes, Level, Problem, drawn_once, stores_of
 from bilevel.sampling import Batch
 from bilevel.steps import AbstractStep, GradientStep, Rule, as_step, check_setting
 from bilevel.trees import Tree
@@ -96,8 +97,9 @@ def unrolled_hypergradient(
     if mode == "forward":
         _check_tangents(x, y, rule)
     drawn, key = drawn_once(prepared.problem, key_if_random(prepared.problem, key))
-    h, finite = _unrolled(drawn, x, y, rule, key, steps=steps, truncation=truncation, mode=mode, store=store)
-    check_finite(finite, drawn, x, y, key, "lower_step: reduce it, as the steps diverge")
+    with reading(stores_of(drawn)):
+        h, finite = _unrolled(drawn, x, y, rule, key, steps=steps, truncation=truncation, mode=mode, store=store)
+        check_finite(finite, drawn, x, y, key, "lower_step: reduce it, as the steps diverge")
     return prepared.restore_x(h)
 
 

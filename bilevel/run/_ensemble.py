@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 from bilevel._placement import mesh_of
 from bilevel._prepare import prepare
 from bilevel.cost import Total
-from bilevel.problem import Episodes, Problem
+from bilevel.disk import reading
+from bilevel.problem import Episodes, Problem, stores_of
 from bilevel.run._advance import advance, check_episodes, initial_state, status
 from bilevel.run._loop import AbstractRuns, Record
 from bilevel.run._solution import RESULTS, Solution
@@ -82,6 +83,7 @@ class Ensemble(AbstractRuns):
         parts = [prepare(*part) for part in (zip(problem, x, y, strict=True) if many else [(problem, x, y)])]
         for part in parts:
             check_episodes(solvers[0], part.problem)
+        self._stores = [store for part in parts for store in stores_of(part.problem)]
         points = [(part.problem, part.x, part.y) for part in parts]
         solver, solver_alike = _stacked([*solvers, *[solvers[-1]] * pad])
         self._keys = jnp.stack([*keys, *[keys[-1]] * pad])
@@ -113,7 +115,8 @@ class Ensemble(AbstractRuns):
 
     def _call(self, function: Any, each: Any, same: Any, n: int = 0) -> Any:
         numbers = (jnp.asarray(self._step, jnp.int32), jnp.asarray(n, jnp.int32))
-        return jax.block_until_ready(_spread(function, self._mesh, each, same, *numbers))
+        with reading(self._stores):
+            return jax.block_until_ready(_spread(function, self._mesh, each, same, *numbers))
 
     def advance(self, n: int) -> None:
         clock = time.perf_counter()

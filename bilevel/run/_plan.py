@@ -41,14 +41,22 @@ def plan_of(step: Callable[[Any, Any], Any], state: Any) -> Plan:
     closed = jax.make_jaxpr(step)(state, jnp.int32(0))
     unknown = [_UNKNOWN] * len(jax.tree.leaves(state))
 
-    def of_one(t: Any) -> dict[Store, Array]:
+    stores: list[
+        Store
+    ] = []  # as the last trace found them; JAX would sort the keys of a dictionary, which have no order
+
+    def of_one(t: Any) -> list[Array]:
         by_store: dict[Store, list[Array]] = {}
         for store, indices in _evaluated(closed, [*unknown, t])[1]:
             by_store.setdefault(store, []).append(indices.ravel())
-        return {store: jnp.concatenate(parts) for store, parts in by_store.items()}
+        stores[:] = by_store
+        return [jnp.concatenate(parts) for parts in by_store.values()]
 
-    plan = jax.vmap(of_one)
-    jax.eval_shape(plan, jnp.zeros(1, jnp.int32))
+    def plan(steps: Int[Array, " steps"]) -> dict[Store, Array]:
+        found = jax.vmap(of_one)(steps)
+        return dict(zip(stores, found, strict=True))
+
+    jax.eval_shape(lambda steps: list(plan(steps).values()), jnp.zeros(1, jnp.int32))
     return plan
 
 

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bilevel.disk import Held, OnDisk, Store, on_disk
-from bilevel.problem import Episodes, Problem
+from bilevel.disk import Held, OnDisk, Store
+from bilevel.problem import Problem
 
 _AT_ONCE = 2**25  # bytes of rows that are read ahead, if a step does not need more
 _MOST = 2**30  # bytes above which rows that must be held together are not
@@ -27,13 +27,8 @@ class Window(NamedTuple):
     end: int
     rows: list[tuple[Any, list[Any]]]
 
-
-def stores_of(problem: Problem | Episodes) -> list[Store]:
-    """Where the rows on disk of a problem are; two levels may share them."""
-    if isinstance(problem, Episodes):
-        return []
-    found = [on_disk(level.data) for level in (problem.upper, problem.lower)]
-    return list(dict.fromkeys(stored.store for stored in found if stored is not None))
+    def on_device(self) -> "Window":
+        return self._replace(rows=jax.device_put(self.rows))
 
 
 def holding(problem: Problem, stores: list[Store], window: Window) -> Problem:
@@ -50,7 +45,7 @@ class Prefetch:
     """Rows for the steps of a run that ends at `end`, which may be cut anywhere, or only after each `unit` steps.
 
     `seconds` is the time that the run has waited for rows. A thread reads one window ahead; `close` ends it, within the
-    time that one row takes.
+    time that one row takes. The thread calls nothing of JAX: precision, mesh and device are settings of a thread.
     """
 
     def __init__(self, stores: list[Store], planned: Planned, draws: list[int], unit: int, end: int):
@@ -90,7 +85,7 @@ class Prefetch:
                 self._start(t)
             assert self._ahead is not None
             clock, self._now = time.perf_counter(), None
-            self._now, self._ahead = self._ahead[1].result(), None
+            self._now, self._ahead = self._ahead[1].result().on_device(), None
             self.seconds += time.perf_counter() - clock
             # chunks shorter than a unit end before the window does
             following = self._now.end if self._unit == 1 else t + need * ((self._now.end - t) // need)
@@ -101,11 +96,11 @@ class Prefetch:
     def _start(self, first: int) -> None:
         if self._ahead is not None:
             self._ahead[1].cancel()
-        self._ahead = first, self._pool.submit(self._read, first)
-
-    def _read(self, first: int) -> Window:
-        end = max(first + 1, min(first + self.steps, self._end))
         found = self._planned(np.arange(first, first + self.steps, dtype=np.int32))
+        self._ahead = first, self._pool.submit(self._read, first, found)
+
+    def _read(self, first: int, found: list[Any]) -> Window:
+        end = max(first + 1, min(first + self.steps, self._end))
         rows = []
         for indices, store, room in zip(found, self._stores, self._rooms(), strict=True):
             wanted = np.sort(np.asarray(indices)[: end - first], axis=None)  # much faster than numpy.unique
@@ -113,7 +108,7 @@ class Prefetch:
             numbers = np.full(room, np.iinfo(np.int32).max, np.int32)
             numbers[: len(wanted)] = wanted
             rows.append((numbers, store.read(wanted, room, self._over.is_set)))
-        return Window(first, end, jax.block_until_ready(jax.device_put(rows)))
+        return Window(first, end, rows)
 
     def close(self) -> None:
         self._over.set()

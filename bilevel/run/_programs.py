@@ -1,6 +1,5 @@
 """The compiled programs of one run."""
 
-import contextlib
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -15,11 +14,11 @@ from bilevel import _processes as processes
 from bilevel import _random, trees
 from bilevel._placement import Places, mesh_of, pinned, places, put, shapes_of
 from bilevel.cost import Total
-from bilevel.problem import Episodes, Problem
+from bilevel.problem import Episodes, Problem, stores_of
 from bilevel.run._advance import advance, initial_state, status
 from bilevel.run._identity import computation
 from bilevel.run._plan import UnplannableError, plan_of
-from bilevel.run._prefetch import Prefetch, Window, holding, stores_of
+from bilevel.run._prefetch import Prefetch, Window, holding
 from bilevel.solvers.base import AbstractSolver
 from bilevel.trees import Tree
 
@@ -80,22 +79,11 @@ class Programs:
         static = _Static(structure, tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves), self._static.places)
         return static, [leaf if eqx.is_array(leaf) else None for leaf in leaves]
 
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
-        """Raises what a row that is read when it is drawn has raised, and not what JAX makes of it."""
-        for store in self.stores:
-            store.failed = None
-        try:
-            yield
-        except Exception:  # JAX raises it as one of several
-            failed = next((store.failed for store in self.stores if store.failed is not None), None)
-            if failed is None:
-                raise
-            raise failed from failed.__cause__
-
     def close(self) -> None:
         if self.prefetch is not None:
             self.prefetch.close()
+        for store in self.stores:
+            store.release()
 
     def _state(self) -> tuple[Any, Total]:
         """The shapes of a state and a cost."""

@@ -14,6 +14,7 @@ from bilevel import _checks as checks
 from bilevel import _extras as extras
 from bilevel._prepare import Prepared, prepare
 from bilevel.cost import KINDS
+from bilevel.disk import reading
 from bilevel.fields import check_over
 from bilevel.problem import Episodes, Problem
 from bilevel.run._advance import check_episodes, initial_state
@@ -154,7 +155,7 @@ def solve(
         return _columns(record, row, metrics, recorders)
 
     try:
-        with programs.reading():
+        with reading(programs.stores):
             if run.start() and (previous is None or run.step > first):  # else its last row is of `previous`
                 run.check_columns(fill)
             if run.step > end:

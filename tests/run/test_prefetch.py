@@ -18,6 +18,7 @@ from solvers.test_properties import NOISE, make_problem, make_solvers, run, sour
 
 import bilevel as bl
 from bilevel import _lagged, disk
+from bilevel.problem import stores_of
 from bilevel.run import _prefetch
 from bilevel.run._plan import UnplannableError, plan_of
 from bilevel.solvers.registry import SOLVERS
@@ -301,4 +302,76 @@ def test_thirty_gigabytes_where_four_may_be_allocated(name, steps, tmp_path):
 def test_two_levels_share_what_is_read_for_both():
     data = bl.OnDisk(np.zeros(10))
     problem = bl.Problem(*(bl.Level(lambda x, y, batch: y, data, 2) for _ in range(2)))
-    assert _prefetch.stores_of(problem) == [data.store] and isinstance(data.store, disk.Store)
+    assert stores_of(problem) == [data.store] and isinstance(data.store, disk.Store)
+
+
+def lower_with(x, y, batch):
+    return jnp.mean((y - batch) ** 2) / 2 + jnp.exp(x) * y**2 / 2
+
+
+def upper_with(x, y, batch):
+    return jnp.mean((batch - y) ** 2) / 2
+
+
+def of_two(on, source=bl.Rows, dtype=np.float32):
+    """Each level with rows of its own."""
+    rng = np.random.default_rng(5)
+    rows = [rng.normal(size=n).astype(dtype) for n in (30, 50)]
+    levels = zip((upper_with, lower_with), rows, strict=True)
+    return bl.Problem(*(bl.Level(loss, source(on(part)), 4) for loss, part in levels))
+
+
+@pytest.mark.parametrize("name", ["soba", "stocbio"])
+@pytest.mark.usefixtures("few_at_once")
+def test_each_level_has_rows_of_its_own(name):
+    runs = [bl.solve(of_two(on), make_solvers()[name], -1.0, 0.5, steps=20, key=KEY, signs=False) for on in BOTH]
+    identical(runs[0].state, runs[1].state)
+    assert "wait_seconds" in runs[0].stats
+
+
+BOTH = bl.OnDisk, np.asarray
+
+
+class Odd(bl.Rows):
+    """Its draws depend on the precision."""
+
+    def sample(self, key, size):
+        return jax.random.randint(key, (size,), 0, self.length)
+
+
+@pytest.mark.usefixtures("few_at_once")
+def test_the_thread_that_reads_has_the_precision_of_the_run():
+    with jax.enable_x64(True):
+        problems = [of_two(on, Odd, np.float64) for on in BOTH]
+        x, y = (np.asarray(start, np.float64) for start in (-1.0, 0.5))
+        runs = [bl.solve(p, make_solvers()["soba"], x, y, steps=20, key=KEY, signs=False) for p in problems]
+    assert runs[0].x.dtype == np.float64 and "wait_seconds" in runs[0].stats
+    identical(runs[0].state, runs[1].state)
+
+
+class First(bl.Rows):
+    """It draws the first rows alone."""
+
+    def sample(self, key, size):
+        return jnp.arange(size, dtype=jnp.int32)
+
+
+def test_a_run_that_has_ended_is_not_lost_by_the_look_at_it():
+    problem = make_problem(source=lambda _: First(bl.OnDisk(Slow(wrong={47}))))
+    with pytest.warns(bl.DiagnosisWarning, match="the look at the end failed.*reading row 47"):
+        solution = bl.solve(problem, bl.SOBA(0.1, 0.1, 0.1), X, Y, steps=30, key=KEY)
+    assert solution.stats["steps"] == 30 and solution.result == bl.RESULTS.successful
+
+
+LOOKS = {
+    "sweep": lambda p: bl.sweep(bl.SOBA(0.1, 0.1, 0.1), [{"lower_step": 0.1}], p, X, Y, steps=3, key=KEY),
+    "hypergradient": lambda p: bl.hypergradient(p, X, Y, key=KEY),
+    "unrolled": lambda p: bl.unrolled_hypergradient(p, X, Y, steps=2, lower_step=0.1, key=KEY),
+}
+
+
+@pytest.mark.parametrize("what", LOOKS)
+def test_a_row_that_cannot_be_read_is_named_elsewhere_too(what):
+    problem = on(Slow(wrong=set(range(50)) - {0}))
+    with pytest.raises(bl.ReadError, match="failed: OSError"):
+        LOOKS[what](problem)
