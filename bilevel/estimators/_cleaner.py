@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
+from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import check_array, check_random_state, check_X_y
@@ -80,7 +81,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
        are surest of, where labels that differ are taken as wrong; with trusted rows, others are tried, such as powers
        of the confusion, and one that explains the trusted labels much better is taken. Classes of few rows are drawn to
        the pooled error rate. Division by it gives P(true class | features), and Bayes' rule P(label i is right).
-       `sample_weight_` is the σ(a · score + b) nearest to that.
+       `sample_weight_` is the σ(a · score + b) nearest to that. If the models predict given labels no better than by
+       chance, they say nothing of them; with trusted rows it is then σ(score).
     6. **Flags.** A row is flagged if the weight and Bayes' rule both find another label more probable than not. Of
        these, the most doubtful are taken while the mean probability of the proposed labels is at least `precision`.
        That holds if the models are right where they are surest. If they predict far fewer of all labels than of those,
@@ -372,7 +374,10 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
     def _keep(self, score: np.ndarray, labels: np.ndarray, found: flags.Beliefs) -> None:
         rare = np.isin(self.classes_[labels], self.rare_classes_)
         self.sample_weight_, right = np.ones(len(score)), np.where(rare, 1.0, found.right)
-        self.sample_weight_[~rare] = flags.weights(score[~rare], right[~rare])
+        if found.strength or self.confusion_ is None:
+            self.sample_weight_[~rare] = flags.weights(score[~rare], right[~rare])
+        else:
+            self.sample_weight_[~rare] = expit(score[~rare])
         found = found._replace(right=right, wrong=np.where(rare, 0.0, found.wrong))
         self.wrong_labels_ = flags.wrong_labels(found, labels, self.classes_)
         order = np.argsort(np.where(rare, np.inf, score), kind="stable")

@@ -94,6 +94,20 @@ def test_trusted_rows_find_what_most_labels_deny():
     assert table.auroc(alone) < 0.5
 
 
+def test_trusted_rows_judge_where_given_labels_tell_nothing():
+    """Half of the labels of two classes are exchanged, so that no model predicts them."""
+    rng = np.random.default_rng(0)
+    true = rng.integers(2, size=460)
+    X = rng.normal(size=(460, 4)) + 2 * np.array([1, -1, 0, 0]) * (true[:, None] - 0.5)
+    given = np.where(rng.random(400) < 0.55, 1 - true[60:], true[60:])
+    cleaner = LabelCleaner(random_state=0)
+    with pytest.warns(WeakModelWarning, match="no better than chance"):
+        cleaner.fit(X[60:], given, X[:60], true[:60])
+    assert roc_auc_score(given == true[60:], cleaner.sample_weight_) > 0.9
+    assert ((cleaner.sample_weight_ - (given == true[60:])) ** 2).mean() < 0.15
+    assert cleaner.score(X, true) > 0.88  # 0.92 with right labels
+
+
 def test_scattered_errors_are_found_without_trusted_rows(compiled):
     """Folds of 81 and 80 rows, in one program."""
     table = Table(rate=0.4, kind="redrawn", n=241)
