@@ -323,9 +323,6 @@ A large table (`--large`) has a million rows of 100 columns and 5 classes, in fl
 took 192 s and at most 1.9 GB with 500 trusted rows, and 220 s and 2.3 GB without. Of this, 0.8 GB are for the table
 itself and for making it.
 
-The tables of this part are of `LabelCleaner` before it drew the confusion of few trusted rows toward the usual one,
-which made its ranking with 20 to 50 trusted rows better (digits, 10 % redrawn, 50 trusted: AUROC 0.906 to 0.994).
-
 A setting counts as a win if the mean is above each rival's mean, even if the difference is within the noise of three
 seeds.
 

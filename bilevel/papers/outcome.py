@@ -12,7 +12,7 @@ from typing import Any
 from bilevel._output.files import make_directory, strict
 from bilevel.compare.records import Run
 from bilevel.papers import runs as runs_
-from bilevel.papers.claims import UNTESTED, Claim, Finding, judged, overall
+from bilevel.papers.claims import FAILS, UNTESTED, Claim, Finding, judged, overall
 from bilevel.papers.entry import Entry, Setup
 from bilevel.papers.tuning import Tuned
 
@@ -37,7 +37,13 @@ class Outcome:
         for label in claim.curves():
             if label in self.trouble:
                 return [Finding(check, UNTESTED, reason=f"{label}: {self.trouble[label]}") for check in claim.checks]
-        return judged(claim, runs_.by_seed(dict(self.runs)))
+        found = judged(claim, runs_.by_seed(dict(self.runs)))
+        if claim.fails_at and self.size not in claim.fails_at:
+            reason = f"harder than at {' and '.join(claim.fails_at)} size"
+            found = [
+                dataclasses.replace(f, verdict=UNTESTED, reason=reason) if f.verdict == FAILS else f for f in found
+            ]
+        return found
 
     @property
     def judged(self) -> list[tuple[Claim, str, Sequence[Finding]]]:

@@ -1,5 +1,6 @@
 """The page of the papers' experiments is what its builder makes of the kept runs and the entries of today."""
 
+import dataclasses
 import importlib.util
 import re
 import tomllib
@@ -64,6 +65,18 @@ def test_an_entry_without_runs_shows_its_quotes_and_no_verdict():
     assert "not tested" not in text
     assert ".png" not in text
     assert "no runs are kept yet" in summary([outcome])
+
+
+def test_a_failure_counts_where_the_size_is_not_harder_than_the_paper_s(builder):
+    entry = ENTRIES["stocbio-fig6"]
+    outcome = next(one for one in builder.text(ROOT / "docs")[1] if one.entry.id == entry.id)
+    claim, _, findings = outcome.judged[0]
+    assert outcome.size == "laptop" and claim.fails_at == ("paper",)
+    behind = [finding for finding in findings if finding.high < 0]
+    assert behind and {finding.verdict for finding in behind} == {"not tested"}
+    assert all(finding.mean == finding.mean and "harder than at paper size" in finding.reason for finding in behind)
+    at_paper = dataclasses.replace(outcome, size="paper").judged[0]
+    assert at_paper[1] == "does not hold" and {f.verdict for f in at_paper[2] if f.high < 0} == {"does not hold"}
 
 
 def test_the_list_says_which_sizes_an_entry_has():

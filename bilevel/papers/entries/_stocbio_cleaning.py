@@ -124,6 +124,7 @@ def _clean_entry(number: int, rates: tuple[float, ...], claims: tuple[Claim, ...
                     "BSA, TTSA, HOAG, reverse, AID-FP and AID-CG.",
                     _fastest(p, RIVALS),
                     CLEANED,
+                    fails_at=("paper",),
                 )
                 for p in rates
             ),
@@ -142,6 +143,7 @@ def _clean_entry(number: int, rates: tuple[float, ...], claims: tuple[Claim, ...
                     f"At p = {p:g} and equal running time, stocBiO's training loss and test loss are below BA's.",
                     _fastest(p, ("BA",)),
                     CLEANED,
+                    fails_at=("paper",),
                 )
                 for p in rates
             ),
@@ -162,6 +164,7 @@ FIG5 = _clean_entry(
                 for name in RIVALS
             ),
             CLEANED,
+            fails_at=("paper",),
         ),
     ),
 )  # fmt: skip
