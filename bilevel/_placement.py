@@ -5,7 +5,7 @@ second compilation, so what belongs to x or y is pinned to the place of x or y, 
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -97,18 +97,21 @@ def on_device(array: np.ndarray) -> jax.Array:
     return jax.device_put(copy)
 
 
-def automatic(tree: Tree) -> tuple[Tree, Any]:
-    """The same arrays for JAX's automatic mode, which takes any program, and the context in which to call it."""
+@contextlib.contextmanager
+def automatic(tree: Tree) -> Iterator[Tree]:
+    """The same arrays in JAX's automatic mode, which takes any program."""
     mesh = mesh_of(tree)
     if mesh is None or AxisType.Explicit not in mesh.axis_types:
-        return tree, contextlib.nullcontext()
+        yield tree
+        return
     mesh = Mesh(mesh.devices, mesh.axis_names)
 
     def moved(leaf: Any) -> Any:
         sharding = _named(leaf) if isinstance(leaf, jax.Array) else None
         return leaf if sharding is None else jax.device_put(leaf, NamedSharding(mesh, sharding.spec))
 
-    return jax.tree.map(moved, tree), jax.set_mesh(mesh)
+    with jax.set_mesh(mesh):
+        yield jax.tree.map(moved, tree)
 
 
 def shapes_of(tree: Tree) -> Tree:

@@ -393,9 +393,8 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
             few = few if found.strength else "labels no better than chance"
             warnings.warn(
                 f"LabelCleaner: no label is flagged. From these features, models predict {few}: their own errors look "
-                "like wrong labels. "
-                "scores_ ranks all rows, and to_check_ has the first. For flags, pass more telling features, or "
-                "hidden=50 for a network.",
+                "like wrong labels. scores_ ranks all rows, and to_check_ has the first. For flags, pass more telling "
+                "features, or hidden=50 for a network.",
                 WeakModelWarning,
                 stacklevel=3,
             )

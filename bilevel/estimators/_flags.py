@@ -82,7 +82,7 @@ def channels(
     temperature = _temperature(log_p, labels)
     p = softmax(log_p / temperature, axis=1)
     surest = _counted(p, labels, _SUREST)
-    telling = _telling(surest, labels) or _telling(_counted(p, labels, 1.0), labels)
+    telling = np.trace(surest) and (_telling(surest, labels) or _telling(_counted(p, labels, 1.0), labels))
     strength = np.mean(p.argmax(axis=1) == labels) / (np.trace(surest) / surest.sum()) if telling else 0.0
     plausible = [_shrunk(_counted(p, labels, _SURER), labels), _shrunk(surest, labels)]
     if trusted is None:

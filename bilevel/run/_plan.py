@@ -41,9 +41,8 @@ def plan_of(step: Callable[[Any, Any], Any], state: Any) -> Plan:
     closed = jax.make_jaxpr(step)(state, jnp.int32(0))
     unknown = [_UNKNOWN] * len(jax.tree.leaves(state))
 
-    stores: list[
-        Store
-    ] = []  # as the last trace found them; JAX would sort the keys of a dictionary, which have no order
+    # as the last trace found them: as keys of a dictionary JAX would sort them, and they have no order
+    stores: list[Store] = []
 
     def of_one(t: Any) -> list[Array]:
         by_store: dict[Store, list[Array]] = {}

@@ -147,8 +147,7 @@ class Look:
             try:
                 if steps and stored is not None:
                     problem = Problem(problem.upper, problem.lower.loaded(), problem.project)
-                arrays, mode = automatic((problem, x0, y0, x, y))
-                with mode:
+                with automatic((problem, x0, y0, x, y)) as arrays:
                     self.seen = jax.tree.map(np.asarray, _program(jax.default_backend())(*arrays, steps))
             except Exception as error:  # a run that has ended is not lost
                 self.known = False
