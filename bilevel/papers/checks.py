@@ -14,6 +14,7 @@ from bilevel.cost import KINDS
 ENDED_WELL = ("successful", "target_reached")
 LEAST_MOVE = 1e-6  # relative to its largest value: a metric that varies less along a run has not moved
 COVERED = 0.7  # the least share of either curve's axis on which `Above` compares the two, unless told otherwise
+DIVERGED = 2.0  # times the test loss at the start
 NEVER = 10.0  # the factor that `Sooner` takes where the curve that should be sooner never arrives
 
 Records = Mapping[str, Run]  # the runs of one seed, by curve
@@ -51,6 +52,15 @@ def stood_still(run: Run, metric: str) -> str:
     return "" if moved else f"{run.solver} never moved in {metric}"
 
 
+def diverged(run: Run) -> str:
+    """Empty, unless the test loss ended far above its start. Where a method rests on a solution of the lower level that
+    its steps no longer reach, this is how it breaks off, with numbers that are finite."""
+    if "test loss" not in run.rows[0]:
+        return ""
+    first, last = column(run, "test loss")[0], at_end(run, "test loss")
+    return f"{run.solver} diverged" if last > DIVERGED * first else ""
+
+
 def _minus(number: float | None) -> str:
     return f" {'minus' if number > 0 else 'plus'} {abs(number):g}" if number else ""
 
@@ -59,6 +69,7 @@ class Check(abc.ABC):
     """A number computed from the runs of one seed, and what makes these runs no evidence."""
 
     metrics: ClassVar[tuple[str, ...]] = ("metric",)  # the fields that name a column which must move
+    of_divergence: ClassVar[bool] = False  # whether a run that diverges is what the claim is about
 
     @abc.abstractmethod
     def curves(self) -> tuple[str, ...]:
@@ -73,12 +84,12 @@ class Check(abc.ABC):
         """What the number is."""
 
     def trouble(self, runs: Records) -> str:
-        """Why the runs of a seed are no evidence, or empty: a run broke off, or its metric never moved.
+        """Why the runs of a seed are no evidence, or empty: a run broke off or diverged, or its metric never moved.
 
         A run that broke off is no evidence for another method, nor is a curve that never moved.
         """
         for label in self.curves():
-            found = broke_off(runs[label])
+            found = broke_off(runs[label]) or ("" if self.of_divergence else diverged(runs[label]))
             for field in self.metrics:
                 found = found or stood_still(runs[label], getattr(self, field))
             if found:
@@ -246,6 +257,7 @@ class Drops(Check):
     more: float | None = None
     less: float | None = None
     rising: bool = True
+    of_divergence: ClassVar[bool] = True
 
     def __str__(self) -> str:
         drop = f"drop of {self.curve} from its best"

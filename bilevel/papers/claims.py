@@ -18,10 +18,10 @@ RULE = (
     f"Each claim is one or more numbers per seed, above zero where the seed bears it out. The {LEVEL:.0%} interval "
     f"of a number's mean (Student's t, at least {LEAST_SEEDS} seeds) above zero: holds; below: does not hold; else "
     "undecided. A claim of several numbers holds if all of them do, and fails if one does. A seed on which a run broke "
-    "off, or a curve never moved, is no evidence for or against; with too few other seeds, or where no method has "
-    "reached the level that the comparison needs, the claim is not tested. Nor is it where it would fail at a size "
-    "that is harder for it than the paper's: a full-batch step costs little on few rows, and what comes late is not "
-    "seen in a short run. Which claims these are was decided after runs had been seen; their numbers are shown."
+    "off or diverged, or a curve never moved, is no evidence for or against; with too few other seeds, or where no "
+    "method has reached the level that the comparison needs, the claim is not tested. Nor is it where it would fail at "
+    "a size that is harder for it than the paper's: a full-batch step costs little on few rows, and what comes late is "
+    "not seen in a short run. Which claims these are was decided after runs had been seen; their numbers are shown."
 )
 
 

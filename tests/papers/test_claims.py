@@ -16,6 +16,7 @@ STEPS = np.arange(21)
 def run(values, label="a", seed=0, metric="m", axis=None, result="successful", **columns):
     """A history whose every axis is its row's number, or `axis`."""
     axis = STEPS[: len(values)] if axis is None else axis
+    values = np.add(values, 1.0) if metric == "test loss" else values  # a loss at twice its start has diverged
     rows = [
         {"step": float(at), "seconds": float(at), "F": at, "G": at, "H": at, "J": at, metric: float(value)}
         | {name: float(column[i]) for name, column in columns.items()}
@@ -198,6 +199,18 @@ def test_a_run_that_broke_off_is_no_evidence_for_the_other():
     some = judge(check, broken + sound * 5)
     assert some.verdict == HOLDS
     assert "1 of 6 seeds: b broke off" in some.reason
+
+
+def test_a_run_that_diverged_is_no_evidence_for_the_other():
+    def seeds(last):
+        loss = {"test loss": np.linspace(1.6, last, len(STEPS))}
+        return [{"a": run(flat(0.9), "a"), "b": run(flat(0.1), "b", **loss)}] * 5
+
+    check = checks.Exceeds("m", "a", "b")
+    assert judge(check, seeds(2.0)).verdict == HOLDS
+    found = judge(check, seeds(200.0))
+    assert found.verdict == UNTESTED and "5 of 5 seeds: b diverged" in found.reason
+    assert judge(checks.Drops("m", "b", less=0.5), seeds(200.0)).verdict == HOLDS  # a claim on the end of one run
 
 
 def test_a_curve_that_never_moved_is_no_evidence():
