@@ -5,6 +5,7 @@ second compilation, so what belongs to x or y is pinned to the place of x or y, 
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bilevel.trees import Tree
 
-_ALIGNED = 64  # bytes
+_ALIGNED = 64  # bytes: JAX takes memory at such an address as it is on a CPU
 
 Places = tuple[NamedSharding, ...]  # of the leaves of a tree; empty: all on one device
 
@@ -86,15 +87,20 @@ def _each(move: Callable[[Any, NamedSharding], Any], tree: Tree, where: Places) 
 def on_device(array: np.ndarray) -> jax.Array:
     """A copy on the default device, in the dtype that JAX gives it.
 
-    The copy begins at a multiple of 64 bytes, so on a CPU JAX takes it as it is. `jnp.asarray` makes two copies there,
-    and `jax.device_put` of the array itself may share the user's memory.
+    On a CPU JAX takes the copy as it is, since it is aligned. `jnp.asarray` makes two copies there, and
+    `jax.device_put` of the array itself may share the user's memory.
     """
-    dtype = np.dtype(jax.dtypes.canonicalize_dtype(array.dtype))
-    memory = np.empty(array.size * dtype.itemsize + _ALIGNED, np.uint8)
-    first = -memory.ctypes.data % _ALIGNED
-    copy = memory[first : first + array.size * dtype.itemsize].view(dtype).reshape(array.shape)
+    copy = aligned(array.shape, np.dtype(jax.dtypes.canonicalize_dtype(array.dtype)))
     copy[...] = array
     return jax.device_put(copy)
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array at an address with which JAX need not copy it on a CPU; its values are not set."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _ALIGNED, np.uint8)
+    start = -memory.ctypes.data % _ALIGNED
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 @contextlib.contextmanager

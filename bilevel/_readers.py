@@ -6,7 +6,6 @@ nobody waits for them any more. `release()` frees what was kept for the next rea
 """
 
 import contextlib
-import math
 import mmap
 import os
 import threading
@@ -19,12 +18,12 @@ import numpy as np
 
 from bilevel import _checks as checks
 from bilevel import _extras as extras
+from bilevel._placement import aligned
 
 _PART = 2**20  # bytes that one thread reads at a time
 _THREADS = 16  # a disk answers many at once
 _SMALL = 2**30  # bytes of a file that may stay mapped
 _TOUCHED = 2**26  # bytes of pages of larger files that may
-_ALIGNED = 64
 _DECODED = 2**28  # bytes of decoded row groups that are kept
 
 Ended = Callable[[], bool]
@@ -86,7 +85,7 @@ class Arrays:
             return [_padded(_indexed(array, numbers), room) for array in self._arrays]
 
     def _copied(self, numbers: np.ndarray, room: int, ended: Ended) -> list[np.ndarray]:
-        found = [_empty((room, *array.shape[1:]), array.dtype) for array in self._arrays]
+        found = [aligned((room, *array.shape[1:]), array.dtype) for array in self._arrays]
         size = sum(array[:1].nbytes for array in found)
         at_once = max(1, _PART // max(1, size))
 
@@ -278,17 +277,9 @@ def _bytes(columns: list[np.ndarray]) -> int:
     return sum(column.nbytes for column in columns)
 
 
-def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array at an address with which JAX need not copy it on a CPU."""
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + _ALIGNED, np.uint8)
-    start = -memory.ctypes.data % _ALIGNED
-    return memory[start : start + size].view(dtype).reshape(shape)
-
-
 def _padded(array: np.ndarray, room: int) -> np.ndarray:
     if len(array) >= room:
         return array
-    padded = _empty((room, *array.shape[1:]), array.dtype)
+    padded = aligned((room, *array.shape[1:]), array.dtype)
     padded[: len(array)] = array
     return padded

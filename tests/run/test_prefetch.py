@@ -204,10 +204,8 @@ def test_ctrl_c_ends_the_reading():
             time.sleep(0.2)  # until the run waits
             os.kill(os.getpid(), signal.SIGINT)
 
-    clock, ours = (
-        time.perf_counter(),
-        signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # background jobs ignore it
+    clock = time.perf_counter()
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
     try:
         with pytest.raises(KeyboardInterrupt) as caught:
             run(make_solvers()["soba"], on(Slow(seconds=0.5, at=stop)))
