@@ -243,10 +243,6 @@ def _judge(
     weights, proposed = np.full(look.rows, np.nan), np.where(settled < 0, given, settled)
     weights[part], suspects = cleaner.sample_weight_, cleaner.suspects_
     proposed[part[suspects["row"]]] = classes[suspects["label"]]
-    table = cleaner.wrong_labels_.classes
-    label = np.array([str(name) for name in named])
-    table = np.rec.fromarrays([label, *(table[name] for name in table.dtype.names[1:])], names=table.dtype.names)
-    estimate = cleaner.wrong_labels_._replace(classes=table)
     if rest is not None:
         proposed[unlabeled] = classes[guessed]
     trusted = np.flatnonzero((settled >= 0) & (given >= 0))
@@ -256,7 +252,15 @@ def _judge(
     ranks[np.concatenate([wrong, part[cleaner.scores_["row"]], right, np.flatnonzero(given < 0)])] = np.arange(
         1, look.rows + 1
     )
-    return weights, ranks, proposed, estimate, len(wrong), m, notes + more
+    return weights, ranks, proposed, _named(cleaner.wrong_labels_, named), len(wrong), m, notes + more
+
+
+def _named(estimate: "WrongLabels", names: list[Any]) -> "WrongLabels":
+    """The estimate with the names of the classes in the place of their codes."""
+    table: Any = estimate.classes
+    label = np.array([str(name) for name in names])
+    table = np.rec.fromarrays([label, *(table[name] for name in table.dtype.names[1:])], names=table.dtype.names)
+    return estimate._replace(classes=table)
 
 
 def _weigh(
