@@ -11,6 +11,11 @@ jaxtyping.install_import_hook("bilevel", "beartype.beartype(conf=beartype.Bearty
 _raises = pytest.raises
 
 
+def pytest_configure(config):
+    # beartype draws the entry of a list that it checks, also where a strategy calls the package
+    config.addinivalue_line("filterwarnings", "ignore:Do not use the `random` module inside strategies")
+
+
 @contextlib.contextmanager
 def raises(*args, **kwargs):
     """`pytest.raises` whose block is not checked: the package refuses in words of its own what no annotation allows."""
