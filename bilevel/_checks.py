@@ -46,9 +46,9 @@ def flag(name: str, value: Any) -> None:
         raise TypeError(f"{name}: got {value!r}; pass True or False")
 
 
-def positive(name: str, value: Any) -> None:
-    """A finite number above zero (each entry of an array)."""
-    array = _reals(name, value, "a number above zero", scalar=False)
+def positive(name: str, value: Any, *, scalar: bool = True) -> None:
+    """A finite number above zero; if not `scalar`, each entry of an array."""
+    array = _reals(name, value, "a number above zero", scalar=scalar)
     if array is not None and not (np.isfinite(array) & (array > 0)).all():
         raise ValueError(f"{name}: got {value}; it must be a finite number above zero")
 

@@ -7,29 +7,23 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
 from scipy.special import expit
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_classifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import check_array, check_random_state, check_X_y
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_is_fitted,
-    column_or_1d,
-    validate_data,
-)
+from sklearn.utils.validation import _check_sample_weight, _num_samples, check_is_fitted, validate_data
 
 from bilevel import _checks as checks
 from bilevel.estimators import _flags as flags
-from bilevel.estimators._common import check_present, weight_argument
+from bilevel.estimators._common import weight_argument
 from bilevel.estimators._crowd import evidence, is_crowd, joined, judged
+from bilevel.estimators._given import from_probabilities, one_column
 from bilevel.estimators._judging import Judge, Judged
 from bilevel.estimators._rows import DenseTable, SparseTable, encoded, features_for
 from bilevel.estimators._splits import draw_parts, rare_classes
 from bilevel.solvers.base import AbstractSolver
 
-_ROUNDING = 1e-3  # of probabilities that were written with few digits
-_LEAST_PROBABILITY = 0.01  # below, the logarithm says how a model rounds rather than what it knows
 _ACCEPTED: Any = {"accept_sparse": "csr", "dtype": [np.float32, np.float64]}
 
 
@@ -218,9 +212,10 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         - `sample_weight` (n,): weights of your own. Divided by their mean, they are factors of the weights with which
           the estimator is fitted. They do not change which labels are doubted.
         - `pred_probs` (n, k): P(given label | features) by a model of your own that has not seen the row, as
-          `cross_val_predict(model, X, y, method="predict_proba")` gives it, with the classes sorted. The labels are
-          then judged by log(`pred_probs` + 0.01) in the place of X, to which `estimator` is fitted as ever.
-          `pred_probs_trusted` (m, k): the same of trusted rows, if there are any.
+          `cross_val_predict(model, X, y, method="predict_proba")` gives it, with the classes sorted, or as a data
+          frame whose columns have their names. The labels are then judged by log(`pred_probs` + 0.01) in the place of
+          X, to which `estimator` is fitted as ever. `pred_probs_trusted` (m, k): the same of trusted rows, if there
+          are any.
 
         **Raises** `ValueError` for a single class, NaN, trusted rows without labels, with another width or with other
         classes than y, groups together with trusted rows, fewer than two groups, `pred_probs` of another shape or that
@@ -231,21 +226,23 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         self.crowd_ = judged("y", y) if is_crowd(y) else None
         if self.crowd_ is not None:
             y = self.crowd_.labels
-        check_present("y", y)
+        index = X.index if hasattr(X, "iloc") else None
         X, y, X_trusted = self._numbers(X, y, X_trusted)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y: got one class, {self.classes_[0]!r}; cleaning needs at least two classes")
+            raise ValueError(f"y: got one class, {self.classes_.tolist()[0]!r}; cleaning needs at least two classes")
         own = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not own.any():
             raise ValueError("sample_weight: all are zero; some rows must have a positive weight")
         trusted = self._trusted(X_trusted, y_trusted, X)
         if trusted is not None and groups is not None:
             raise ValueError("groups: they define folds, which are not used with trusted rows; omit them")
+        groups = None if groups is None else one_column("groups", groups, len(labels), what="group")
         seen, judges = X, trusted
         if pred_probs is not None or pred_probs_trusted is not None:
-            seen, judges = self._from_probabilities(labels, pred_probs, trusted, pred_probs_trusted)
+            known = labels, self.classes_
+            seen, judges = from_probabilities(*known, pred_probs, pred_probs_trusted, trusted, index)
         found = self._judge(seen, labels, judges, groups)
         self.confusion_, self.history_ = found.confusion, found.history
         said = None if self.crowd_ is None else evidence(self.crowd_, self.classes_)
@@ -280,41 +277,10 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
             )
         return judge.by_each_other(folds, rng)
 
-    def _from_probabilities(self, labels: np.ndarray, p: Any, trusted: Any, p_trusted: Any) -> tuple[Any, Any]:
-        """What the user's own model says of the rows and of the trusted rows, as features."""
-        if p is None or (trusted is None) != (p_trusted is None):
-            name = "pred_probs" if p is None else "pred_probs_trusted"
-            said = "missing" if p is None or p_trusted is None else "there are no trusted rows"
-            raise ValueError(
-                f"{name}: {said}; with trusted rows, pass pred_probs and pred_probs_trusted; without, pred_probs alone"
-            )
-        seen = self._log_probabilities("pred_probs", p, len(labels))
-        if (seen.argmax(axis=1) == labels).all():
-            warnings.warn(
-                "LabelCleaner: pred_probs agree with all labels, so that hardly any can look wrong. Pass probabilities "
-                "by models that have not seen the row, such as those of cross_val_predict.",
-                stacklevel=3,
-            )
-        if trusted is None:
-            return seen, None
-        return seen, (self._log_probabilities("pred_probs_trusted", p_trusted, len(trusted[1])), trusted[1])
-
-    def _log_probabilities(self, name: str, given: Any, n: int) -> Float[np.ndarray, "n k"]:
-        p: Any = check_array(given, dtype="float64", input_name=name, estimator=self)
-        k = len(self.classes_)
-        if p.shape != (n, k):
-            raise ValueError(f"{name}: got the shape {p.shape}; pass ({n}, {k}), a column for each class of y, sorted")
-        sums = p.sum(axis=1)
-        if p.min() < 0 or np.abs(sums - 1).max() > _ROUNDING:
-            raise ValueError(
-                f"{name}: got numbers from {p.min():.3g} and sums of rows from {sums.min():.3g} to {sums.max():.3g}; "
-                "pass probabilities, whose sum is one in each row"
-            )
-        return np.log(p + _LEAST_PROBABILITY)
-
     def _numbers(self, X: Any, y: Any, X_trusted: Any) -> tuple[Any, Any, Any]:
         """X and y as scikit-learn checks them, and X_trusted. Of data frames with more than numbers, the features."""
         self.features_ = features_for(X)
+        y = None if y is None else one_column("y", y, _num_samples(X))
         if self.features_ is None:
             X, y = validate_data(self, X, y, **_ACCEPTED)
             return X, y, X_trusted
@@ -323,9 +289,13 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         return X, y, None if X_trusted is None else encoded(self.features_, "X_trusted", X_trusted)
 
     def _check_settings(self) -> None:
-        if weight_argument(self._default()) is None:
+        chosen = self._default()
+        if isinstance(chosen, type) or not is_classifier(chosen):
+            said = f"the class {chosen.__name__}" if isinstance(chosen, type) else f"{chosen!r}, which is no classifier"
+            raise TypeError(f"estimator: got {said}; pass a classifier, such as LogisticRegression()")
+        if weight_argument(chosen) is None:
             raise ValueError(
-                f"estimator: fit of {type(self._default()).__name__} takes no sample_weight; pass a classifier that "
+                f"estimator: fit of {type(chosen).__name__} takes no sample_weight; pass a classifier that "
                 "does, such as LogisticRegression() or RandomForestClassifier(), or a pipeline that ends with one"
             )
         if not (self.solver is None or isinstance(self.solver, AbstractSolver)):
@@ -335,7 +305,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         if self.hidden is not None:
             checks.count("hidden", self.hidden)
         checks.positive("penalty", self.penalty)
-        checks.positive("precision", self.precision)
+        checks.number("precision", self.precision)
         if not 0.5 <= self.precision < 1:
             raise ValueError(f"precision: got {self.precision}; pass a share of right flags, at least 0.5 and below 1")
 
@@ -349,11 +319,10 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         if X is None or y is None:
             missing, other = ("X_trusted", "y_trusted") if X is None else ("y_trusted", "X_trusted")
             raise ValueError(f"{missing}: missing, but {other} is given; pass both or neither")
+        if not _num_samples(X):
+            raise ValueError("X_trusted: got no row; pass rows whose labels are right, or neither rows nor labels")
         checked: Any = check_array(X, **_ACCEPTED, input_name="X_trusted", estimator=self)
-        check_present("y_trusted", y)
-        y = column_or_1d(y)
-        if len(y) != checked.shape[0]:
-            raise ValueError(f"y_trusted: got {len(y)} labels for the {checked.shape[0]} rows of X_trusted")
+        y = one_column("y_trusted", y, checked.shape[0], "X_trusted")
         if checked.shape[1] != table.shape[1]:
             raise ValueError(f"X_trusted: has {checked.shape[1]} columns, but X has {table.shape[1]}")
         if self.features_ is None:

@@ -101,10 +101,18 @@ def _log_odds(p: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return np.log(np.maximum(p, _LEAST)) - np.log(np.maximum(1 - p, np.finfo(float).eps))
 
 
+def _one_hot(table: np.ndarray) -> bool:
+    return bool(np.isin(table, (0, 1)).all() and (table.sum(axis=1) == 1).all())
+
+
 def judged(name: str, answers: Any, shrinkage: float = _SHRINKAGE) -> CrowdLabels:
     """`crowd_labels`, whose errors call the answers by this name."""
     (n, people), rows, columns, given = _read(name, answers)
     classes, labels = np.unique(given, return_inverse=True)
+    if given.dtype.kind in "biu" and len(given) == n * people and _one_hot(given.reshape(n, people)):
+        raise ValueError(
+            f"{name}: each row has a single 1 among zeros, as one-hot labels have; pass its argmax(axis=1)"
+        )
     k = len(classes)
     if k < 2:
         raise ValueError(f"{name}: got one class, {classes.tolist()[0]!r}; at least two classes are needed")
@@ -155,6 +163,8 @@ def _read(name: str, answers: Any) -> tuple[tuple[int, int], Int[np.ndarray, " a
         if 0 < texts < len(given):
             raise TypeError(f"{name}: some labels are texts and some are not; pass labels of one kind")
         given = np.array(given.tolist())
+    if given.dtype.kind == "f" and np.isinf(given).any():
+        raise ValueError(f"{name}: holds infinity, which is no label; where nobody answered, pass NaN or None")
     if given.dtype.kind == "f" and (given == np.floor(given)).all():
         given = given.astype(np.int64)
     return array.shape, rows, columns, given

@@ -254,7 +254,7 @@ class PenalizedLogistic(ClassifierMixin, _Penalized):
         self.classes_, labels = np.unique(y[kept], return_inverse=True)
         count = len(self.classes_)
         if count < 2:
-            raise ValueError(f"y: holds only one class, {self.classes_[0]!r}; a classifier needs two or more")
+            raise ValueError(f"y: holds only one class, {self.classes_.tolist()[0]!r}; a classifier needs two or more")
         parts = self._draw_splits(X, y, groups, kept, labels)
         splits.check_classes(parts, labels, self.classes_)
         rows, own = X if kept.all() else X[kept], weights[kept]

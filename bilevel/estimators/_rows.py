@@ -11,7 +11,12 @@ from bilevel.tasks.networks.linear import ENTRIES, padded
 _CHUNK = 10_000  # rows of the table at a time, so that no copy of it in double precision is made
 _LEAST_ROWS, _NARROW_ROWS, _LEAST_WIDTH, _FREE_WIDTH = 256, 1024, 16, 64
 _NARROW = 128  # columns
-_RELATIVE = 1e-6  # a column that varies by less, relative to its mean, is constant up to rounding
+_ROUNDING = 8  # units: a column that varies by less, for numbers of the size of its mean, is constant up to rounding
+_LEAST = np.finfo(float).tiny
+
+
+def _positive(values: Any) -> np.ndarray:
+    return np.where(values > 0, values, 1.0).astype(float)
 
 
 def _width(columns: int) -> int:
@@ -25,11 +30,11 @@ class DenseTable:
     def __init__(self, X: Float[np.ndarray, "n d"]):
         self.X = X
         self.mean = X.mean(axis=0, dtype=float)
-        squares = np.zeros(X.shape[1])
+        size, squares = _positive(np.maximum(np.abs(X.max(axis=0)), np.abs(X.min(axis=0)))), np.zeros(X.shape[1])
         for start in range(0, len(X), _CHUNK):
-            squares += ((X[start : start + _CHUNK] - self.mean) ** 2).sum(axis=0)
-        deviation = np.sqrt(squares / len(X))
-        varies = deviation > _RELATIVE * np.abs(self.mean)
+            squares += (((X[start : start + _CHUNK] - self.mean) / size) ** 2).sum(axis=0)  # no square overflows
+        deviation = size * np.sqrt(squares / len(X))
+        varies = deviation > np.maximum(_ROUNDING * np.finfo(X.dtype).eps * np.abs(self.mean), _LEAST)
         self.factor = np.where(varies, 1 / np.where(varies, deviation, 1.0), 0.0) / np.sqrt(max(1, varies.sum()))
         self.width = _width(X.shape[1])
         self.narrow = self.width <= _NARROW
@@ -53,14 +58,17 @@ class SparseTable:
 
     def __init__(self, X: Any):
         self.X, self.width = X, _width(X.shape[1])
-        self.factor = 1 / np.sqrt(max((X.data.astype(float) ** 2).sum() / X.shape[0], np.finfo(np.float32).tiny))
+        size = _positive(np.abs(X.data).max(initial=0))
+        rms = size * np.sqrt(((X.data / size) ** 2).sum() / X.shape[0])
+        self.factor = 1 / max(rms, _LEAST)
         fullest = int(np.diff(X.indptr).max())
         self.entries = min(ENTRIES, 2 ** max(0, fullest - 1).bit_length())
 
     def take(self, indices: Int[np.ndarray, " n"], length: int, X: Any = None) -> dict[str, np.ndarray]:
-        columns, values, _ = padded((self.X if X is None else X)[indices], self.entries)
+        rows = (self.X if X is None else X)[indices] * self.factor
+        columns, values, _ = padded(rows, self.entries)
         fill = (0, length - len(columns)), (0, self.entries - columns.shape[1])
-        return {"columns": np.pad(columns, fill), "values": np.pad(values * np.float32(self.factor), fill)}
+        return {"columns": np.pad(columns, fill), "values": np.pad(values, fill)}
 
 
 def features_for(X: Any) -> Any:

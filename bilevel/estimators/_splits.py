@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold, check_cv
-from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from bilevel import _checks as checks
 from bilevel.estimators._common import by_class
+from bilevel.estimators._given import one_column
 
 
 class Splits(NamedTuple):
@@ -46,8 +46,7 @@ def draw(
     """The splits of the kept rows. `labels`: their classes. A splitter and a list of splits see and number all rows."""
     cv = 5 if cv is None else cv
     if groups is not None:
-        groups = column_or_1d(groups)
-        check_consistent_length(X, groups)
+        groups = one_column("groups", groups, X.shape[0], what="group")
     if isinstance(cv, int | np.integer | float | np.floating):
         splits = _own(cv, int(kept.sum()), None if groups is None else groups[kept], labels, rng)
     else:
@@ -137,8 +136,6 @@ def draw_parts(
         count, fold = min(count, rows), np.empty(rows, int)
         fold[by_class(order, labels)] = np.arange(rows) % count
     else:
-        groups = column_or_1d(groups)
-        check_consistent_length(labels, groups)
         count = min(count, len(np.unique(groups)))
         if count < 2:
             raise ValueError("groups: got one group; the rows of a group stay in one fold, and two are needed")

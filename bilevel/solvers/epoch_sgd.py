@@ -46,13 +46,13 @@ class EpochSGD(eqx.Module):
             raise TypeError(f"lengths: got {self.lengths!r}; pass a tuple of integers")
         for length in self.lengths:
             checks.count("lengths", length)
-        checks.positive("rates", self.rates)
+        checks.positive("rates", self.rates, scalar=False)
         checks.flag("average", self.average)
         for name, values in (("rates", self.rates), ("radii", self.radii)):
             if values is not None and values.shape != (len(self.lengths),):
                 raise ValueError(f"{name}: got shape {values.shape} for {len(self.lengths)} epochs; pass one per epoch")
         if self.radii is not None:
-            checks.positive("radii", self.radii)
+            checks.positive("radii", self.radii, scalar=False)
 
     @classmethod
     def plain(cls, steps: int, rate: float) -> "EpochSGD":

@@ -9,7 +9,7 @@ import sklearn
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import make_blobs
 from sklearn.feature_selection import RFE
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
@@ -148,6 +148,20 @@ def test_units_and_constant_columns_do_not_matter(table, cleaner):
 
     found = LabelCleaner(random_state=0).fit(other(table.X), table.y, other(table.X_trusted), table.y_trusted)
     np.testing.assert_allclose(found.sample_weight_, cleaner.sample_weight_, atol=2e-3)
+
+
+@pytest.mark.parametrize("change", [(1e3, 1.7e9), (1, 2459000.0), (1e300, 0), (1e-300, 0)])  # seconds, days, extremes
+def test_columns_far_from_zero_and_of_any_size_are_not_lost(table, change):
+    scale, shift = change
+    plain, other = DenseTable(table.X), DenseTable(table.X * scale + shift)
+    found, expected = (one.take(np.arange(N), N)["features"] for one in (other, plain))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_sparse_numbers_of_any_size(table):
+    plain, large = (SparseTable(scipy.sparse.csr_matrix(table.X) * scale) for scale in (1, 1e200))
+    found, expected = (one.take(np.arange(N), N)["values"] for one in (large, plain))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_names_strings_and_pandas(table, cleaner):
@@ -417,7 +431,12 @@ ERRORS = {
     "non-zero|all are zero": {"sample_weight": np.zeros(N)},
     "groups: they define folds": {"groups": np.zeros(N)},
     "groups: got one group": {"groups": np.zeros(N), "X_trusted": None, "y_trusted": None},
-    "inconsistent numbers of samples": {"groups": np.zeros(3), "X_trusted": None, "y_trusted": None},
+    "groups: got 3 groups for the 240 rows": {"groups": np.zeros(3), "X_trusted": None, "y_trusted": None},
+    "groups: 240 groups are missing": {"groups": [None] * N, "X_trusted": None, "y_trusted": None},
+    "y: got 3 labels for the 240 rows of X": {"y": [0, 1, 2]},
+    r"y_trusted: got the shape \(30, 2\)": {"y_trusted": np.zeros((TRUSTED, 2))},
+    "X_trusted: got no row": {"X_trusted": np.zeros((0, 5)), "y_trusted": []},
+    "y: each row has a single 1": {"y": np.eye(3, dtype=int)[np.arange(N) % 3]},
 }
 
 
@@ -432,8 +451,12 @@ def test_refuses_rows(table, message):
     ("settings", "message"),
     [
         ({"estimator": KNeighborsClassifier()}, "estimator: fit of KNeighborsClassifier takes no sample_weight"),
+        ({"estimator": LogisticRegression}, "estimator: got the class LogisticRegression; pass"),
+        ({"estimator": LinearRegression()}, r"estimator: got LinearRegression\(\), which is no classifier"),
         ({"solver": "soba"}, "solver: got 'soba'"),
         ({"penalty": 0.0}, "penalty"),
+        ({"penalty": [1, 2.0]}, "penalty"),
+        ({"precision": np.array([0.8, 0.9])}, "precision"),
         ({"epochs": 0}, "epochs"),
         ({"batch_size": 2.5}, "batch_size"),
         ({"folds": 1}, "folds"),

@@ -123,6 +123,8 @@ def test_other_labels(crowd):
         (np.zeros((0, 3)), "answers: got no row"),
         (np.zeros((4, 0)), "nobody labeled rows 0, 1, 2, 3"),
         ([[1, 1], [1, None]], "answers: got one class, 1; at least two"),
+        ([[1, np.inf], [0, 1]], "answers: holds infinity"),
+        (np.eye(3, dtype=int), "answers: each row has a single 1"),
     ],
 )
 def test_answers_that_say_nothing(answers, error):
