@@ -17,14 +17,21 @@ class Grid:
     """A solver whose settings the paper tuned: `make(**point)` for a point of `values`, name ↦ the values to try.
 
     `of`: the curve that is tried in its place, for an ablation whose other settings are as in another figure.
+    `arguments`: the task's arguments that a point gives as well, such as a test's step: name ↦ name in `values`.
     """
 
     make: Callable[..., Any]
     values: Mapping[str, tuple[Any, ...]]
     of: "Curve | None" = None
+    arguments: Mapping[str, str] = field(default_factory=dict)
 
     def points(self) -> list[dict[str, Any]]:
         return [dict(zip(self.values, point, strict=True)) for point in itertools.product(*self.values.values())]
+
+    def at(self, curve: "Curve", point: Mapping[str, Any]) -> "Curve":
+        """The curve with the solver and the task's arguments of a point."""
+        given = {argument: point[name] for argument, name in self.arguments.items()}
+        return dataclasses.replace(curve, solver=self.make(**point), arguments=curve.arguments | given)
 
     def edges(self, point: Mapping[str, Any]) -> list[str]:
         """The names whose value is the least or the largest of those tried."""
@@ -162,7 +169,7 @@ def smaller(
             return solver.make(**solver.points()[0])
         first, *rest = solver.values.items()
         values = {first[0]: first[1][:2]} | {name: values[:1] for name, values in rest}
-        return Grid(solver.make, values)
+        return Grid(solver.make, values, arguments=solver.arguments)
 
     curves = tuple(
         dataclasses.replace(

@@ -44,6 +44,7 @@ def description(entry: Entry, setup: Setup, curve: Curve) -> dict[str, Any]:
         first = curve.solver.make(**curve.solver.points()[0])
         about |= {"grid": grid, "tuning": dataclasses.asdict(setup.tuning)}
         about |= {} if curve.solver.of is None else {"tuned on": curve.solver.of.arguments}
+        about |= {} if not curve.solver.arguments else {"of the grid": dict(curve.solver.arguments)}
         return about | {"solver": type(first).__name__, "first point": settings.describe(first)}
     solver = curve.label if curve.solver is None else type(curve.solver).__name__
     return about | {"solver": solver, "settings": settings.describe(curve.solver)}
@@ -185,7 +186,7 @@ def projection(entry: Entry, setup: Setup) -> dict[str, Projection]:
         if isinstance(grid, Grid):
             assert setup.tuning is not None
             tuned = len(grid.points()) * setup.tuning.seeds * setup.tuning.share
-            curve = dataclasses.replace(curve, solver=grid.make(**grid.points()[0]))
+            curve = grid.at(curve, grid.points()[0])
         task, start = _task(curve, setup.first_seed), time.perf_counter()
         solution = compare.run(task, curve.solver, seed=setup.first_seed, steps=3)
         whole = time.perf_counter() - start

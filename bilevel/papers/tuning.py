@@ -41,10 +41,10 @@ def tuned(entry: Entry, setup: Setup, curve: Curve, runner: Runner) -> tuple[Cur
     trial, solves = _trial(setup, rule), dataclasses.replace(entry, kind="solve")
     found, spent = [], 0.0
     for point in grid.points():
-        arguments = tried.arguments | {"split": "validation"} | dict(rule.changes)
+        one = tried.solver.at(tried, point)
+        arguments = one.arguments | {"split": "validation"} | dict(rule.changes)
         steps = None if setup.seconds is not None else max(1, math.ceil(rule.share * setup.steps_of(tried)))
-        solver = tried.solver.make(**point)
-        one = dataclasses.replace(tried, arguments=arguments, solver=solver, steps=steps)
+        one = dataclasses.replace(one, arguments=arguments, steps=steps)
         runs = runner.curve(solves, trial, one)
         spent += sum(run.stats["wall_seconds"] for run in runs)
         whole = all(run.result in ENDED_WELL for run in runs)
@@ -58,7 +58,7 @@ def tuned(entry: Entry, setup: Setup, curve: Curve, runner: Runner) -> tuple[Cur
     score = best if rule.highest else -best
     chosen = {name: settings.describe(value) for name, value in point.items()}
     result = Tuned(chosen, grid.edges(point), len(found), len(found) - len(kept), score, spent)
-    return dataclasses.replace(curve, solver=grid.make(**point)), result
+    return grid.at(curve, point), result
 
 
 def _trial(setup: Setup, rule: Tuning) -> Setup:

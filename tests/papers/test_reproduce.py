@@ -392,6 +392,26 @@ def test_an_ablation_takes_the_steps_that_were_tuned_for_another_curve(entries, 
     assert outcome.tuned["fast"].chosen == outcome.tuned["slow"].chosen == {"upper_step": 0.1}
 
 
+def test_a_grid_gives_arguments_of_the_task_as_well(entries, monkeypatch, tmp_path):
+    """Such as the step with which a test adapts: in the trials, in the runs and at smoke size."""
+    asked, made = [], runs._together
+
+    def together(setup, curve, seeds):
+        asked.append((curve.arguments["dim_y"], float(curve.solver.lower_step.rate(0)), seeds[0] >= 1000))
+        return made(setup, dataclasses.replace(curve, arguments=SMALL), seeds)
+
+    monkeypatch.setattr(runs, "_together", together)
+    grid = Grid(lambda dim: bl.SOBA(0.1, dim / 100, 0.1), {"dim": (4, 5)}, arguments={"dim_y": "dim"})
+    one = entry(solver=grid, tuning=RULE)
+    entries(one)
+    (outcome,) = reproduce(["made-up"], out=tmp_path)
+    best = outcome.tuned["fast"].chosen["dim"]
+    at = [(dim, pytest.approx(dim / 100), trial) for dim, trial in ((4, True), (5, True), (best, False))]
+    assert asked[:3] == at
+    few = smaller(one.sizes["laptop"], {}, steps=3).curves[0].solver
+    assert few.arguments == grid.arguments
+
+
 def test_smoke_size_may_keep_some_curves_at_the_first_point_of_their_grids():
     setup = entry(solver=GRID, tuning=RULE).sizes["laptop"]
     whole, some = (smaller(setup, {}, steps=3, only=only) for only in (None, ("fast",)))

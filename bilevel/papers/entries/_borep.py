@@ -157,8 +157,10 @@ LETTERS = tuple("abc")
 DATA = (
     "Four domains of Amazon reviews stand in for 25: one is held out instead of three, a task has two instead of "
     "three, and (b) has 4,800 training, 1,000 validation and 1,000 test reviews. 100,359 tweets of Sentiment140 stand "
-    "in for 1.6 million. Word vectors learned from the training texts stand in for GloVe"
+    "in for its 1.6 million. The inputs are word vectors learned from the training texts; the paper gives their "
+    "dimension alone, and its released code has GloVe"
 )
+START = "Networks start in ±1/√n, with n inputs of a layer, and heads at zero, where the paper has U(−1, 1)"
 
 
 def _sized(a: dict[str, Any], c: dict[str, Any], network: dict[str, Any], steps: tuple[int, ...], **more: Any) -> Size:
@@ -176,7 +178,7 @@ LAPTOP = _sized(
     rows=10,
     about=DATA + "; the first 20 words of a text, vectors of 24, two layers of 24 units; (a) 4 tasks per step for 20, "
     "500 steps; (b) batches of 64, 600 steps; (c) 4,000 training and 1,000 trusted tweets, batches of 64 for 512, 600 "
-    "steps. 4 to 6 points of the paper's grids per method, two for ANIL and MAML",
+    "steps. 4 to 6 points per method, two for ANIL and MAML, of the paper's grids but for 1e-5 in (b). " + START,
 )  # fmt: skip
 WORKSTATION = _sized(
     _representation(8, 40), _tweets(10_000, 2000, 128), _network(2000, 30, 50, 32), (2000, 2500, 2500),
@@ -187,7 +189,8 @@ WORKSTATION = _sized(
     },
     about=DATA + "; the first 30 words of a text, vectors of 50, two layers of 32 units; (a) 8 tasks per step for 20, "
     "2,000 steps for 8,000; (b) batches of 64, 2,500 steps; (c) 10,000 training and 2,000 trusted tweets, batches of "
-    "128 for 512, 2,500 steps. 9 to 12 points of the paper's grids per method, four for ANIL and MAML",
+    "128 for 512, 2,500 steps. 9 to 12 points per method, four for ANIL and MAML, of the paper's grids but for 1e-5 in "
+    "(b). " + START,
 )  # fmt: skip
 _FROM_A, _FROM_B = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5), (1e-4, 5e-4, 0.001, 0.005, 0.01, 0.05, 0.1)
 PAPER = _sized(

@@ -22,11 +22,13 @@ TINY = {
 
 LAPTOP = "FC100, 2 tasks per step for 32, 8 filters for 64 (32 on miniImageNet), 40 test tasks, {}"
 WORKSTATION = "FC100, 4 tasks per step for 32, 16 filters for 64 (32 on miniImageNet), 100 test tasks, {}"
-PAPER = "FC100 as in the paper: 32 tasks per step, 64 filters, 600 test tasks; {}, which the paper does not print"
-NO_MINI = (
-    "The panel on miniImageNet, which is not to be had here, with that data. (Its text is the same; what is checked is "
-    "FC100.)"
+PAPER = (
+    "FC100, 32 tasks per step and 64 filters, as in the first draft of stocBiO's paper; 600 test tasks; {}, which the "
+    "text at hand does not print"
 )
+NO_MINI = "The panel on miniImageNet, which is not to be had here. Its text is the same; what is checked is FC100."
+STAND_IN = "; FC100 stands in for miniImageNet"
+ALL_MINI = "The figure with its own data: it is of miniImageNet, which is not to be had here, and FC100 stands in."
 
 # Chance is 0.2, and a nearest centroid on FC100's raw pixels has 0.357 (300 test tasks): a network that has learned
 # features is above that.
