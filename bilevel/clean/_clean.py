@@ -23,8 +23,9 @@ from bilevel.clean.reasons import Reason, reasons
 from bilevel.clean.stages import Stages
 from bilevel.clean.survey import Survey, survey
 from bilevel.clean.trusted import Judges, flagged_rows, judges_of, settle
+from bilevel.columns.cells import MISSING, told_missing
 from bilevel.columns.encoding import Encoder, Unread
-from bilevel.columns.kinds import FEATURES, MISSING, Column, infer, listed
+from bilevel.columns.kinds import FEATURES, Column, infer, listed
 
 if TYPE_CHECKING:
     from bilevel.estimators._flags import WrongLabels
@@ -101,8 +102,8 @@ def clean_table(
     - `kinds`: the kind of a column that would be inferred wrongly, one of `bilevel.columns.kinds.KINDS`. `numeric:,`
       also says that the decimal mark is a comma, and `date:day first`, `date:month first` or `date:%d/%m/%Y` how dates
       are written.
-    - `missing`: the words that stand for a missing cell or label, instead of the usual ones such as NA. An empty cell
-      is always missing.
+    - `missing`: the words that stand for a missing cell or label, instead of the usual ones such as NA. A number, such
+      as "-999", stands for all numbers of its value, such as -999.0. An empty cell is always missing.
     - `encoding`: of CSV files and JSON lines, such as cp1252; default: UTF-8, or UTF-16 with a byte order mark.
     - `hidden`: width of the hidden layer of the model that learns the weights; `None`: logistic regression.
     - `seed`: the seed of all random choices.
@@ -123,7 +124,7 @@ def clean_table(
         ValueError: label: no column 'nam'; did you mean 'name'? the columns are 'petal', 'name'
     """
     checks.count("seed", seed, 0)
-    words = None if missing is None else frozenset(word.strip().lower() for word in missing) | {""}
+    words = None if missing is None else told_missing(missing)
     stages = Stages(console, 4)
     opened = open_table(table, "table", encoding)
     judge = None if trusted is None else open_table(trusted, "trusted", encoding)
@@ -134,7 +135,8 @@ def clean_table(
     look, columns = _look(opened, label, trusted_column, kinds or {}, words, seed, stages)
     encoder = Encoder([column for column in columns if column.kind in FEATURES], look.sample, words or MISSING)
     judges = None if judge is None else judges_of(judge, look, encoder, label, words, seed)
-    features = encoder.features(stages.counted("Encoding", opened.typed_chunks(encoder.columns), look.rows), look.rows)
+    chunks = stages.counted("Encoding", opened.typed_chunks(encoder.columns, encoder.missing), look.rows)
+    features = encoder.features(chunks, look.rows)
     columns = [_with_unread(column, encoder.unread.get(column.name)) for column in columns]
     stages.print(report.kinds_table(columns, label, encoder.width))
     notes = [column.note for column in columns if column.note] + soundness.of_labels(look.labels)
@@ -220,7 +222,7 @@ def _judge(
         settled[look.trusted] = given[look.trusted]
     elif judges is not None:
         notes += judges.notes
-        notes += settle(features, judges, given, settled)
+        notes += settle(features, judges, given, settled, look.labels.classes)
     part = np.flatnonzero((given >= 0) & (settled < 0))
     unlabeled = np.flatnonzero((given < 0) & (settled < 0))
     classes, codes = np.unique(given[part], return_inverse=True)
@@ -299,7 +301,7 @@ def _weigh(
 
 
 def _with_unread(column: Column, unread: Unread | None) -> Column:
-    if unread is None or not int(unread):
+    if unread is None or not int(unread) or column.kind not in ("numeric", "date"):
         return column
     count, what = int(unread), "number" if column.kind == "numeric" else "date"
     said = f"1 cell is no {what} and counts" if count == 1 else f"{count:,} cells are no {what}s and count"

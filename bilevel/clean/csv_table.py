@@ -8,18 +8,18 @@ import itertools
 import pathlib
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, cast
 
 import numpy as np
 
 from bilevel.clean.labels import is_formula
 from bilevel.clean.reading import Added, batches, chunk_rows, opened, written
-from bilevel.columns.kinds import MISSING, Column
+from bilevel.columns.cells import MISSING
+from bilevel.columns.kinds import Column
 
 DELIMITERS = ",;\t|"
 _BOM = "\ufeff"
-_NO_NUMBERS = [form(cell) for cell in MISSING for form in (str, str.upper, str.title)] + ["NaN"]
 _LONGEST = 10_000_000  # characters of a cell; an extra quotation mark makes one cell of the rest of a file
 _SNIFFED = 50  # the delimiter is chosen by this many records
 
@@ -51,15 +51,16 @@ class CsvTable:
             yield pd.DataFrame(np.array(batch, object), columns=self.columns, index=index, dtype=object, copy=False)
             start += len(batch)
 
-    def typed_chunks(self, columns: Sequence[Column]) -> Iterator[Any]:
+    def typed_chunks(self, columns: Sequence[Column], missing: Set[str] = MISSING) -> Iterator[Any]:
         import pandas as pd
 
+        absent = [form(word) for word in missing for form in (str, str.upper, str.title)] + ["NaN"] * ("nan" in missing)
         plain = {
             column.name for column in columns if column.kind == "numeric" and (not column.form or column.form.plain)
         }
         names = [column.name for column in columns]
         with opened(self.path, self._zipped) as file:
-            yield from pd.read_csv(
+            chunks = pd.read_csv(
                 cast(Any, file),
                 sep=self._delimiter,
                 encoding="utf-8-sig" if self._bom else self._encoding,
@@ -69,10 +70,13 @@ class CsvTable:
                 usecols=cast(Any, names),
                 dtype=cast(Any, {name: object for name in names if name not in plain}),
                 keep_default_na=False,
-                na_values=dict.fromkeys(plain, _NO_NUMBERS),
+                na_values=dict.fromkeys(plain, absent),
                 low_memory=False,
                 chunksize=chunk_rows(self.columns),
             )
+            for chunk in chunks:
+                truths = [name for name in plain if chunk[name].dtype.kind == "b"]  # nothing but true and false
+                yield chunk.astype(dict.fromkeys(truths, str)) if truths else chunk
 
     def write(self, target: pathlib.Path, added: Added, keep: set[int]) -> dict[int, list[str]]:
         kept: dict[int, list[str]] = {}

@@ -19,7 +19,7 @@ _FORMULA = ("=", "+", "-", "@")  # with which formulas of spreadsheets begin
 _FEW = 20  # up to this many classes are never mistaken for regression targets
 _LEAST_MEAN = 5  # rows per class, if there are many classes
 _LEAST, _SHARE = 5, 0.01  # rows, and share of the rows: a class with fewer may be a typing error
-_NUMERAL = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?")
+_NUMERAL = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 _YES = frozenset({"1", "true", "t", "yes", "y", "x", "ok", "✓", "✔", "checked"})
 _NO = frozenset({"0", "false", "f", "no", "n", "-", "unchecked"})
 
@@ -55,7 +55,7 @@ class Labels:
 
     def __init__(self, argument: str, missing: Set[str] | None = None) -> None:
         self._argument, self._told = argument, missing
-        self._missing = (MISSING if missing is None else missing) | {""}
+        self._missing = {label_key(word) for word in (MISSING if missing is None else missing) | {""}}
         self._known: dict[str, int] = {}
         self._codes: list[np.ndarray] = []
         self._absent: collections.Counter[str] = collections.Counter()
@@ -68,7 +68,7 @@ class Labels:
             text = _text(cell)
             code = self._known.get(text)
             if code is None:
-                if text.lower() in self._missing:
+                if label_key(text) in self._missing:
                     code = -1
                 else:
                     code = len(self._spellings)
@@ -158,7 +158,7 @@ def checked(cells: Iterable[Any], missing: Set[str], argument: str, column: str)
 
     **Raises** `ValueError`, naming the argument, for a cell that says neither yes nor no.
     """
-    said = []
+    said, missing = [], {label_key(word) for word in missing}
     for cell in cells:
         key = label_key(cell)
         if key not in _YES and key not in _NO and key not in missing:
@@ -181,8 +181,7 @@ def _text(cell: Any) -> str:
 
 def _numbers(texts: Sequence[str]) -> list[float]:
     """The texts as numbers if all of them are, else no numbers."""
-    try:
-        numbers = [float(text) for text in texts]
-    except ValueError:
+    if not all(map(_NUMERAL.fullmatch, texts)):  # Python takes 2023_01 for a number
         return []
+    numbers = [float(text) for text in texts]
     return numbers if np.isfinite(numbers).all() else []

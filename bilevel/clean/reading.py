@@ -7,12 +7,13 @@ import gzip
 import io
 import itertools
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from bilevel.columns.cells import MISSING
 from bilevel.columns.kinds import Column
 
 CHUNK_CELLS = 1_000_000  # cells per chunk; in a text table, a cell is a Python string of about 60 bytes
@@ -47,8 +48,8 @@ class Table(Protocol):
         """The rows as data frames, checked; the index counts the rows from zero. Text tables hold text."""
         ...
 
-    def typed_chunks(self, columns: Sequence[Column]) -> Iterator[Any]:
-        """Some columns of a checked table; numeric ones may be numbers already, which is faster."""
+    def typed_chunks(self, columns: Sequence[Column], missing: Set[str] = MISSING) -> Iterator[Any]:
+        """Some columns of a checked table; numeric ones may be numbers already, which is faster, or NaN if missing."""
         ...
 
     def write(self, target: pathlib.Path, added: Added, keep: set[int]) -> dict[int, list[str]]:
@@ -72,7 +73,7 @@ class TypedTable(abc.ABC):
     def chunks(self) -> Iterator[Any]:
         return self._frames(self.columns)
 
-    def typed_chunks(self, columns: Sequence[Column]) -> Iterator[Any]:
+    def typed_chunks(self, columns: Sequence[Column], missing: Set[str] = MISSING) -> Iterator[Any]:
         return self._frames([column.name for column in columns])
 
 

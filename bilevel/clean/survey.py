@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from bilevel.clean.labels import Found, Labels, checked
-from bilevel.columns.kinds import MISSING, SAMPLE_ROWS
+from bilevel.columns.cells import MISSING
+from bilevel.columns.kinds import SAMPLE_ROWS
 
 SAMPLE_CELLS = 2_000_000  # fewer rows are drawn from a wide table
 _LEAST_ROWS = 1_000

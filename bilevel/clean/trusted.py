@@ -10,15 +10,17 @@ from bilevel.clean import soundness
 from bilevel.clean.labels import label_key
 from bilevel.clean.reading import Table
 from bilevel.clean.survey import Survey, survey
+from bilevel.columns.cells import MISSING
 from bilevel.columns.encoding import Encoder, out_of_range, rewritten
-from bilevel.columns.kinds import MISSING, MOST_LEVELS, listed, texts
+from bilevel.columns.kinds import listed
 
 
 class Judges(NamedTuple):
-    """Trusted rows, in the features and classes of the table."""
+    """Trusted rows, in the features and classes of the table; `rows` are their numbers in their own table."""
 
     features: Any
     codes: Int[np.ndarray, " m"]
+    rows: Int[np.ndarray, " m"]
     notes: tuple[str, ...] = ()
 
 
@@ -44,34 +46,15 @@ def judges_of(table: Table, look: Survey, encoder: Encoder, label: str, missing:
         rewritten(column, look.sample, checked.sample, table.commas, missing or MISSING) for column in encoder.columns
     ]
     theirs = encoder.with_forms(columns)
-    features = theirs.features(table.typed_chunks(columns), checked.rows)
-    for column in columns:
-        unread = theirs.unread[column.name]
-        if int(unread) > checked.rows / 2:
-            raise ValueError(
-                f"trusted: {int(unread):,} of {checked.rows:,} cells of {column.name!r} in {table.path} cannot be read "
-                f"as {column.kind} ({unread}); write them as the table does"
-            )
-        if column.kind in ("boolean", "categorical"):
-            _check_levels(column.name, look.sample, checked.sample, missing or MISSING)
+    features = theirs.features(table.typed_chunks(columns, encoder.missing), checked.rows)
+    theirs.check("trusted", "the table", f" in {table.path}")
     codes = checked.labels.codes
     rows = np.flatnonzero(codes >= 0)
     left_out = len(codes) - len(rows)
     notes = [f"{left_out:,} trusted rows have no label, and were left out."] if left_out else []
     for ours, their in zip(encoder.columns, columns, strict=True):
         notes.append(out_of_range(ours, look.sample, their, checked.sample, missing or MISSING))
-    return Judges(features[rows] if left_out else features, place[codes[rows]], tuple(filter(None, notes)))
-
-
-def _check_levels(name: str, sample: Any, trusted: Any, missing: Set[str]) -> None:
-    levels = set(texts(sample[name], missing))
-    cells, known = [cell for cell in texts(trusted[name], missing) if cell], {level.lower() for level in levels}
-    new = [cell for cell in cells if cell.lower() not in known]
-    if len(levels) <= MOST_LEVELS and len(new) > len(cells) / 2:
-        raise ValueError(
-            f"trusted: {len(new):,} of {len(cells):,} cells of {name!r} hold what the table does not: "
-            f"{listed(list(dict.fromkeys(new)))}; the table has {listed(sorted(levels - {''}))}; write them as it does"
-        )
+    return Judges(features[rows] if left_out else features, place[codes[rows]], rows, tuple(filter(None, notes)))
 
 
 def _check_present(codes: Int[np.ndarray, " m"], classes: Any, start: str) -> None:
@@ -87,17 +70,39 @@ def flagged_rows(features: Any, look: Survey) -> Judges:
         raise ValueError("trusted_column: it calls no row with a label checked; write yes in some rows of each label")
     codes = look.labels.codes[rows]
     _check_present(codes, look.labels.classes, "trusted_column: no checked row is labeled")
-    return Judges(features[rows], codes)
+    return Judges(features[rows], codes, rows)
 
 
-def settle(features: Any, judges: Judges, given: Int[np.ndarray, " n"], settled: Int[np.ndarray, " n"]) -> list[str]:
-    """Write the labels of trusted rows that are rows of the table into `settled`; a note says so."""
+def settle(
+    features: Any, judges: Judges, given: Int[np.ndarray, " n"], settled: Int[np.ndarray, " n"], classes: list[Any]
+) -> list[str]:
+    """Write the labels of trusted rows that are rows of the table into `settled`; a note says so.
+
+    **Raises** `ValueError` if trusted rows that are one row of the table have different labels.
+    """
     theirs, ours = soundness.same_rows(features, judges.features)
     if not len(ours):
         return []
+    order = np.lexsort((theirs, ours))
+    theirs, ours = theirs[order], ours[order]
+    _check_agree(judges, theirs, ours, classes)
     settled[ours] = judges.codes[theirs]
     changed = int(((settled >= 0) & (given >= 0) & (settled != given)).sum())
     return [
         f"{len(ours):,} of {len(judges.codes):,} trusted rows are rows of the table, too. They keep the trusted label, "
         f"which differs from the table's for {changed:,} of them, and are not judged by themselves."
     ]
+
+
+def _check_agree(
+    judges: Judges, theirs: Int[np.ndarray, " k"], ours: Int[np.ndarray, " k"], classes: list[Any]
+) -> None:
+    """Check that trusted rows which are one row of the table, and stand side by side, have one label."""
+    codes, rows = judges.codes[theirs], judges.rows[theirs] + 1
+    torn = np.flatnonzero((ours[1:] == ours[:-1]) & (codes[1:] != codes[:-1])).tolist()
+    if torn:
+        i, more = torn[0], f" (and {len(torn) - 1:,} more such pairs)" if len(torn) > 1 else ""
+        raise ValueError(
+            f"trusted: rows {rows[i]:,} and {rows[i + 1]:,} are both row {ours[i] + 1:,} of the table, but one is "
+            f"labeled {classes[codes[i]]!r} and the other {classes[codes[i + 1]]!r}{more}; keep the rows that are right"
+        )

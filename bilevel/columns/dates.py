@@ -46,6 +46,7 @@ def read(cells: list[str], order: str) -> Float[np.ndarray, " n"]:
     """The cells as days since 1970, NaN if they are not dates in this order (of `ORDERS`) or format (of strptime)."""
     import pandas as pd
 
+    cells = ["" if cell in ("now", "today") else cell for cell in cells]  # pandas reads the time of the run
     whole = pd.Series(cells, dtype=object)
     if order in ORDERS:  # 1984 and 0123 are numbers or codes
         whole = pd.Series(

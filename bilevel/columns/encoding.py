@@ -8,11 +8,13 @@ from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 import numpy as np
+import sklearn
 from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from bilevel.columns import dates, numerals
-from bilevel.columns.kinds import LEAST_ROWS, MISSING, MOST_LEVELS, NEARLY, Column, days, numbers, texts
+from bilevel.columns.cells import MISSING, days, numbers, texts
+from bilevel.columns.kinds import LEAST_ROWS, MOST_LEVELS, NEARLY, Column, listed
 from bilevel.columns.words import words
 
 TEXT_FEATURES = 10_000  # the most frequent words of a text column
@@ -21,17 +23,32 @@ _FAR = 10.0  # ranges between the quartiles; numbers beyond are clipped before t
 _DENSE_FROM = 0.25  # the share of nonzero entries
 _COUNTED = 1_000  # different unread cells of a column
 _SHOWN = 3
+_ALL_NEW = 20  # cells; of fewer, all may be new levels of a category that has many
 
 
 class Unread:
-    """The cells of a column that could not be read as its kind, and count as missing."""
+    """The cells of a column that could not be read as its kind, and count as missing, or are levels that its category
+    does not have; and how many cells are `filled`."""
 
     def __init__(self) -> None:
         self.counts: collections.Counter[str] = collections.Counter()
+        self.filled = 0
 
-    def add(self, cells: Iterable[str]) -> None:
+    def add(self, cells: Iterable[str], filled: int) -> None:
+        self.filled += filled
         for cell in cells:
             self.counts[cell if cell in self.counts or len(self.counts) < _COUNTED else ""] += 1
+
+    def without(self, known: Set[str]) -> "Unread":
+        """The cells but for those that are known."""
+        other = Unread()
+        other.counts = collections.Counter({cell: count for cell, count in self.counts.items() if cell not in known})
+        other.filled = self.filled - int(self) + int(other)
+        return other
+
+    @property
+    def most(self) -> bool:
+        return 2 * int(self) > self.filled
 
     def __int__(self) -> int:
         return self.counts.total()
@@ -52,13 +69,15 @@ class Encoder:
     """
 
     def __init__(self, columns: Sequence[Column], sample: Any, missing: Set[str] = MISSING) -> None:
-        self.columns, self._missing = columns, missing
+        self.columns, self.missing = columns, missing
         for column in columns:
             if column.kind == "text" and not any(words(cell) for cell in texts(sample[column.name], missing)):
                 raise ValueError(f"kind: {column.name!r} has no words, so it cannot be text; pass another kind")
-        self._transformer = _transformer(columns)
+        self._transformer, self._levels = _transformer(columns), {}
         self.forget()
-        features = self._transformer.fit_transform(self.typed(sample))
+        with sklearn.config_context(transform_output="default"):  # the user may have asked for data frames
+            features = self._transformer.fit_transform(self.typed(sample))
+        self._own, self._levels = self.unread, self._known_levels()
         self.width = features.shape[1]
         self.forget()
         self.sparse = not isinstance(features, np.ndarray) and features.nnz < _DENSE_FROM * np.prod(features.shape)
@@ -106,7 +125,8 @@ class Encoder:
         done, parts = 0, []
         whole = np.empty((0 if self.sparse else rows, self.width), np.float32)
         for chunk in chunks:
-            part = self._transformer.transform(self.typed(chunk))
+            with sklearn.config_context(transform_output="default"):
+                part = self._transformer.transform(self.typed(chunk))
             if self.sparse:
                 parts.append(scipy.sparse.csr_matrix(part, dtype=np.float32))
             else:
@@ -116,22 +136,62 @@ class Encoder:
             raise ValueError(f"table: it had {rows:,} rows, then {done:,}; do not change the file while it is read")
         return scipy.sparse.vstack(parts, format="csr") if self.sparse else whole
 
+    def check(self, argument: str, table: str, place: str = "") -> None:
+        """Refuse rows that were written in another way than the fitted table's.
+
+        Cells that the fitted table could not read either, such as "unknown", are no sign of that. Nor are a few new
+        levels where rare ones share a feature: that is what it is for.
+
+        **Raises** `ValueError`, naming the argument, for a column of which most cells cannot be read as its kind or,
+        of a category, are levels that the fitted table does not have.
+        """
+        for column in self.columns:
+            own, unread = self._own[column.name], self.unread[column.name]
+            new = unread.without(own.counts.keys() - {""})
+            said = f"{argument}: {int(new):,} of {unread.filled:,} cells of {column.name!r}"
+            if column.name in self._levels:
+                known, rare = self._levels[column.name]
+                many = int(new) == new.filled >= _ALL_NEW if len(known) > MOST_LEVELS else new.most
+                if many and not (rare and int(new) < LEAST_ROWS):
+                    raise ValueError(
+                        f"{said} hold what {table} does not: {listed(list(filter(None, new.counts)))}; {table} has "
+                        f"{listed(sorted(known - {''}))}; write them as it does, or leave them empty"
+                    )
+            elif new.most and not own.most:
+                raise ValueError(f"{said}{place} cannot be read as {column.kind} ({new}); write them as {table} does")
+
+    def _known_levels(self) -> dict[str, tuple[Set[str], bool]]:
+        """The levels of each category, and whether some are so rare that they share a feature."""
+        found = {}
+        for name, part, names in self._transformer.transformers_:
+            if name == "levels":
+                for column, levels, rare in zip(names, part.categories_, part.infrequent_categories_, strict=True):
+                    found[column] = set(levels), rare is not None
+        return found
+
     def typed(self, chunk: Any) -> Any:
         """The columns in use, as numbers or text."""
         import pandas as pd
 
         typed = {}
         for column in self.columns:
-            cells, missing = chunk[column.name], self._missing
+            cells, missing, unread = chunk[column.name], self.missing, self.unread[column.name]
             if column.kind in ("numeric", "date"):
                 read = _values(column, cells, missing)
-                absent = np.flatnonzero(np.isnan(read))
-                self.unread[column.name].add(cell for cell in texts(cells.to_numpy()[absent], missing) if cell)
+                odd = cells[np.isnan(read)]
+                odd = odd[np.array(texts(odd, missing), object) != ""]
+                odd = odd[np.isnan(_values(column, odd, frozenset({""})))]  # not what stands for a missing cell
+                unread.add(texts(odd, missing), int(np.isfinite(read).sum()) + len(odd))
                 typed[column.name] = read
             elif column.kind == "text":
                 typed[column.name] = np.array(texts(cells, missing), object)
             else:  # in lower case: spreadsheets write true as TRUE
-                typed[column.name] = np.array([cell.lower() for cell in texts(cells, missing)], object)
+                spelled = texts(cells, missing)
+                if column.name in self._levels:
+                    known, _ = self._levels[column.name]
+                    new = (cell for cell in spelled if cell and cell.lower() not in known)
+                    unread.add(new, sum(map(bool, spelled)))
+                typed[column.name] = np.array([cell.lower() for cell in spelled], object)
         return pd.DataFrame({name: pd.Series(values, dtype=values.dtype) for name, values in typed.items()})
 
 
@@ -168,8 +228,11 @@ def out_of_range(column: Column, table: Any, theirs: Column, other: Any, missing
         return ""
     ours = _values(column, table[column.name], missing)
     values = _values(theirs, other[column.name], missing)
-    values, low, high = values[np.isfinite(values)], np.nanmin(ours), np.nanmax(ours)
-    if not len(values) or np.mean((values < low) | (values > high)) < NEARLY:
+    values, ours = values[np.isfinite(values)], ours[np.isfinite(ours)]
+    if not len(values) or not len(ours):
+        return ""
+    low, high = ours.min(), ours.max()
+    if np.mean((values < low) | (values > high)) < NEARLY:
         return ""
     what = "days since 1970" if column.kind == "date" else "numbers"
     return (
@@ -196,6 +259,11 @@ class _BringNear(TransformerMixin, BaseEstimator):
         return np.clip(X, self.low_, self.high_)
 
 
+def _owner(column: str, level: str) -> str:
+    """The name of a level's feature: its column, see `Encoder.owners`. No lambda: those cannot be pickled."""
+    return column
+
+
 def _transformer(columns: Sequence[Column]) -> Any:
     from sklearn.compose import ColumnTransformer
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -213,7 +281,7 @@ def _transformer(columns: Sequence[Column]) -> Any:
         FunctionTransformer(np.clip, kw_args={"a_min": -FARTHEST, "a_max": FARTHEST}),
     )
     float32: Any = np.float32
-    owner: Any = lambda column, level: column  # noqa: E731, see `Encoder.owners`
+    owner: Any = _owner
     in_words: Any = words
     levels = OneHotEncoder(
         handle_unknown="infrequent_if_exist",

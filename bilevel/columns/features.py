@@ -4,11 +4,13 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from bilevel.columns.cells import MISSING, texts, told_missing
 from bilevel.columns.encoding import Encoder
-from bilevel.columns.kinds import FEATURES, MISSING, SAMPLE_ROWS, infer, listed
+from bilevel.columns.kinds import FEATURES, SAMPLE_ROWS, infer, listed
 
 
 class TableFeatures(TransformerMixin, BaseEstimator):
@@ -50,9 +52,9 @@ class TableFeatures(TransformerMixin, BaseEstimator):
     def fit(self, X: Any, y: Any = None) -> "TableFeatures":
         """Decide the kinds of the columns, and learn medians, scales, levels and words. `y` is not used."""
         X = _frame(X)
-        missing = MISSING if self.missing is None else frozenset(word.strip().lower() for word in self.missing) | {""}
+        missing = MISSING if self.missing is None else told_missing(self.missing)
         sample = X if len(X) <= SAMPLE_ROWS else X.sample(SAMPLE_ROWS, random_state=0).sort_index()
-        self.columns_ = infer(sample, len(X), False, self.kinds or {}, "", missing)
+        self.columns_ = infer(sample, len(X), False, self.kinds or {}, None, missing)
         used = [column for column in self.columns_ if column.kind in FEATURES]
         if not used:
             reasons = listed([f"{column.name} ({column.detail})" for column in self.columns_])
@@ -60,6 +62,7 @@ class TableFeatures(TransformerMixin, BaseEstimator):
         for note in (column.note for column in self.columns_ if column.note):
             warnings.warn(note.replace("pass --kind", "pass as kinds"), UserWarning, stacklevel=2)
         self.encoder_ = Encoder(used, sample, missing)
+        _check_finite(X, self.encoder_)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -69,7 +72,18 @@ class TableFeatures(TransformerMixin, BaseEstimator):
         absent = [column.name for column in self.encoder_.columns if column.name not in X.columns]
         if absent:
             raise ValueError(f"X: lacks columns of the fitted table: {listed(absent)}")
-        return self.encoder_.features([X], len(X))
+        _check_finite(X, self.encoder_)
+        encoder = self.encoder_.with_forms(self.encoder_.columns)  # it counts by itself: threads may share this one
+        features = encoder.features([X], len(X))
+        encoder.check("X", "the fitted table")
+        return features
+
+
+def _check_finite(X: Any, encoder: Encoder) -> None:
+    for column in encoder.columns:
+        cells = X[column.name]
+        if column.kind == "numeric" and any(texts(cells[cells.isin([np.inf, -np.inf])], encoder.missing)):
+            raise ValueError(f"X: {column.name!r} has infinite numbers; replace them, by NaN if they are missing")
 
 
 def _frame(X: Any) -> Any:
@@ -77,4 +91,10 @@ def _frame(X: Any) -> Any:
 
     if not isinstance(X, pd.DataFrame):
         raise TypeError(f"X: got {type(X).__name__}; pass a pandas.DataFrame")
+    if isinstance(X.columns, pd.MultiIndex):
+        raise ValueError(f"X: its columns have names of {X.columns.nlevels} levels; pass one name for each column")
+    names = X.columns.map(str)
+    if not names.is_unique:
+        repeated = names[names.duplicated()].unique().tolist()
+        raise ValueError(f"X: more than one column is named {listed(repeated)}, taken as text; rename them")
     return X.rename(columns=str).reset_index(drop=True)

@@ -15,14 +15,12 @@ from jaxtyping import Float
 
 from bilevel import _checks as checks
 from bilevel.columns import dates, numerals
+from bilevel.columns.cells import MISSING, is_number, numbers, present, texts
 from bilevel.columns.numerals import Numerals
 from bilevel.columns.words import length, words
 
 KINDS = ("numeric", "date", "boolean", "categorical", "text", "image", "identifier", "ignored")
 FEATURES = KINDS[:5]
-MISSING = frozenset({"", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "null", "none"}) | {
-    *("?", "-", "--", ".", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!")
-}
 MOST_LEVELS = 50  # levels of a category with a feature of their own; the others share one
 SAMPLE_ROWS = 20_000  # of a larger table are looked at
 LEAST_ROWS = 5  # rows of a level that has a feature of its own
@@ -68,33 +66,10 @@ def parse(pairs: Iterable[str]) -> dict[str, str]:
     return {column: kind for column, _, kind in (pair.rpartition("=") for pair in pairs)}
 
 
-def texts(cells: Any, missing: Set[str] = MISSING) -> list[str]:
-    """The cells as text without surrounding spaces, empty if missing."""
-    import pandas as pd
-
-    plain = ["" if absent else str(cell).strip() for cell, absent in zip(cells, pd.isna(cells), strict=True)]
-    return ["" if cell.lower() in missing else cell for cell in plain]
-
-
-def numbers(cells: Any, form: Numerals | None = None, missing: Set[str] = MISSING) -> Float[np.ndarray, " n"]:
-    """The cells as numbers, NaN if they are not numbers."""
-    values, form = cells.to_numpy(), form or Numerals()
-    try:
-        values = values.astype(np.float64) if form.plain else form.read(texts(values, missing))
-    except (TypeError, ValueError):
-        values = form.read(texts(values, missing))
-    return np.where(np.isfinite(values), values, np.nan)
-
-
-def days(cells: Any, order: str | None = None, missing: Set[str] = MISSING) -> Float[np.ndarray, " n"]:
-    """Dates and times as days since 1970, NaN if they are not dates in this order."""
-    return dates.as_days(cells) if cells.dtype.kind == "M" else dates.read(texts(cells, missing), order or "year first")
-
-
 def infer(
-    sample: Any, rows: int, commas: bool, told: Mapping[str, str], label: str, missing: Set[str] = MISSING
+    sample: Any, rows: int, commas: bool, told: Mapping[str, str], label: str | None, missing: Set[str] = MISSING
 ) -> list[Column]:
-    """The columns except the label: the kind of each, from a sample of the table's rows or from the user.
+    """The columns except the label, if there is one: the kind of each, from a sample of the table's rows or the user.
 
     `commas`: whether a comma is more likely a decimal mark than one of thousands.
 
@@ -122,7 +97,7 @@ class _Cells:
     """A sample of a column."""
 
     def __init__(self, name: str, cells: Any, rows: int, commas: bool, missing: Set[str]) -> None:
-        self.name, self.raw, self.rows, self.commas = name, cells, rows, commas
+        self.name, self.raw, self.rows, self.commas, self.missing = name, cells, rows, commas, missing
         strings = texts(cells, missing)
         self.filled = [cell for cell in strings if cell]
         self.positions = np.array([i for i, cell in enumerate(strings) if cell], int)
@@ -137,15 +112,18 @@ class _Cells:
 def _told(cells: _Cells, kind: str) -> Column:
     """The kind that the user says, after a check that the cells are of it."""
     kind, _, how = kind.partition(":")
+    if kind == "numeric" and how not in ("", ",", "."):
+        raise ValueError(
+            f"kind of {cells.name!r}: 'numeric:{how}' is unknown; the decimal mark is numeric:, or numeric:."
+        )
+    if kind == "numeric" and is_number(cells.raw.dtype):
+        values = numbers(cells.raw, missing=cells.missing)
+        return cells.column("numeric", _range(values) + cells.empty)
     filled, found = cells.filled, _infer(cells)
     if kind == "numeric":
-        if how not in ("", ",", "."):
-            raise ValueError(
-                f"kind of {cells.name!r}: 'numeric:{how}' is unknown; the decimal mark is numeric:, or numeric:."
-            )
         form, values, _ = numerals.find(filled, cells.commas, how or None)
         if not np.isfinite(values).any():
-            values = numbers(cells.raw)[cells.positions]  # true and false of a typed table
+            values = numbers(cells.raw, missing=cells.missing)[cells.positions]  # true and false of a typed table
         detail = ", ".join(part for part in ("as you say", str(form)) if part)
     elif kind == "date" and cells.raw.dtype.kind != "M":
         form, values, other = dates.find(filled) if not how else (how, _formatted(cells.name, filled, how), "")
@@ -189,7 +167,7 @@ def _infer(cells: _Cells) -> Column:
     if dates.compact(filled):
         return cells.column("date", "date, year first" + cells.empty, "year first")
     if not numerals.codes(filled):
-        values = numbers(_series(filled))
+        values = Numerals().read(filled)
         if np.isfinite(values).all():
             return _number(cells, values, Numerals(), "")
         if _some(filled, lambda part: numerals.find(part, cells.commas)[1]):
@@ -214,12 +192,12 @@ def _most(filled: list[str], values: Float[np.ndarray, " n"]) -> bool:
 
 def _number(cells: _Cells, values: Float[np.ndarray, " n"], form: Numerals, other: str) -> Column:
     """A column of numbers, unless they are codes."""
-    read = np.isfinite(values)
+    read = np.isfinite(present(values, cells.missing))
     found = values[read]
     code = _code(cells, found, cells.positions[read]) if not form.unit else None
     if code is not None:
         return code
-    parts = [str(form), f"from {found.min():g} to {found.max():g}"]
+    parts = [str(form), _range(found)]
     detail, note = ", ".join(part for part in parts if part) + cells.empty, ""
     if other:
         mark = {",": "a decimal comma", ".": "a decimal point"}[other]
@@ -229,6 +207,11 @@ def _number(cells: _Cells, values: Float[np.ndarray, " n"], form: Numerals, othe
         )
         detail += f"; may have {mark}"
     return cells.column("numeric", detail, form, note)
+
+
+def _range(values: Float[np.ndarray, " n"]) -> str:
+    values = values[np.isfinite(values)]
+    return f"from {values.min():g} to {values.max():g}" if len(values) else "is empty"
 
 
 def _code(cells: _Cells, values: Float[np.ndarray, " n"], positions: Any) -> Column | None:
@@ -328,12 +311,6 @@ def _as_the_others(column: Column, columns: list[Column], sample: Any, missing: 
         f"If that is wrong, pass --kind '{column.name}=date:{other}'."
     )
     return dataclasses.replace(column, detail=f"{column.detail}; may be {other}", note=note)
-
-
-def _series(cells: list[str]) -> Any:
-    import pandas as pd
-
-    return pd.Series(cells, dtype=object)
 
 
 def listed(values: Sequence[Any], most: int = 5) -> str:

@@ -17,6 +17,7 @@ _UNIT = r"[^\d\s()+\-.,'<>=][^\d()+<>=]{0,14}"
 _TIMES = {"k": 1e3, "m": 1e6, "b": 1e9, "bn": 1e9}  # 1.2M beside 950k
 _NO_CENTS = re.compile(r"(?<=\d)[.,]-+(?=\s|$)")  # 50.- in Switzerland
 _DASHES = str.maketrans("−–—\u2010\u2011’´`\u00a0\u202f\u2009", "-----'''   ")
+_PLAIN = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?", re.ASCII | re.IGNORECASE)  # as programs write them
 _CODE = re.compile(r"0\d+|\d{16,}")  # a leading zero or more digits than a float has: no amount is written like that
 
 
@@ -92,6 +93,11 @@ def codes(cells: Sequence[str]) -> bool:
     return sum(_CODE.fullmatch(cell) is not None for cell in cells) > 0.01 * len(cells)
 
 
+def value(cell: str) -> float:
+    """The number that a program has written, NaN if the cell is none or is a code such as 007."""
+    return float(cell) if _PLAIN.fullmatch(cell) and not _CODE.fullmatch(cell) else np.nan
+
+
 def _with_unit(cells: Sequence[str], decimal: str, thousands: str) -> Numerals:
     """The most common unit; or k and M, where these are the only ones."""
     units = collections.Counter(unit for _, unit in (_read(cell, decimal, thousands) for cell in cells) if unit)
@@ -116,6 +122,10 @@ def _pattern(decimal: str, thousands: str) -> re.Pattern[str]:
 
 def _read(cell: str, decimal: str, thousands: str) -> tuple[float, str]:
     """The number and its unit."""
+    if decimal == "." and _PLAIN.fullmatch(cell):
+        return float(cell), ""
+    if not cell.isascii() and any(character.isdigit() and not character.isdecimal() for character in cell):
+        return np.nan, ""  # 10² is not 102
     text = cell if cell.isascii() else unicodedata.normalize("NFKC", cell.translate(_DASHES)).translate(_DASHES)
     found = _pattern(decimal, thousands).fullmatch(_NO_CENTS.sub("", text).strip())
     if found is None:

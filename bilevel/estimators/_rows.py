@@ -73,16 +73,21 @@ class SparseTable:
 
 def features_for(X: Any) -> Any:
     """The fitted `TableFeatures` of a pandas data frame with a column that is no number or with a missing value, or
-    None: scikit-learn reads X."""
+    None: scikit-learn reads X.
+
+    Where all columns are numbers, all are features, as they are where scikit-learn reads them: a missing value does not
+    make an identifier of one.
+    """
     if not (hasattr(X, "iloc") and hasattr(X, "columns")):
         return None
-    from pandas.api.types import is_numeric_dtype
+    from pandas.api.types import is_complex_dtype, is_numeric_dtype
 
-    if all(map(is_numeric_dtype, X.dtypes)) and not X.isna().to_numpy().any():
+    typed = all(map(is_numeric_dtype, X.dtypes))
+    if typed and (not X.isna().to_numpy().any() or any(map(is_complex_dtype, X.dtypes))):
         return None
     from bilevel.columns.features import TableFeatures
 
-    return TableFeatures().fit(X)
+    return TableFeatures({str(name): "numeric" for name in X.columns} if typed else None).fit(X)
 
 
 def encoded(features: Any, name: str, X: Any) -> Any:

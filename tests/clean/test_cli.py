@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from bilevel.clean import _clean as clean
-from bilevel.clean import clean_table
+from bilevel.clean import clean_table, survey
 from bilevel.cli import app
 from bilevel.estimators._flags import WrongLabels
 
@@ -484,6 +484,50 @@ def test_a_word_may_be_a_class(tmp_path, unlearned):
         "given": 30,
         "proposed": 30,
     }
+
+
+def made(frame, path):
+    if path.suffix == ".parquet":
+        frame.to_parquet(path, index=False)
+    elif path.suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    elif path.suffix == ".xlsx":
+        frame.to_excel(path, index=False)
+    else:
+        frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl", ".xlsx"])
+@pytest.mark.parametrize("form", [int, float])
+def test_a_number_that_stands_for_missing_cells(tmp_path, unlearned, suffix, form):
+    frame = flowers(60).assign(a=(np.arange(60) * 7 % 50).astype(form))
+    gaps = frame.assign(a=frame["a"].where(frame.index % 4 > 0), name=frame["name"].where(frame.index > 0))
+    told = frame.assign(a=frame["a"].where(frame.index % 4 > 0, form(-999)))
+    told = told.assign(name=frame["name"].where(frame.index > 0, "-999.0"))
+    for name, table, options in (("gaps", gaps, []), ("told", told, ["--missing", "-999"])):
+        path = made(table, tmp_path / f"{name}{suffix}")
+        result = call(path, "--label", "name", "--out", tmp_path / name, *options)
+        assert result.exit_code == 0, result.output
+        summary = json.loads((tmp_path / name / "summary.json").read_text())
+        assert summary["columns"][0]["detail"] == "from 0 to 49, 0.25 missing"
+    np.testing.assert_array_equal(unlearned[0][0], unlearned[1][0])
+    np.testing.assert_array_equal(unlearned[0][1], unlearned[1][1])
+
+
+def test_words_for_missing_cells_are_a_list(tmp_path):
+    with pytest.raises(TypeError, match="missing: got 'NA'; pass a list of words"):
+        clean_table(tmp_path / "t.csv", label="y", out=tmp_path / "out", missing="NA")
+
+
+def test_new_levels_of_a_large_table_are_no_unread_numbers(tmp_path, unlearned, monkeypatch):
+    monkeypatch.setattr(survey, "SAMPLE_ROWS", 100)
+    monkeypatch.setattr(survey, "_LEAST_ROWS", 100)
+    frame = flowers(600).assign(z=[f"level {i // 4}" if i % 9 == 0 else "usual" for i in range(600)])
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    result = call(tmp_path / "t.csv", "--label", "name", "--out", tmp_path / "out", "--kind", "z=categorical")
+    assert result.exit_code == 0, result.output
+    assert "as missing" not in result.output
 
 
 def test_no_file(tmp_path):

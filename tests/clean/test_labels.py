@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bilevel.clean.labels import Labels, check_classes, checked, find, label_key
-from bilevel.columns.kinds import MISSING
+from bilevel.columns.cells import MISSING
 
 
 def collect(*parts, missing=None):
@@ -66,6 +66,13 @@ def test_what_says_that_a_row_was_checked():
         checked(["yes", "rose"], MISSING, "trusted_column", "ok")
 
 
+@pytest.mark.parametrize("cells", [["a", -999], ["a", -999.0], ["a", "-999.0"], ["a", np.float32(-999)]])
+@pytest.mark.parametrize("word", ["-999", "-999.0"])
+def test_a_number_that_stands_for_no_label_does_so_in_every_type(cells, word):
+    assert collect(cells, missing=frozenset({"", word})).codes.tolist() == [0, -1]
+    assert checked(["yes", cells[1]], frozenset({word}), "trusted_column", "ok").tolist() == [True, False]
+
+
 @pytest.mark.parametrize(
     ("classes", "rows", "message"),
     [
@@ -87,7 +94,13 @@ def test_what_cannot_be_classes(classes, rows, message):
 
 @pytest.mark.parametrize(
     ("classes", "rows"),
-    [([str(i) for i in range(20)], 40), ([str(i) for i in range(30)], 1000), (["a", "b"], 2), ([0.5, 1.0, 1.5], 9)],
+    [
+        ([str(i) for i in range(20)], 40),
+        ([str(i) for i in range(30)], 1000),
+        (["a", "b"], 2),
+        ([0.5, 1.0, 1.5], 9),
+        ([f"20{year}_{month:02d}" for year in (22, 23, 24) for month in range(1, 13)], 900),  # Python reads 202201
+    ],
 )
 def test_what_can_be_classes(classes, rows):
     check_classes(classes, rows, "label")

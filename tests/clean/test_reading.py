@@ -93,6 +93,22 @@ def test_typed_chunks_are_the_rows_that_were_checked(tmp_path):
     np.testing.assert_array_equal(frame["x, y"], [1.1, 1000, np.nan])
 
 
+def test_typed_chunks_know_the_words_for_missing_cells(tmp_path):
+    content = b"x,l\n1.5,a\n-999,b\nunk,a\nUNK,b\n2,a\n"
+    table = open_table(write(tmp_path / "t.csv", content), "table")
+    columns = [Column("x", "numeric", "")]
+    frame = pd.concat(list(table.typed_chunks(columns, frozenset({"", "-999", "unk"}))))
+    np.testing.assert_array_equal(frame["x"], [1.5, np.nan, np.nan, np.nan, 2])
+    assert frame["x"].dtype == np.float64  # no objects
+    assert pd.concat(list(table.typed_chunks(columns)))["x"].tolist() == ["1.5", "-999", "unk", "UNK", "2"]
+
+
+def test_true_and_false_are_no_numbers(tmp_path):
+    table = open_table(write(tmp_path / "t.csv", b"x,l\nTrue,a\nFalse,b\n"), "table")
+    frame = pd.concat(list(table.typed_chunks([Column("x", "numeric", "")])))
+    assert frame["x"].tolist() == ["True", "False"]
+
+
 def test_a_comma_before_the_fraction_is_kept(tmp_path):
     table = open_table(write(tmp_path / "t.csv", b"x;l\n1,5;a\n2,5;b\n3,5;c\n"), "table")
     table.write(tmp_path / "new.csv", Added(*list(vars(ADDED).values())[:4], decimal=","), set())

@@ -70,3 +70,8 @@ def test_a_format():
 def test_what_looks_like_dates():
     assert dates.look_like(["31.12.2024", "13/7/99", "10:30:00", "1.8.1"]) == 0.75
     assert dates.look_like([]) == 0
+
+
+@pytest.mark.parametrize("order", [*dates.ORDERS, "%d.%m.%Y"])
+def test_the_time_of_the_run_is_no_date(order):
+    assert np.isnan(dates.read(["now", "today"], order)).all()

@@ -1,9 +1,12 @@
 """Features by scikit-learn's ColumnTransformer, chunk by chunk."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+import sklearn
 
 from bilevel.columns.encoding import FARTHEST, Encoder
 from bilevel.columns.kinds import MOST_LEVELS, Column
@@ -70,3 +73,94 @@ def test_a_table_that_changes_while_it_is_read():
     encoder = Encoder([Column("x", "numeric", "")], frame)
     with pytest.raises(ValueError, match="table: it had 3 rows, then 2"):
         encoder.features([frame], 3)
+
+
+COLUMNS = [
+    *(Column("x", "numeric", ""), Column("d", "date", "", "year first"), Column("b", "boolean", "")),
+    *(Column("c", "categorical", ""), Column("t", "text", "")),
+]
+
+
+def table(n=40):
+    return text_frame(
+        x=[str(i % 7) if i % 10 else "unknown" for i in range(n)],
+        d=[f"2024-03-{i % 28 + 1:02d}" for i in range(n)],
+        b=["yes", "no"] * (n // 2),
+        c=["red", "green"] * (n // 2),
+        t=[f"word{i % 5} again" for i in range(n)],
+    )
+
+
+def checked(encoder, frame):
+    part = encoder.with_forms(encoder.columns)
+    part.features([frame], len(frame))
+    part.check("X", "the table")
+
+
+@pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.kind)
+def test_every_kind_can_be_pickled(column):
+    encoder = Encoder([column], table())
+    again = pickle.loads(pickle.dumps(encoder))
+    whole, other = (one.features([table()], 40) for one in (encoder, again))
+    assert abs(whole - other).max() == 0
+    assert again.owners.tolist() == encoder.owners.tolist() and again.words == encoder.words
+
+
+def test_what_the_user_asks_of_scikit_learn_changes_nothing():
+    encoder = Encoder(COLUMNS, table())
+    for form in ("pandas", "default"):
+        with sklearn.config_context(transform_output=form):
+            for one in (encoder, Encoder(COLUMNS, table())):
+                assert abs(one.features([table()], 40) - encoder.features([table()], 40)).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "message"),
+    [
+        ("x", "0,5", r"X: 40 of 40 cells of 'x' cannot be read as numeric \('0,5' \(40\)\); write them as the table"),
+        ("d", "31.12.2024", "X: 40 of 40 cells of 'd' cannot be read as date"),
+        ("b", "1", "X: 40 of 40 cells of 'b' hold what the table does not: '1'; the table has 'no', 'yes'; write them"),
+        ("c", "Rot", "X: 40 of 40 cells of 'c' hold what the table does not: 'Rot'; the table has 'green', 'red'"),
+    ],
+)
+def test_a_column_that_is_written_in_another_way(name, cell, message):
+    encoder = Encoder(COLUMNS, table())
+    other = table().assign(**{name: pd.Series([cell] * 40, dtype=object)})
+    with pytest.raises(ValueError, match=message):
+        checked(encoder, other)
+    other.loc[:23, name] = table()[name][:24].to_numpy()
+    checked(encoder, other)  # most of it is as ever
+    other[name] = None
+    checked(encoder, other)
+
+
+def test_empty_cells_and_known_words_are_not_counted():
+    encoder = Encoder(COLUMNS, table())
+    checked(encoder, table().assign(x="unknown"))
+    mostly_empty = table().assign(x=pd.Series(["", "unknown", "", "0,5"] * 10, dtype=object))
+    with pytest.raises(ValueError, match="X: 10 of 20 cells of 'x' cannot be read as numeric"):
+        checked(encoder, mostly_empty)
+
+
+def test_a_column_that_is_called_numeric_and_mostly_is_not():
+    frame = text_frame(x=[str(i) if i % 5 == 0 else f"about {i}" for i in range(40)])
+    checked(Encoder([Column("x", "numeric", "")], frame), text_frame(x=["some", "many", "few"]))
+
+
+def test_a_few_new_levels_are_what_the_feature_of_rare_ones_is_for():
+    rare = Encoder([Column("x", "categorical", "")], text_frame(x=["a", "b"] * 10 + ["c"]))
+    checked(rare, text_frame(x=["d"]))
+    with pytest.raises(ValueError, match="X: 5 of 5 cells of 'x' hold what the table does not: 'd'"):
+        checked(rare, text_frame(x=["d"] * 5))
+    many = Encoder([Column("x", "categorical", "")], text_frame(x=[f"level {i % 200}" for i in range(2000)]))
+    checked(many, text_frame(x=[*(f"new {i}" for i in range(30)), "level 3"]))
+    with pytest.raises(ValueError, match="X: 30 of 30 cells of 'x' hold what the table does not: 'new 0', "):
+        checked(many, text_frame(x=[f"new {i}" for i in range(30)]))
+
+
+def test_what_stands_for_a_missing_cell_is_not_unread():
+    frame = pd.DataFrame({"x": [-999.0, 1.0, 2.0, 3.0] * 10})
+    encoder = Encoder([Column("x", "numeric", "")], frame, frozenset({"", "-999"}))
+    features = encoder.features([frame], 40)
+    np.testing.assert_array_equal(features[0], features[2])  # the median
+    assert int(encoder.unread["x"]) == 0

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bilevel.columns.kinds import days, infer, numbers, parse, texts
+from bilevel.columns.cells import days
+from bilevel.columns.kinds import infer, parse
 from bilevel.columns.numerals import Numerals
 
 N = 200
@@ -65,6 +66,11 @@ CASES = {
     "image": ([f"images/{i}.PNG" for i in range(N)], "image"),
     "constant": (["3"] * N, "ignored"),
     "empty": (["", "NaN"] * (N // 2), "ignored"),
+    "cell": ([f"{i % 3}_1{i % 4}" for i in range(N)], "categorical"),  # Python reads 1_12 as 112
+    "month": ([f"2023_0{i % 7 + 1}" for i in range(N)], "categorical"),
+    "infinite": ([("inf", "nan!", "infinity")[i % 3] for i in range(N)], "categorical"),
+    "powers": ([f"10{'²³'[i % 2]}" for i in range(N)], "categorical"),
+    "when": ([("now", "today")[i % 2] for i in range(N)], "categorical"),  # pandas reads the time of the run
 }
 TYPED = {
     "numeric": (np.linspace(0, 1, N), "numeric"),
@@ -163,7 +169,37 @@ def test_told_words_are_missing():
     frame = pd.DataFrame({"x": [str(i % 30) if i % 2 else "99999" for i in range(100)]}, dtype=object)
     missing = frozenset({"", "99999"})
     assert infer(frame, 100, False, {}, "", missing)[0].detail == "from 1 to 29, 0.5 missing"
-    assert texts(["NA", "99999"], missing) == ["NA", ""]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [float(i % 30) + 0.5 if i % 2 else -999.0 for i in range(100)],
+        [i % 30 if i % 2 else -999 for i in range(100)],
+        [f"{i % 30}.5" if i % 2 else "-999.00" for i in range(100)],
+        [f"{i % 30},5" if i % 2 else "-999,00" for i in range(100)],
+    ],
+)
+def test_a_told_number_is_missing_in_all_its_forms(cells):
+    frame = pd.DataFrame({"x": cells})
+    found = infer(frame, 100, False, {}, None, frozenset({"", "-999"}))[0]
+    assert found.kind == "numeric" and "999" not in found.detail
+
+
+def test_typed_numbers_are_numbers_if_the_user_says_so():
+    frame = pd.DataFrame({"row": np.arange(40.0), "none": np.full(40, np.nan), "sure": [True, False] * 20})
+    frame.loc[3, "row"] = np.nan
+    found = infer(frame, 40, False, dict.fromkeys(frame.columns, "numeric"), None)
+    assert [(column.kind, column.detail) for column in found] == [
+        ("numeric", "from 0 to 39, 0.025 missing"),
+        ("numeric", "is empty, 1 missing"),
+        ("numeric", "from 0 to 1"),
+    ]
+
+
+def test_a_column_without_a_name():
+    frame = pd.DataFrame({"": ["1.5", "2.5"] * 20, "y": ["a", "b"] * 20}, dtype=object)
+    assert [column.name for column in infer(frame, 40, False, {}, None)] == ["", "y"]
 
 
 def test_the_user_has_the_last_word():
@@ -176,12 +212,3 @@ def test_the_user_has_the_last_word():
         infer(frame, 100, False, {"zip": "number"}, "y")
     with pytest.raises(ValueError, match="kind: got 'zip'; write COLUMN=KIND"):
         parse(["zip"])
-
-
-def test_cells_as_numbers_days_and_text():
-    cells = pd.Series(["1", " 2.5 ", "", "x", "inf", None], dtype=object)
-    np.testing.assert_array_equal(numbers(cells), [1, 2.5, np.nan, np.nan, np.nan, np.nan])
-    cells_with_points = pd.Series(["1.234", "1.5"], dtype=object)  # where points are between thousands
-    np.testing.assert_array_equal(numbers(cells_with_points, Numerals(",", ".")), [1234, np.nan])
-    np.testing.assert_array_equal(days(pd.Series(["1970-01-03T12:00", "never"], dtype=object)), [2.5, np.nan])
-    assert texts(cells) == ["1", "2.5", "", "x", "inf", ""]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bilevel.columns.numerals import Numerals, codes, find
+from bilevel.columns.numerals import Numerals, codes, find, value
 
 READ = {
     "plain": (["1", "-2.5", "+3", "1e3", ".5", "5."], [1, -2.5, 3, 1000, 0.5, 5], ""),
@@ -29,7 +29,10 @@ READ = {
     "about": (["~5", "1,000+", "7"], [5, 1000, 7], "comma between thousands"),
     "short": (["1.2M", "950k"], [1.2e6, 9.5e5], "k and M are thousands and millions"),
 }
-NOT = ("A-12", "18-24", "<0.1", "10:30", "12 34", "1,2,3", "1.2.3", "3 of 4", "$5 €", "(3", "", "--3", "twelve")
+NOT = (
+    *("A-12", "18-24", "<0.1", "10:30", "12 34", "1,2,3", "1.2.3", "3 of 4", "$5 €", "(3", "", "--3", "twelve"),
+    *("1_12", "2023_01", "infinity", "nan", "10²", "①"),  # Python, or Unicode, has a number for each
+)
 
 
 @pytest.mark.parametrize("case", READ)
@@ -65,3 +68,8 @@ def test_a_comma_is_a_decimal_mark_where_it_delimits_nothing():
 def test_codes():
     assert codes(["00123", "12345"]) and codes(["4000123412341234"])
     assert not codes(["0", "0.5", "10"])
+
+
+def test_numbers_as_programs_write_them():
+    assert [value(cell) for cell in ("-999", "-999.0", "1e3", "0.5", "0")] == [-999, -999, 1000, 0.5, 0]
+    assert np.isnan([value(cell) for cell in ("007", "1_2", "$5", "1,5", "inf", "nan", "", "١")]).all()
