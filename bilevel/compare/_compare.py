@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,13 +16,13 @@ from bilevel._output.tables import short
 from bilevel._output.terminal import Show
 from bilevel.compare import entrants, files, settings
 from bilevel.compare import search as searches
+from bilevel.compare.keeper import Keeper
 from bilevel.compare.records import Comparison, Request, Run
 from bilevel.compare.references import references
-from bilevel.compare.store import Store, code
 from bilevel.cost import KINDS
 from bilevel.run._ensemble import Ensemble
 from bilevel.run._loop import Record, loop
-from bilevel.run._solution import RESERVED, RESULTS, Solution
+from bilevel.run._solution import RESERVED, RESULTS, Solution, numbers
 from bilevel.run._solve import solve
 from bilevel.solvers.base import AbstractSolver
 from bilevel.tasks import Task
@@ -76,7 +77,7 @@ def together(
 
     def measured(record: Record, row: dict[str, Any]) -> dict[str, float]:
         solution = record.solution
-        return of[record].metrics(solution.x, solution.y)
+        return numbers(of[record].metrics(solution.x, solution.y))
 
     loop(ensemble, steps, math.ceil(steps / rows), measured)
     return [Run.of(label, seed, record.solution) for seed, record in zip(seeds, ensemble.records, strict=True)]
@@ -136,7 +137,11 @@ def compare(
       `search`: random search and, where it is installed, Optuna's sampler. Each has as many oracle samples per seed as
       the solver that used most; a trial solves the lower level by Newton's method on all rows.
     - `checkpoint`: a directory where each run is kept when it has finished and, if it has a number of steps and is not
-      `untimed`, while it runs. The same comparison takes its runs from there. Comparisons can share the directory.
+      `untimed`, while it runs. The same comparison takes its runs from there, and comparisons can share the directory:
+      a run is known by what solver and losses compute, all arrays, the code of the metrics with what it refers to, and
+      the versions of Python, JAX and this package; reference rows likewise. Of metrics nobody knows what they read or
+      import when they are called, nor code that is not Python's: if such a thing changes, pass another directory. If
+      metrics change what they refer to (a log of their calls), other seeds may run again. Machines are not told apart.
     - `out`: a directory for `report.html`, `results.csv`, `summary.json` and `curves.png`.
     - `console`: a `rich` console that shows the progress; None is silent.
 
@@ -181,7 +186,7 @@ def compare(
         left_out=left_out,
         request=Request(asked.text, [entrant.asked.text for entrant in entered.values()], steps, changes, search),
     )
-    store = None if checkpoint is None else Store(checkpoint, "checkpoint")
+    store = None if checkpoint is None else Keeper(checkpoint, comparison, asked)
     if out is not None:
         make_directory(out)
     try:
@@ -194,11 +199,11 @@ def compare(
                     tasks.append(made)
                 else:
                     _run_seed(comparison, asked, made, entered, seed, store, show)
-                    _search(comparison, asked, made, seed, store, show)
+                    _search(comparison, made, seed, store, show)
             for label in entered if untimed else ():
                 _run_seeds(comparison, asked, tasks, label, entered[label], store, show)
             for seed, made in zip(seeds, tasks, strict=True) if untimed else ():
-                _search(comparison, asked, made, seed, store, show)
+                _search(comparison, made, seed, store, show)
     except KeyboardInterrupt:
         comparison.interrupted = True
     finally:
@@ -227,49 +232,58 @@ def steps_of(entered: Mapping[str, entrants.Entrant], task: str, steps: int | No
     return {label: number for label, number in found.items() if number is not None}
 
 
-def _about(
-    comparison: Comparison, task: AskedTask, made: Sequence[Task], label: str, entrant: entrants.Entrant, seeds: Any
-) -> dict[str, Any]:
-    """Everything that determines the runs of a solver."""
-    budget = {kind: part[label] if kind == "steps" else part for kind, part in comparison.budget.items()}
-    about = {"task": comparison.task, "arguments": comparison.arguments, "solver": label, "seeds": list(seeds)}
-    return about | budget | {"settings": comparison.solvers[label]} | code(task, made, entrant.asked.made)
+def _found(
+    store: Keeper | None,
+    about: Callable[[Keeper], dict[str, Any]],
+    make: Callable[[pathlib.Path | None], list[Run]],
+) -> tuple[list[Run], bool]:
+    """The runs that the store keeps under this description, or that are made and kept now; and whether it had them.
+
+    `make` gets the folder in which unfinished runs may be saved.
+    """
+    if store is None:
+        return make(None), False
+    described = about(store)
+    kept = store.find(described)
+    if kept is not None:
+        return kept, True
+    runs = make(store.underway(described))
+    store.keep(described, runs)
+    return runs, False
 
 
-def _refer(comparison: Comparison, asked: AskedTask, task: Task, seed: int, store: Store | None, show: Show) -> None:
+def _refer(comparison: Comparison, asked: AskedTask, task: Task, seed: int, store: Keeper | None, show: Show) -> None:
     """Add the reference rows of a seed; the store keeps them as the only row of a run."""
     if not asked.of_the_package:
         return
     show(f"seed {seed}  reference rows")
-    about = {"task": comparison.task, "arguments": comparison.arguments, "references of seed": seed}
-    kept = None if store is None else store.find(about)
-    scores = references(comparison.task, task) if kept is None else kept[0].rows[0]
-    if store is not None and kept is None:
-        store.keep(about, [Run("references", seed, "successful", rows=[scores])])
-    for name, score in scores.items():
+
+    def make(_: Any) -> list[Run]:
+        return [Run("references", seed, "successful", rows=[references(comparison.task, task)])]
+
+    (run,), _ = _found(store, lambda store: store.of_references(task, seed), make)
+    for name, score in run.rows[0].items():
         comparison.references.setdefault(name, {})[seed] = score
 
 
-def _search(comparison: Comparison, asked: AskedTask, task: Task, seed: int, store: Store | None, show: Show) -> None:
+def _search(comparison: Comparison, task: Task, seed: int, store: Keeper | None, show: Show) -> None:
     """Add the rows of a search on a seed, if they were asked for, on the samples of the solver that used most."""
     spent = [sum(run.stats[kind] for kind in KINDS) for run in comparison.runs if run.seed == seed and run.counts]
     if not comparison.request.search or not spent:
         return
     show(f"seed {seed}  search without gradients", len(comparison.runs))
-    about: dict[str, Any] = {"task": comparison.task, "arguments": comparison.arguments, "search of seed": seed}
-    about |= {"samples": max(spent), "rows": searches.available()}
-    about |= {} if store is None else code(asked, [task], None)
-    kept = None if store is None else store.find(about)
-    if kept is None:
-        try:
-            found = searches.search(task, max(spent), seed)
-        except ValueError as error:
-            comparison.left_out["search"] = str(error)
-            return
-        kept = [Run(name, seed, "successful", rows=[dataclasses.asdict(one)]) for name, one in found.items()]
-        if store is not None:
-            store.keep(about, kept)
-    for run in kept:
+    samples = max(spent)
+
+    def make(_: Any) -> list[Run]:
+        found = searches.search(task, samples, seed)
+        return [Run(name, seed, "successful", rows=[dataclasses.asdict(one)]) for name, one in found.items()]
+
+    try:
+        runs, _ = _found(store, lambda store: store.of_search(task, seed, samples), make)
+    except ValueError as error:
+        comparison.left_out["search"] = str(error)
+        return
+    for run in runs:
         comparison.references.setdefault(run.solver, {})[seed] = run.rows[0]["score"]
         comparison.trials.setdefault(run.solver, {})[seed] = run.rows[0]["trials"]
 
@@ -280,41 +294,47 @@ def _run_seed(
     shared: Task,
     entered: Mapping[str, entrants.Entrant],
     seed: int,
-    store: Store | None,
+    store: Keeper | None,
     show: Show,
 ) -> None:
     """Run all solvers on the shared task, except for those with task arguments of their own."""
     for label, entrant in entered.items():
-        head = f"seed {seed}  {label:8}"
+        head, kept = f"seed {seed}  {label:8}", False
         show(head)
-
-        def on_chunk(solution: Solution, head: str = head) -> None:
-            row = solution.history.rows[-1]
-            show(f"{head} step {row['step']}  {comparison.score} {short(row[comparison.score], 4)}")
-
-        steps = comparison.budget.get("steps", {}).get(label)
-        seconds = comparison.budget.get("seconds")
-        about = {} if store is None else _about(comparison, asked, [shared], label, entrant, [seed])
-        if (kept := None if store is None else store.find(about)) is not None:
-            comparison.runs += kept
-            show(f"{head} {_outcome(kept[0])}  (kept)", len(comparison.runs))
-            continue
-        underway = None if store is None or steps is None else store.underway(about)
         try:
             task = _own(comparison, asked, entrant, seed) or shared
-            solution = run(
-                task, entrant.solver, seed=seed, steps=steps, seconds=seconds, on_chunk=on_chunk, checkpoint=underway
-            )
-            done = Run.of(label, seed, solution)
-            if store is not None:
-                store.keep(about, [done])
+            done, kept = _run_one(comparison, task, label, entrant, seed, store, show)
         except KeyboardInterrupt as interruption:
             comparison.runs.append(_broken(label, seed, interruption, "interrupted"))
             raise
         except Exception as error:
             done = _broken(label, seed, error, "error")
         comparison.runs.append(done)
-        show(f"{head} {_outcome(done)}", len(comparison.runs))
+        show(f"{head} {_outcome(done)}{'  (kept)' if kept else ''}", len(comparison.runs))
+
+
+def _run_one(
+    comparison: Comparison,
+    task: Task,
+    label: str,
+    entrant: entrants.Entrant,
+    seed: int,
+    store: Keeper | None,
+    show: Show,
+) -> tuple[Run, bool]:
+    """The run of a solver on a seed, and whether the store had it."""
+    steps, seconds = comparison.budget.get("steps", {}).get(label), comparison.budget.get("seconds")
+
+    def on_chunk(solution: Solution) -> None:
+        row = solution.history.rows[-1]
+        show(f"seed {seed}  {label:8} step {row['step']}  {comparison.score} {short(row[comparison.score], 4)}")
+
+    def make(underway: Any) -> list[Run]:
+        options: dict[str, Any] = {"seconds": seconds} if steps is None else {"steps": steps, "checkpoint": underway}
+        return [Run.of(label, seed, run(task, entrant.solver, seed=seed, on_chunk=on_chunk, **options))]
+
+    (done,), kept = _found(store, lambda store: store.of_runs([task], label, entrant, [seed]), make)
+    return done, kept
 
 
 def _own(comparison: Comparison, asked: AskedTask, entrant: entrants.Entrant, seed: int) -> Task | None:
@@ -330,22 +350,21 @@ def _run_seeds(
     shared: Sequence[Task],
     label: str,
     entrant: entrants.Entrant,
-    store: Store | None,
+    store: Keeper | None,
     show: Show,
 ) -> None:
     """Run all seeds of a solver in one program, on the shared tasks unless it has task arguments of its own."""
     seeds, steps = comparison.seeds, comparison.budget["steps"][label]
     show(f"{label:8} {len(seeds)} seeds")
-    about = {} if store is None else _about(comparison, asked, shared, label, entrant, seeds) | {"untimed": True}
-    done = None if store is None else store.find(about)
-    if done is None:
-        try:
-            tasks = [_own(comparison, asked, entrant, seed) or made for seed, made in zip(seeds, shared, strict=True)]
-            done = together(tasks, entrant.solver, label=label, seeds=seeds, steps=steps)
-            if store is not None:
-                store.keep(about, done)
-        except Exception as error:
-            done = [_broken(label, seed, error, "error") for seed in seeds]
+    try:
+        tasks = [_own(comparison, asked, entrant, seed) or made for seed, made in zip(seeds, shared, strict=True)]
+        done, _ = _found(
+            store,
+            lambda store: store.of_runs(tasks, label, entrant, seeds) | {"untimed": True},
+            lambda _: together(tasks, entrant.solver, label=label, seeds=seeds, steps=steps),
+        )
+    except Exception as error:
+        done = [_broken(label, seed, error, "error") for seed in seeds]
     for run in done:
         comparison.runs.append(run)
         show(f"seed {run.seed}  {label:8} {_outcome(run)}", len(comparison.runs))

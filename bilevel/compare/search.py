@@ -23,6 +23,7 @@ from bilevel.diagnostics.constants import on_all_rows
 from bilevel.hypergradients.adjoint import ConjugateGradient
 from bilevel.hypergradients.lower import Newton
 from bilevel.problem import Episodes
+from bilevel.run._identity import computation
 from bilevel.tasks import Search, Task
 from bilevel.trees import size
 
@@ -78,6 +79,13 @@ def search(task: Task, budget: int, seed: int) -> dict[str, Searched]:
 def available() -> list[str]:
     """The rows that this installation makes."""
     return [RANDOM, OPTUNA] if importlib.util.find_spec("optuna") is not None else [RANDOM]
+
+
+def computation_of(task: Task) -> str:
+    """A hash of what a trial computes on the task."""
+    key, prepared = jax.random.key(0), prepare(task.problem, task.x, task.y)
+    problem: Any = prepared.problem
+    return computation(_tried, on_all_rows(problem, key), prepared.x, prepared.y, key)
 
 
 def _optuna(box: Search, seed: int) -> tuple[Callable[[], np.ndarray], Callable[[float], None]]:

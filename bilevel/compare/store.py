@@ -1,4 +1,4 @@
-"""Finished runs on disk, found again by everything that determined them, versions included."""
+"""Finished runs on disk, found again by a description of what determined them, and by the versions."""
 
 import hashlib
 import json
@@ -6,21 +6,17 @@ import math
 import os
 import pathlib
 import shutil
-import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from bilevel._output.files import make_directory, strict, write_json
 from bilevel.compare.records import Run
-from bilevel.run._identity import fingerprint, versions
-from bilevel.solvers.base import AbstractSolver
-from bilevel.tasks import Task
-from bilevel.tasks.registry import AskedTask
+from bilevel.run._identity import versions
 
 
 class Store:
-    """Runs on disk, one file per description: runs with other settings are in other files."""
+    """Runs on disk, one file per description `about`: what it leaves out, such as the numbers in the middle of a long
+    NumPy array, does not tell runs apart."""
 
     def __init__(self, folder: pathlib.Path, argument: str = "out"):
         self.folder = make_directory(folder, argument)
@@ -60,22 +56,3 @@ def _checksum(runs: list[Any]) -> str:
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:
     """Restore NaN, which JSON does not have, for numbers that were not finite."""
     return {name: math.nan if value is None else value for name, value in row.items()}
-
-
-def code(task: AskedTask, made: Sequence[Task], solver: Any) -> dict[str, Any]:
-    """What tells runs with code of the user's apart: hashes of its files and of the arrays of the tasks."""
-    kind = type(solver) if isinstance(solver, AbstractSolver) else solver
-    found: dict[str, Any] = {"solver's file": _file_of(kind)}
-    if not task.of_the_package:
-        found["task's file"] = _file_of(task.made.metrics if isinstance(task.made, Task) else task.made)
-        found["problems"] = [fingerprint(one.problem, one.x, one.y) for one in made]
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _file_of(thing: Any) -> str | None:
-    """A hash of the file that defines it; None for the package's own, and if there is no file."""
-    module = sys.modules.get(getattr(thing, "__module__", None) or "")
-    path = pathlib.Path(getattr(module, "__file__", None) or "")
-    if module is None or module.__name__.startswith("bilevel.") or not path.is_file():
-        return None
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

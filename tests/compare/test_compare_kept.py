@@ -1,13 +1,18 @@
 """Comparisons that resume after an interruption, and those whose seeds run at once."""
 
+import dataclasses
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import bilevel as bl
+from bilevel import tasks
 from bilevel.compare import _compare as module
 from bilevel.compare import compare, tables
 
+SOBA = bl.SOBA(upper_step=0.01, lower_step=0.5, adjoint_step=0.5)
 CLOCK = ("seconds", "compile_seconds", "run_seconds")
 
 
@@ -85,6 +90,17 @@ def test_seeds_at_once_give_the_same_runs(whole, tmp_path):
     assert seconds[0] == seconds[1] and math.isfinite(seconds[0])
     assert any("seconds are the total time" in note for note in tables.notes(at_once))
     assert not any("seconds are the total time" in note for note in tables.notes(whole))
+
+
+def test_metrics_of_seeds_at_once_are_kept_as_numbers(tmp_path):
+    """A scalar of JAX would come back as text."""
+    made = tasks.quadratic(dim_x=2, dim_y=2)
+    task = dataclasses.replace(made, metrics=lambda x, y: {"correct digits": jnp.sum(x)})
+    first, again = (
+        compare(task, {"mine": SOBA}, seeds=2, steps=4, untimed=True, checkpoint=tmp_path) for _ in range(2)
+    )
+    assert numbers(first) == numbers(again)
+    assert all(type(run.rows[-1]["correct digits"]) is float for run in (*first.runs, *again.runs))
 
 
 def test_seeds_at_once_have_no_clock_of_their_own():

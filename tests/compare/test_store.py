@@ -41,6 +41,17 @@ def test_other_versions_run_again(store, monkeypatch, name):
     assert store.find(ABOUT) is None
 
 
+def test_the_file_of_a_description_stays_the_same(tmp_path, monkeypatch):
+    """Runs of weeks are found by it (`bilevel.papers.runs`)."""
+    monkeypatch.setattr(
+        "bilevel.compare.store.versions", lambda: {"bilevel": "1", "jax": "2"} | {"jaxlib": "3", "python": "4"}
+    )
+    store = Store(tmp_path)
+    store.keep(ABOUT, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["a58b5b7f542b7084.json"]
+    assert store.underway(ABOUT) == tmp_path / "a58b5b7f542b7084"
+
+
 def test_a_bucket_is_no_directory():
     with pytest.raises(ValueError, match="checkpoint: got 's3://bucket/runs'; pass a directory on this machine"):
         Store("s3://bucket/runs", "checkpoint")
