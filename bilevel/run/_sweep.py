@@ -2,7 +2,7 @@
 
 import itertools
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,19 @@ from bilevel._prepare import prepare
 from bilevel.problem import Episodes, Problem
 from bilevel.run._ensemble import Ensemble, is_array
 from bilevel.run._loop import Record, loop
-from bilevel.run._solution import History, name_of, numbers
+from bilevel.run._solution import RESERVED, History, name_of, numbers
 from bilevel.solvers.base import AbstractSolver
 from bilevel.solvers.registry import asked
+
+_COLUMNS = ("seed", "result", *RESERVED)  # of the table, beside settings and metrics
 
 
 @dataclass
 class SweptRun:
-    """One setting with one seed. `result` is a name of `RESULTS`; x and y of a run that diverged are not finite."""
+    """One setting with one seed. `result` is a name of `RESULTS`; x and y of a run that diverged are not finite.
+
+    `"interrupted"`: an error or Ctrl-C ended the sweep before the run's last row; x and y are the last that it reached.
+    """
 
     setting: dict[str, Any]
     seed: int
@@ -109,12 +114,15 @@ def sweep(
       values of one: `"soba[lower_step=0.5,adjoint_step=0.1,0.5]"`.
     - `grid`: the values of each argument, to be combined in all ways, or a list of settings.
     - `seeds`: the number of seeds, or the seeds themselves.
-    - `every`: steps between two rows of the history, with `metrics(x, y)`; default: only at the end.
+    - `every`: steps between two rows of the history, with `metrics(x, y)`; default: only at the end. Settings and
+      metrics have names of their own: not `seed`, `result`, nor those of the history's columns, `step`, `seconds`, ….
     - `devices`: each runs an equal share; default: all local devices. On a CPU,
       `jax.config.update("jax_num_cpu_devices", n)`, called before anything else of JAX, makes n of them: with one per
       core all cores work, while `vmap` alone uses one.
 
-    **Returns** a `Sweep`. A run that diverges is recorded as such, and the others continue.
+    **Returns** a `Sweep`. A run that diverges is recorded as such, and the others continue. If a metric raises, or on
+    Ctrl-C (which is heard after each `every` steps), the exception has `.sweep`: the runs that have finished, and those
+    of the same program as far as their rows go, as `"interrupted"` (absent before the first row).
 
     **Raises** `ValueError` or `TypeError`, naming the argument, for bad input.
 
@@ -143,44 +151,100 @@ def sweep(
     seeds, key, devices = checks.seeds("seeds", seeds), checks.key("key", key), _devices(devices)
     settings, solvers = _solvers(make_solver, _settings(grid))
     prepare(problem, x, y)
-    programs: dict[Any, list[int]] = {}  # the settings of each compiled program
+    runs = _Runs(settings, seeds, steps)
+    taken = {*_COLUMNS, *(name for setting in settings for name in setting)}
+
+    def measured(record: Record, row: dict[str, Any]) -> dict[str, float]:
+        if metrics is None:
+            return {}
+        solution = record.solution
+        found = numbers(metrics(solution.x, solution.y))
+        _refuse_taken("metrics", found, taken, "give it another name")
+        return found
+
+    try:
+        for chosen in _programs(solvers):
+            cells = [(i, seed) for i in chosen for seed in seeds]
+            keys = [jax.random.fold_in(key, seed) for _, seed in cells]
+            ensemble = Ensemble([solvers[i] for i, _ in cells], problem, x, y, keys, devices)
+            try:
+                loop(ensemble, steps, every, measured)
+            finally:
+                runs.take(cells, ensemble)
+    except BaseException as error:
+        runs.leave(error)
+        raise
+    return runs.sweep
+
+
+def _programs(solvers: list[AbstractSolver]) -> Collection[list[int]]:
+    """The settings of each compiled program."""
+    programs: dict[Any, list[int]] = {}
     for i, solver in enumerate(solvers):
         arrays, alike = eqx.partition(solver, is_array)
         shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(arrays))
         leaves, structure = jax.tree.flatten(alike)
         programs.setdefault((structure, tuple(leaves), shapes), []).append(i)
-    found: dict[tuple[int, int], SweptRun] = {}
+    return programs.values()
 
-    def measured(record: Record, row: dict[str, Any]) -> dict[str, float]:
-        solution = record.solution
-        return {} if metrics is None else numbers(metrics(solution.x, solution.y))
 
-    compiling = running = 0.0
-    for chosen in programs.values():
-        cells = [(i, seed) for i in chosen for seed in seeds]
-        keys = [jax.random.fold_in(key, seed) for _, seed in cells]
-        ensemble = Ensemble([solvers[i] for i, _ in cells], problem, x, y, keys, devices)
-        loop(ensemble, steps, every, measured)
+class _Runs:
+    """The runs of a sweep that have a row, whether or not they have come to their end."""
+
+    def __init__(self, settings: list[dict[str, Any]], seeds: list[int], steps: int):
+        self._settings, self._seeds, self._steps = settings, seeds, steps
+        self._found: dict[tuple[int, int], SweptRun] = {}
+        self._compile_seconds = self._run_seconds = 0.0
+
+    def take(self, cells: list[tuple[int, int]], ensemble: Ensemble) -> None:
+        """Add the runs of a program, each with the number of its setting and its seed."""
         stats = ensemble.records[0].stats
-        compiling += stats["compile_seconds"]
-        running += stats["run_seconds"] * len(cells)
+        self._compile_seconds += stats["compile_seconds"]
+        self._run_seconds += stats["run_seconds"] * len(cells)
         for (i, seed), record in zip(cells, ensemble.records, strict=True):
-            last = record.solution
-            found[i, seed] = SweptRun(settings[i], seed, name_of(record.result), last.history, last.x, last.y)
-    return Sweep([found[i, seed] for i in range(len(settings)) for seed in seeds], compiling, running)
+            if record.rows:
+                ended = not record.goes_on or record.rows[-1]["step"] == self._steps
+                result, last = name_of(record.result) if ended else "interrupted", record.solution
+                self._found[i, seed] = SweptRun(self._settings[i], seed, result, last.history, last.x, last.y)
+
+    @property
+    def sweep(self) -> Sweep:
+        places = [(i, seed) for i in range(len(self._settings)) for seed in self._seeds]
+        found = [self._found[place] for place in places if place in self._found]
+        return Sweep(found, self._compile_seconds, self._run_seconds)
+
+    def leave(self, error: BaseException) -> None:
+        """Attach what there is to the error that ends the sweep."""
+        if not self._found:
+            return
+        begun = sum(run.result == "interrupted" for run in self._found.values())
+        others = f", and the rows so far of {begun} others" if begun else ""
+        total = len(self._settings) * len(self._seeds)
+        error.add_note(f"`.sweep` of this exception has {len(self._found) - begun} of the {total} runs{others}")
+        error.sweep = self.sweep  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _solvers(make_solver: Any, grid: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[AbstractSolver]]:
     """All settings, those in brackets included, and a solver for each."""
     settings, solvers = [], []
+    advice = "pass a function that makes the solver from an argument of another name"
     for one in asked(make_solver, "make_solver"):
+        _refuse_taken("make_solver", one.given, _COLUMNS, advice)
         for setting in grid:
+            _refuse_taken("grid", setting, _COLUMNS, advice)
             for name in one.given:
                 if name in setting:
                     raise ValueError(f"grid: {name} is also in {make_solver!r}; give it in one place")
             settings.append({**one.given, **setting})
             solvers.append(one.make(setting, argument="make_solver"))
     return settings, solvers
+
+
+def _refuse_taken(argument: str, names: Iterable[str], taken: Collection[str], advice: str) -> None:
+    """In a row of the table, one of two columns of the same name would be lost."""
+    for name in names:
+        if name in taken:
+            raise ValueError(f"{argument}: {name!r} is a column of the table already; {advice}")
 
 
 def _devices(devices: Any) -> list[Any]:

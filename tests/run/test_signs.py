@@ -98,8 +98,8 @@ def test_a_start_outside_of_x_is_projected():
     options = dict(lower=lambda x, y, _: 0.5 * jnp.sum((y - jnp.log(x)) ** 2), project=lambda x: jnp.clip(x, 0.5, 9))
     assert float(solve(**options, x=-1.0, steps=500).x) == pytest.approx(np.e, abs=0.01)
     problem = bl.Problem(bl.Level(smooth), bl.Level(options["lower"]), options["project"])
-    make = lambda step: bl.SOBA(step, 0.5, 0.5)  # noqa: E731
-    swept = bl.sweep(make, {"step": [0.1]}, problem, -1.0, np.zeros(2, np.float32), steps=500, key=KEY)
+    make = lambda rate: bl.SOBA(rate, 0.5, 0.5)  # noqa: E731
+    swept = bl.sweep(make, {"rate": [0.1]}, problem, -1.0, np.zeros(2, np.float32), steps=500, key=KEY)
     assert float(swept.runs[0].x) == pytest.approx(np.e, abs=0.01)
     assert float(bl.initial_state(make(0.1), problem, jnp.array(-1.0), jnp.zeros(2), KEY)[0].x) == 0.5
 

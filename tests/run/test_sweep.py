@@ -182,3 +182,85 @@ def test_devices_share_the_runs():
         [sys.executable, "-c", SCRIPT], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
     )
     assert done.stdout.strip() == "both", done.stderr
+
+
+TAKEN = ("step", "seconds", "F", "G", "H", "J", "seed", "result")
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_setting_named_like_a_column_is_refused_before_anything_is_compiled(name, compiled):
+    make = {"make_solver": eval(f"lambda {name}: survivor.solver({name})", {"survivor": survivor})}
+    compiled.clear()
+    for grid in ({name: [0.01, 0.05]}, [{name: 0.01}]):
+        with pytest.raises(ValueError, match=f"grid: {name!r} is a column of the table already; .*another name"):
+            swept(grid, **make)
+    assert compiled == []
+
+
+def test_a_setting_in_brackets_is_refused_too(tmp_path):
+    (tmp_path / "own_steps.py").write_text("import bilevel as bl\ndef make(step): return bl.SOBA(step, 0.5, 0.5)\n")
+    with pytest.raises(ValueError, match="make_solver: 'step' is a column of the table already; .*another name"):
+        swept([{}], make_solver=f"{tmp_path / 'own_steps.py'}:make[step=0.1,1]")
+
+
+@pytest.mark.parametrize("name", [*TAKEN, "upper_step"])
+def test_a_metric_named_like_a_column_is_refused_before_the_first_step(name):
+    calls = []
+
+    def metrics(x, y):
+        calls.append(np.asarray(x).tolist())
+        return {name: 1.0}
+
+    with pytest.raises(ValueError, match=f"metrics: {name!r} is .*; give it another name"):
+        swept({"upper_step": [0.01, 0.05]}, metrics=metrics)
+    assert calls == [[0.0] * 5]
+
+
+def by_inner_steps(inner_steps):
+    """Another number of inner steps is another program."""
+    return bl.ITDBiO(upper_step=0.01, lower_step=0.05, inner_steps=inner_steps)
+
+
+def failing_at(n, error):
+    calls = []
+
+    def metrics(x, y):
+        calls.append(n)
+        if len(calls) == n:
+            raise error
+        return survivor.metrics(x, y)
+
+    return metrics
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_error_has_what_had_finished_and_how_far_the_others_were(error):
+    """The rows of two seeds of the first program, at three steps; then some of those of the second one."""
+    options = {"make_solver": by_inner_steps, "steps": 20, "every": 10, "seeds": 2}
+    whole = swept({"inner_steps": [1, 2, 3]}, **options)
+    with pytest.raises(error) as raised:
+        swept({"inner_steps": [1, 2, 3]}, metrics=failing_at(6 + 4, error), **options)
+    found = raised.value.sweep
+    assert [(run.setting["inner_steps"], run.seed, run.result) for run in found.runs] == [
+        (1, 0, "successful"), (1, 1, "successful"), (2, 0, "interrupted"), (2, 1, "interrupted"),
+    ]  # fmt: skip
+    assert [len(run.history) for run in found.runs] == [3, 3, 2, 1]
+    for run, wanted in zip(found.runs, whole.runs, strict=False):
+        np.testing.assert_allclose(run.history["loss"], wanted.history["loss"][: len(run.history)], rtol=1e-6)
+    np.testing.assert_array_equal(found.runs[0].x, whole.runs[0].x)
+    assert found.best("loss", largest=False) == {"inner_steps": 1} and found.run_seconds > 0
+    assert raised.value.__notes__ == ["`.sweep` of this exception has 2 of the 6 runs, and the rows so far of 2 others"]
+
+
+def test_a_run_that_has_its_last_row_has_finished():
+    with pytest.raises(ZeroDivisionError) as raised:
+        swept({"upper_step": [0.01, 1e30, 0.05]}, every=30, metrics=failing_at(5, ZeroDivisionError))
+    found = raised.value.sweep
+    assert [run.result for run in found.runs] == ["successful", "nonfinite", "interrupted"]
+    assert found.best("loss", largest=True) == {"upper_step": 0.01}
+
+
+def test_an_error_before_the_first_row_has_no_runs():
+    with pytest.raises(ZeroDivisionError) as raised:
+        swept({"upper_step": [0.01]}, metrics=failing_at(1, ZeroDivisionError))
+    assert not hasattr(raised.value, "sweep") and not hasattr(raised.value, "__notes__")
