@@ -16,7 +16,7 @@ from bilevel._output.tables import short
 from bilevel._output.terminal import Show
 from bilevel.compare import entrants, files, settings
 from bilevel.compare import search as searches
-from bilevel.compare.keeper import Keeper
+from bilevel.compare.keeper import Keeper, computation_of
 from bilevel.compare.records import Comparison, Request, Run
 from bilevel.compare.references import references
 from bilevel.cost import KINDS
@@ -358,6 +358,11 @@ def _run_seeds(
     show(f"{label:8} {len(seeds)} seeds")
     try:
         tasks = [_own(comparison, asked, entrant, seed) or made for seed, made in zip(seeds, shared, strict=True)]
+        if not asked.of_the_package and len({computation_of(entrant.solver, task) for task in tasks}) > 1:
+            raise ValueError(
+                "untimed: the seeds' losses differ in more than their arrays, and one program runs them all; pass what "
+                "differs as data of a level, or leave out untimed"
+            )
         done, _ = _found(
             store,
             lambda store: store.of_runs(tasks, label, entrant, seeds) | {"untimed": True},

@@ -264,3 +264,11 @@ def test_rows_on_disk_count(runs, tmp_path):
     first, second = rows(made(1.0), where=tmp_path / "kept"), rows(made(2.0), where=tmp_path / "kept")
     assert first != second and len(runs) == 2
     assert rows(made(1.0), where=tmp_path / "kept") == first and len(runs) == 2
+
+
+def test_seeds_with_losses_of_their_own_are_not_run_by_the_first_ones():
+    """One program holds one number of each closure."""
+    comparison = compare(lambda seed: near(1.0 + seed), {"mine": SOBA}, seeds=2, steps=4, untimed=True)
+    assert all("untimed: the seeds' losses differ" in run.message for run in comparison.runs)
+    alike = compare(lambda seed: near(start=1.0 + seed), {"mine": SOBA}, seeds=2, steps=4, untimed=True)
+    assert [run.result for run in alike.runs] == ["successful"] * 2
