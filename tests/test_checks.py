@@ -35,7 +35,9 @@ def test_numbers_of_any_kind_pass(dtype):
         check("rate", np.asarray(1.0))
         check("rate", jnp.ones((), dtype))
         jax.jit(lambda rate, check=check: check("rate", rate))(1.0)
-    checks.positive("rates", [0.1, 0.2])
+    checks.positive("rates", [0.1, 0.2], scalar=False)
+    with pytest.raises(TypeError, match=r"^rate: got \[0.1, 0.2\]; pass a number above zero"):
+        checks.positive("rate", [0.1, 0.2])
 
 
 @pytest.mark.parametrize("value", [-1, -1e-9, np.inf, np.nan])

@@ -68,7 +68,7 @@ def test_an_entry_without_runs_shows_its_quotes_and_no_verdict():
 
 
 def test_a_failure_counts_where_the_size_is_not_harder_than_the_paper_s(builder):
-    entry = ENTRIES["stocbio-fig6"]
+    entry = ENTRIES["stocbio-fig5"]
     outcome = next(one for one in builder.text(ROOT / "docs")[1] if one.entry.id == entry.id)
     claim, _, findings = outcome.judged[0]
     assert outcome.size == "laptop" and claim.fails_at == ("paper",)
