@@ -158,9 +158,7 @@ def sweep(
         if metrics is None:
             return {}
         solution = record.solution
-        found = numbers(metrics(solution.x, solution.y))
-        _refuse_taken("metrics", found, taken, "give it another name")
-        return found
+        return numbers(metrics(solution.x, solution.y), taken=taken)
 
     try:
         for chosen in _programs(solvers):
@@ -227,11 +225,10 @@ class _Runs:
 def _solvers(make_solver: Any, grid: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[AbstractSolver]]:
     """All settings, those in brackets included, and a solver for each."""
     settings, solvers = [], []
-    advice = "pass a function that makes the solver from an argument of another name"
     for one in asked(make_solver, "make_solver"):
-        _refuse_taken("make_solver", one.given, _COLUMNS, advice)
+        _refuse_taken("make_solver", one.given)
         for setting in grid:
-            _refuse_taken("grid", setting, _COLUMNS, advice)
+            _refuse_taken("grid", setting)
             for name in one.given:
                 if name in setting:
                     raise ValueError(f"grid: {name} is also in {make_solver!r}; give it in one place")
@@ -240,11 +237,14 @@ def _solvers(make_solver: Any, grid: list[dict[str, Any]]) -> tuple[list[dict[st
     return settings, solvers
 
 
-def _refuse_taken(argument: str, names: Iterable[str], taken: Collection[str], advice: str) -> None:
+def _refuse_taken(argument: str, names: Iterable[str]) -> None:
     """In a row of the table, one of two columns of the same name would be lost."""
     for name in names:
-        if name in taken:
-            raise ValueError(f"{argument}: {name!r} is a column of the table already; {advice}")
+        if name in _COLUMNS:
+            raise ValueError(
+                f"{argument}: {name!r} is a column of the table already; pass a function that makes the solver from an "
+                "argument of another name"
+            )
 
 
 def _devices(devices: Any) -> list[Any]:
