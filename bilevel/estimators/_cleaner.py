@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
 from scipy.special import expit
-from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_classifier
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import check_array, check_random_state, check_X_y
 from sklearn.utils.metaestimators import available_if
@@ -16,7 +16,7 @@ from sklearn.utils.validation import _check_sample_weight, _num_samples, check_i
 
 from bilevel import _checks as checks
 from bilevel.estimators import _flags as flags
-from bilevel.estimators._common import weight_argument
+from bilevel.estimators._common import check_estimator, weight_argument
 from bilevel.estimators._crowd import evidence, is_crowd, joined, judged
 from bilevel.estimators._given import from_probabilities, one_column
 from bilevel.estimators._judging import Judge, Judged
@@ -289,15 +289,7 @@ class LabelCleaner(ClassifierMixin, BaseEstimator):
         return X, y, None if X_trusted is None else encoded(self.features_, "X_trusted", X_trusted)
 
     def _check_settings(self) -> None:
-        chosen = self._default()
-        if isinstance(chosen, type) or not is_classifier(chosen):
-            said = f"the class {chosen.__name__}" if isinstance(chosen, type) else f"{chosen!r}, which is no classifier"
-            raise TypeError(f"estimator: got {said}; pass a classifier, such as LogisticRegression()")
-        if weight_argument(chosen) is None:
-            raise ValueError(
-                f"estimator: fit of {type(chosen).__name__} takes no sample_weight; pass a classifier that "
-                "does, such as LogisticRegression() or RandomForestClassifier(), or a pipeline that ends with one"
-            )
+        check_estimator(self._default())
         if not (self.solver is None or isinstance(self.solver, AbstractSolver)):
             raise TypeError(f"solver: got {self.solver!r}; pass one of this package, such as bl.SOBA(...), or None")
         for name, least in (("epochs", 1), ("batch_size", 1), ("folds", 2)):

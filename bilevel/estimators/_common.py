@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 from sklearn import get_config
+from sklearn.base import is_classifier
 from sklearn.feature_selection import RFE
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
@@ -46,6 +47,40 @@ def check_present(name: str, values: Any, what: str = "label") -> None:
 def is_missing(value: Any) -> bool:
     missing = value is None or type(value).__name__ in ("NAType", "NaTType")
     return missing or (isinstance(value, float) and value != value)
+
+
+def of_one_kind(name: str, labels: Any, what: str = "label") -> np.ndarray:
+    """Python's objects as an array of texts or of numbers: scikit-learn would turn 1 in [1, "b"] into a text.
+
+    **Raises** `TypeError`, naming the argument, if some are texts and some are not.
+    """
+    texts = sum(isinstance(label, str) for label in labels.flat)
+    if 0 < texts < labels.size:
+        raise TypeError(f"{name}: some {what}s are texts and some are not; pass {what}s of one kind")
+    return np.array(labels.tolist())
+
+
+def positive(values: Any) -> np.ndarray:
+    """The values, one for those that are not above zero."""
+    return np.where(values > 0, values, 1.0)
+
+
+def varies(size: Any, center: Any, dtype: Any) -> np.ndarray:
+    """Whether columns vary, by `size` around `center`, by more than numbers of this type are rounded."""
+    return size > 8 * np.finfo(dtype).eps * np.abs(center)
+
+
+def check_estimator(estimator: Any) -> None:
+    """The estimator is a classifier, and no class, whose `fit` takes the weights of rows."""
+    if isinstance(estimator, type) or not is_classifier(estimator):
+        a_class = isinstance(estimator, type)
+        said = f"the class {estimator.__name__}" if a_class else f"{estimator!r}, which is no classifier"
+        raise TypeError(f"estimator: got {said}; pass a classifier, such as LogisticRegression()")
+    if weight_argument(estimator) is None:
+        raise ValueError(
+            f"estimator: fit of {type(estimator).__name__} takes no sample_weight; pass a classifier that "
+            "does, such as LogisticRegression() or RandomForestClassifier(), or a pipeline that ends with one"
+        )
 
 
 def weight_argument(estimator: Any) -> str | None:

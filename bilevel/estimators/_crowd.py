@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from scipy.special import softmax
 
 from bilevel import _checks as checks
-from bilevel.estimators._common import is_missing
+from bilevel.estimators._common import is_missing, of_one_kind
 
 _MOST = 1000  # iterations
 _CHANGE = 1e-6  # of a probability, below which EM ends
@@ -159,10 +159,7 @@ def _read(name: str, answers: Any) -> tuple[tuple[int, int], Int[np.ndarray, " a
     rows, columns = np.nonzero(there)
     given = array[there]
     if given.dtype == object:
-        texts = sum(isinstance(label, str) for label in given)
-        if 0 < texts < len(given):
-            raise TypeError(f"{name}: some labels are texts and some are not; pass labels of one kind")
-        given = np.array(given.tolist())
+        given = of_one_kind(name, given)
     if given.dtype.kind == "f" and np.isinf(given).any():
         raise ValueError(f"{name}: holds infinity, which is no label; where nobody answered, pass NaN or None")
     if given.dtype.kind == "f" and (given == np.floor(given)).all():

@@ -8,17 +8,14 @@ from jaxtyping import Float, Int
 from sklearn.utils import check_array
 from sklearn.utils.validation import column_or_1d
 
-from bilevel.estimators._common import check_present
+from bilevel.estimators._common import check_present, of_one_kind
 
 _ROUNDING = 1e-3  # of probabilities that were written with few digits
 _LEAST_PROBABILITY = 0.01  # below, the logarithm says how a model rounds rather than what it knows
 
 
 def one_column(name: str, values: Any, rows: int, table: str = "X", what: str = "label") -> np.ndarray:
-    """One label or group per row, none missing and all of one kind.
-
-    scikit-learn would turn 1 in [1, "b"] into a text, and knows no numbers in an array of Python objects.
-    """
+    """One label or group per row, none missing and all of one kind."""
     check_present(name, values, what)
     shape = np.asarray(values).shape
     if len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
@@ -27,11 +24,7 @@ def one_column(name: str, values: Any, rows: int, table: str = "X", what: str = 
         raise ValueError(f"{name}: got {shape[0]} {what}s for the {rows} rows of {table}")
     dtype = str(getattr(values, "dtype", None))
     if isinstance(values, list | tuple) or dtype == "object" or dtype.startswith("StringDType"):
-        array = np.asarray(values, dtype=object)
-        texts = sum(isinstance(value, str) for value in array.flat)
-        if 0 < texts < array.size:
-            raise TypeError(f"{name}: some {what}s are texts and some are not; pass {what}s of one kind")
-        values = np.array(array.tolist())
+        values = of_one_kind(name, np.asarray(values, dtype=object), what)
     return column_or_1d(values, warn=True)
 
 
@@ -83,14 +76,14 @@ def _by_name(name: str, given: Any, classes: np.ndarray, index: Any) -> Any:
     """The data frame with its columns in the order of the classes. Columns and rows that have no names but numbers from
     zero on are taken as they come."""
     columns, known = given.columns.tolist(), classes.tolist()
-    if columns != list(range(len(columns))) or set(columns) == set(known):
-        if len(columns) != len(known) or set(columns) != set(known):
-            raise ValueError(
-                f"{name}: its columns are {columns[:5]}, but the classes of y are {known[:5]}; name the columns by the "
-                "classes, in any order, or pass an array"
-            )
+    if len(columns) == len(known) and set(columns) == set(known):
         given = given[known]
-    unnamed = given.index.equals(type(given)(index=range(len(given))).index)
+    elif columns != list(range(len(columns))):
+        raise ValueError(
+            f"{name}: its columns are {columns[:5]}, but the classes of y are {known[:5]}; name the columns by the "
+            "classes, in any order, or pass an array"
+        )
+    unnamed = given.index.tolist() == list(range(len(given)))
     if index is not None and not unnamed and not given.index.equals(index):
         raise ValueError(f"{name}: its index is not that of X; bring its rows into the order of X, or pass an array")
     return given

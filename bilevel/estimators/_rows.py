@@ -5,18 +5,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from bilevel.estimators._common import rounded
+from bilevel.estimators._common import positive, rounded, varies
 from bilevel.tasks.networks.linear import ENTRIES, padded
 
 _CHUNK = 10_000  # rows of the table at a time, so that no copy of it in double precision is made
 _LEAST_ROWS, _NARROW_ROWS, _LEAST_WIDTH, _FREE_WIDTH = 256, 1024, 16, 64
 _NARROW = 128  # columns
-_ROUNDING = 8  # units: a column that varies by less, for numbers of the size of its mean, is constant up to rounding
 _LEAST = np.finfo(float).tiny
-
-
-def _positive(values: Any) -> np.ndarray:
-    return np.where(values > 0, values, 1.0).astype(float)
 
 
 def _width(columns: int) -> int:
@@ -30,12 +25,13 @@ class DenseTable:
     def __init__(self, X: Float[np.ndarray, "n d"]):
         self.X = X
         self.mean = X.mean(axis=0, dtype=float)
-        size, squares = _positive(np.maximum(np.abs(X.max(axis=0)), np.abs(X.min(axis=0)))), np.zeros(X.shape[1])
+        size = positive(np.maximum(np.abs(X.max(axis=0)), np.abs(X.min(axis=0))).astype(float))
+        squares = np.zeros(X.shape[1])
         for start in range(0, len(X), _CHUNK):
             squares += (((X[start : start + _CHUNK] - self.mean) / size) ** 2).sum(axis=0)  # no square overflows
         deviation = size * np.sqrt(squares / len(X))
-        varies = deviation > np.maximum(_ROUNDING * np.finfo(X.dtype).eps * np.abs(self.mean), _LEAST)
-        self.factor = np.where(varies, 1 / np.where(varies, deviation, 1.0), 0.0) / np.sqrt(max(1, varies.sum()))
+        live = varies(deviation, self.mean, X.dtype) & (deviation > _LEAST)
+        self.factor = np.where(live, 1 / np.where(live, deviation, 1.0), 0.0) / np.sqrt(max(1, live.sum()))
         self.width = _width(X.shape[1])
         self.narrow = self.width <= _NARROW
 
@@ -58,7 +54,7 @@ class SparseTable:
 
     def __init__(self, X: Any):
         self.X, self.width = X, _width(X.shape[1])
-        size = _positive(np.abs(X.data).max(initial=0))
+        size = positive(float(np.abs(X.data).max(initial=0)))
         rms = size * np.sqrt(((X.data / size) ** 2).sum() / X.shape[0])
         self.factor = 1 / max(rms, _LEAST)
         fullest = int(np.diff(X.indptr).max())

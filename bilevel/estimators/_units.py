@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bilevel.estimators import _penalties as penalties
+from bilevel.estimators._common import positive, varies
 from bilevel.estimators._penalties import Loss
 
 _Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # center, offset, divisor, scale
@@ -84,7 +85,7 @@ def in_units(table: Table, loss: Loss) -> tuple[Table, Units]:
             target_center = share @ targets
         targets = targets - target_center[None, :]
         each = _root_mean_square(targets, share)
-        target_divisor = float(_positive(_root_mean_square(each, np.full(len(each), 1 / len(each)))))
+        target_divisor = float(positive(_root_mean_square(each, np.full(len(each), 1 / len(each)))))
         targets = targets / target_divisor
     return replace(table, X=X, targets=targets), Units(*units, target_center, target_divisor)
 
@@ -111,7 +112,7 @@ def _sparse(X: Any, share: Float[np.ndarray, " n"], centers: bool) -> tuple[Any,
     filled = sums(shares * (X.data != 0))
     largest = np.zeros(width)
     np.maximum.at(largest, X.indices, np.abs(X.data))
-    largest = _positive(largest)
+    largest = positive(largest)
     mean = sums(shares * (X.data / largest[X.indices])) if centers else np.zeros(width)
     away = sums(shares * (X.data / largest[X.indices] - mean[X.indices]) ** 2) + (1 - stored) * mean**2
     center = largest * mean
@@ -124,16 +125,11 @@ def _divisors(
     size: Float[np.ndarray, " d"], center: Float[np.ndarray, " d"], filled: Float[np.ndarray, " d"], dtype: Any
 ) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
     """`divisor` and `scale`. A column that is constant up to rounding is divided by its size, and is then zero."""
-    varies = size > 8 * np.finfo(dtype).eps * np.abs(center)
-    constant = _positive(np.abs(center))
-    return np.where(varies, size, constant), np.where(varies, size / np.sqrt(_positive(filled)), constant)
+    live, constant = varies(size, center, dtype), positive(np.abs(center))
+    return np.where(live, size, constant), np.where(live, size / np.sqrt(positive(filled)), constant)
 
 
 def _root_mean_square(columns: Float[np.ndarray, "n ..."], share: Float[np.ndarray, " n"]) -> Float[np.ndarray, "..."]:
     """The root mean square of each column. No square overflows."""
-    largest = _positive(np.abs(columns).max(axis=0).astype(float))
+    largest = positive(np.abs(columns).max(axis=0).astype(float))
     return np.asarray(largest * np.sqrt(share @ (columns / largest) ** 2))
-
-
-def _positive(values: Any) -> np.ndarray:
-    return np.where(values > 0, values, 1.0)
