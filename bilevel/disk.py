@@ -149,11 +149,16 @@ class Store:
 
     def some(self) -> list[np.ndarray]:
         """Rows that stand for all in a look whether they are still the same."""
-        return self.read(np.unique(np.linspace(0, self.length - 1, 64).astype(np.int32)))
+        return self.read(some_of(self.length).astype(np.int32))
 
     def __repr__(self) -> str:
         rows = ", ".join(f"{one.dtype}{list(one.shape)}" for one in self.like)
         return f"{self._reader!r}, each of {rows}"
+
+
+def some_of(length: int) -> Int[np.ndarray, " s"]:
+    """The numbers of at most 64 rows that stand for all."""
+    return np.unique(np.linspace(0, length - 1, min(64, length)).astype(int))
 
 
 def on_disk(data: Any) -> OnDisk | None:

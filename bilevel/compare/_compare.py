@@ -333,7 +333,10 @@ def _run_one(
         options: dict[str, Any] = {"seconds": seconds} if steps is None else {"steps": steps, "checkpoint": underway}
         return [Run.of(label, seed, run(task, entrant.solver, seed=seed, on_chunk=on_chunk, **options))]
 
-    (done,), kept = _found(store, lambda store: store.of_runs([task], label, entrant, [seed]), make)
+    def about(store: Keeper) -> dict[str, Any]:
+        return store.of_runs([task], [computation_of(entrant.solver, task)], label, entrant, [seed])
+
+    (done,), kept = _found(store, about, make)
     return done, kept
 
 
@@ -358,14 +361,16 @@ def _run_seeds(
     show(f"{label:8} {len(seeds)} seeds")
     try:
         tasks = [_own(comparison, asked, entrant, seed) or made for seed, made in zip(seeds, shared, strict=True)]
-        if not asked.of_the_package and len({computation_of(entrant.solver, task) for task in tasks}) > 1:
+        of_the_package = asked.of_the_package
+        computed = [] if of_the_package and store is None else [computation_of(entrant.solver, task) for task in tasks]
+        if not of_the_package and len(set(computed)) > 1:
             raise ValueError(
                 "untimed: the seeds' losses differ in more than their arrays, and one program runs them all; pass what "
                 "differs as data of a level, or leave out untimed"
             )
         done, _ = _found(
             store,
-            lambda store: store.of_runs(tasks, label, entrant, seeds) | {"untimed": True},
+            lambda store: store.of_runs(tasks, computed, label, entrant, seeds) | {"untimed": True},
             lambda _: together(tasks, entrant.solver, label=label, seeds=seeds, steps=steps),
         )
     except Exception as error:

@@ -19,11 +19,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from bilevel.disk import some_of
 from bilevel.run._identity import add_array
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...))
 _NUMBERS = "biufcmM"  # the kinds of NumPy's dtypes whose bytes are their values
-_SOME = 64  # rows that stand for all rows of an array on disk
 _PACKAGES = re.compile(r"[/\\](site|dist)-packages[/\\]|^<frozen ")
 _LIBRARIES = tuple(
     os.path.join(folder, "")
@@ -76,8 +76,7 @@ class _Hashes:
     def _of_array(self, value: Any) -> str:
         if isinstance(value, np.memmap):  # it may be as large as a disk
             rows = np.atleast_1d(value)
-            some = np.unique(np.linspace(0, max(0, len(rows) - 1), _SOME).astype(int))[: len(rows)]
-            return _hash(["rows on disk", str(value.shape), self.of(np.array(rows[some]))])
+            return _hash(["rows on disk", str(value.shape), self.of(np.array(rows[some_of(len(rows))]))])
         if isinstance(value, jax.Array) or (type(value) is np.ndarray and value.dtype.kind in _NUMBERS):
             digest = hashlib.sha256()
             add_array(digest, value)

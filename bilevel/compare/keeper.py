@@ -41,13 +41,14 @@ class Keeper(Store):
         self._comparison, self._asked = comparison, asked
         self._tasks: dict[int, dict[str, str]] = {}  # of those that are alive: solvers share the task of a seed
 
-    def of_runs(self, tasks: Sequence[Task], label: str, entrant: Entrant, seeds: Sequence[int]) -> dict[str, Any]:
-        """The description of a solver's runs, one for each task and seed."""
+    def of_runs(
+        self, tasks: Sequence[Task], computed: list[str], label: str, entrant: Entrant, seeds: Sequence[int]
+    ) -> dict[str, Any]:
+        """The description of a solver's runs, one for each task and seed; `computed`: by `computation_of`."""
         budget = self._comparison.budget
         about = self._task_in_words() | {"solver": label, "seeds": list(seeds)}
         about |= {kind: part[label] if kind == "steps" else part for kind, part in budget.items()}
         about |= {"settings": described(self._comparison.solvers[label]), "exactly": fingerprint(entrant.solver)}
-        computed = [computation_of(entrant.solver, task) for task in tasks]
         return about | {"computations": computed, "tasks": [self._of_task(task) for task in tasks]}
 
     def of_references(self, task: Task, seed: int) -> dict[str, Any]:
