@@ -162,20 +162,19 @@ def smaller(
     if isinstance(only, int):
         only = tuple(curve.label for curve in setup.curves[:only])
 
-    def few(solver: Any) -> Any:
-        if not isinstance(solver, Grid):
-            return solver
+    def few(curve: Curve) -> Curve:
+        grid = curve.solver
+        if not isinstance(grid, Grid):
+            return curve
         if only is not None:
-            return solver.make(**solver.points()[0])
-        first, *rest = solver.values.items()
+            return grid.at(curve, grid.points()[0])
+        first, *rest = grid.values.items()
         values = {first[0]: first[1][:2]} | {name: values[:1] for name, values in rest}
-        return Grid(solver.make, values, arguments=solver.arguments)
+        return dataclasses.replace(curve, solver=Grid(grid.make, values, arguments=grid.arguments))
 
     curves = tuple(
-        dataclasses.replace(
-            curve, steps=None, arguments=curve.arguments | changes.get(curve.task, {}), solver=few(curve.solver)
-        )
-        for curve in setup.curves
+        dataclasses.replace(curve, steps=None, arguments=curve.arguments | changes.get(curve.task, {}))
+        for curve in map(few, setup.curves)
         if only is None or curve.label in only
     )
     tuning = setup.tuning and dataclasses.replace(setup.tuning, seeds=1, share=1.0, changes={})
