@@ -95,6 +95,7 @@ def checked(encoder, frame):
     part = encoder.with_forms(encoder.columns)
     part.features([frame], len(frame))
     part.check("X", "the table")
+    return part
 
 
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.kind)
@@ -144,7 +145,8 @@ def test_empty_cells_and_known_words_are_not_counted():
 
 def test_a_column_that_is_called_numeric_and_mostly_is_not():
     frame = text_frame(x=[str(i) if i % 5 == 0 else f"about {i}" for i in range(40)])
-    checked(Encoder([Column("x", "numeric", "")], frame), text_frame(x=["some", "many", "few"]))
+    part = checked(Encoder([Column("x", "numeric", "")], frame), text_frame(x=["some", "many", "few"]))
+    assert int(part.unread["x"]) == 3
 
 
 def test_a_few_new_levels_are_what_the_feature_of_rare_ones_is_for():
