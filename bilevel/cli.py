@@ -273,7 +273,9 @@ def reproduce(
         str, typer.Option(help="smoke (seconds), laptop (to 90 minutes), workstation, or paper.")
     ] = "laptop",
     all_: Annotated[bool, typer.Option("--all", help="All entries that have this size.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Reuse the runs that an earlier call finished.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Reuse what an earlier call finished in --out or --keep.")
+    ] = False,
     first_seed: Annotated[int, typer.Option(min=0, max=_LAST_SEED, help="Other seeds than those from 0 on.")] = 0,
     out: Annotated[pathlib.Path | None, typer.Option(help="Default: runs/reproduce-SIZE.")] = None,
     keep: Annotated[pathlib.Path | None, typer.Option(help="A directory for one small file of runs per entry.")] = None,

@@ -17,10 +17,11 @@ DOCS = pathlib.Path(__file__).parent
 
 
 def shown(entry: Entry, folder: pathlib.Path) -> Outcome:
-    """The entry at the largest size that is kept; without runs, if there is none."""
+    """The entry at the largest size of which all curves are kept; else the largest of which some are, or no runs."""
     found = [kept(entry, size, folder) for size in SIZES[1:] if size in entry.sizes]
     there = [outcome for outcome in found if outcome is not None]
-    return there[-1] if there else Outcome(entry, "laptop", entry.sizes["laptop"])
+    whole = [outcome for outcome in there if outcome.complete]
+    return [Outcome(entry, "laptop", entry.sizes["laptop"]), *there, *whole][-1]
 
 
 def reading(outcome: Outcome, readings: dict[str, dict[str, str]]) -> str:

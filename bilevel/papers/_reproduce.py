@@ -13,7 +13,7 @@ from bilevel.papers import runs as runs_
 from bilevel.papers.entries import ENTRIES
 from bilevel.papers.entry import SIZES, Curve, Entry, Grid, Setup
 from bilevel.papers.figure import draw
-from bilevel.papers.outcome import Outcome, keep, kept
+from bilevel.papers.outcome import Outcome, begun, keep, kept
 from bilevel.papers.page import ends, ends_table, page, verdict_lines
 from bilevel.papers.runs import Projection, Runner
 from bilevel.papers.tuning import Tuned, tuned
@@ -40,10 +40,11 @@ def reproduce(
       The last two project their duration first.
     - `out`: a directory. Each entry gets a folder with `figure.png`, `table.csv` and `result.json`; `README.md` has
       all of them. The runs themselves are kept in `runs`, each as soon as it has ended.
-    - `resume`: use the runs there that an earlier call with the same settings has finished, and continue the one that
-      it had begun.
+    - `resume`: use the runs there, and the curves in `keep`, that an earlier call with the same settings has finished,
+      and continue the run that it had begun.
     - `first_seed`: other seeds than those from zero on.
-    - `keep`: a directory for one small file per entry, from which `from_kept` makes the verdicts again.
+    - `keep`: a directory for one small file per entry, from which `from_kept` makes the verdicts again. It is written
+      after each curve, and without `resume` an earlier file of the entry is replaced.
     - `console`: a `rich` console for tables and progress; None is silent.
 
     An entry that is not judged shows its runs, and the reason instead of a verdict.
@@ -59,11 +60,10 @@ def reproduce(
     outcomes: list[Outcome] = []
     for entry in entries:
         setup = dataclasses.replace(entry.sizes[size], first_seed=first_seed)
-        outcome = _entry(entry, size, setup, runner, console)
+        before = begun(entry, size, setup, folder) if resume and folder is not None else Outcome(entry, size, setup)
+        outcome = _entry(before, runner, folder, console)
         outcomes.append(outcome)
         _write(outcome, out / entry.id)
-        if folder is not None and outcome.runs:
-            _keep(outcome, folder)
         (out / "README.md").write_text(page(outcomes), encoding="utf-8")
         _show(outcome, console)
     return outcomes
@@ -115,16 +115,17 @@ def _show(outcome: Outcome, console: Any) -> None:
         console.print(f"{label}: {text}", markup=False, soft_wrap=True)
 
 
-def _entry(entry: Entry, size: str, setup: Setup, runner: Runner, console: Any) -> Outcome:
-    """Run all curves of an entry."""
-    found: dict[str, list[Run]] = {}
-    chosen: dict[str, Tuned] = {}
-    trouble: dict[str, str] = {}
+def _entry(before: Outcome, runner: Runner, folder: pathlib.Path | None, console: Any) -> Outcome:
+    """Run the curves that an entry does not have yet; each is kept as soon as its runs have ended."""
+    entry, setup = before.entry, before.setup
+    found, chosen, trouble = dict(before.runs), dict(before.tuned), dict[str, str]()
+    outcome = Outcome(entry, before.size, setup, found, chosen, trouble, files.environment())
+    left = [curve for curve in setup.curves if curve.label not in found]
     with terminal.progress(console, len(setup.curves)) as show:
-        if size in LONG:
-            _project(entry, setup, console)
-        for i, curve in enumerate(setup.curves):
-            show(f"{entry.id}  {curve.label}")
+        if before.size in LONG and left:
+            _project(entry, dataclasses.replace(setup, curves=tuple(left)), console)
+        for curve in left:
+            show(f"{entry.id}  {curve.label}", len(found) + len(trouble))
             try:
                 found[curve.label] = _curve(entry, setup, curve, runner, chosen)
             except DatasetError as error:
@@ -132,8 +133,11 @@ def _entry(entry: Entry, size: str, setup: Setup, runner: Runner, console: Any) 
                 break  # the other curves need the same data
             except Exception as error:
                 trouble[curve.label] = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            show(f"{entry.id}  {curve.label}", i + 1)
-    return Outcome(entry, size, setup, found, chosen, trouble, files.environment())
+            else:
+                if folder is not None:
+                    _keep(outcome, folder)
+        show(entry.id, len(found) + len(trouble))
+    return outcome
 
 
 def _curve(entry: Entry, setup: Setup, curve: Curve, runner: Runner, chosen: dict[str, Tuned]) -> list[Run]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bilevel._output.files import make_directory, strict
+from bilevel._output.files import environment, make_directory, strict
 from bilevel.compare.records import Run
 from bilevel.papers import runs as runs_
 from bilevel.papers.claims import FAILS, UNTESTED, Claim, Finding, judged, overall
@@ -57,6 +57,11 @@ class Outcome:
         return overall([verdict for _, verdict, _ in self.judged])
 
     @property
+    def complete(self) -> bool:
+        """Whether each curve has its runs."""
+        return self.runs.keys() == {curve.label for curve in self.setup.curves}
+
+    @property
     def seconds(self) -> float:
         """What all its runs took, those of the tuning included."""
         runs = (run.stats.get("wall_seconds", math.nan) for found in self.runs.values() for run in found)
@@ -78,8 +83,9 @@ def keep(outcome: Outcome, folder: Any) -> pathlib.Path:
         "trouble": dict(outcome.trouble),
         "tuned": {label: dataclasses.asdict(found) for label, found in outcome.tuned.items()},
         "curves": [
-            {"label": label, "about": abouts[label], "runs": [_columns(run) for run in found]}
-            for label, found in outcome.runs.items()
+            {"label": label, "about": about, "runs": [_columns(run) for run in outcome.runs[label]]}
+            for label, about in abouts.items()
+            if label in outcome.runs
         ],
     }
     path = _path(make_directory(folder, "keep"), outcome.entry, outcome.size, outcome.setup.first_seed)
@@ -93,18 +99,54 @@ def kept(entry: Entry, size: str, folder: Any) -> Outcome | None:
 
     **Raises** `ValueError` if they are of other settings than the entry's of today.
     """
-    path = _path(folder, entry, size)
+    path, setup = _path(folder, entry, size), entry.sizes[size]
     if not path.is_file():
         return None
-    content, setup = json.loads(gzip.decompress(path.read_bytes())), entry.sizes[size]
-    abouts = {curve.label: _about(entry, setup, curve) for curve in setup.curves}
-    for curve in content["curves"]:
-        if curve["about"] != abouts.get(curve["label"]):
+    content = _read(path)
+    for label in content["curves"]:
+        if not _same(content, entry, setup, label):
             raise ValueError(
-                f"{path}: its curve {curve['label']!r} has other settings than the entry's of today; "
-                f"run `bilevel reproduce {entry.id} --size {size} --keep {folder}` again"
+                f"{path}: its curve {label!r} has other settings than the entry's of today; "
+                f"run `bilevel reproduce {entry.id} --size {size} --keep {folder} --resume` again"
             )
-    runs = {curve["label"]: [_run(curve["label"], one) for one in curve["runs"]] for curve in content["curves"]}
+    return _outcome(content, entry, size, setup)
+
+
+def begun(entry: Entry, size: str, setup: Setup, folder: Any) -> Outcome:
+    """What a folder keeps of the entry on the seeds of `setup`, but for curves whose settings have changed.
+
+    **Raises** `ValueError` if it was made with other versions or, where each run has so many seconds, elsewhere.
+    """
+    path, here = _path(folder, entry, size, setup.first_seed), environment()
+    if not path.is_file():
+        return Outcome(entry, size, setup)
+    content = _read(path)
+    for name in here if setup.seconds is not None else ("bilevel", "jax", "jaxlib", "device"):
+        there = content["environment"].get(name)
+        if there != here[name]:
+            raise ValueError(
+                f"keep: the runs in {path} were made with {name} {there}, which is {here[name]} here; "
+                "choose another folder, or leave out `resume` to make all of them again"
+            )
+    same = {label: curve for label, curve in content["curves"].items() if _same(content, entry, setup, label)}
+    tuned = {label: found for label, found in content["tuned"].items() if label in same}
+    return _outcome(content | {"curves": same, "tuned": tuned, "trouble": {}}, entry, size, setup)
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    """The content of a kept file, with its curves by label."""
+    content = json.loads(gzip.decompress(path.read_bytes()))
+    return content | {"curves": {curve["label"]: curve for curve in content["curves"]}}
+
+
+def _same(content: dict[str, Any], entry: Entry, setup: Setup, label: str) -> bool:
+    """Whether a curve is one of today's."""
+    found = [curve for curve in setup.curves if curve.label == label]
+    return bool(found) and content["curves"][label]["about"] == _about(entry, setup, found[0])
+
+
+def _outcome(content: dict[str, Any], entry: Entry, size: str, setup: Setup) -> Outcome:
+    runs = {label: [_run(label, one) for one in curve["runs"]] for label, curve in content["curves"].items()}
     tuned = {label: Tuned(**found) for label, found in content["tuned"].items()}
     return Outcome(entry, size, setup, runs, tuned, content["trouble"], content["environment"])
 

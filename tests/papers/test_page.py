@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bilevel.papers.entries import ENTRIES
-from bilevel.papers.outcome import Outcome
+from bilevel.papers.outcome import Outcome, keep, kept
 from bilevel.papers.page import entries_table, section, summary
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +54,19 @@ def test_a_reading_of_another_size_is_refused(builder):
     assert builder.reading(outcome, {entry.id: {"size": "laptop", "text": "It holds."}}) == "It holds."
     with pytest.raises(ValueError, match="stocbio-fig4 is of paper size, but the page shows laptop size"):
         builder.reading(outcome, {entry.id: {"size": "paper", "text": "It holds."}})
+
+
+def test_an_entry_is_shown_at_the_largest_size_of_which_all_curves_are_kept(builder, tmp_path):
+    entry, made = ENTRIES["fsla-fig5"], kept(ENTRIES["fsla-fig5"], "laptop", ROOT / "docs/reproduction")
+    curves = entry.sizes["workstation"].curves
+    some = {curve.label: made.runs[curve.label] for curve in curves[1:]}
+    keep(Outcome(entry, "workstation", entry.sizes["workstation"], some), tmp_path)
+    assert builder.shown(entry, tmp_path).size == "workstation"
+    keep(made, tmp_path)
+    assert builder.shown(entry, tmp_path).size == "laptop"
+    some[curves[0].label] = made.runs[curves[0].label]
+    keep(Outcome(entry, "workstation", entry.sizes["workstation"], some), tmp_path)
+    assert builder.shown(entry, tmp_path).size == "workstation"
 
 
 def test_an_entry_without_runs_shows_its_quotes_and_no_verdict():

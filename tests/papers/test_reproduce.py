@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -14,12 +15,14 @@ from typer.testing import CliRunner
 
 import bilevel as bl
 from bilevel import cli
+from bilevel._output import files
 from bilevel._output.figures import COLORS
 from bilevel.compare import _compare as compare
 from bilevel.compare.store import Run, Store
 from bilevel.datasets import DatasetError
 from bilevel.papers import _reproduce as module
 from bilevel.papers import from_kept, reproduce, runs
+from bilevel.papers import outcome as outcome_module
 from bilevel.papers.checks import Above
 from bilevel.papers.claims import FAILS, HOLDS, UNTESTED, Claim
 from bilevel.papers.entries import ENTRIES
@@ -327,6 +330,62 @@ def test_what_is_kept_of_other_settings_is_refused(entries, tmp_path):
     entries(entry(solver=soba(0.05)))
     with pytest.raises(ValueError, match=r"curve 'fast' has other settings.*--size laptop --keep"):
         from_kept(["made-up"], size="laptop", folder=tmp_path / "kept")
+
+
+def test_an_interrupted_entry_goes_on_from_what_is_kept(entries, monkeypatch, tmp_path):
+    """With another `out`, such as on the next machine."""
+    made, cut, together = [], False, runs._together
+
+    def counting(setup, curve, seeds):
+        if cut and curve.label == "slow":
+            raise KeyboardInterrupt
+        curve.arguments.pop("split", None)  # quadratics have none
+        made.append(curve.label)
+        return together(setup, curve, seeds)
+
+    monkeypatch.setattr(runs, "_together", counting)
+    entries(entry(solver=GRID, tuning=RULE))
+    (whole,) = reproduce(["made-up"], out=tmp_path / "whole")
+    cut = True
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(["made-up"], out=tmp_path / "first", keep=tmp_path / "kept")
+    (begun,) = from_kept(["made-up"], size="laptop", folder=tmp_path / "kept")
+    assert (list(begun.runs), begun.complete, begun.verdict) == (["fast"], False, UNTESTED)
+    assert "no run of slow" in section(begun)
+    made, cut = [], False
+    (outcome,) = reproduce(["made-up"], out=tmp_path / "second", keep=tmp_path / "kept", resume=True)
+    assert made == ["slow"]
+    assert outcome.complete and outcome.judged == whole.judged
+    assert outcome.tuned["fast"].chosen == whole.tuned["fast"].chosen
+    (again,) = from_kept(["made-up"], size="laptop", folder=tmp_path / "kept")
+    assert section(again) == section(outcome)
+
+
+def test_what_is_kept_of_other_settings_or_seeds_is_run_again(entries, made, tmp_path):
+    entries(entry())
+    reproduce(["made-up"], out=tmp_path / "a", keep=tmp_path / "kept")
+    entries(entry(solver=soba(0.05)))
+    made.clear()
+    reproduce(["made-up"], out=tmp_path / "b", keep=tmp_path / "kept", resume=True)
+    assert made == ["fast"]
+    assert from_kept(["made-up"], size="laptop", folder=tmp_path / "kept")[0].complete
+    reproduce(["made-up"], out=tmp_path / "c", keep=tmp_path / "kept", resume=True, first_seed=7)
+    assert made == ["fast", "fast", "slow"]
+
+
+@pytest.mark.parametrize(("name", "refused"), [("jax", (True, True)), ("system", (False, True))])
+def test_what_is_kept_of_another_version_or_machine_is_refused(entries, monkeypatch, tmp_path, name, refused):
+    """Steps are the same on another machine, seconds are not."""
+    one = entry(together=False)
+    timed = dataclasses.replace(one.sizes["laptop"], steps=None, seconds=0.05, rows=3)
+    entries(one, dataclasses.replace(one, id="timed", sizes=one.sizes | {"laptop": timed}))
+    reproduce(["made-up", "timed"], out=tmp_path / "a", keep=tmp_path / "kept")
+    before = [path.read_bytes() for path in sorted((tmp_path / "kept").iterdir())]
+    monkeypatch.setattr(outcome_module, "environment", lambda: files.environment() | {name: "7.0"})
+    for entry_id, wrong in zip(("made-up", "timed"), refused, strict=True):
+        with pytest.raises(ValueError, match=f"made with {name} .*which is 7.0 here") if wrong else nullcontext():
+            reproduce([entry_id], out=tmp_path / "b", keep=tmp_path / "kept", resume=True)
+    assert [path.read_bytes() for path in sorted((tmp_path / "kept").iterdir())] == before
 
 
 def test_runs_are_thinned_before_they_are_judged():
