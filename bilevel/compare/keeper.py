@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-import equinox as eqx
 import jax
 
 from bilevel._prepare import prepare
@@ -19,8 +18,8 @@ from bilevel.compare.entrants import Entrant
 from bilevel.compare.records import Comparison
 from bilevel.compare.store import Store
 from bilevel.problem import stores_of
-from bilevel.run._advance import check_episodes, initial_state, status
-from bilevel.run._identity import computation, described, fingerprint
+from bilevel.run._advance import check_episodes
+from bilevel.run._identity import described, fingerprint
 from bilevel.run._programs import Programs
 from bilevel.solvers.base import AbstractSolver
 from bilevel.tasks import Task
@@ -102,16 +101,9 @@ def computation_of(solver: AbstractSolver, task: Task) -> str:
     check_episodes(solver, prepared.problem)
     programs = Programs(solver, prepared.problem, key, prepared.x, prepared.y)
     try:
-        steps = programs.computation()
+        return programs.computation()
     finally:
         programs.close()
-    return f"{computation(_start, solver, prepared.problem, prepared.x, prepared.y, key)} {steps}"
-
-
-@eqx.filter_jit
-def _start(solver: AbstractSolver, problem: Any, x: Any, y: Any, key: Any) -> Any:
-    state, cost = initial_state(solver, problem, x, y, key)
-    return state, cost, status(solver, state)
 
 
 def _file_of(thing: Any) -> str | None:

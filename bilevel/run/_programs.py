@@ -131,9 +131,15 @@ class Programs:
         return put(_copy(state), self._static.places)
 
     def computation(self) -> str:
-        """A hash of what a chunk computes, wherever its arrays are. JAX keeps the trace for the run on one device."""
-        advance = functools.partial(_advance, self._static.at(()), shapes_of(self._arrays))
-        return computation(advance, shapes_of(self._state()[0]), np.int32(0), np.int32(0))
+        """A hash of what a run computes, wherever its arrays are: the start, a chunk, and whether a state is sound. JAX
+        keeps the traces for the run on one device."""
+        static = self._static.at(())
+
+        def run(arrays: Any, start: Any, state: Any, t: Any) -> Any:
+            started, chunk = _start(static, arrays, *start, True), _advance(static, arrays, state, t, t)
+            return started, chunk, _status(static, arrays, state)
+
+        return computation(run, *shapes_of((self._arrays, self._start_at, self._state()[0])), np.int32(0))
 
 
 class _Static:

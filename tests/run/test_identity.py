@@ -5,6 +5,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import bilevel as bl
@@ -85,6 +86,18 @@ def test_another_schedule_is_another_run(tmp_path):
     run(tmp_path, step=schedule(0.05))
     with pytest.raises(bl.CheckpointError, match="its computation"):
         run(tmp_path, step=schedule(0.5))
+
+
+def test_another_start_of_a_rule_is_another_run(tmp_path):
+    """It stands in no setting, as optax has it in a closure, and in no step."""
+
+    def rule(start):
+        return optax.adagrad(0.1, initial_accumulator_value=start)
+
+    run(tmp_path, step=rule(0.1))
+    run(tmp_path, step=rule(0.1))
+    with pytest.raises(bl.CheckpointError, match="its computation"):
+        run(tmp_path, step=rule(0.5))
 
 
 def test_another_solution_to_continue_is_another_run(tmp_path):
