@@ -137,6 +137,8 @@ def _entry(before: Outcome, runner: Runner, folder: pathlib.Path | None, console
                 if folder is not None:
                     _keep(outcome, folder)
         show(entry.id, len(found) + len(trouble))
+    if folder is not None and found and trouble:
+        _keep(outcome, folder)
     return outcome
 
 

@@ -361,6 +361,28 @@ def test_an_interrupted_entry_goes_on_from_what_is_kept(entries, monkeypatch, tm
     assert section(again) == section(outcome)
 
 
+def test_the_trouble_of_a_curve_is_kept_and_the_curve_tried_again(entries, made, monkeypatch, tmp_path):
+    entries(entry())
+    together = runs._together
+
+    def failing(setup, curve, seeds):
+        if curve.label == "slow":
+            raise ValueError("too slow")
+        return together(setup, curve, seeds)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "_together", failing)
+        reproduce(["made-up"], out=tmp_path, keep=tmp_path / "kept")
+    assert from_kept(["made-up"], size="laptop", folder=tmp_path / "kept")[0].trouble == {
+        "slow": "ValueError: too slow"
+    }
+    made.clear()
+    reproduce(["made-up"], out=tmp_path, keep=tmp_path / "kept", resume=True)
+    assert made == ["slow"]
+    (again,) = from_kept(["made-up"], size="laptop", folder=tmp_path / "kept")
+    assert again.complete and not again.trouble
+
+
 def test_what_is_kept_of_other_settings_or_seeds_is_run_again(entries, made, tmp_path):
     entries(entry())
     reproduce(["made-up"], out=tmp_path / "a", keep=tmp_path / "kept")
