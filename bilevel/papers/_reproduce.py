@@ -124,8 +124,9 @@ def _entry(before: Outcome, runner: Runner, folder: pathlib.Path | None, console
     with terminal.progress(console, len(setup.curves)) as show:
         if before.size in LONG and left:
             _project(entry, dataclasses.replace(setup, curves=tuple(left)), console)
+        show(f"{entry.id}, kept", len(found))
         for curve in left:
-            show(f"{entry.id}  {curve.label}", len(found) + len(trouble))
+            show(f"{entry.id}  {curve.label}")
             try:
                 found[curve.label] = _curve(entry, setup, curve, runner, chosen)
             except DatasetError as error:
@@ -136,7 +137,7 @@ def _entry(before: Outcome, runner: Runner, folder: pathlib.Path | None, console
             else:
                 if folder is not None:
                     _keep(outcome, folder)
-        show(entry.id, len(found) + len(trouble))
+            show(f"{entry.id}  {curve.label}", len(found) + len(trouble))
     if folder is not None and found and trouble:
         _keep(outcome, folder)
     return outcome
