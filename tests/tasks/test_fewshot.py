@@ -301,7 +301,7 @@ def test_seeds_share_their_programs(compiled):
 def test_solvers_learn_a_body_a_start_and_a_network(settings):
     task = fewshot(GLYPHS, **SMALL, **settings)
     method = bl.MAML if settings else bl.ITDBiO
-    solver = method(upper_step=bl.Rule(optax.adam, 0.02), lower_step=0.1, inner_steps=4)
+    solver = method(upper_step=bl.Rule(optax.adam, 0.005), lower_step=0.1, inner_steps=4)
     solution = bl.solve(
         task.problem, solver, task.x, task.y, steps=200, every=200, key=jax.random.key(0), metrics=task.metrics
     )
