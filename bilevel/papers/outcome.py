@@ -117,10 +117,10 @@ def begun(entry: Entry, size: str, setup: Setup, folder: Any) -> Outcome:
 
     **Raises** `ValueError` if it was made with other versions or, where each run has so many seconds, elsewhere.
     """
-    path, here = _path(folder, entry, size, setup.first_seed), environment()
+    path = _path(folder, entry, size, setup.first_seed)
     if not path.is_file():
         return Outcome(entry, size, setup)
-    content = _read(path)
+    content, here = _read(path), environment()
     for name in here if setup.seconds is not None else ("bilevel", "jax", "jaxlib", "device"):
         there = content["environment"].get(name)
         if there != here[name]:

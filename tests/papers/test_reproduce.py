@@ -175,16 +175,21 @@ def test_missing_data_are_reported_and_the_others_go_on(entries, monkeypatch, tm
     assert "put it there" in (tmp_path / "README.md").read_text()
 
 
-def test_a_curve_that_breaks_leaves_the_others(entries, monkeypatch, tmp_path):
-    entries(entry())
+def break_curve(monkeypatch, label):
+    """Its runs raise an error."""
     make = runs._together
 
     def breaking(setup, curve, seeds):
-        if curve.label == "fast":
+        if curve.label == label:
             raise RuntimeError("out of luck")
         return make(setup, curve, seeds)
 
     monkeypatch.setattr(runs, "_together", breaking)
+
+
+def test_a_curve_that_breaks_leaves_the_others(entries, monkeypatch, tmp_path):
+    entries(entry())
+    break_curve(monkeypatch, "fast")
     (outcome,) = reproduce(["made-up"], out=tmp_path)
     assert outcome.verdict == UNTESTED and list(outcome.runs) == ["slow"]
     assert outcome.trouble == {"fast": "RuntimeError: out of luck"}
@@ -363,19 +368,11 @@ def test_an_interrupted_entry_goes_on_from_what_is_kept(entries, monkeypatch, tm
 
 def test_the_trouble_of_a_curve_is_kept_and_the_curve_tried_again(entries, made, monkeypatch, tmp_path):
     entries(entry())
-    together = runs._together
-
-    def failing(setup, curve, seeds):
-        if curve.label == "slow":
-            raise ValueError("too slow")
-        return together(setup, curve, seeds)
-
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "_together", failing)
+        break_curve(patch, "slow")
         reproduce(["made-up"], out=tmp_path, keep=tmp_path / "kept")
-    assert from_kept(["made-up"], size="laptop", folder=tmp_path / "kept")[0].trouble == {
-        "slow": "ValueError: too slow"
-    }
+    (begun,) = from_kept(["made-up"], size="laptop", folder=tmp_path / "kept")
+    assert begun.trouble == {"slow": "RuntimeError: out of luck"}
     made.clear()
     reproduce(["made-up"], out=tmp_path, keep=tmp_path / "kept", resume=True)
     assert made == ["slow"]
