@@ -3,11 +3,11 @@
     python benchmarks/convolutions.py
     python benchmarks/convolutions.py --size 32 --channels 3 --filters 16 --batch 25
 
-The lower level is that of cleaning by a convolutional network, on random images. Each line is one way to convolve: that
-of `bilevel.tasks.networks` ("shifted views"), `lax.conv`, and two other ways to make patches. The columns are
-ms per evaluation, the best of some rounds, for the lower gradient G, and for G, H[v], J[v] in one pass: called
-one by one from Python, inside a loop, and inside a loop for `--seeds` networks under vmap, divided by their number. Run
-it on an idle machine.
+The lower level is that of cleaning by a convolutional network, on random images. Each line is one network:
+`bilevel.tasks.networks.ConvNet`, which has its images as (c, s, s, n); the same with (n, s, s, c); and the latter with
+XLA's own convolution, `lax.conv`. The columns are ms per evaluation, the best of some rounds, for the lower gradient G,
+and for G, H[v], J[v] in one pass: called one by one from Python, inside a loop, and inside a loop for `--seeds`
+networks under vmap, divided by their number. Run it on an idle machine.
 """
 
 import argparse
@@ -23,39 +23,49 @@ from bilevel import oracles, trees
 from bilevel.problem import Level
 from bilevel.sampling import Rows
 from bilevel.tasks._cleaning import CrossEntropies
-from bilevel.tasks.networks import ConvNet, convnet
+from bilevel.tasks.networks import ConvNet
 from bilevel.tasks.networks.losses import WeightedLoss
 
 ROWS = 2000
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def lax_conv(images, kernel):
-    return lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
+class ImagesFirst(ConvNet):
+    """The same network on images (n, s, s, c)."""
+
+    def __call__(self, images):
+        for block in self.blocks:
+            images = self.convolve(images, block.kernel)
+            mean = images.mean((0, 1, 2), keepdims=True)
+            variance = ((images - mean) ** 2).mean((0, 1, 2), keepdims=True)
+            images = (images - mean) * lax.rsqrt(variance + 1e-5) * block.scale.reshape(1, 1, 1, -1)
+            images = jax.nn.relu(images + block.shift.reshape(1, 1, 1, -1))
+            if images.shape[1] > 1:
+                images = pool(images)
+        return jax.vmap(self.head)(images.reshape(len(images), -1))
+
+    def convolve(self, images, kernel):
+        n, h, w, channels = images.shape
+        padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        patches = jnp.concatenate([padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)], axis=-1)
+        return (patches.reshape(n * h * w, 9 * channels) @ kernel.reshape(9 * channels, -1)).reshape(n, h, w, -1)
 
 
-def dilated_patches(images, kernel):
+def pool(images):
     n, h, w, channels = images.shape
-    patches = lax.conv_general_dilated_patches(images, (3, 3), (1, 1), "SAME", dimension_numbers=LAYOUT)
-    by_channel = jnp.moveaxis(kernel, 2, 0).reshape(9 * channels, -1)
-    return (patches.reshape(n * h * w, 9 * channels) @ by_channel).reshape(n, h, w, -1)
+    whole = images[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, channels)
+    rows = jnp.where(whole[:, :, 0] >= whole[:, :, 1], whole[:, :, 0], whole[:, :, 1])
+    return jnp.where(rows[:, :, :, 0] >= rows[:, :, :, 1], rows[:, :, :, 0], rows[:, :, :, 1])
 
 
-def gathered(images, kernel):
-    n, h, w, channels = images.shape
-    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(n, (h + 2) * (w + 2), channels)
-    corners = (np.arange(h)[:, None] * (w + 2) + np.arange(w)).reshape(-1, 1)
-    around = (np.arange(3)[:, None] * (w + 2) + np.arange(3)).reshape(1, -1)
-    patches = padded.at[:, corners + around].get(mode="promise_in_bounds")
-    return (patches.reshape(n * h * w, 9 * channels) @ kernel.reshape(9 * channels, -1)).reshape(n, h, w, -1)
+class XLAs(ImagesFirst):
+    """By XLA's own convolution."""
+
+    def convolve(self, images, kernel):
+        return lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
 
 
-WAYS = {
-    "shifted views": convnet.convolve,
-    "lax.conv": lax_conv,
-    "dilated patches": dilated_patches,
-    "gather": gathered,
-}
+WAYS = {"bilevel": ConvNet, "images first": ImagesFirst, "lax.conv": XLAs}
 
 
 def step(oracle, level, carry, key):
@@ -69,18 +79,18 @@ def step(oracle, level, carry, key):
 
 
 @eqx.filter_jit
-def looped(way, oracle, n, level, carry, key):
+def looped(oracle, n, level, carry, key):
     return lax.fori_loop(0, n, lambda t, carry: step(oracle, level, carry, jax.random.fold_in(key, t)), carry)
 
 
 @eqx.filter_jit
-def single(way, oracle, level, carry, key):
+def single(oracle, level, carry, key):
     return step(oracle, level, carry, key)
 
 
 @eqx.filter_jit
-def looped_together(way, oracle, n, level, carry, key):
-    return jax.vmap(lambda carry: looped(way, oracle, n, level, carry, key))(carry)
+def looped_together(oracle, n, level, carry, key):
+    return jax.vmap(lambda carry: looped(oracle, n, level, carry, key))(carry)
 
 
 def milliseconds(call, evaluations, rounds):
@@ -93,21 +103,21 @@ def milliseconds(call, evaluations, rounds):
     return 1e3 * min(times) / evaluations
 
 
-def measure(way, oracle, level, carry, n, seeds, rounds):
+def measure(oracle, level, carry, n, seeds, rounds):
     """Outside a loop, inside it, and inside it for several networks."""
     key = jax.random.key(2)
 
     def one_by_one():
         result = carry
         for t in range(n):
-            result = single(way, oracle, level, result, jax.random.fold_in(key, t))
+            result = single(oracle, level, result, jax.random.fold_in(key, t))
         return result
 
     copies = jax.tree.map(lambda leaf: jnp.stack([leaf] * seeds), carry)
     return (
         milliseconds(one_by_one, n, rounds),
-        milliseconds(lambda: looped(way, oracle, n, level, carry, key), n, rounds),
-        milliseconds(lambda: looped_together(way, oracle, n, level, copies, key), n * seeds, rounds),
+        milliseconds(lambda: looped(oracle, n, level, carry, key), n, rounds),
+        milliseconds(lambda: looped_together(oracle, n, level, copies, key), n * seeds, rounds),
     )
 
 
@@ -123,13 +133,14 @@ def main():
     level = Level(
         WeightedLoss(CrossEntropies(), jnp.float32(1e-3)), data=Rows(rows), batch_size=given.batch, per_row=True
     )
-    model = ConvNet(given.channels, given.filters, given.size, layers=given.layers, outputs=10, key=jax.random.key(0))
-    carry = jnp.zeros(ROWS), model, model
     columns = f"one by one  in a loop  of {given.seeds}"
     print(f"{given}\n\n{'ms/evaluation':16}  G: {columns}   GHJ: {columns}")
-    for way, convolve in WAYS.items():
-        convnet.convolve = convolve  # the network's blocks look it up while they are traced
-        found = [measure(way, oracle, level, carry, given.n, given.seeds, given.rounds) for oracle in ("G", "GHJ")]
+    for way, network in WAYS.items():
+        model = network(
+            given.channels, given.filters, given.size, layers=given.layers, outputs=10, key=jax.random.key(0)
+        )
+        carry = jnp.zeros(ROWS), model, model
+        found = [measure(oracle, level, carry, given.n, given.seeds, given.rounds) for oracle in ("G", "GHJ")]
         print(f"{way:16}  " + "  ".join(f"{a:13.2f}  {b:9.2f}  {c:4.2f}" for a, b, c in found), flush=True)
 
 

@@ -16,7 +16,8 @@ class ConvNet(eqx.Module):
     Each block maps (n, s, s, c) to (n, ⌊s/2⌋, ⌊s/2⌋, filters), without pooling if s is already 1. The network is twice
     differentiable (the second derivatives of ReLU and maxima are zero) and works under `jax.vmap` over its parameters.
     Convolutions are patches and a matrix product: inside a loop on a CPU, XLA's own are several times slower
-    (`benchmarks/convolutions.py`).
+    (`benchmarks/convolutions.py`). Inside the network images are (c, s, s, n), so that a patch, a maximum and a mean
+    are made of whole rows of n numbers, however few the channels.
 
     With `normalize`, each channel is always normalized by its mean and variance over the batch. No running averages
     are kept, and an output depends on the other rows of its batch. The loss is then constant along each kernel's own
@@ -82,9 +83,10 @@ class ConvNet(eqx.Module):
             raise ValueError(
                 f"images: got shape {images.shape}; this network takes (n, {self.size}, {self.size}, {self.channels})"
             )
+        by_channel = jnp.transpose(images, (3, 1, 2, 0))
         for block in self.blocks:
-            images = block(images)
-        features = images.reshape(len(images), -1)
+            by_channel = block(by_channel)
+        features = jnp.transpose(by_channel, (3, 1, 2, 0)).reshape(len(images), -1)
         return features if self.head is None else jax.vmap(self.head)(features)
 
 
@@ -99,31 +101,33 @@ class _Block(eqx.Module):
         self.scale = jnp.ones(filters) if normalize else None
         self.shift = jnp.zeros(filters)
 
-    def __call__(self, images: Float[Array, "n s s channels"]) -> Float[Array, "n t t filters"]:
+    def __call__(self, images: Float[Array, "channels s s n"]) -> Float[Array, "filters t t n"]:
         images = convolve(images, self.kernel)
         if self.scale is not None:
-            mean = jnp.mean(images, axis=(0, 1, 2), keepdims=True)
-            variance = jnp.mean((images - mean) ** 2, axis=(0, 1, 2), keepdims=True)
-            images = (images - mean) * jax.lax.rsqrt(variance + _EPSILON) * self.scale[None, None, None, :]
-        images = jax.nn.relu(images + self.shift[None, None, None, :])
+            mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)
+            variance = jnp.mean((images - mean) ** 2, axis=(1, 2, 3), keepdims=True)
+            images = (images - mean) * jax.lax.rsqrt(variance + _EPSILON) * self.scale[:, None, None, None]
+        images = jax.nn.relu(images + self.shift[:, None, None, None])
         return max_pool(images) if images.shape[1] > 1 else images
 
 
 def convolve(
-    images: Float[Array, "n h w channels"], kernel: Float[Array, "3 3 channels filters"]
-) -> Float[Array, "n h w filters"]:
-    """A 3×3 convolution padded by one zero on each side: nine shifted views as one matrix, times the kernel."""
-    n, h, w, channels = images.shape
-    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    patches = jnp.concatenate([padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)], axis=-1)
-    product = patches.reshape(n * h * w, 9 * channels) @ kernel.reshape(9 * channels, -1)
-    return product.reshape(n, h, w, -1)
+    images: Float[Array, "channels h w n"], kernel: Float[Array, "3 3 channels filters"]
+) -> Float[Array, "filters h w n"]:
+    """A 3×3 convolution padded by one zero on each side: the kernel times nine shifted views as one matrix."""
+    channels, h, w, n = images.shape
+    # The barrier keeps the views from recomputing what made the images, nine times in each block of a network: with
+    # four blocks XLA then compiles for ten minutes and more.
+    padded = jnp.pad(jax.lax.optimization_barrier(images), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    patches = jnp.concatenate([padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)])
+    product = kernel.reshape(9 * channels, -1).T @ patches.reshape(9 * channels, h * w * n)
+    return product.reshape(-1, h, w, n)
 
 
-def max_pool(images: Float[Array, "n h w channels"]) -> Float[Array, "n h//2 w//2 channels"]:
+def max_pool(images: Float[Array, "channels h w n"]) -> Float[Array, "channels h//2 w//2 n"]:
     """The largest of each 2×2 pixels; the last row or column is left out if their number is odd."""
-    n, h, w, channels = images.shape
-    whole = images[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, channels)
+    channels, h, w, n = images.shape
+    whole = images[:, : h // 2 * 2, : w // 2 * 2].reshape(channels, h // 2, 2, w // 2, 2, n)
     rows = _larger(whole[:, :, 0], whole[:, :, 1])
     return _larger(rows[:, :, :, 0], rows[:, :, :, 1])
 

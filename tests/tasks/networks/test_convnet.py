@@ -18,6 +18,11 @@ def images(n=5, side=7, channels=2):
     return jax.random.normal(jax.random.key(1), (n, side, side, channels))
 
 
+def by_channel(images):
+    """(n, h, w, channels) as (channels, h, w, n), the order inside the network."""
+    return jnp.transpose(images, (3, 1, 2, 0))
+
+
 def published(model, images):
     """The same network by `lax.conv` and `lax.reduce_window`."""
     for block in model.blocks:
@@ -64,14 +69,15 @@ def test_values_and_both_derivatives_are_those_of_lax(x64, normalize):
 
 def test_a_convolution_pads_by_zeros():
     kernel = jax.random.normal(KEY, (3, 3, 2, 4))
-    expected = lax.conv_general_dilated(images(), kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    np.testing.assert_allclose(convolve(images(), kernel), expected, atol=1e-5)
+    expected = lax.conv_general_dilated(images(), kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "CHWN"))
+    np.testing.assert_allclose(convolve(by_channel(images()), kernel), expected, atol=1e-5)
 
 
 def test_pooling_leaves_out_an_odd_last_row_and_column():
     data = images(side=5).at[:, 4].set(100.0).at[:, :, 4].set(100.0)
     by_hand = [[data[:, r : r + 2, c : c + 2].max((1, 2)) for c in (0, 2)] for r in (0, 2)]
-    np.testing.assert_array_equal(max_pool(data), jnp.stack([jnp.stack(row, 1) for row in by_hand], 1))
+    expected = jnp.stack([jnp.stack(row, 1) for row in by_hand], 1)
+    np.testing.assert_array_equal(max_pool(by_channel(data)), by_channel(expected))
 
 
 @pytest.mark.parametrize(("size", "layers", "width"), [(28, 4, 3), (14, 4, 3), (32, 4, 12), (14, 2, 27), (1, 1, 3)])
