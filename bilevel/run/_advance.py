@@ -115,6 +115,11 @@ def _keys_with_tasks(key: PRNGKeyArray, t: Any) -> Array:
     return jax.random.split(_random.at(key, t), 3)
 
 
+def key_of_tasks(key: PRNGKeyArray, t: Any) -> Array:
+    """The key with which step t of a run draws its tasks."""
+    return _keys_with_tasks(_random.light(key), t)[0]
+
+
 def check_episodes(solver: AbstractSolver, problem: Problem | Episodes) -> None:
     """Raise if the solver does not work on these episodes."""
     if isinstance(problem, Episodes) and problem.start is not None and not solver.on_episodes:

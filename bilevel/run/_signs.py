@@ -16,7 +16,9 @@ from bilevel import _random, oracles, trees
 from bilevel._lanczos import Basis, Hessian, extended, first_basis, ritz_values
 from bilevel._placement import automatic
 from bilevel.disk import on_disk
-from bilevel.problem import Problem
+from bilevel.problem import Episodes, Problem, start_of
+from bilevel.run._advance import key_of_tasks
+from bilevel.solvers.maml import MAML
 from bilevel.steps import AbstractStep, GradientStep
 from bilevel.trees import Tree
 
@@ -81,11 +83,17 @@ def _irregular(tree: Tree, phase: float) -> Tree:
     return jax.tree.unflatten(structure, entries)
 
 
-def _look(problem: Problem, x0: Tree, y0: Tree, x: Tree, y: Tree, steps: int) -> _Seen:
+def _look(
+    problem: Problem | Episodes, last: tuple[Array, Any] | None, x0: Tree, y0: Tree, x: Tree, y: Tree, steps: int
+) -> _Seen:
     """One body, mapped over the points, and one Lanczos iteration of `steps` steps on all rows (0: none)."""
+    x0 = problem.project(x0)
+    if isinstance(problem, Episodes):
+        assert last is not None
+        problem = problem.draw(key_of_tasks(*last))
+        y0 = y0 if problem.start is None else start_of(problem, x0)
     key = _random.light(jax.random.key(0))
     xi, zeta = problem.upper.draw(key), problem.lower.draw(jax.random.fold_in(key, 1))
-    x0 = problem.project(x0)
     dx, dy, u, n = trees.sub(x, x0), trees.sub(y, y0), _irregular(x, 1.0), _irregular(y, 2.0)
     size, move = jnp.maximum(jnp.maximum(_largest(x), _largest(y)), 1), jnp.maximum(_largest(dx), _largest(dy))
     scales = jnp.stack([jnp.ones(()), *(d * size / move for d in _DISTANCES)])
@@ -125,29 +133,40 @@ def _program(backend: str) -> Any:
 class Look:
     """The look at the end of a run, on the host. `known` says whether it was cheap enough to be taken, and succeeded.
 
-    It takes some copies of y more than a step, and may read rows that the run has not read.
+    It takes some copies of y more than a step, and may read rows that the run has not read. Of `Episodes` it sees the
+    tasks of the last step, to which y belongs: `last` is the run's key and this step, and None for a `Problem`.
     """
 
-    def __init__(self, problem: Problem, start: tuple[Tree, Tree], end: tuple[Tree, Tree], samples: int):
+    def __init__(
+        self,
+        problem: Problem | Episodes,
+        start: tuple[Tree, Tree],
+        end: tuple[Tree, Tree],
+        samples: int,
+        last: tuple[Array, Any] | None,
+    ):
         (x0, y0), (x, y) = trees.at_least_single((start, end))
-        dim, levels = trees.size(y), (problem.upper, problem.lower)
+        tasks: Any = problem  # or the shapes of some
+        if last is not None:
+            tasks = eqx.filter_eval_shape(lambda: problem.draw(key_of_tasks(*last)))
+        dim, levels = trees.size(y), (tasks.upper, tasks.lower)
         small = max(trees.size(x), *(dim * level.size for level in levels)) <= _SMALL
         cost = len(_POINTS) * (sum(level.size for level in levels) + trees.size(x) / dim)  # a sample reads y once
         self.known = small or cost <= _SHARE * samples
         if not self.known:
             return
         steps = min(_LANCZOS_STEPS, dim)
-        rows = problem.lower.length
+        rows = tasks.lower.length
         if not (dim * rows <= _SMALL or steps * rows <= _SHARE * samples) or steps * dim > 2**25:
             steps = 0
-        stored = on_disk(problem.lower.data)
+        stored = on_disk(tasks.lower.data)
         if steps and stored is not None and (rows > samples or rows * stored.store.row_bytes > _READ):
             steps = 0  # its iteration goes over all rows
         with jax.debug_nans(False), jax.debug_infs(False):  # far points may overflow
             try:
-                if steps and stored is not None:
+                if steps and stored is not None and isinstance(problem, Problem):
                     problem = Problem(problem.upper, problem.lower.loaded(), problem.project)
-                with automatic((problem, x0, y0, x, y)) as arrays:
+                with automatic((problem, last, x0, y0, x, y)) as arrays:
                     self.seen = jax.tree.map(np.asarray, _program(jax.default_backend())(*arrays, steps))
             except Exception as error:  # a run that has ended is not lost
                 self.known = False
@@ -176,6 +195,7 @@ def signs(look: Look, solver: Any, state: Any, first: int, t: int) -> Iterator[s
         yield f"not finite: {wrong} at the end, although the iterates are finite; check the losses there"
         return
     depends = [bool((part[[_END, _NEAR, _START]] > 0).any()) for part in (seen.F_y, seen.J)]
+    depends[1] |= _differentiates_the_start(solver)
     if not depends[0]:
         yield (
             "no dependence on y: F_y is zero at the start, at the end and at a y near it, so that x moves along F_x "
@@ -209,8 +229,13 @@ def signs(look: Look, solver: Any, state: Any, first: int, t: int) -> Iterator[s
 def of_lower_level(look: Look, solver: Any, t: int) -> Iterator[str]:
     """The signs from the curvature of the lower level."""
     curvature = _curvature(look.seen) if look.known else None
-    if curvature is not None:
+    if curvature is not None and not _differentiates_the_start(solver):
         yield from _of_curvature(*curvature, solver, t)
+
+
+def _differentiates_the_start(solver: Any) -> bool:
+    """Whether x may act through the start of y alone, and y is what a short loop makes of it, and no minimizer."""
+    return isinstance(getattr(solver, "solver", solver), MAML)
 
 
 def _curvature(seen: _Seen) -> tuple[float, float, float] | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import PRNGKeyArray
 
@@ -101,7 +102,7 @@ def solve(
       not convex, steps above 2/L, losses that do not depend on y or x, growth, an upper loss without a minimum. Each
       gives a `DiagnosisWarning` that says what to do. The look takes milliseconds, or at most 2 % of the run's samples
       (parts that would take more, or more memory than there is, are left out), and once per problem a program is
-      compiled. `Episodes` have no look.
+      compiled. Of `Episodes` it sees the tasks of the last step.
     - `throw`: if the run cannot continue, raise `SolveError`, with `.solution`; if False, return the solution.
 
     Arrays may be split over devices and processes: x, y, and all that belongs to them, stay where they are.
@@ -178,9 +179,10 @@ def solve(
     solution, result = run.record.solution, run.record.result
     failed = any(result == failure for failure in FAILURES)
     look = None
-    if signs and isinstance(prepared.problem, Problem) and (failed or run.step > first):
+    if signs and (failed or run.step > first):
         samples = sum(solution.stats[kind] - (0 if previous is None else previous.stats[kind]) for kind in KINDS)
-        look = Look(prepared.problem, (prepared.x, prepared.y), (solution.state.x, solution.state.y), samples)
+        last = (run_key, np.int32(max(run.step - 1, 0))) if isinstance(prepared.problem, Episodes) else None
+        look = Look(prepared.problem, (prepared.x, prepared.y), (solution.state.x, solution.state.y), samples, last)
     if throw and failed:
         raise SolveError(f"after step {run.step}: {_why(look, solver, run.step, result)}", solution)
     if look is not None and any(result == fine for fine in (RESULTS.successful, RESULTS.target_reached)):

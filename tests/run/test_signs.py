@@ -2,15 +2,18 @@
 
 import importlib.util
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import bilevel as bl
+from bilevel import _random
 from bilevel.run import _signs
 from bilevel.solvers.registry import SOLVERS
 
@@ -184,3 +187,42 @@ def test_a_second_run_compiles_no_look(compiled):
     for step in (0.1, 0.2):
         solve(upper, solver=bl.SOBA(step, 0.5, 0.5))
         assert compiled.count("jit(_look)") == 1
+
+
+class Curved(eqx.Module):
+    """Tasks whose lower level has the curvature a, between 1 and 3, drawn in each step."""
+
+    lower: Callable
+
+    def __call__(self, key):
+        return bl.Problem(bl.Level(smooth), bl.Level(self.lower, drawn(key)))
+
+
+def drawn(key):
+    return jax.random.uniform(key, (1,), minval=1.0, maxval=3.0)
+
+
+def signs_on_episodes(solver, start, lower=lambda x, y, a: a[0] * near(x, y, None)):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        episodes = bl.Episodes(Curved(lower), start)
+        bl.solve(episodes, solver, 2.0, np.zeros(2, np.float32), steps=4, key=KEY)
+    return [str(w.message) for w in caught]
+
+
+@pytest.mark.parametrize("start", [lambda x: jnp.zeros(2), None])
+def test_of_episodes_the_tasks_of_the_last_step_are_seen(start):
+    tasks_key, *_ = jax.random.split(_random.at(_random.light(KEY), 3), 3)
+    (a,) = drawn(tasks_key)
+    said = signs_on_episodes(bl.ITDBiO(1e-4, 1.9, 6), start)
+    assert [text.split(":")[0] for text in said][:2] == ["lower_step", "lower residual grows"]
+    assert f"1.9 is above 2/L = {2 / a:.3g} at the end" in said[0]
+    assert not signs_on_episodes(bl.ITDBiO(1e-4, 0.3, 6), start)
+
+
+def test_maml_may_move_the_start_alone_and_its_loop_need_not_descend():
+    lower = lambda x, y, a: -0.1 * a[0] * jnp.sum(y**2)  # noqa: E731
+    start = lambda x: jnp.stack([x, x])  # noqa: E731
+    assert not signs_on_episodes(bl.MAML(1e-4, 0.5, 2), start, lower)
+    said = signs_on_episodes(bl.ITDBiO(1e-4, 0.5, 2), start, lower)
+    assert [text.split(":")[0] for text in said] == ["no dependence on x", "not strongly convex"]
