@@ -139,7 +139,7 @@ def _tuning(outcome: Outcome) -> str:
     return (
         f"*Tuned* by one rule: each point of the grid ran {rule.share:.0%} of a run on {seeds} that no claim "
         f"sees, with validation rows in place of the test rows; the point with the {best} mean of {rule.metric} "
-        f"at the end was chosen."
+        f"{'over the whole run' if rule.whole else 'at the end'} was chosen."
     )
 
 

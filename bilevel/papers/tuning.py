@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bilevel.compare import settings
-from bilevel.papers.checks import ENDED_WELL, at_end
+from bilevel.papers.checks import ENDED_WELL, at_end, over_run
 from bilevel.papers.entry import TUNING_SEED, Curve, Entry, Grid, Setup, Tuning
 from bilevel.papers.runs import Runner
 
@@ -39,6 +39,7 @@ def tuned(entry: Entry, setup: Setup, curve: Curve, runner: Runner) -> tuple[Cur
     tried = curve if grid.of is None else grid.of
     assert isinstance(tried.solver, Grid), tried.label
     trial, solves = _trial(setup, rule), dataclasses.replace(entry, kind="solve")
+    of_run = over_run if rule.whole else at_end
     found, spent = [], 0.0
     for point in grid.points():
         one = tried.solver.at(tried, point)
@@ -48,7 +49,7 @@ def tuned(entry: Entry, setup: Setup, curve: Curve, runner: Runner) -> tuple[Cur
         runs = runner.curve(solves, trial, one)
         spent += sum(run.stats["wall_seconds"] for run in runs)
         whole = all(run.result in ENDED_WELL for run in runs)
-        score = float(np.mean([at_end(run, rule.metric) for run in runs])) if whole else math.nan
+        score = float(np.mean([of_run(run, rule.metric) for run in runs])) if whole else math.nan
         found.append((score if rule.highest else -score, point))
     kept = [(score, i) for i, (score, _) in enumerate(found) if math.isfinite(score)]
     if not kept:

@@ -516,6 +516,27 @@ def test_tuning_passes_over_what_breaks_off(entries, monkeypatch, tmp_path):
     assert (found.chosen, found.edges, found.broken) == ({"upper_step": 0.05}, [], 1)
 
 
+@pytest.mark.parametrize(("whole", "best", "said"), [(False, 0.1, "at the end"), (True, 0.05, "over the whole run")])
+def test_tuning_may_judge_the_whole_run(entries, monkeypatch, tmp_path, whole, best, said):
+    """With a step of 0.1 the last rows are the best of all, and with 0.05 all rows are good."""
+    made = runs._together
+
+    def together(setup, curve, seeds):
+        curve.arguments.pop("split", None)
+        found, rate = made(setup, curve, seeds), float(curve.solver.upper_step.rate(0))
+        for run in found:
+            for i, row in enumerate(run.rows):
+                late = i >= 0.8 * len(run.rows)
+                row["correct digits"] = 10.0 * late if rate > 0.07 else 5.0 if rate > 0.01 else 0.0
+        return found
+
+    monkeypatch.setattr(runs, "_together", together)
+    entries(entry(solver=GRID, tuning=dataclasses.replace(RULE, whole=whole)))
+    (outcome,) = reproduce(["made-up"], out=tmp_path)
+    assert outcome.tuned["fast"].chosen == {"upper_step": best}
+    assert f"mean of correct digits {said} was chosen" in section(outcome)
+
+
 def test_an_edge_is_the_least_or_the_largest_value_not_the_first():
     assert GRID.edges({"upper_step": 0.05}) == []
     assert GRID.edges({"upper_step": 0.001}) == ["upper_step"]

@@ -219,7 +219,8 @@ LOWER_STEPS = {"lower_step": (3.0, 10.0, 30.0, 100.0)}
 def _news_tuning(train: int, validation: int) -> Tuning:
     """The rows that are left for the two levels when others take the place of the test rows."""
     return Tuning(
-        "test loss", highest=False, seeds=1, share=0.5, changes={"train": train, "validation": validation}
+        "test loss", highest=False, whole=True, seeds=1, share=0.5,
+        changes={"train": train, "validation": validation},
     )  # fmt: skip
 
 
