@@ -39,11 +39,6 @@ def at_end(run: Run, metric: str) -> float:
     return float(np.mean(column(run, metric)[-max(1, len(run.rows) // 5) :]))
 
 
-def over_run(run: Run, metric: str) -> float:
-    """The metric's mean over all rows of the history."""
-    return float(np.mean(column(run, metric)))
-
-
 def broke_off(run: Run) -> str:
     """How the run ended, if it could not take all its steps; else empty."""
     return "" if run.result in ENDED_WELL else f"{run.solver} broke off ({run.result})"

@@ -46,8 +46,7 @@ class Tuning:
     Each point of a curve's grid runs a `share` of the curve's budget on `seeds` seeds from 1000 on, with
     `split="validation"`. The point with the best mean of `metric` at the end is chosen: the `highest`, or the lowest.
     `whole`: its mean over the whole run decides instead, where claims are of all of it. A point at which a run broke
-    off is out. `changes`: arguments of the task that differ, where the paper's rows leave
-    none for validation.
+    off is out. `changes`: arguments of the task that differ, where the paper's rows leave none for validation.
     """
 
     metric: str

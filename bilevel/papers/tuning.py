@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from bilevel.compare import settings
-from bilevel.papers.checks import ENDED_WELL, at_end, over_run
+from bilevel.compare.records import Run
+from bilevel.papers.checks import ENDED_WELL, at_end, column
 from bilevel.papers.entry import TUNING_SEED, Curve, Entry, Grid, Setup, Tuning
 from bilevel.papers.runs import Runner
 
@@ -39,7 +40,6 @@ def tuned(entry: Entry, setup: Setup, curve: Curve, runner: Runner) -> tuple[Cur
     tried = curve if grid.of is None else grid.of
     assert isinstance(tried.solver, Grid), tried.label
     trial, solves = _trial(setup, rule), dataclasses.replace(entry, kind="solve")
-    of_run = over_run if rule.whole else at_end
     found, spent = [], 0.0
     for point in grid.points():
         one = tried.solver.at(tried, point)
@@ -48,8 +48,8 @@ def tuned(entry: Entry, setup: Setup, curve: Curve, runner: Runner) -> tuple[Cur
         one = dataclasses.replace(one, arguments=arguments, steps=steps)
         runs = runner.curve(solves, trial, one)
         spent += sum(run.stats["wall_seconds"] for run in runs)
-        whole = all(run.result in ENDED_WELL for run in runs)
-        score = float(np.mean([of_run(run, rule.metric) for run in runs])) if whole else math.nan
+        ended = all(run.result in ENDED_WELL for run in runs)
+        score = float(np.mean([_judged(run, rule) for run in runs])) if ended else math.nan
         found.append((score if rule.highest else -score, point))
     kept = [(score, i) for i, (score, _) in enumerate(found) if math.isfinite(score)]
     if not kept:
@@ -60,6 +60,11 @@ def tuned(entry: Entry, setup: Setup, curve: Curve, runner: Runner) -> tuple[Cur
     chosen = {name: settings.describe(value) for name, value in point.items()}
     result = Tuned(chosen, grid.edges(point), len(found), len(found) - len(kept), score, spent)
     return grid.at(curve, point), result
+
+
+def _judged(run: Run, rule: Tuning) -> float:
+    """What a run counts: the metric's mean over all rows of its history, or at its end."""
+    return float(np.mean(column(run, rule.metric))) if rule.whole else at_end(run, rule.metric)
 
 
 def _trial(setup: Setup, rule: Tuning) -> Setup:

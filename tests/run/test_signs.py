@@ -63,13 +63,22 @@ def test_a_run_that_is_continued_from_its_optimum_gives_no_sign():
     assert float(again.x) == float(done.x) == pytest.approx(0.5)
 
 
-def signs(*args, **options):
-    """The names of the warnings of a run."""
+def warnings_of(run, *args, **options):
+    """The warnings of a run."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        solve(*args, **options)
+        run(*args, **options)
     assert all(w.category is bl.DiagnosisWarning for w in caught)
-    return [str(w.message).split(":")[0] for w in caught]
+    return [str(w.message) for w in caught]
+
+
+def names(texts):
+    return [text.split(":")[0] for text in texts]
+
+
+def signs(*args, **options):
+    """The names of the warnings of a run."""
+    return names(warnings_of(solve, *args, **options))
 
 
 def test_a_loss_that_is_not_finite_with_finite_gradients():
@@ -202,27 +211,25 @@ def drawn(key):
     return jax.random.uniform(key, (1,), minval=1.0, maxval=3.0)
 
 
-def signs_on_episodes(solver, start, lower=lambda x, y, a: a[0] * near(x, y, None)):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        episodes = bl.Episodes(Curved(lower), start)
-        bl.solve(episodes, solver, 2.0, np.zeros(2, np.float32), steps=4, key=KEY)
-    return [str(w.message) for w in caught]
+def warnings_on_episodes(solver, start, lower=lambda x, y, a: a[0] * near(x, y, None)):
+    return warnings_of(
+        bl.solve, bl.Episodes(Curved(lower), start), solver, 2.0, np.zeros(2, np.float32), steps=4, key=KEY
+    )
 
 
 @pytest.mark.parametrize("start", [lambda x: jnp.zeros(2), None])
 def test_of_episodes_the_tasks_of_the_last_step_are_seen(start):
     tasks_key, *_ = jax.random.split(_random.at(_random.light(KEY), 3), 3)
     (a,) = drawn(tasks_key)
-    said = signs_on_episodes(bl.ITDBiO(1e-4, 1.9, 6), start)
-    assert [text.split(":")[0] for text in said][:2] == ["lower_step", "lower residual grows"]
-    assert f"1.9 is above 2/L = {2 / a:.3g} at the end" in said[0]
-    assert not signs_on_episodes(bl.ITDBiO(1e-4, 0.3, 6), start)
+    texts = warnings_on_episodes(bl.ITDBiO(1e-4, 1.9, 6), start)
+    assert names(texts)[:2] == ["lower_step", "lower residual grows"]
+    assert f"1.9 is above 2/L = {2 / a:.3g} at the end" in texts[0]
+    assert not warnings_on_episodes(bl.ITDBiO(1e-4, 0.3, 6), start)
 
 
 def test_maml_may_move_the_start_alone_and_its_loop_need_not_descend():
     lower = lambda x, y, a: -0.1 * a[0] * jnp.sum(y**2)  # noqa: E731
     start = lambda x: jnp.stack([x, x])  # noqa: E731
-    assert not signs_on_episodes(bl.MAML(1e-4, 0.5, 2), start, lower)
-    said = signs_on_episodes(bl.ITDBiO(1e-4, 0.5, 2), start, lower)
-    assert [text.split(":")[0] for text in said] == ["no dependence on x", "not strongly convex"]
+    assert not warnings_on_episodes(bl.MAML(1e-4, 0.5, 2), start, lower)
+    texts = warnings_on_episodes(bl.ITDBiO(1e-4, 0.5, 2), start, lower)
+    assert names(texts) == ["no dependence on x", "not strongly convex"]

@@ -13,7 +13,7 @@ _EPSILON = 1e-5  # added to a variance
 class ConvNet(eqx.Module):
     """Blocks of a 3×3 convolution, batch statistics, ReLU and 2×2 max pooling, then a linear layer.
 
-    Each block maps (n, s, s, c) to (n, ⌊s/2⌋, ⌊s/2⌋, filters), without pooling if s is already 1. The network is twice
+    Each block maps s × s pixels to ⌊s/2⌋ × ⌊s/2⌋, without pooling if s is already 1. The network is twice
     differentiable (the second derivatives of ReLU and maxima are zero) and works under `jax.vmap` over its parameters.
     Convolutions are patches and a matrix product: inside a loop on a CPU, XLA's own are several times slower
     (`benchmarks/convolutions.py`). Inside the network images are (c, s, s, n), so that a patch, a maximum and a mean
