@@ -82,7 +82,7 @@ def exported(browser, folder):
     browser.find_element(By.ID, "export").click()
     path = folder / "decisions.csv"
     for _ in range(100):
-        if path.exists():
+        if path.exists() and path.stat().st_size:  # the browser reserves the name with an empty file first
             return path
         time.sleep(0.05)
     raise AssertionError("nothing was downloaded")
