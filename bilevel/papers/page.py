@@ -121,8 +121,26 @@ def _claims(outcome: Outcome) -> list[str]:
             f"- {claim.quote}\n\n    *Checked:* {claim.sentence}" + (f" **{verdict}**" if outcome.runs else "")
         )
         if outcome.runs:
-            lines.append("\n".join(f"    - {found.check}: {interval(found)}" for found in findings))
+            lines.append("\n".join(f"    - {text}" for text in _numbers(findings)))
     return lines
+
+
+def _numbers(findings: Sequence[Finding]) -> list[str]:
+    """The number of each check; or, where none has one for the same reason, this reason once."""
+    reasons = {"" if math.isfinite(finding.mean) else finding.reason for finding in findings}
+    if len(reasons) == 1 and "" not in reasons:
+        return list(reasons)
+    return [f"{finding.check}: {interval(finding)}" for finding in findings]
+
+
+def _deciding(verdict: str, findings: Sequence[Finding]) -> str:
+    """The number that the claim's verdict is due to: of those with this verdict, the one furthest from holding."""
+    numbers = _numbers(findings)
+    if len(numbers) == 1:
+        return numbers[0]
+    those = [i for i, finding in enumerate(findings) if finding.verdict == verdict]
+    lows = {i: findings[i].low if math.isfinite(findings[i].low) else math.inf for i in those}
+    return numbers[min(those, key=lows.__getitem__)]
 
 
 def _machine(outcome: Outcome) -> str:
@@ -151,17 +169,18 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     if shown:
         verdicts = [(outcome.size, verdict) for outcome in shown for _, verdict, _ in outcome.judged]
         rows = [[verdict, *(str(verdicts.count((size, verdict))) for size in sizes)] for verdict in VERDICTS]
-        head = ["claims", *(f"at {size} size" for size in sizes)]
-        parts.append("\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)))
-    lines = ["| entry | checked | verdict | size | mean [95 % interval] |", "|---|---|---|---|---|"]
+        columns = ["claims", *(f"at {size} size" for size in sizes)]
+        parts.append("\n".join("| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns), *rows)))
+    head = "| entry | checked | verdict | size | the number that decides, its mean and 95 % interval |"
+    lines = [head, "|---|---|---|---|---|"]
     for outcome in outcomes:
         link = f"[{outcome.entry.id}](#{_anchor(outcome.entry)})"
         if outcome not in shown:
             lines.append(f"| {link} | {outcome.entry.title} | **no runs are kept yet** | – | – |")
             continue
         for claim, verdict, findings in outcome.judged:
-            numbers = "; ".join(interval(finding) for finding in findings)
-            lines.append(f"| {link} | {claim.sentence} | **{verdict}** | {outcome.size} | {numbers} |")
+            decides = _deciding(verdict, findings)
+            lines.append(f"| {link} | {claim.sentence} | **{verdict}** | {outcome.size} | {decides} |")
     return "\n\n".join([*parts, "\n".join(lines)])
 
 

@@ -93,6 +93,24 @@ def test_a_failure_counts_where_the_size_is_not_harder_than_the_paper_s():
     assert finding.high < 0 and finding.reason == "harder than at paper size"
 
 
+def test_the_summary_shows_the_number_that_decides_and_a_common_reason_once():
+    entry = ENTRIES["fsla-fig1"]
+    made = kept(entry, "paper", ROOT / "docs/reproduction")
+    checks = (Exceeds("digits", "NS", by=10), Exceeds("digits", "NS", by=30), Exceeds("digits", "FSLA", "NS"))
+    claim = dataclasses.replace(entry.claims[0], checks=checks)
+    assert [finding.verdict for finding in made.findings(claim)] == ["holds", "does not hold", "does not hold"]
+
+    def line(claim):
+        return summary([dataclasses.replace(made, entry=dataclasses.replace(entry, claims=(claim,)))]).splitlines()[-1]
+
+    number = r"digits at the end: NS minus 30: -11\.\d \[-1[\d.]+, -1[\d.]+\]"
+    assert re.search(rf"\*\*does not hold\*\* \| paper \| {number} \|$", line(claim))
+    at_laptop = dataclasses.replace(claim, sizes=("laptop",))
+    assert line(at_laptop).endswith("**not tested** | paper | it is judged at laptop size alone |")
+    text = section(dataclasses.replace(made, entry=dataclasses.replace(entry, claims=(at_laptop,))))
+    assert text.count("it is judged at laptop size alone") == 1
+
+
 def test_the_list_says_which_sizes_an_entry_has():
     rows = [[cell.text for cell in row.cells] for row in entries_table(ENTRIES.values()).rows]
     assert rows[0][-1] == "smoke, laptop, workstation, paper"

@@ -302,13 +302,16 @@ def _diverges(setting: str, chosen: str) -> tuple[Claim, ...]:
     return tuple(
         Claim(
             DIVERGE + note,
-            f"FSLA with {setting} ends with a higher validation loss than it began with, or breaks off; {chosen} ends "
-            f"with a test accuracy above 0.5.",
+            f"{net}FSLA with {setting} ends with a higher validation loss than it began with, or breaks off; {chosen} "
+            f"ends with a test accuracy above 0.5.",
             (Diverges(setting + suffix, LOSS, rising=False), Exceeds("test accuracy", chosen + suffix, by=0.5)),
             LEARNED,
             sizes=("paper",),
         )
-        for suffix, note in (("", ""), (PLAIN, " Without batch statistics, of which the paper says nothing."))
+        for suffix, note, net in (
+            ("", "", ""),
+            (PLAIN, " Without batch statistics, of which the paper says nothing.", "Without batch statistics: "),
+        )
     )
 
 
