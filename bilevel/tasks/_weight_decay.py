@@ -77,6 +77,7 @@ def weight_decay(
     batch_size: int | None = 64,
     split: str = "test",
     source: str = "rows",
+    nonnegative: bool = False,
     model_settings: Mapping[str, Any] | None = None,
 ) -> Task:
     """Weight decay: how strongly should the weights of a recurrent network for sentiment be penalized?
@@ -88,9 +89,9 @@ def weight_decay(
     number that starts at zero.
 
     **g is not strongly convex in y**, whatever x is: the network's loss is not convex, and at x = 0 there is no
-    penalty. The paper states no projection, so x may become negative; it does so in runs, and then g has no minimum at
-    all. The methods' theorems do not apply here, and `diagnose` reports the negative curvature. An iterated adjoint
-    grows along it, so its steps and those of x must be small.
+    penalty. The paper states no projection, so x may become negative; then g has no minimum at all, and a long run can
+    end in NaN. `nonnegative` keeps x at zero or above. The methods' theorems do not apply here, and `diagnose` reports
+    the negative curvature. An iterated adjoint grows along it, so its steps and those of x must be small.
 
     `seed` determines the rows and the start of y. Rows of one group (the sentences of one review) are in one part.
 
@@ -103,6 +104,7 @@ def weight_decay(
       metrics too: nothing then depends on a test row.
     - `source`: how batches are drawn: `"rows"` (`bl.Rows`), `"shuffled"`, `"blocks"` or `"shuffled blocks"`. Blocks
       need `train` and `validation` to be multiples of the batch size.
+    - `nonnegative`: whether x is projected on x ≥ 0, which the paper does not do.
     - `model_settings`: of the network, as in `cleaning`. The paper's network has an `embedding` of 300, two layers of
       4096 units, and parameters that start in U(−1, 1): {"embedding": 300, "hidden": 4096, "uniform": 1.0}. Its y holds
       no word vectors: {"frozen": True}.
@@ -138,6 +140,7 @@ def weight_decay(
     class_of(dataset, datasets.TextDataset)
     checks.one_of("split", split, SPLITS)
     checks.one_of("source", source, SOURCES)
+    checks.flag("nonnegative", nonnegative)
     for name, value in {"validation": validation, "train": train, "test": test}.items():
         checks.count(name, value)
     settings, rng = settings_of("rnn", model_settings), generator(seed)
@@ -161,6 +164,7 @@ def weight_decay(
         problem=Problem(
             upper=Level(CrossEntropy(vectors), data=rows(data.validation), batch_size=batch_size),
             lower=Level(lower_loss, data=rows(data.train), batch_size=batch_size),
+            project=_positive_part if nonnegative else None,
         ),
         x=jnp.zeros(()),
         y=y,
@@ -169,6 +173,10 @@ def weight_decay(
         dataset=described(texts),
         data=data,
     )
+
+
+def _positive_part(x: Float[Array, ""]) -> Float[Array, ""]:
+    return jnp.maximum(x, 0.0)
 
 
 @jax.jit

@@ -90,6 +90,14 @@ def test_the_penalty_is_half_x_times_the_squared_norm():
     jax.tree.map(lambda a, b, leaf: np.testing.assert_allclose(a - b, 0.3 * leaf, atol=1e-5), G_y, plain, y)
 
 
+def test_a_penalty_can_be_kept_from_becoming_negative():
+    for nonnegative, sign in ((False, -1), (True, 0)):
+        task = make(nonnegative=nonnegative, seed=1)
+        solver = bl.BOREP(upper_step=0.01, lower_step=0.1, adjoint_step=0.1, initial=None)  # its steps have one length
+        solution = bl.solve(task.problem, solver, task.x, task.y, steps=3, key=jax.random.key(0), signs=False)
+        assert np.sign(solution.x) == sign
+
+
 # What is measured
 
 
@@ -136,6 +144,7 @@ def test_diagnose_reports_that_the_lower_level_is_not_convex():
         ({"dataset": ["a text"]}, "dataset: got list; pass the name of a data set or a datasets.TextDataset"),
         ({"split": "valid"}, "split: 'valid' is unknown"),
         ({"source": "block"}, "source: 'block' is unknown"),
+        ({"nonnegative": "yes"}, "nonnegative: got 'yes'"),
         ({"train": 0}, "train: got 0"),
         ({"train": 400}, "train: got 400, but 102 of 200 rows are left"),
         ({"model_settings": {"length": 0}}, r"model_settings\['length'\]: got 0"),
