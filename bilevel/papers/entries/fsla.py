@@ -264,8 +264,8 @@ FIG4 = Entry(
 
 READ = READ_OFF + ", whose values besides the chosen ones and those that diverge the text does not give."
 BEST = (
-    "“We perform grid search for each method and choose the best one (hyper-parameters selection is in Appendix E)” "
-    "(section 6.2). The other values of the figure are not in the text; ours were chosen."
+    "“For other hyper-parameters, we perform grid search for each method and choose the best one” (section 6.2). The "
+    "other values of the figure are not in the text; ours were chosen."
 )
 DIVERGE = "“When the batch-size is 32 or when c_β is 5 × 10⁻⁴, the algorithm does not converge” (appendix E)."
 
@@ -312,9 +312,9 @@ def _diverges(setting: str, chosen: str) -> tuple[Claim, ...]:
             LEARNED,
             sizes=("paper",),
         )
-        for suffix, note, net in (
+        for suffix, net, note in (
             ("", "", ""),
-            (PLAIN, " Without batch statistics, of which the paper says nothing.", "Without batch statistics: "),
+            (PLAIN, "Without batch statistics: ", " The paper says nothing of batch statistics."),
         )
     )
 
