@@ -138,9 +138,8 @@ def _deciding(verdict: str, findings: Sequence[Finding]) -> str:
     numbers = _numbers(findings)
     if len(numbers) == 1:
         return numbers[0]
-    those = [i for i, finding in enumerate(findings) if finding.verdict == verdict]
-    lows = {i: findings[i].low if math.isfinite(findings[i].low) else math.inf for i in those}
-    return numbers[min(those, key=lows.__getitem__)]
+    those = [(finding, text) for finding, text in zip(findings, numbers, strict=True) if finding.verdict == verdict]
+    return min(those, key=lambda pair: pair[0].low if math.isfinite(pair[0].low) else math.inf)[1]
 
 
 def _machine(outcome: Outcome) -> str:
