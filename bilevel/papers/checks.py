@@ -15,6 +15,7 @@ ENDED_WELL = ("successful", "target_reached")
 LEAST_MOVE = 1e-6  # relative to its largest value: a metric that varies less along a run has not moved
 COVERED = 0.7  # the least share of either curve's axis on which `Above` compares the two, unless told otherwise
 DIVERGED = 2.0  # times the test loss at the start
+ROUNDING = 1e-6  # of the number of steps done
 NEVER = 10.0  # the factor that `Sooner` takes where the curve that should be sooner never arrives
 
 Records = Mapping[str, Run]  # the runs of one seed, by curve
@@ -32,6 +33,18 @@ def position(row: Mapping[str, Any], axis: str) -> float:
 
 def column(run: Run, metric: str) -> np.ndarray:
     return np.array([row[metric] for row in run.rows], float)
+
+
+def positions(run: Run, axis: str) -> np.ndarray:
+    return np.array([position(row, axis) for row in run.rows])
+
+
+def along(run: Run, metric: str, axis: str, points: np.ndarray) -> np.ndarray:
+    """The metric at points of an axis. Between two rows it changes by as much in each step, and within a step it keeps
+    its value, as nobody has the step's result before its end."""
+    steps = column(run, "step")
+    done = np.floor(np.interp(points, positions(run, axis), steps) + ROUNDING)
+    return np.interp(done, steps, column(run, metric))
 
 
 def at_end(run: Run, metric: str) -> float:
@@ -184,15 +197,12 @@ class Above(Check):
         return f"{self.high} covers {b - a:.3g} of {self.axis}, {self.low} {d - c:.3g}: not the same budget"
 
     def __call__(self, runs: Records) -> float:
-        one, other = (
-            ([position(row, self.axis) for row in runs[label].rows], column(runs[label], self.metric))
-            for label in self.curves()
-        )
         (a, b), (c, d) = self._ends(runs)
         start, end = max(a, c), min(b, d)
         start, end = (start + share * (end - start) for share in self.part)
         grid = np.linspace(start, end, 200)
-        return float(np.mean(np.interp(grid, *one) - np.interp(grid, *other))) - self.by
+        high, low = (along(runs[label], self.metric, self.axis, grid) for label in self.curves())
+        return float(np.mean(high - low)) - self.by
 
 
 @dataclass(frozen=True)
@@ -222,14 +232,15 @@ class Sooner(Check):
         return self.first, self.other
 
     def _reached(self, run: Run) -> float | None:
-        """The position at which the metric first is at its level, between two rows by a straight line."""
-        where = [position(row, self.axis) for row in run.rows]
+        """The end of the first step at which the metric is at its level; between two rows as in `along`."""
+        steps, where = column(run, "step"), positions(run, self.axis)
         above = (column(run, self.metric) - self.level) * (1.0 if self.rising else -1.0)
         hits = np.flatnonzero(above >= 0)
         if not len(hits):
             return None
         i = int(hits[0])
-        return where[0] if i == 0 else float(np.interp(0.0, above[i - 1 : i + 1], where[i - 1 : i + 1]))
+        step = steps[0] if i == 0 else np.interp(0.0, above[i - 1 : i + 1], steps[i - 1 : i + 1])
+        return float(np.interp(np.ceil(step - ROUNDING), steps, where))
 
     def trouble(self, runs: Records) -> str:
         if found := super().trouble(runs):

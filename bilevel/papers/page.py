@@ -85,7 +85,8 @@ def verdict_lines(outcome: Outcome) -> list[str]:
     lines = []
     for claim, verdict, findings in outcome.judged:
         lines.append(f"{claim.sentence} → {verdict}")
-        lines += [f"    {f.check}: {interval(f)} → {f.verdict}" for f in findings]
+        reason = _shared_reason(findings)
+        lines += [f"    {reason}"] if reason else [f"    {f.check}: {interval(f)} → {f.verdict}" for f in findings]
     lines += [f"{label}: tuned to {found.chosen}" for label, found in outcome.tuned.items()]
     return lines
 
@@ -127,10 +128,14 @@ def _claims(outcome: Outcome) -> list[str]:
 
 def _numbers(findings: Sequence[Finding]) -> list[str]:
     """The number of each check; or, where none has one for the same reason, this reason once."""
+    reason = _shared_reason(findings)
+    return [reason] if reason else [f"{finding.check}: {interval(finding)}" for finding in findings]
+
+
+def _shared_reason(findings: Sequence[Finding]) -> str:
+    """Why no check has a number, if it is the same for all."""
     reasons = {"" if math.isfinite(finding.mean) else finding.reason for finding in findings}
-    if len(reasons) == 1 and "" not in reasons:
-        return list(reasons)
-    return [f"{finding.check}: {interval(finding)}" for finding in findings]
+    return reasons.pop() if len(reasons) == 1 else ""
 
 
 def _deciding(verdict: str, findings: Sequence[Finding]) -> str:

@@ -238,9 +238,7 @@ def test_above_compares_only_about_the_same_budget():
     found = judge(check, [{"a": short, "b": long}] * 5)
     assert found.verdict == UNTESTED
     assert "a covers 1 of step, b 2: not the same budget" in found.reason
-    assert check({"a": run([0.5, 0.5], axis=[0, 0.9]), "b": run([0.0, 0.0, 9.0], axis=[0, 0.9, 1])}) == pytest.approx(
-        0.5
-    )
+    assert check({"a": run([0.5, 0.5], axis=[0, 9]), "b": run([0.0, 0.0, 9.0], axis=[0, 9, 10])}) == pytest.approx(0.5)
 
 
 def test_above_on_whatever_the_two_cover():
@@ -253,6 +251,21 @@ def test_above_on_a_part_of_the_axis():
     runs = {"a": run(np.where(STEPS < 10, 1.0, 0.0)), "b": run(np.where(STEPS < 10, 0.0, 1.0))}
     assert checks.Above("m", "a", "b", "step", part=(0.0, 0.25))(runs) == pytest.approx(1.0)
     assert checks.Above("m", "a", "b", "step", part=(0.75, 1.0))(runs) == pytest.approx(-1.0)
+
+
+def test_a_step_s_result_is_there_at_its_end():
+    """Rows at steps 0, 1 and 4, of two seconds each."""
+    steps = np.array([0.0, 1.0, 4.0])
+    a = run([1.0, 0.5, 0.2], "a", step=steps, seconds=2 * steps)
+    np.testing.assert_allclose(
+        checks.along(a, "m", "seconds", np.array([0, 1.9, 2, 3.9, 4, 7.9, 8])), [1, 1, 0.5, 0.5, 0.4, 0.3, 0.2]
+    )
+    b = run([0.0, 0.0], "b", axis=[0, 8])
+    assert checks.Above("m", "a", "b", "seconds")({"a": a, "b": b}) == pytest.approx(0.55, abs=0.005)
+    for level, end in ((0.6, 2.0), (0.45, 4.0), (0.31, 6.0), (0.2, 8.0)):
+        check = checks.Sooner("m", level, "a", "b", "seconds", rising=False)
+        never = run([1.0, 1.0], "b", axis=[0, 8])
+        assert check({"a": a, "b": never}) == pytest.approx(np.log(8 / end))
 
 
 def test_sooner_reads_the_axis_between_rows():

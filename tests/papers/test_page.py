@@ -12,7 +12,7 @@ from bilevel.compare.records import Run
 from bilevel.papers.checks import Exceeds
 from bilevel.papers.entries import ENTRIES
 from bilevel.papers.outcome import Outcome, keep, kept
-from bilevel.papers.page import entries_table, section, summary
+from bilevel.papers.page import entries_table, section, summary, verdict_lines
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/reproduction.md").read_text(encoding="utf-8")
@@ -110,8 +110,9 @@ def test_the_summary_shows_the_number_that_decides_and_a_common_reason_once():
     assert re.search(rf"\*\*does not hold\*\* \| paper \| {number} \|$", line(claim))
     at_laptop = dataclasses.replace(claim, sizes=("laptop",))
     assert line(at_laptop).endswith("**not tested** | paper | it is judged at laptop size alone |")
-    text = section(dataclasses.replace(made, entry=dataclasses.replace(entry, claims=(at_laptop,))))
-    assert text.count("it is judged at laptop size alone") == 1
+    untested = dataclasses.replace(made, entry=dataclasses.replace(entry, claims=(at_laptop,)))
+    assert section(untested).count("it is judged at laptop size alone") == 1
+    assert [text.strip() for text in verdict_lines(untested)[1:]] == ["it is judged at laptop size alone"]
 
 
 def test_the_list_says_which_sizes_an_entry_has():
