@@ -183,7 +183,7 @@ def _write(outcome: Outcome, folder: pathlib.Path) -> None:
     content = {
         "entry": outcome.entry.id,
         "size": outcome.size,
-        "verdict": outcome.verdict,
+        "verdicts": outcome.verdicts,
         "claims": claims,
         "settings": [runs_.description(outcome.entry, outcome.setup, curve) for curve in outcome.setup.curves],
         "tuned": {label: dataclasses.asdict(found) for label, found in outcome.tuned.items()},

@@ -16,6 +16,7 @@ LEAST_MOVE = 1e-6  # relative to its largest value: a metric that varies less al
 COVERED = 0.7  # the least share of either curve's axis on which `Above` compares the two, unless told otherwise
 DIVERGED = 2.0  # times the test loss at the start
 ROUNDING = 1e-6  # of the number of steps done
+POINTS = 200  # of an axis, over which a mean along a run is taken
 NEVER = 10.0  # the factor that `Sooner` takes where the curve that should be sooner never arrives
 
 Records = Mapping[str, Run]  # the runs of one seed, by curve
@@ -200,8 +201,8 @@ class Above(Check):
         (a, b), (c, d) = self._ends(runs)
         start, end = max(a, c), min(b, d)
         start, end = (start + share * (end - start) for share in self.part)
-        grid = np.linspace(start, end, 200)
-        high, low = (along(runs[label], self.metric, self.axis, grid) for label in self.curves())
+        points = np.linspace(start, end, POINTS)
+        high, low = (along(runs[label], self.metric, self.axis, points) for label in self.curves())
         return float(np.mean(high - low)) - self.by
 
 

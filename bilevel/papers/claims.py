@@ -126,7 +126,7 @@ def half_width(values: np.ndarray) -> float:
 
 
 def overall(verdicts: Sequence[str]) -> str:
-    """One verdict from those on a claim's parts, or on an entry's claims: all must hold, and one failure decides."""
+    """One verdict from those on a claim's parts: all must hold, and one failure decides."""
     for verdict in (FAILS, UNTESTED, UNDECIDED):
         if verdict in verdicts:
             return verdict

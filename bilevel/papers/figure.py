@@ -15,24 +15,28 @@ from bilevel.papers.checks import at_end, broke_off, position
 from bilevel.papers.entry import Curve, Panel
 from bilevel.papers.outcome import Outcome
 
+WIDE = 3  # more panels than this take two rows
 LABELS = {
     "seconds": "time stepping, in seconds (without compilation)",
-    "step": "outer iteration",
+    "step": "iteration",
     "calls": "oracle calls, in samples",
     "gradients": "gradients of f and g, in samples",
     "outer gradients": "outer gradients, in samples",
-    "products": "products with H and J, in samples",
-    "x-gradient norm": "‖∇ₓf‖",
-    "y-gradient norm": "‖∇ᵧf‖",
+    "products": "products with H and J of the whole problem",
+    "x-gradient norm": r"$\|\nabla_x f\|$",
+    "y-gradient norm": r"$\|\nabla_y f\|$",
 }
 
 
 def draw(outcome: Outcome) -> Figure:
-    """One pair of axes per panel, with the mean over seeds and a band of one standard error."""
+    """One pair of axes per panel, with the mean over seeds and a band of one standard error. More than three panels
+    fill two rows, column by column."""
     entry, curves, runs = outcome.entry, outcome.setup.curves, outcome.runs
-    count = len(entry.panels)
-    figure = Figure(figsize=(5.6 * count + 0.4, 4.9), layout="constrained")
-    for axes, panel in zip(np.atleast_1d(figure.subplots(1, count)), entry.panels, strict=True):
+    rows = 1 if len(entry.panels) <= WIDE else 2
+    columns = -(-len(entry.panels) // rows)
+    figure = Figure(figsize=(5.6 * columns + 0.4, 4.1 * rows + 0.8), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).T.flat
+    for axes, panel in zip(places, entry.panels, strict=True):
         shown = [curve for curve in curves if panel.curves is None or curve.label in panel.curves]
         kind = _values if panel.x == "value" else _scatter if panel.x.endswith("gradient norm") else _lines
         kind(axes, panel, curves, shown, runs)
@@ -46,6 +50,7 @@ def draw(outcome: Outcome) -> Figure:
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    handles = {_ended(label, entry.panels, runs): handle for label, handle in handles.items()}
     if len(handles) > 1:
         columns = min(4, len(handles))
         figure.legend(
@@ -61,23 +66,40 @@ def draw(outcome: Outcome) -> Figure:
     return figure
 
 
+def _ended(label: str, panels: Sequence[Panel], runs: Mapping[str, Sequence[Run]]) -> str:
+    """A curve's label, which says if one of its runs broke off."""
+    names = {panel.strip + label for panel in panels} | {label + panel.strip for panel in panels}
+    found = [any(broke_off(run) for run in runs[name]) for name in names if name in runs]
+    if not any(found):
+        return label
+    return f"{label} (breaks off{'' if all(found) else ' in a panel'})"
+
+
 def _lines(
     axes: Axes, panel: Panel, curves: Sequence[Curve], shown: Sequence[Curve], runs: Mapping[str, Sequence[Run]]
 ) -> None:
+    whole, broken = [], []
     for i, curve in enumerate(shown if panel.strip else curves):
         found = [run for run in runs.get(curve.label, ()) if len(run.rows) > 1]
         if curve not in shown or not found:
             continue
         where, mean, error = mean_curve(found, lambda row: position(row, panel.x), panel.y)
-        if panel.log_x:  # a logarithmic axis cannot show the start
-            kept = where > 0
-            where, mean, error = where[kept], mean[kept], error[kept]
-        broken = any(broke_off(run) for run in found)
-        label = curve.label.replace(panel.strip, "") + (" (breaks off)" if broken else "")
-        line(axes, i, label, where, mean, error, crowded=len(shown) > 7)
+        if panel.log_x:  # it cannot show the start, which has taken no time and no samples
+            where, mean, error = where[1:], mean[1:], error[1:]
+        (broken if any(broke_off(run) for run in found) else whole).append(mean)
+        line(axes, i, curve.label.replace(panel.strip, ""), where, mean, error, crowded=len(shown) > 7)
     axes.set_xlabel(LABELS.get(panel.x, panel.x))
     if not panel.log_x:
         axes.set_xlim(left=0)
+    if whole and broken:
+        _cut(axes, np.concatenate(whole))
+
+
+def _cut(axes: Axes, values: np.ndarray) -> None:
+    """Leave out what broken runs did far from the values of the others."""
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(max(bottom, low - (high - low)), min(top, high + (high - low)))
 
 
 def _values(

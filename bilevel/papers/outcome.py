@@ -5,6 +5,7 @@ import gzip
 import json
 import math
 import pathlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from bilevel._output.files import environment, make_directory, strict
 from bilevel.compare.records import Run
 from bilevel.papers import runs as runs_
-from bilevel.papers.claims import FAILS, UNTESTED, Claim, Finding, judged, overall
+from bilevel.papers.claims import FAILS, UNTESTED, VERDICTS, Claim, Finding, judged, overall
 from bilevel.papers.entry import Entry, Setup
 from bilevel.papers.tuning import Tuned
 
@@ -53,8 +54,10 @@ class Outcome:
         return list(zip(self.entry.claims, verdicts, found, strict=True))
 
     @property
-    def verdict(self) -> str:
-        return overall([verdict for _, verdict, _ in self.judged])
+    def verdicts(self) -> dict[str, int]:
+        """How many of its claims have each verdict."""
+        found = Counter(verdict for _, verdict, _ in self.judged)
+        return {verdict: found[verdict] for verdict in VERDICTS if found[verdict]}
 
     @property
     def complete(self) -> bool:

@@ -94,8 +94,7 @@ def verdict_lines(outcome: Outcome) -> list[str]:
 def section(outcome: Outcome, figure: str | None = None, reading: str = "") -> str:
     """The entry's part of the page, in Markdown. `figure`: its path from the page; default: next to the table."""
     entry = outcome.entry
-    verdict = f"**{outcome.verdict}** at {outcome.size} size." if outcome.runs else "**No runs are kept yet.**"
-    parts = [f"## {entry.id}: {entry.title}", f"{entry.paper}, {entry.where}. {verdict}", *_claims(outcome)]
+    parts = [f"## {entry.id}: {entry.title}", f"{entry.paper}, {entry.where}. {_counts(outcome)}", *_claims(outcome)]
     if reading:
         parts.append(f"**Reading.** {reading.strip()}")
     if outcome.runs:
@@ -112,6 +111,14 @@ def section(outcome: Outcome, figure: str | None = None, reading: str = "") -> s
     if entry.left_out:
         parts.append("*Not checked.*\n\n" + "\n".join(f"- {text}" for text in entry.left_out))
     return "\n\n".join(parts) + "\n"
+
+
+def _counts(outcome: Outcome) -> str:
+    """Its claims by verdict."""
+    if not outcome.runs:
+        return "**No runs are kept yet.**"
+    counts = ", ".join(f"{number} {verdict}" for verdict, number in outcome.verdicts.items())
+    return f"Claims at {outcome.size} size: **{counts}**."
 
 
 def _claims(outcome: Outcome) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from bilevel.compare import settings
 from bilevel.compare.records import Run
-from bilevel.papers.checks import ENDED_WELL, at_end, column
+from bilevel.papers.checks import ENDED_WELL, POINTS, along, at_end, position
 from bilevel.papers.entry import TUNING_SEED, Curve, Entry, Grid, Setup, Tuning
 from bilevel.papers.runs import Runner
 
@@ -40,6 +40,7 @@ def tuned(entry: Entry, setup: Setup, curve: Curve, runner: Runner) -> tuple[Cur
     tried = curve if grid.of is None else grid.of
     assert isinstance(tried.solver, Grid), tried.label
     trial, solves = _trial(setup, rule), dataclasses.replace(entry, kind="solve")
+    axis = "step" if setup.seconds is None else "seconds"
     found, spent = [], 0.0
     for point in grid.points():
         one = tried.solver.at(tried, point)
@@ -49,7 +50,7 @@ def tuned(entry: Entry, setup: Setup, curve: Curve, runner: Runner) -> tuple[Cur
         runs = runner.curve(solves, trial, one)
         spent += sum(run.stats["wall_seconds"] for run in runs)
         ended = all(run.result in ENDED_WELL for run in runs)
-        score = float(np.mean([_judged(run, rule) for run in runs])) if ended else math.nan
+        score = float(np.mean([_judged(run, rule, axis) for run in runs])) if ended else math.nan
         found.append((score if rule.highest else -score, point))
     kept = [(score, i) for i, (score, _) in enumerate(found) if math.isfinite(score)]
     if not kept:
@@ -62,9 +63,12 @@ def tuned(entry: Entry, setup: Setup, curve: Curve, runner: Runner) -> tuple[Cur
     return grid.at(curve, point), result
 
 
-def _judged(run: Run, rule: Tuning) -> float:
-    """What a run counts: the metric's mean over all rows of its history, or at its end."""
-    return float(np.mean(column(run, rule.metric))) if rule.whole else at_end(run, rule.metric)
+def _judged(run: Run, rule: Tuning, axis: str) -> float:
+    """What a run counts: the metric's mean over the whole axis, or at its end."""
+    if not rule.whole:
+        return at_end(run, rule.metric)
+    ends = (position(run.rows[i], axis) for i in (0, -1))
+    return float(np.mean(along(run, rule.metric, axis, np.linspace(*ends, POINTS))))
 
 
 def _trial(setup: Setup, rule: Tuning) -> Setup:

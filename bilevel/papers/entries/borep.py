@@ -66,7 +66,7 @@ def _three(size: Size) -> list[Curve]:
 
 def _panels(axis: str, *metrics: str) -> tuple[Panel, ...]:
     return tuple(
-        Panel(axis, metric, curves=_names(letter), title=TITLES[letter], strip=f"({letter}) ")
+        Panel(axis, metric, log_x=axis == "seconds", curves=_names(letter), title=TITLES[letter], strip=f"({letter}) ")
         for letter in LETTERS
         for metric in metrics
     )
