@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from bilevel._output.figures import COLORS, MARKERS, line, tidy
 from bilevel.compare.figures import mean_curve
@@ -44,7 +45,7 @@ def draw(outcome: Outcome) -> Figure:
         axes.set_ylabel(LABELS.get(panel.y, panel.y))
         axes.set_title("" if panel.x == "value" else panel.title, fontsize=10)
         if panel.log_x:
-            axes.set_xscale("log")
+            _logarithmic(axes)
         if panel.log_y:
             axes.set_yscale("log")
     handles: dict[str, Any] = {}
@@ -64,6 +65,16 @@ def draw(outcome: Outcome) -> Figure:
     seeds = len({run.seed for found in runs.values() for run in found})
     figure.suptitle(f"{entry.id}: {entry.title} ({outcome.size}, {seeds} seeds)", fontsize=11)
     return figure
+
+
+def _logarithmic(axes: Axes) -> None:
+    """A logarithmic x axis; where it has less than two decades, with more numbers than the powers of ten."""
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    if high < 100 * low:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _ended(label: str, panels: Sequence[Panel], runs: Mapping[str, Sequence[Run]]) -> str:

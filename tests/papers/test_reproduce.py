@@ -27,6 +27,7 @@ from bilevel.papers.checks import Above
 from bilevel.papers.claims import FAILS, HOLDS, UNTESTED, Claim
 from bilevel.papers.entries import ENTRIES
 from bilevel.papers.entry import SIZES, Curve, Entry, Grid, Panel, Setup, Tuning, smaller
+from bilevel.papers.figure import draw
 from bilevel.papers.page import section
 
 SMALL = {"dim_x": 2, "dim_y": 2}
@@ -81,7 +82,7 @@ def test_an_entry_from_end_to_end(entries, tmp_path, together):
     entries(entry(together=together))
     console = Console(file=io.StringIO(), width=120)
     (outcome,) = reproduce(["made-up"], out=tmp_path, console=console)
-    assert outcome.verdict == HOLDS
+    assert outcome.verdicts == {HOLDS: 1}
     result = json.loads((tmp_path / "made-up" / "result.json").read_text())
     (claim,) = result["claims"]
     assert claim["verdict"] == HOLDS
@@ -97,9 +98,24 @@ def test_an_entry_from_end_to_end(entries, tmp_path, together):
     assert "The faster is faster. → holds" in console.file.getvalue()
 
 
+def test_a_figure_leaves_out_what_a_broken_run_did(entries, tmp_path):
+    entries(entry())
+    (outcome,) = reproduce(["made-up"], out=tmp_path)
+    whole = draw(outcome).axes[0].get_ylim()
+    broken = [dataclasses.replace(run, result="nonfinite") for run in outcome.runs["slow"]]
+    for run in broken:
+        run.rows[-1]["correct digits"] = -1e9
+    figure = draw(dataclasses.replace(outcome, runs=outcome.runs | {"slow": broken}))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["fast", "slow (breaks off)"]
+    low, high = figure.axes[0].get_ylim()
+    assert whole[0] - 10 < low < whole[1] <= high + 1
+    logarithmic = figure.axes[1].lines[0].get_xdata()
+    assert len(logarithmic) == len(outcome.runs["fast"][0].rows) - 1  # without the start
+
+
 def test_a_claim_that_the_runs_contradict(entries, tmp_path):
     entries(entry(reverse=True))
-    assert reproduce(["made-up"], out=tmp_path)[0].verdict == FAILS
+    assert reproduce(["made-up"], out=tmp_path)[0].verdicts == {FAILS: 1}
 
 
 def test_a_claim_of_one_size_is_not_tested_at_another(entries, tmp_path):
@@ -107,13 +123,13 @@ def test_a_claim_of_one_size_is_not_tested_at_another(entries, tmp_path):
     entries(dataclasses.replace(one, claims=(dataclasses.replace(one.claims[0], sizes=("paper",)),)))
     (laptop,) = reproduce(["made-up"], out=tmp_path)
     (paper,) = reproduce(["made-up"], size="paper", out=tmp_path, resume=True)
-    assert (laptop.verdict, paper.verdict) == (UNTESTED, HOLDS)
+    assert (laptop.verdicts, paper.verdicts) == ({UNTESTED: 1}, {HOLDS: 1})
     assert "it is judged at paper size alone" in section(laptop)
 
 
 def test_too_few_seeds_test_nothing(entries, tmp_path):
     entries(entry(seeds=2))
-    assert reproduce(["made-up"], out=tmp_path)[0].verdict == UNTESTED
+    assert reproduce(["made-up"], out=tmp_path)[0].verdicts == {UNTESTED: 1}
 
 
 def test_curves_that_entries_share_run_once(entries, made, tmp_path):
@@ -171,7 +187,7 @@ def test_missing_data_are_reported_and_the_others_go_on(entries, monkeypatch, tm
     original = runs.settings.make_task
     monkeypatch.setattr(runs.settings, "make_task", make_task)
     first, second = reproduce(["first", "second"], out=tmp_path)
-    assert first.verdict == UNTESTED and second.verdict == HOLDS
+    assert first.verdicts == {UNTESTED: 1} and second.verdicts == {HOLDS: 1}
     assert "put it there" in (tmp_path / "README.md").read_text()
 
 
@@ -191,7 +207,7 @@ def test_a_curve_that_breaks_leaves_the_others(entries, monkeypatch, tmp_path):
     entries(entry())
     break_curve(monkeypatch, "fast")
     (outcome,) = reproduce(["made-up"], out=tmp_path)
-    assert outcome.verdict == UNTESTED and list(outcome.runs) == ["slow"]
+    assert outcome.verdicts == {UNTESTED: 1} and list(outcome.runs) == ["slow"]
     assert outcome.trouble == {"fast": "RuntimeError: out of luck"}
 
 
@@ -308,7 +324,7 @@ def test_other_seeds(entries, tmp_path):
     entries(entry())
     (outcome,) = reproduce(["made-up"], out=tmp_path, first_seed=7)
     assert [run.seed for run in outcome.runs["fast"]] == [7, 8, 9, 10, 11]
-    assert outcome.verdict == HOLDS
+    assert outcome.verdicts == {HOLDS: 1}
 
 
 def test_what_is_kept_gives_the_same_verdicts_and_figure(entries, tmp_path):
@@ -355,7 +371,7 @@ def test_an_interrupted_entry_goes_on_from_what_is_kept(entries, monkeypatch, tm
     with pytest.raises(KeyboardInterrupt):
         reproduce(["made-up"], out=tmp_path / "first", keep=tmp_path / "kept")
     (begun,) = from_kept(["made-up"], size="laptop", folder=tmp_path / "kept")
-    assert (list(begun.runs), begun.complete, begun.verdict) == (["fast"], False, UNTESTED)
+    assert (list(begun.runs), begun.complete, begun.verdicts) == (["fast"], False, {UNTESTED: 1})
     assert "no run of slow" in section(begun)
     made, cut = [], False
     (outcome,) = reproduce(["made-up"], out=tmp_path / "second", keep=tmp_path / "kept", resume=True)

@@ -26,7 +26,7 @@ def test_every_entry_runs_at_smoke_size(name, out):
             assert run.rows
             if run.result == "successful" and curve.solver is not None and entry.kind == "solve":
                 assert run.rows[-1]["step"] == (curve.steps or outcome.setup.steps)
-    assert outcome.verdict == UNTESTED  # two seeds decide nothing
+    assert outcome.verdicts == {UNTESTED: len(outcome.entry.claims)}  # two seeds decide nothing
     figure = draw(outcome)
     assert figure.axes
     for axes, panel in zip(figure.axes, entry.panels, strict=True):

@@ -156,9 +156,9 @@ def _tweets(train: int | None, trusted: int, batch: int) -> dict[str, Any]:
 LETTERS = tuple("abc")
 DATA = (
     "Four domains of Amazon reviews stand in for 25: one is held out instead of three, a task has two instead of "
-    "three, and (b) has 4,800 training, 1,000 validation and 1,000 test reviews. 100,359 tweets of Sentiment140 stand "
-    "in for its 1.6 million. The inputs are word vectors learned from the training texts; the paper gives their "
-    "dimension alone, and its released code has GloVe"
+    "three, and (b) has 4,800 training, 1,000 validation and 1,000 test reviews, where the paper has 20,000 to train "
+    "and 2,000 to test. 100,359 tweets of Sentiment140 stand in for its 1.6 million. The inputs are word vectors "
+    "learned from the training texts; the paper gives their dimension alone, and its released code has GloVe"
 )
 START = "Networks start in ±1/√n, with n inputs of a layer, and heads at zero, where the paper has U(−1, 1)"
 

@@ -78,10 +78,10 @@ ABOUT = {
 SETTINGS = (
     "The paper's: 80 % of the labels perturbed, which is read as redrawn, δ = 1000, c_τ = 1e-3, c_β = 1e-4, c_η = "
     "9e-4, found by the paper's grid search; the others with the same steps and the same recursive outer momentum, NS "
-    "with β = 0.1, a warm start only where T = 1. The paper gives “a 4-layer convolutional neural network” without "
-    "its width; here it has batch statistics. The lower level is the whole network without a regularizer, as in the "
-    "paper: it is not strongly convex. Conjugate gradient goes on through negative curvature, without which it takes "
-    "no step on this network."
+    "with β = 0.1, a warm start only where T = 1 (for BP our choice). The paper gives “a 4-layer convolutional neural "
+    "network” without its width; here it has batch statistics. The lower level is the whole network without a "
+    "regularizer, as in the paper: it is not strongly convex. Conjugate gradient goes on through negative curvature, "
+    "without which it takes no step on this network."
 )
 ALONE = (
     "Who is ahead after as many iterations depends on how many they are: with 8 filters, images of 14 × 14 pixels and "
