@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from bilevel._output.figures import COLORS, MARKERS, line, tidy
 from bilevel.compare.figures import mean_curve
@@ -72,8 +72,9 @@ def _logarithmic(axes: Axes) -> None:
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     if high < 100 * low:
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:g}")
+        few = high < 10 * low
+        axes.xaxis.set_major_locator(MaxNLocator(5) if few else LogLocator(subs=(1, 2, 5), numticks=20))
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}" if x >= 1 else f"{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
