@@ -67,8 +67,8 @@ def _judged(run: Run, rule: Tuning, axis: str) -> float:
     """What a run counts: the metric's mean over the whole axis, or at its end."""
     if not rule.whole:
         return at_end(run, rule.metric)
-    ends = (position(run.rows[i], axis) for i in (0, -1))
-    return float(np.mean(along(run, rule.metric, axis, np.linspace(*ends, POINTS))))
+    start, end = (position(run.rows[i], axis) for i in (0, -1))
+    return float(np.mean(along(run, rule.metric, axis, np.linspace(start, end, POINTS))))
 
 
 def _trial(setup: Setup, rule: Tuning) -> Setup:

@@ -117,7 +117,9 @@ class SUSTAIN(AbstractSolver):
 
             α_t = (w + t)^{−1/3},   β_t = c_β α_t,   η^{f,g}_{t+1} = c_{f,g} α_t².
 
-        `bound` is that of appendix D.6, before its O(·), on (1/T) Σ_t E‖∇ℓ(x_t)‖², where ℓ is Φ.
+        `bound` is that of appendix D.6, before its O(·), on (1/T) Σ_t E‖∇ℓ(x_t)‖², where ℓ is Φ. It grows
+        with c_f² σ_f², where a sample h differs by its random k as well: where the levels depend on each other, it says
+        nothing for as many steps as one can run.
 
         **Arguments**: `gap` ≥ Φ(x_0) − inf Φ; `distance` ≥ ‖y_0 − y*(x_0)‖². C_fy is `bounds.M`, σ_f and σ_g are
         `bounds.sigma_f` and `bounds.sigma_g`.
