@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bilevel.papers.checks import Check, Records, column
+from bilevel.papers.checks import Check, Records, at_end
 
 LEAST_SEEDS = 5
 LEVEL = 0.95
 HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested"
 VERDICTS = (HOLDS, FAILS, UNDECIDED, UNTESTED)
-READ_OFF = "Read off the figure"  # the quote of a claim of which the paper's text has no sentence
 RULE = (
     f"Each claim is one or more numbers per seed, above zero where the seed bears it out. The {LEVEL:.0%} interval "
     f"of a number's mean (Student's t, at least {LEAST_SEEDS} seeds) above zero: holds; below: does not hold; else "
@@ -27,8 +26,8 @@ RULE = (
 
 @dataclass(frozen=True)
 class Level:
-    """What the best of a claim's curves must reach on average over the seeds, in its best row, for the claim to mean
-    something: at `least`, or at `most` for a loss."""
+    """What the best of a claim's curves must end at on average over the seeds, for the claim to mean something: at
+    `least`, or at `most` for a loss."""
 
     metric: str
     least: float | None = None
@@ -41,18 +40,18 @@ class Level:
         for label in labels:
             runs = [runs[label] for runs in seeds if label in runs and runs[label].rows]
             if runs:
-                best = max(best, float(np.mean([np.nanmax(sign * column(run, self.metric)) for run in runs])))
+                best = np.fmax(best, float(np.mean([sign * at_end(run, self.metric) for run in runs])))
         wanted = self.least if self.least is not None else float(self.most or 0.0)
-        if best >= sign * wanted:
+        if best >= sign * wanted or best == -math.inf:  # without any run, the checks say so themselves
             return ""
-        return f"the best method reaches {self.metric} {sign * best:.3g}; the comparison needs {wanted:g}"
+        return f"the best method ends at {self.metric} {sign * best:.3g}; the comparison needs {wanted:g}"
 
 
 @dataclass(frozen=True)
 class Claim:
     """What a paper says of a figure or a table.
 
-    - `quote`: its sentence, with section or caption; or `READ_OFF`, where its text has none.
+    - `quote`: its sentence, with section or caption.
     - `sentence`: what is checked, as one would say it aloud. `checks`: the same as numbers, which must all hold.
     - `needs`: the level below which the comparison means nothing.
     - `sizes`: the only sizes at which it is judged, if what it says depends on the size.

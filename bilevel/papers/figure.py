@@ -33,11 +33,12 @@ def draw(outcome: Outcome) -> Figure:
     """One pair of axes per panel, with the mean over seeds and a band of one standard error. More than three panels
     fill two rows, column by column."""
     entry, curves, runs = outcome.entry, outcome.setup.curves, outcome.runs
-    rows = 1 if len(entry.panels) <= WIDE else 2
-    columns = -(-len(entry.panels) // rows)
+    panels = [panel for panel in entry.panels if panel.curves is None or not runs.keys().isdisjoint(panel.curves)]
+    rows = 1 if len(panels) <= WIDE else 2
+    columns = -(-len(panels) // rows)
     figure = Figure(figsize=(5.6 * columns + 0.4, 4.1 * rows + 0.8), layout="constrained")
     places = figure.subplots(rows, columns, squeeze=False).T.flat
-    for axes, panel in zip(places, entry.panels, strict=True):
+    for axes, panel in zip(places, panels, strict=False):
         shown = [curve for curve in curves if panel.curves is None or curve.label in panel.curves]
         kind = _values if panel.x == "value" else _scatter if panel.x.endswith("gradient norm") else _lines
         kind(axes, panel, curves, shown, runs)
@@ -51,7 +52,7 @@ def draw(outcome: Outcome) -> Figure:
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    handles = {_ended(label, entry.panels, runs): handle for label, handle in handles.items()}
+    handles = {_ended(label, panels, runs): handle for label, handle in handles.items()}
     if len(handles) > 1:
         columns = min(4, len(handles))
         figure.legend(

@@ -117,7 +117,7 @@ def _counts(outcome: Outcome) -> str:
     """Its claims by verdict."""
     if not outcome.runs:
         return "**No runs are kept yet.**"
-    counts = ", ".join(f"{number} {verdict}" for verdict, number in outcome.verdicts.items())
+    counts = ", ".join(f"{verdict}: {number}" for verdict, number in outcome.verdicts.items())
     return f"Claims at {outcome.size} size: **{counts}**."
 
 
@@ -158,7 +158,9 @@ def _machine(outcome: Outcome) -> str:
     machine, hours = outcome.environment, outcome.seconds / 3600
     cores = machine.get("cores")
     where = f"{cores} core{'s' * (cores != 1)}" if machine.get("backend") == "cpu" else machine.get("device")
-    return f"*Run* on {where}, in {short(hours, 2)} hours in all."
+    names = dict.fromkeys(curve.arguments["dataset"] for curve in outcome.setup.curves if "dataset" in curve.arguments)
+    data = f" on {' and '.join(f'`{name}`' for name in names)}," if names else ""
+    return f"*Run*{data} on {where}, in {short(hours, 2)} hours in all."
 
 
 def _tuning(outcome: Outcome) -> str:

@@ -57,8 +57,9 @@ class ALSET(AbstractSolver):
     Reference: Chen, Sun & Yin, "Closing the Gap: Tighter Analysis of Alternating Stochastic Gradient Methods for
     Bilevel Problems", NeurIPS 2021 (arXiv 2106.13781), Algorithm 1, (8)–(10), (12).
 
-    Differences from the paper: p is drawn from {0, …, N − 1}; the submission prints {1, …, N}, which loses the
-    identity term of the series. x may be projected.
+    Differences from the paper: p is drawn from {0, …, N − 1}; the submission prints {1, …, N}, which loses the identity
+    term of the series. x may be projected. The last iterate is returned; theorems for a Φ that is not convex are about
+    all k together.
     """
 
     upper_step: Step = step()

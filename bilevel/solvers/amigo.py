@@ -61,7 +61,7 @@ class AmIGO(AbstractSolver):
     (arXiv 2111.14580), Algorithms 1–3.
 
     Differences from the paper: v has the opposite sign; x may be projected; all batches of a level have its
-    `batch_size`.
+    `batch_size`. The last iterate is returned; theorems for a Φ that is not convex are about all k together.
     """
 
     upper_step: Step = step()

@@ -102,7 +102,8 @@ class BA(_Cold):
 
     Differences from the paper: a level with a `batch_size` draws a fresh batch for each inner step, and one for H and
     J; `warm_start` and other `adjoint` methods are options. Unverified: y_0 is read as fixed, and t_k has the paper's
-    order (k + 1)^{1/4} with a constant ½ that was not checked against it.
+    order (k + 1)^{1/4} with a constant ½ that was not checked against it. The last iterate is returned; theorems for a
+    Φ that is not convex are about all k together.
     """
 
     upper_step: Step = step()
@@ -186,8 +187,9 @@ class BSA(_Cold):
 
     Reference: Ghadimi & Wang, "Approximation Methods for Bilevel Programming", arXiv 1802.02246; Algorithm 3 is HIA.
 
-    Differences from the paper: `warm_start` is an option; the constants of t_k and b_k are choices (the paper's
-    orders are √(k+1) and κ log(k+1)); y_0 is read as fixed (unverified).
+    Differences from the paper: `warm_start` is an option; the constants of t_k and b_k are choices (the paper's orders
+    are √(k+1) and κ log(k+1)); y_0 is read as fixed (unverified). The last iterate is returned; theorems for a Φ that
+    is not convex are about all k together.
     """
 
     upper_step: Step = step()

@@ -60,7 +60,8 @@ class BOME(AbstractSolver):
     NeurIPS 2022 (arXiv 2209.08709), Algorithm 1.
 
     Differences from the paper: x and y may have different step sizes. Levels may have batches, which the listing does
-    not have: one for ∇f, one for q, and a fresh one for each inner step. x may be projected.
+    not have: one for ∇f, one for q, and a fresh one for each inner step. x may be projected. The last iterate is
+    returned; theorems for a Φ that is not convex are about all k together.
     """
 
     upper_step: Step = step()

@@ -75,7 +75,8 @@ class F2SA(AbstractSolver):
     (arXiv 2301.10945), Algorithm 1.
 
     Differences from the paper: λ_k is a schedule of its own instead of the sum of increments δ_k; x may be projected;
-    `common_samples` and `keep_rules`, which are off by default, are not in the listing.
+    `common_samples` and `keep_rules`, which are off by default, are not in the listing. The last iterate is returned;
+    theorems for a Φ that is not convex are about all k together.
     """
 
     upper_step: Step = step()

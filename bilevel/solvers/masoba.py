@@ -64,7 +64,8 @@ class MASOBA(AbstractSolver):
     Smoothness Conditions", JMLR 25, 2024 (arXiv 2306.12067), Algorithm 1.
 
     Differences from the paper: G_y, H and J share one sample, and F_x and F_y share another; this and h_0 = 0 are
-    unverified against the listing. θ is clipped to 1; x may be projected.
+    unverified against the listing. θ is clipped to 1; x may be projected. The last iterate is returned; theorems for a
+    Φ that is not convex are about all k together.
     """
 
     upper_step: Step = step()

@@ -72,7 +72,7 @@ class MRBO(AbstractSolver):
     (arXiv 2106.04692), Algorithm 1.
 
     Differences from the paper: weights are clipped to 1; x may be projected; every batch of a level has its
-    `batch_size`.
+    `batch_size`. The last iterate is returned; theorems for a Φ that is not convex are about all k together.
     """
 
     upper_step: Step = step()

@@ -70,7 +70,8 @@ class PZOBO(AbstractHypergradientSolver):
     Differences from the paper: x may be projected. The listing is taken from two implementations (the authors' and
     `pzobo.py` of benchmark_bilevel), not from the paper's text: that the loops share their batches is the authors'
     code; that y is kept is both codes'; normal u_j are benchmark_bilevel's, where the authors' code has Q = 1 and
-    scales each array of u to length one. These three are unverified in the listing.
+    scales each array of u to length one. These three are unverified in the listing. The last iterate is returned;
+    theorems for a Φ that is not convex are about all k together.
     """
 
     upper_step: Step = step()

@@ -82,8 +82,9 @@ class SABA(AbstractSolver):
     Reference: Dagréou, Ablin, Vaiter & Moreau, "A framework for bilevel optimization that enables stochastic and
     global variance reduction algorithms", NeurIPS 2022 (arXiv 2201.13409), Algorithm 1 with (11a)–(11c).
 
-    Differences from the paper: v has the opposite sign; the adjoint has its own step size (the paper's is ρ);
-    x may be projected; each entry belongs to a block of rows, not to a single row.
+    Differences from the paper: v has the opposite sign; the adjoint has its own step size (the paper's is ρ); x may be
+    projected; each entry belongs to a block of rows, not to a single row. The last iterate is returned; theorems for a
+    Φ that is not convex are about all k together.
     """
 
     upper_step: Step = step()

@@ -59,8 +59,8 @@ class SOBA(AbstractSolver):
     Reference: Dagréou, Ablin, Vaiter & Moreau, "A framework for bilevel optimization that enables stochastic
     and global variance reduction algorithms", NeurIPS 2022 (arXiv 2201.13409), Algorithm 1 with (10a)–(10c).
 
-    Differences from the paper: v has the opposite sign; the adjoint has its own step size (the paper's is ρ);
-    x may be projected.
+    Differences from the paper: v has the opposite sign; the adjoint has its own step size (the paper's is ρ); x may be
+    projected. The last iterate is returned; theorems for a Φ that is not convex are about all k together.
     """
 
     upper_step: Step = step()

@@ -80,7 +80,8 @@ class SRBA(AbstractSolver):
     Differences from the paper: v has the opposite sign; the adjoint has its own step size (the paper's is ρ); x may be
     projected. The paper counts iterations by two indices, here k counts all. The listing is taken from the authors'
     code (`srba.py` of benchmark_bilevel, which does not project v), not from the paper's text: the projection of v, and
-    that a period begins with the step along Δ on all rows, are unverified.
+    that a period begins with the step along Δ on all rows, are unverified. The last iterate is returned; theorems for a
+    Φ that is not convex are about all k together.
     """
 
     upper_step: Step = step()

@@ -72,7 +72,8 @@ class STABLE(AbstractSolver):
     (arXiv 2102.04671), Algorithm 1.
 
     Differences from the paper: G_y shares φ with the matrices, and the projected estimates are kept (both are
-    unverified against the listing); weights are clipped to 1.
+    unverified against the listing); weights are clipped to 1. The last iterate is returned; theorems for a Φ that is
+    not convex are about all k together.
     """
 
     upper_step: Step = step()

@@ -74,9 +74,9 @@ class SVRB(AbstractSolver):
     Optimization", arXiv 2105.02266, its method for one lower problem.
 
     Differences from the paper: as in the authors' code of the multi-task version (quanqihu/BSVRB_ICML2023, `RSVRB`), w
-    and V are not projected, s, V and M share one ζ, and all five share a_k. M is projected by its eigenvalues, from
-    its first sample on. Whether the listing itself projects w and V is unverified. Weights are clipped to 1; x may be
-    projected.
+    and V are not projected, s, V and M share one ζ, and all five share a_k. M is projected by its eigenvalues, from its
+    first sample on. Whether the listing itself projects w and V is unverified. Weights are clipped to 1; x may be
+    projected. The last iterate is returned; theorems for a Φ that is not convex are about all k together.
     """
 
     upper_step: Step = step()

@@ -60,8 +60,9 @@ class TTSA(AbstractSolver):
     Reference: Hong, Wai, Wang & Yang, "A Two-Timescale Stochastic Algorithm Framework for Bilevel Optimization",
     SIAM J. Optim. 2023 (arXiv 2007.05170), Algorithm 1.
 
-    Differences from the paper: none. c_h and t_max(k) are left to the user. Unverified: whether the two steps have one
-    offset k_α or two.
+    Differences from the paper: none in a step. c_h and t_max(k) are left to the user. Unverified: whether the two steps
+    have one offset k_α or two. The last iterate is returned; theorems for a Φ that is not convex are about all k
+    together.
     """
 
     upper_step: Step = step()

@@ -77,7 +77,8 @@ class VRBO(AbstractSolver):
     (arXiv 2106.04692), Algorithm 2.
 
     Differences from the paper: the loop's upper limit is read as the one that leaves d and s at the new point
-    (unverified); every batch of an iteration has the full size S_1 or S_2; x may be projected.
+    (unverified); every batch of an iteration has the full size S_1 or S_2; x may be projected. The last iterate is
+    returned; theorems for a Φ that is not convex are about all k together.
     """
 
     upper_step: Step = step()

@@ -19,8 +19,8 @@ SETTINGS = (
     "as the paper's list of double loops does not name it, and one step for both lower variables, as the paper's "
     "tuning ended. Not given, and chosen: 50 steps of plain SGD refine y_0, Neumann series have 5 factors, F2SA's λ "
     "starts at 1, c = 0.01 in (a), which is µ/2, and 0.001 in (c). In (c) labels are flipped, as in appendix F.3; "
-    "section 4.3 has a random class. Losses are compared once the best method is at 0.65 in its best row (chance is "
-    "0.693), and accuracies once it is at 0.6 (chance is 0.5)."
+    "section 4.3 has a random class. Losses are compared once the best method ends at 0.65 (chance is "
+    "0.693), and accuracies once it ends at 0.6 (chance is 0.5)."
 )
 NO_SABA = (
     "SABA: appendix F gives its steps, but section 4 does not name it among the methods compared. Its tables need "
@@ -188,8 +188,8 @@ def _sooner(letter: str) -> Claim:
         "very beginning, but quickly outperforms all other baselines” (appendix I).",
     }.get(
         letter,
-        "“BO-REP is much faster than all other baselines in the experiment of Hyper-representation (Figure 6(a)) and "
-        "Data Hyper-Cleaning (Figure 6(c))” (appendix I).",
+        "“Our algorithm (BO-REP) is much faster than all other baselines in the experiment of Hyper-representation "
+        "(Figure 6(a)) and Data Hyper-Cleaning (Figure 6(c))” (appendix I).",
     )
     return Claim(
         quote,
