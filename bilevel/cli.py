@@ -270,7 +270,7 @@ def compare(
 def reproduce(
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Entries, such as stocbio-fig4.")] = None,
     size: Annotated[
-        str, typer.Option(help="smoke (seconds), laptop (to 90 minutes), workstation, or paper.")
+        str, typer.Option(help="smoke (seconds), laptop (minutes to hours), workstation, or paper.")
     ] = "laptop",
     all_: Annotated[bool, typer.Option("--all", help="All entries that have this size.")] = False,
     resume: Annotated[

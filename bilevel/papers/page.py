@@ -167,9 +167,11 @@ def _tuning(outcome: Outcome) -> str:
     rule = outcome.setup.tuning
     assert rule is not None
     best, seeds = "highest" if rule.highest else "lowest", "one seed" if rule.seeds == 1 else f"{rule.seeds} seeds"
+    changes = ", ".join(f"{name} = {value:,}" for name, value in rule.changes.items())
+    rows = f" ({changes})" if changes else ""
     return (
         f"*Tuned* by one rule: each point of the grid ran {rule.share:.0%} of a run on {seeds} that no claim "
-        f"sees, with validation rows in place of the test rows; the point with the {best} mean of {rule.metric} "
+        f"sees, with validation rows in place of the test rows{rows}; the point with the {best} mean of {rule.metric} "
         f"{'over the whole run' if rule.whole else 'at the end'} was chosen."
     )
 

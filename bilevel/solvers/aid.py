@@ -88,7 +88,7 @@ class AIDBiO(AbstractHypergradientSolver):
             (1/K) Σ_k ‖∇Φ(x_k)‖² ≤ (64 L_Φ (Φ(x_0) − inf Φ) + 5 Δ_0)/K ≤ `accuracy`
 
         for levels without a batch size. D and N are ⌈κ⌉ and ⌈√κ⌉: their constants are in the paper's Appendix E, which
-        was not at hand.
+        was not at hand, so that `bound` is proven for D and N that are some times as large.
 
         **Arguments**: `gap` ≥ Φ(x_0) − inf Φ; `distance` ≥ Δ_0 = ‖y_0 − y*(x_0)‖² + ‖v*_0‖², as v_0 = 0.
         """

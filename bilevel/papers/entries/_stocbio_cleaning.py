@@ -15,6 +15,7 @@ from bilevel.solvers.ttsa import TTSA
 
 PAPER = "stocBiO (ICML 2021)"
 
+OURS, DRAFT = "stocBiO", "stocBiO, the draft's"
 RIVALS = ("BSA", "TTSA", "HOAG", "reverse", "AID-FP", "AID-CG")
 LOOPS = {"lower_step": (0.1, 0.3, 1.0), "inner_steps": (3, 10, 50)}
 STOCHASTIC = {"batch_size": (50, 500, 1000), "lower_step": (0.03, 0.1, 0.3), "inner_steps": (3, 10, 50)}
@@ -46,7 +47,8 @@ def _cleaning(common: dict[str, Any]) -> tuple[Curve, ...]:
     ba = BA(adam(1.0), 0.1, inner_steps=200, adjoint=Neumann(3, 0.5), warm_start=True)
     bsa = BSA(adam(1.0), 0.003, inner_steps=1000, neumann_order=3, neumann_step=0.5, warm_start=True)
     return (
-        Curve("stocBiO", "cleaning", common, Grid(_stocbio, STOCHASTIC, arguments={"batch_size": "batch_size"})),
+        Curve(OURS, "cleaning", common, Grid(_stocbio, STOCHASTIC, arguments={"batch_size": "batch_size"})),
+        Curve(DRAFT, "cleaning", common, _stocbio(batch_size=50, lower_step=0.1, inner_steps=50)),
         Curve("BSA", "cleaning", one, bsa),
         Curve("TTSA", "cleaning", one, TTSA(adam(1.0), 0.003, neumann_order=3, neumann_step=0.5)),
         *(
@@ -66,11 +68,12 @@ TUNING = Tuning("test loss", highest=False, whole=True, seeds=1, share=0.5)
 CLEANING_SETTINGS = (
     "The first draft's, as the ICML paper's appendix is not at hand: c = 0.001, Q = 3, η = 0.5, |B| = 0.9, 0.81 and "
     "0.73 of a batch; BSA T = 1000 and TTSA T = 1 of 0.003, one sample; BA T = 200 of 0.1, full batches; Adam of rate "
-    "1 outside. The draft's stocBiO has batches of 50 and T = 50 of 0.1. It has no HOAG, reverse, AID-FP and AID-CG: "
-    "with the same outer rule, their lower step and number of lower steps (for HOAG the most) are tuned, and so are "
-    "those of stocBiO with its batches, up to 1000 (the draft's are among the points). BSA, TTSA and BA have the "
-    "draft's steps alone. AID-FP has as many adjoint steps, AID-CG 10. HOAG is the listing, told μ = 2c. Loops start "
-    "at the last y. The training loss is taken to be the lower level's, on at most 5,000 training rows."
+    "1 outside. The draft's stocBiO has batches of 50 and T = 50 of 0.1, with which the draft's claims are judged. It "
+    "has no HOAG, reverse, AID-FP and AID-CG: with the same outer rule, their lower step and number of lower steps "
+    "(for HOAG the most) are tuned, and so are those of stocBiO with its batches, up to 1000 (the draft's are among "
+    "the points). BSA, TTSA and BA have the draft's steps alone. AID-FP has as many adjoint steps, AID-CG 10. HOAG is "
+    "the listing, told μ = 2c. Loops start at the last y. The training loss is taken to be the lower level's, on at "
+    "most 5,000 training rows."
 )
 
 
@@ -83,9 +86,9 @@ def _cleaning_setup(rates: tuple[float, ...], common: dict[str, Any], about: str
     return Setup(tuple(curves), seconds=seconds, seeds=seeds, tuning=TUNING, about=about)
 
 
-def _fastest(p: float, rivals: tuple[str, ...]) -> tuple[Above, ...]:
+def _fastest(p: float, ours: str, rivals: tuple[str, ...]) -> tuple[Above, ...]:
     return tuple(
-        Above(metric, f"{other}, p = {p:g}", f"stocBiO, p = {p:g}", "seconds") for other in rivals for metric in LOSSES
+        Above(metric, f"{other}, p = {p:g}", f"{ours}, p = {p:g}", "seconds") for other in rivals for metric in LOSSES
     )
 
 
@@ -107,7 +110,7 @@ def _claims(rates: tuple[float, ...], more: tuple[Claim, ...]) -> tuple[Claim, .
                 "algorithms in terms of both the training loss and the test loss” (section 6.1).",
                 f"At p = {p:g} and equal running time, stocBiO's training loss and test loss are below those of "
                 "BSA, TTSA, HOAG, reverse, AID-FP and AID-CG.",
-                _fastest(p, RIVALS),
+                _fastest(p, OURS, RIVALS),
                 CLEANED,
                 fails_at=("paper",),
             )
@@ -126,8 +129,9 @@ def _claims(rates: tuple[float, ...], more: tuple[Claim, ...]) -> tuple[Claim, .
             Claim(
                 "First draft: stocBiO “achieves the fastest convergence rate among all competing algorithms in "
                 "terms of both the training loss and the test loss” (its section 6.2; among them is BA).",
-                f"At p = {p:g} and equal running time, stocBiO's training loss and test loss are below BA's.",
-                _fastest(p, ("BA",)),
+                f"At p = {p:g} and equal running time, the training loss and test loss of stocBiO with the draft's "
+                "settings are below BA's.",
+                _fastest(p, DRAFT, ("BA",)),
                 CLEANED,
                 fails_at=("paper",),
             )
@@ -155,7 +159,7 @@ def _clean_entry(number: int, rates: tuple[float, ...], claims: tuple[Claim, ...
         panels=tuple(
             Panel(
                 "seconds", metric, title=f"labels redrawn with probability {p:g}", strip=f", p = {p:g}",
-                curves=tuple(f"{name}, p = {p:g}" for name in ("stocBiO", *RIVALS, "BA")),
+                curves=tuple(f"{name}, p = {p:g}" for name in (OURS, DRAFT, *RIVALS, "BA")),
             )
             for p in rates
             for metric in LOSSES

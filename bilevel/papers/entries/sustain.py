@@ -243,6 +243,8 @@ FIG2 = Entry(
     "draft.",
     left_out=(
         fewshot.ALL_MINI,
+        "The smallest number of iterations until a given training accuracy: no level is named; training accuracies are "
+        "compared at equal iterations.",
         "“In the appendix, we show that the SUSTAIN algorithm requires less computation time” (section 4): the "
         "appendix shows no times.",
     ),
