@@ -158,7 +158,7 @@ def _clean_entry(number: int, rates: tuple[float, ...], claims: tuple[Claim, ...
         },
         panels=tuple(
             Panel(
-                "seconds", metric, title=f"labels redrawn with probability {p:g}", strip=f", p = {p:g}",
+                "seconds", metric, log_x=True, title=f"labels redrawn with probability {p:g}", strip=f", p = {p:g}",
                 curves=tuple(f"{name}, p = {p:g}" for name in (OURS, DRAFT, *RIVALS, "BA")),
             )
             for p in rates
