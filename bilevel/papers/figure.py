@@ -37,7 +37,9 @@ def draw(outcome: Outcome) -> Figure:
     rows = 1 if len(panels) <= WIDE else 2
     columns = -(-len(panels) // rows)
     figure = Figure(figsize=(5.6 * columns + 0.4, 4.1 * rows + 0.8), layout="constrained")
-    places = figure.subplots(rows, columns, squeeze=False).T.flat
+    places = list(figure.subplots(rows, columns, squeeze=False).T.flat)
+    for axes in places[len(panels) :]:
+        figure.delaxes(axes)
     for axes, panel in zip(places, panels, strict=False):
         shown = [curve for curve in curves if panel.curves is None or curve.label in panel.curves]
         kind = _values if panel.x == "value" else _scatter if panel.x.endswith("gradient norm") else _lines

@@ -27,9 +27,9 @@ def test_every_entry_runs_at_smoke_size(name, out):
             if run.result == "successful" and curve.solver is not None and entry.kind == "solve":
                 assert run.rows[-1]["step"] == (curve.steps or outcome.setup.steps)
     assert outcome.verdicts == {UNTESTED: len(outcome.entry.claims)}  # two seeds decide nothing
+    shown = [panel for panel in entry.panels if panel.curves is None or not set(panel.curves).isdisjoint(outcome.runs)]
     figure = draw(outcome)
-    assert figure.axes
-    for axes, panel in zip(figure.axes, entry.panels, strict=True):
-        assert axes.has_data() == (panel.curves is None or not set(panel.curves).isdisjoint(outcome.runs))
+    assert len(figure.axes) == len(shown) > 0
+    assert all(axes.has_data() for axes in figure.axes)
     assert (out / name / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert entry.claims[0].sentence in (out / "README.md").read_text()
