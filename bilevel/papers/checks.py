@@ -48,6 +48,16 @@ def along(run: Run, metric: str, axis: str, points: np.ndarray) -> np.ndarray:
     return np.interp(done, steps, column(run, metric))
 
 
+def span(run: Run, axis: str) -> tuple[float, float]:
+    """The positions of its first and its last row."""
+    return position(run.rows[0], axis), position(run.rows[-1], axis)
+
+
+def mean_along(run: Run, metric: str, axis: str, start: float, end: float) -> float:
+    """The metric's mean over a stretch of an axis."""
+    return float(np.mean(along(run, metric, axis, np.linspace(start, end, POINTS))))
+
+
 def at_end(run: Run, metric: str) -> float:
     """The metric's mean over the last fifth of the history's rows, but over at least one row."""
     return float(np.mean(column(run, metric)[-max(1, len(run.rows) // 5) :]))
@@ -186,24 +196,20 @@ class Above(Check):
     def curves(self) -> tuple[str, ...]:
         return self.high, self.low
 
-    def _ends(self, runs: Records) -> list[tuple[float, float]]:
-        return [tuple(position(runs[label].rows[i], self.axis) for i in (0, -1)) for label in self.curves()]  # pyright: ignore[reportReturnType]
-
     def trouble(self, runs: Records) -> str:
         if found := super().trouble(runs):
             return found
-        (a, b), (c, d) = self._ends(runs)
+        (a, b), (c, d) = (span(runs[label], self.axis) for label in self.curves())
         if min(b, d) - max(a, c) >= self.covered * max(b - a, d - c):
             return ""
         return f"{self.high} covers {b - a:.3g} of {self.axis}, {self.low} {d - c:.3g}: not the same budget"
 
     def __call__(self, runs: Records) -> float:
-        (a, b), (c, d) = self._ends(runs)
+        (a, b), (c, d) = (span(runs[label], self.axis) for label in self.curves())
         start, end = max(a, c), min(b, d)
         start, end = (start + share * (end - start) for share in self.part)
-        points = np.linspace(start, end, POINTS)
-        high, low = (along(runs[label], self.metric, self.axis, points) for label in self.curves())
-        return float(np.mean(high - low)) - self.by
+        high, low = (mean_along(runs[label], self.metric, self.axis, start, end) for label in self.curves())
+        return high - low - self.by
 
 
 @dataclass(frozen=True)

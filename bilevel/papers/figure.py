@@ -56,12 +56,11 @@ def draw(outcome: Outcome) -> Figure:
         handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     handles = {_ended(label, panels, runs): handle for label, handle in handles.items()}
     if len(handles) > 1:
-        columns = min(4, len(handles))
         figure.legend(
             list(handles.values()),
             list(handles),
             loc="outside lower center",
-            ncols=columns,
+            ncols=min(4, len(handles)),
             handlelength=3.5,
             frameon=False,
         )
@@ -81,10 +80,15 @@ def _logarithmic(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
+def _name(label: str, panel: Panel) -> str:
+    """A curve's label in a panel."""
+    return label.replace(panel.strip, "")
+
+
 def _ended(label: str, panels: Sequence[Panel], runs: Mapping[str, Sequence[Run]]) -> str:
     """A curve's label, which says if one of its runs broke off."""
-    names = {panel.strip + label for panel in panels} | {label + panel.strip for panel in panels}
-    found = [any(broke_off(run) for run in runs[name]) for name in names if name in runs]
+    names = {name for name in runs for panel in panels if _name(name, panel) == label}
+    found = [any(broke_off(run) for run in runs[name]) for name in names]
     if not any(found):
         return label
     return f"{label} (breaks off{'' if all(found) else ' in a panel'})"
@@ -102,7 +106,7 @@ def _lines(
         if panel.log_x:  # it cannot show the start, which has taken no time and no samples
             where, mean, error = where[1:], mean[1:], error[1:]
         (broken if any(broke_off(run) for run in found) else whole).append(mean)
-        line(axes, i, curve.label.replace(panel.strip, ""), where, mean, error, crowded=len(shown) > 7)
+        line(axes, i, _name(curve.label, panel), where, mean, error, crowded=len(shown) > 7)
     axes.set_xlabel(LABELS.get(panel.x, panel.x))
     if not panel.log_x:
         axes.set_xlim(left=0)

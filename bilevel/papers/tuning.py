@@ -8,7 +8,7 @@ import numpy as np
 
 from bilevel.compare import settings
 from bilevel.compare.records import Run
-from bilevel.papers.checks import ENDED_WELL, POINTS, along, at_end, position
+from bilevel.papers.checks import ENDED_WELL, at_end, mean_along, span
 from bilevel.papers.entry import TUNING_SEED, Curve, Entry, Grid, Setup, Tuning
 from bilevel.papers.runs import Runner
 
@@ -65,10 +65,7 @@ def tuned(entry: Entry, setup: Setup, curve: Curve, runner: Runner) -> tuple[Cur
 
 def _judged(run: Run, rule: Tuning, axis: str) -> float:
     """What a run counts: the metric's mean over the whole axis, or at its end."""
-    if not rule.whole:
-        return at_end(run, rule.metric)
-    start, end = (position(run.rows[i], axis) for i in (0, -1))
-    return float(np.mean(along(run, rule.metric, axis, np.linspace(start, end, POINTS))))
+    return mean_along(run, rule.metric, axis, *span(run, axis)) if rule.whole else at_end(run, rule.metric)
 
 
 def _trial(setup: Setup, rule: Tuning) -> Setup:

@@ -222,9 +222,10 @@ def test_the_bound_of_sustain():
     amounts = {"steps": 100_000, "gap": WEAK.gap, "distance": WEAK.distance}
     found = bl.SUSTAIN.from_theorem(constants, **amounts)
     assert found.bound < WEAK.start
-    samples = math.sqrt(found.solver.neumann_order) * WEAK.coupling * constants.M
-    assert samples + WEAK.spread <= constants.sigma_f * 2
-    x, _ = run(found, WEAK.problem())
+    x, y = run(found, WEAK.problem())
+    largest = np.linalg.norm(y - TARGET, axis=1).max()  # of F_y
+    samples = math.sqrt(found.solver.neumann_order) * WEAK.coupling * largest
+    assert samples + WEAK.spread <= constants.sigma_f
     assert 0 < WEAK.squares(x) <= found.bound
     late = bl.SUSTAIN.from_paper(offset=1e15, c_beta=1.0, c_upper=1.0, c_lower=1.0, neumann_order=1, neumann_step=0.5)
     x, _ = run(bl.Prescribed(solver=late, steps=found.steps, bound=0.0), WEAK.problem())

@@ -93,7 +93,7 @@ def _fastest(p: float, ours: str, rivals: tuple[str, ...]) -> tuple[Above, ...]:
 
 
 def _slow(p: float) -> tuple[Exceeds | Spreads, ...]:
-    ttsa, ours = f"TTSA, p = {p:g}", f"stocBiO, p = {p:g}"
+    ttsa, ours = f"TTSA, p = {p:g}", f"{OURS}, p = {p:g}"
     others = (f"{name}, p = {p:g}" for name in ("BSA", *RIVALS[2:]))
     return (
         *(Exceeds("test loss", ttsa, other) for other in (ours, *others)),
@@ -177,7 +177,7 @@ FIG5 = _clean_entry(
             "The lead of stocBiO in test loss over each rival, at equal running time, is larger at p = 0.1 than at "
             "p = 0.4.",
             tuple(
-                Larger(*(Above("test loss", f"{name}, p = {p}", f"stocBiO, p = {p}", "seconds") for p in (0.1, 0.4)))
+                Larger(*(Above("test loss", f"{name}, p = {p}", f"{OURS}, p = {p}", "seconds") for p in (0.1, 0.4)))
                 for name in RIVALS
             ),
             CLEANED,

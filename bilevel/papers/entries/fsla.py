@@ -23,7 +23,7 @@ Curves = Callable[[dict[str, Any]], tuple[Curve, ...]]  # from the arguments of 
 # Figures 2 to 6: hyper-cleaning with a convolutional network
 
 DELTA, C_TAU, C_BETA, C_ETA = 1000.0, 1e-3, 1e-4, 9e-4
-SETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "qmnist": "QMNIST"}
+SETS = {"fashion-mnist": "Fashion-MNIST", "qmnist": "QMNIST"}
 ADJOINTS = ("NS", "CG")
 LOSS = "upper loss"
 LEARNED = Level("test accuracy", least=0.5)  # chance is 0.1
@@ -215,7 +215,7 @@ FIG3 = Entry(
 )  # fmt: skip
 
 BASELINES = ("CG-1-1", "CG-1-10")
-ALONE_4 = "; Fashion-MNIST alone, as the images of QMNIST are not to be had here"
+FASHION_ALONE = "; Fashion-MNIST alone, as the images of QMNIST are not to be had here"
 
 
 def _of(*names: str) -> Curves:
@@ -236,7 +236,7 @@ FIG4 = Entry(
     paper=PAPER,
     where="Fig. 4",
     title="Hyper-cleaning of Fashion-MNIST and QMNIST with a CNN: conjugate gradient",
-    sizes=_sizes(_of("fashion-mnist"), _of("fashion-mnist", "qmnist"), ALONE_4),
+    sizes=_sizes(_of("fashion-mnist"), _of("fashion-mnist", "qmnist"), FASHION_ALONE),
     panels=tuple(
         Panel(
             "seconds", LOSS, log_x=True, title=name, strip=f"{name}: ",
