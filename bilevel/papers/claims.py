@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bilevel.papers.checks import Check, Records, at_end
+from bilevel.papers.checks import Check, Records
+from bilevel.papers.histories import at_end
 
 LEAST_SEEDS = 5
 LEVEL = 0.95

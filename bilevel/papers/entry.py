@@ -108,7 +108,7 @@ class Setup:
 class Panel:
     """One pair of axes.
 
-    - `x`: a column of the history, a sum of `checks.SUMS`, or "value" for an ablation, which shows the end of each
+    - `x`: a column of the history, a sum of `histories.SUMS`, or "value" for an ablation, which shows the end of each
       curve.
     - `curves`: the labels of the curves to draw; default: all.
     - `strip`: a text to remove from their labels. Curves of several panels with the same remaining label share a color

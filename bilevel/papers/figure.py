@@ -12,8 +12,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from bilevel._output.figures import COLORS, MARKERS, line, tidy
 from bilevel.compare.figures import mean_curve
 from bilevel.compare.records import Run, spread
-from bilevel.papers.checks import at_end, broke_off, position
 from bilevel.papers.entry import Curve, Panel
+from bilevel.papers.histories import at_end, broke_off, position
 from bilevel.papers.outcome import Outcome
 
 WIDE = 3  # more panels than this take two rows

@@ -7,9 +7,9 @@ from typing import Any
 from bilevel._output.tables import Cell, Table, count, number, short, with_error
 from bilevel.compare.records import spread
 from bilevel.cost import KINDS
-from bilevel.papers.checks import ENDED_WELL, at_end
 from bilevel.papers.claims import RULE, VERDICTS, Finding
 from bilevel.papers.entry import SIZES, Entry
+from bilevel.papers.histories import ENDED_WELL, at_end
 from bilevel.papers.outcome import Outcome
 from bilevel.run._solution import RESERVED
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from bilevel.compare import settings
 from bilevel.compare.records import Run
-from bilevel.papers.checks import ENDED_WELL, at_end, mean_along, span
 from bilevel.papers.entry import TUNING_SEED, Curve, Entry, Grid, Setup, Tuning
+from bilevel.papers.histories import ENDED_WELL, at_end, mean_along, span
 from bilevel.papers.runs import Runner
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bilevel.compare.records import Run
-from bilevel.papers import checks
+from bilevel.papers import checks, histories
 from bilevel.papers.claims import FAILS, HOLDS, UNDECIDED, UNTESTED, Claim, Level, judge, judged, overall
 from bilevel.papers.entries import ENTRIES
 
@@ -260,7 +260,7 @@ def test_a_step_s_result_is_there_at_its_end():
     steps = np.array([0.0, 1.0, 4.0])
     a = run([1.0, 0.5, 0.2], "a", step=steps, seconds=2 * steps)
     np.testing.assert_allclose(
-        checks.along(a, "m", "seconds", np.array([0, 1.9, 2, 3.9, 4, 7.9, 8])), [1, 1, 0.5, 0.5, 0.4, 0.3, 0.2]
+        histories.along(a, "m", "seconds", np.array([0, 1.9, 2, 3.9, 4, 7.9, 8])), [1, 1, 0.5, 0.5, 0.4, 0.3, 0.2]
     )
     b = run([0.0, 0.0], "b", axis=[0, 8])
     assert checks.Above("m", "a", "b", "seconds")({"a": a, "b": b}) == pytest.approx(0.55, abs=0.005)
@@ -294,7 +294,9 @@ def test_a_broken_run_diverges():
 
 def test_sums_of_oracles():
     row = {"F": 1, "G": 2, "H": 4, "J": 8, "step": 3}
-    found = {axis: checks.position(row, axis) for axis in ("calls", "gradients", "products", "outer gradients", "step")}
+    found = {
+        axis: histories.position(row, axis) for axis in ("calls", "gradients", "products", "outer gradients", "step")
+    }
     assert found == {"calls": 15, "gradients": 3, "products": 12, "outer gradients": 1, "step": 3}
 
 
