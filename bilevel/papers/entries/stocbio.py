@@ -161,7 +161,7 @@ FIG3 = Entry(
         "smoke": smaller(FIG3_LAPTOP, fewshot.TINY, steps=4, only=1),
         "laptop": FIG3_LAPTOP,
         "workstation": Setup(
-            _large_loops(fewshot.MEDIUM, fewshot.MEDIUM), steps=5000, rows=40,
+            _large_loops(fewshot.MEDIUM, fewshot.MEDIUM), steps=5000, rows=40, together=True,
             about=fewshot.WORKSTATION.format(f"5,000 steps{fewshot.STAND_IN} at T = 10"),
         ),
         "paper": Setup(

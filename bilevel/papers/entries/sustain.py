@@ -174,7 +174,7 @@ def _setups(curves: Any, steps: dict[str, int], full: dict[str, Any] | None, not
         "smoke": smaller(laptop, fewshot.TINY, steps=4, only=2),
         "laptop": laptop,
         "workstation": Setup(
-            curves(fewshot.MEDIUM), steps=steps["workstation"], rows=40, tuning=FEWSHOT_TUNED,
+            curves(fewshot.MEDIUM), steps=steps["workstation"], rows=40, together=True, tuning=FEWSHOT_TUNED,
             about=fewshot.WORKSTATION.format(f"{steps['workstation']:,} steps{note}"),
         ),
     }  # fmt: skip
