@@ -1,6 +1,7 @@
 """An entry's figure: our curves in the paper's axes."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,7 +66,8 @@ def draw(outcome: Outcome) -> Figure:
             frameon=False,
         )
     seeds = len({run.seed for found in runs.values() for run in found})
-    figure.suptitle(f"{entry.id}: {entry.title} ({outcome.size}, {seeds} seeds)", fontsize=11)
+    title = f"{entry.id}: {entry.title} ({outcome.size}, {seeds} seeds)"
+    figure.suptitle(textwrap.fill(title, 70 * columns), fontsize=11)
     return figure
 
 

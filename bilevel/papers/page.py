@@ -155,12 +155,13 @@ def _deciding(verdict: str, findings: Sequence[Finding]) -> str:
 
 
 def _machine(outcome: Outcome) -> str:
-    machine, hours = outcome.environment, outcome.seconds / 3600
+    machine, minutes = outcome.environment, outcome.seconds / 60
+    took = f"{short(minutes / 60, 2)} hours" if minutes >= 10 else f"{short(minutes, 2)} minutes"
     cores = machine.get("cores")
     where = f"{cores} core{'s' * (cores != 1)}" if machine.get("backend") == "cpu" else machine.get("device")
     names = dict.fromkeys(curve.arguments["dataset"] for curve in outcome.setup.curves if "dataset" in curve.arguments)
     data = f" on {' and '.join(f'`{name}`' for name in names)}," if names else ""
-    return f"*Run*{data} on {where}, in {short(hours, 2)} hours in all."
+    return f"*Run*{data} on {where}, in {took} in all."
 
 
 def _tuning(outcome: Outcome) -> str:

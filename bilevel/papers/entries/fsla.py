@@ -190,14 +190,14 @@ FIG3 = Entry(
         ),
         Claim(
             "“However, for NS, the running time is dominated by the evaluation of Neumann Series” (section 6.2).",
-            "A hyper-iteration of NS with ten terms takes more than twice the time of one with a single term.",
-            (Sooner("step", 1.0, "NS-1-1", "NS-1-10", "seconds", factor=0.5),),
+            "Fifty hyper-iterations of NS with ten terms take more than twice the time of fifty with a single term.",
+            (Sooner("step", 50.0, "NS-1-1", "NS-1-10", "seconds", factor=0.5),),
         ),
         Claim(
             "“For CG, it converges with around 10 steps, but the extra time is still considerable compared to FSLA” "
             "(section 6.2).",
-            "A hyper-iteration of CG with 10 steps takes more than 1.5 times the time of one of FSLA.",
-            (Sooner("step", 1.0, "FSLA", "CG-1-10", "seconds", factor=1 / 1.5),),
+            "Fifty hyper-iterations of CG with 10 steps take more than 1.5 times the time of fifty of FSLA.",
+            (Sooner("step", 50.0, "FSLA", "CG-1-10", "seconds", factor=1 / 1.5),),
         ),
         Claim(
             "“CG_1_1 and FSLA both perform one step update per hyper-iteration, but CG converges much slower” (section "

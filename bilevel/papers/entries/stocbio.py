@@ -172,7 +172,7 @@ FIG3 = Entry(
     },
     panels=tuple(
         Panel(
-            "seconds", "test accuracy", title=f"T = {steps}", strip=f", T = {steps}",
+            "step", "test accuracy", title=f"T = {steps}", strip=f", T = {steps}",
             curves=(f"ITD-BiO, T = {steps}", f"ANIL, T = {steps}"),
         )
         for steps in (10, 20)
@@ -209,7 +209,9 @@ FIG3 = Entry(
         ),
     ),
     settings="The first draft's (its appendix A.3): 10 inner steps of 0.05 and Adam 0.002 (miniImageNet), 20 of 0.1 "
-    "and Adam 0.001 (FC100), for both methods. 2 and 5 points are our measures of “stably” and of a descent.",
+    "and Adam 0.001 (FC100), for both methods. The figure's axis is time; here it is iterations, as no claim compares "
+    "the times of the two, and at workstation size all seeds run in one program. 2 and 5 points are our measures of "
+    "“stably” and of a descent.",
     left_out=(
         "Fig. 3(a), T = 10, with its own data: it is of miniImageNet, which is not to be had here.",
         "“ANIL outperforms MAML in general” (first draft, appendix A.3): said in parentheses, of no figure.",
