@@ -314,7 +314,7 @@ enough rows to determine its own penalty. Where the mean loss is above that of L
 within a standard error or so over the splits. With many more rows than features (diabetes) a weak penalty does no harm,
 and the choice of penalties matters little."""
 
-TIME_READING = """The first fit of a shape compiles for two to four seconds, which is nearly all of its time on small
+TIME_READING = """The first fit of a shape compiles for three to five seconds, which is nearly all of its time on small
 tables. Sparse products in XLA take about three times as long as SciPy's on one core. LogisticRegressionCV makes fifty
 strongly penalized fits on TF-IDF rows, and each needs only a few products. RidgeCV on a dense table of few rows is
 one factorization, and nothing here is as fast."""

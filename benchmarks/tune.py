@@ -3,7 +3,8 @@
     python benchmarks/tune.py cleaning --solvers soba,aid --out runs/tune-cleaning.json
 
 For each point of a solver's grid, the score on the validation rows is averaged over the last rows of the history
-and over seeds that `bilevel compare` does not use. The best settings go into `bilevel/compare/settings.py`.
+and over seeds that `bilevel compare` does not use. The best settings go into `tuned` of the solver's
+class, and those of the reference rows into `bilevel/compare/settings.py`.
 """
 
 import argparse

@@ -275,7 +275,7 @@ class Episodes(eqx.Module):
       step rules) restarts in each outer step, and all that belongs to x is kept. `MAML` differentiates through it.
       Solvers whose direction depends on a y or an adjoint from earlier steps do not work then, and `solve` refuses
       them by name. `None`: the tasks are samples of one lower problem, or y holds exchangeable slots for them. Then
-      the whole state is kept, and every solver may be used.
+      the whole state is kept, and every solver but `MAML` may be used.
     - `project(x) -> x`: as in `Problem`; the projections of the drawn problems are not used.
 
     Example: one gradient step from a learned initial value x, each time on 4 of 100 tasks. The lower loss is the sum

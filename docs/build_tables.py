@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 def solvers_table() -> str:
     """The README's table."""
-    lines = ["| name | class | lower level | adjoint | upper direction | source |", "|---|---|---|---|---|---|"]
+    lines = ["| name | class | lower level | adjoint | upper direction | paper |", "|---|---|---|---|---|---|"]
     for name, solver in SOLVERS.items():
         about = solver.about
         assert about is not None
