@@ -11,34 +11,35 @@ from jaxtyping import Array, Float, Scalar
 
 from bilevel import _checks as checks
 from bilevel.problem import Level, Problem
-from bilevel.tasks._base import Task, generator
+from bilevel.tasks._base import generator
 
-_MOST_DIGITS = 16.0
+DIM = 5  # of x and of y
+VARIANCE = 0.1  # of the noise in b and e
 
 Vector = Float[np.ndarray, " dim"]
 
 
-def lower_loss(x: Float[Array, " dim_x"], y: Float[Array, " dim_y"], batch: Any) -> Float[Scalar, ""]:
+def lower_loss(x: Float[Array, " dim"], y: Float[Array, " dim"], batch: Any) -> Float[Scalar, ""]:
     """The mean over the rows of (c·x + d·y − e)²."""
     return jnp.mean((batch["C"] @ x + batch["D"] @ y - batch["e"]) ** 2)
 
 
-def upper_loss(x: Float[Array, " dim_x"], y: Float[Array, " dim_y"], batch: Any) -> Float[Scalar, ""]:
+def upper_loss(x: Float[Array, " dim"], y: Float[Array, " dim"], batch: Any) -> Float[Scalar, ""]:
     """The mean over the rows of (a·y − b)²; it depends on x only through y."""
     return jnp.mean((batch["A"] @ y - batch["b"]) ** 2)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EstimationTask(Task):
-    """A `Task` that knows its solution, in NumPy float64: `y_star(x)`, `v_star(x)` and `hypergradient(x)`.
+class Quadratic:
+    """f(x, y) = (1/n) ‖A y − b‖² and g(x, y) = (1/n) ‖C x + D y − e‖², with the solution in NumPy float64.
 
-    `problem` has all rows; `reduced` is the same problem with only eleven and six rows for five dimensions.
+    `problem` has all rows; `reduced` is the same problem with only eleven and six rows.
     """
 
-    A: Float[np.ndarray, "rows dim_y"]
+    A: Float[np.ndarray, "rows dim"]
     b: Float[np.ndarray, " rows"]
-    C: Float[np.ndarray, "rows dim_x"]
-    D: Float[np.ndarray, "rows dim_y"]
+    C: Float[np.ndarray, "rows dim"]
+    D: Float[np.ndarray, "rows dim"]
     e: Float[np.ndarray, " rows"]
 
     def y_star(self, x: Any) -> Vector:
@@ -55,14 +56,9 @@ class EstimationTask(Task):
         return -2 * self.C.T @ (self.D @ self.v_star(x)) / len(self.D)
 
     @cached_property
-    def H(self) -> Float[np.ndarray, "dim_y dim_y"]:
+    def H(self) -> Float[np.ndarray, "dim dim"]:
         """∇²_yy g = (2/n) DᵀD, the same everywhere."""
         return 2 * self.D.T @ self.D / len(self.D)
-
-    @property
-    def mu(self) -> float:
-        """Strong convexity of the mean g in y; that of the sum is n times as large."""
-        return float(np.linalg.eigvalsh(self.H)[0])
 
     @property
     def L(self) -> float:
@@ -70,95 +66,55 @@ class EstimationTask(Task):
         return float(np.linalg.eigvalsh(self.H)[-1])
 
     @cached_property
+    def problem(self) -> Problem:
+        return _problem({"A": self.A, "b": self.b}, {"C": self.C, "D": self.D, "e": self.e})
+
+    @cached_property
     def reduced(self) -> Problem:
         """The same functions f and g up to rounding, from the triangular factors of [C D e] and [A b]."""
-        dim_x, dim_y = self.C.shape[1], self.D.shape[1]
         lower = _triangle(np.column_stack([self.C, self.D, self.e]))
         upper = _triangle(np.column_stack([self.A, self.b]))
-        C, D, e = np.split(lower, (dim_x, dim_x + dim_y), axis=1)
+        C, D, e = np.split(lower, (DIM, 2 * DIM), axis=1)
         return _problem({"A": upper[:, :-1], "b": upper[:, -1]}, {"C": C, "D": D, "e": e[:, 0]})
 
 
-def estimation(
-    dim_x: int = 5, dim_y: int = 5, *, rows: int = 10_000, noise_variance: float = 0.1, seed: int = 0
-) -> EstimationTask:
-    """The quadratic on which FSLA measures estimators of the hypergradient.
+def quadratic(rows: int = 10_000, *, seed: int = 0) -> Quadratic:
+    """The quadratic on which FSLA measures estimators of the hypergradient, with n = `rows` for each level.
 
-        f(x, y) = (1/n) ‖A y − b‖²,   g(x, y) = (1/n) ‖C x + D y − e‖²
-
-    The entries of A, C and D (n rows each) are uniform on [0, 1]; b = A y° + noise and e = C x° + D ȳ + noise, where
-    y°, x° and ȳ have uniform entries too, and the noise is normal. x and y start at zero, in JAX's default precision.
-    Both levels are deterministic: the noise is in the data.
+    The entries of A, C and D are uniform on [0, 1]; b = A y° + noise and e = C x° + D ȳ + noise, where y°, x° and ȳ have
+    uniform entries too, and the noise is normal.
 
     From the paper: n = 10⁴, dimension 5, uniform entries, noise of variance 0.1, and SUMS of squares instead of means.
     A step β on the sum is a step n β on the mean: the paper's 2·10⁻⁵ is 0.2 here. v is the same for both (F_y and H
-    scale alike), and the hypergradient of the sums is n times that of the means. Chosen here: the starts, and targets
-    from planted uniform vectors (as in the restatement below), with separate vectors for each level.
+    scale alike), and the hypergradient of the sums is n times that of the means. Chosen here: targets from planted
+    uniform vectors (as in the restatement below), with separate vectors for each level.
 
     For uniform entries, DᵀD/n is near I/12 + 11ᵀ/4. With five dimensions and any seed, μ is therefore about 1/6 and L
     about 8/3 (of the sum: 1700 and 27,000), κ about 16, and β = 2·10⁻⁵ is below 1/L = 3.7·10⁻⁵.
 
-    **Arguments**
-
-    - `dim_x`, `dim_y`: the lengths of x and y.
-    - `rows`: n for each level; at least dim_y.
-    - `noise_variance`: the variance of the noise in b and e.
-    - `seed`: the seed of all random draws.
-
-    **Returns** an `EstimationTask`. Metrics: `correct digits` = −log₁₀(‖∇Φ(x)‖/‖∇Φ(x_0)‖), at most 16, the score;
-    `hypergradient norm` ‖∇Φ(x)‖; `lower distance` ‖y − y*(x)‖.
-
-    **Raises** `ValueError` or `TypeError`, naming the argument, for sizes, a variance or a seed out of range.
+    **Raises** `ValueError` or `TypeError`, naming the argument, for fewer rows than dimensions and a bad seed.
 
     Example:
 
         >>> import bilevel as bl, numpy as np
-        >>> from bilevel.papers._estimation import estimation
-        >>> task = estimation(rows=100)
-        >>> y = task.y_star(task.x).astype(np.float32)
-        >>> h = bl.hypergradient(task.problem, task.x, y, method=bl.Direct())
-        >>> bool(np.allclose(h, task.hypergradient(task.x), atol=1e-4))
+        >>> from bilevel.papers._estimation import quadratic
+        >>> found, x = quadratic(100), np.zeros(5)
+        >>> y = found.y_star(x).astype(np.float32)
+        >>> h = bl.hypergradient(found.problem, x.astype(np.float32), y, method=bl.Direct())
+        >>> bool(np.allclose(h, found.hypergradient(x), atol=1e-4))
         True
 
     Reference: Li, Gu & Huang, "A Fully Single Loop Algorithm for Bilevel Optimization without Hessian Inverse", AAAI
     2022, section 6.1. Restated, with planted targets, in the public code of Ehrhardt & Roberts, "Analyzing Inexact
     Hypergradients for Bilevel Learning" (arXiv 2301.04764).
     """
-    for name, value in (("dim_x", dim_x), ("dim_y", dim_y), ("rows", rows)):
-        checks.count(name, value)
-    if rows < dim_y:
-        raise ValueError(f"rows: got {rows} for dim_y={dim_y}; g has a unique minimizer only with at least dim_y rows")
-    checks.nonnegative("noise_variance", noise_variance)
+    checks.count("rows", rows, least=DIM)
     rng = generator(seed)
-    A, C, D = (rng.uniform(size=(rows, dim)) for dim in (dim_y, dim_x, dim_y))
-    noise = math.sqrt(noise_variance) * rng.normal(size=(2, rows))
-    b = A @ rng.uniform(size=dim_y) + noise[0]
-    e = C @ rng.uniform(size=dim_x) + D @ rng.uniform(size=dim_y) + noise[1]
-
-    def metrics(x: Any, y: Any) -> dict[str, float]:
-        norm = float(np.linalg.norm(task.hypergradient(x)))
-        relative = norm / start
-        return {
-            "correct digits": _MOST_DIGITS if relative == 0 else min(-math.log10(relative), _MOST_DIGITS),
-            "hypergradient norm": norm,
-            "lower distance": float(np.linalg.norm(np.asarray(y, np.float64) - task.y_star(x))),
-        }
-
-    task = EstimationTask(
-        name="estimation",
-        problem=_problem({"A": A, "b": b}, {"C": C, "D": D, "e": e}),
-        x=jnp.zeros(dim_x),
-        y=jnp.zeros(dim_y),
-        metrics=metrics,
-        score="correct digits",
-        A=A,
-        b=b,
-        C=C,
-        D=D,
-        e=e,
-    )
-    start = float(np.linalg.norm(task.hypergradient(task.x)))
-    return task
+    A, C, D = (rng.uniform(size=(rows, DIM)) for _ in range(3))
+    noise = math.sqrt(VARIANCE) * rng.normal(size=(2, rows))
+    b = A @ rng.uniform(size=DIM) + noise[0]
+    e = C @ rng.uniform(size=DIM) + D @ rng.uniform(size=DIM) + noise[1]
+    return Quadratic(A=A, b=b, C=C, D=D, e=e)
 
 
 def _problem(upper: dict[str, np.ndarray], lower: dict[str, np.ndarray]) -> Problem:

@@ -36,8 +36,8 @@ def reproduce(
     **Arguments**
 
     - `ids`: entries, by name. Curves that several entries share run once.
-    - `size`: "smoke" (seconds), "laptop" (minutes), "workstation" (hours without a GPU) or "paper" (the paper's own).
-      The last two project their duration first.
+    - `size`: "smoke" (seconds), "laptop" (minutes to hours), "workstation" (hours without a GPU) or "paper"
+      (the paper's own). The last two project their duration first.
     - `out`: a directory. Each entry gets a folder with `figure.png`, `table.csv` and `result.json`; `README.md` has
       all of them. The runs themselves are kept in `runs`, each as soon as it has ended.
     - `resume`: use the runs there, and the curves in `keep`, that an earlier call with the same settings has finished,
@@ -102,9 +102,6 @@ def _chosen(ids: Sequence[str], size: str) -> list[Entry]:
     return [ENTRIES[name] for name in dict.fromkeys(ids)]
 
 
-_keep = keep  # the argument of `reproduce` has its name
-
-
 def _show(outcome: Outcome, console: Any) -> None:
     if console is None:
         return
@@ -136,10 +133,10 @@ def _entry(before: Outcome, runner: Runner, folder: pathlib.Path | None, console
                 trouble[curve.label] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             else:
                 if folder is not None:
-                    _keep(outcome, folder)
+                    keep(outcome, folder)
             show(f"{entry.id}  {curve.label}", len(found) + len(trouble))
     if folder is not None and found and trouble:
-        _keep(outcome, folder)
+        keep(outcome, folder)
     return outcome
 
 

@@ -115,26 +115,24 @@ class Near(Check):
 class Above(Check):
     """How far the curve of `high` lies above that of `low`, on average over the axis.
 
-    "Converges faster" means that it has reached more at equal seconds, iterations or gradients. `by` is subtracted. For
-    a loss, name the slower curve `high`. The two must have about the same budget: the part of the axis that both cover
-    is at least 70 % of either's, or the seed is no evidence. `part`: the beginning and the end of the stretch of the
-    common axis that is compared, as shares of it.
+    "Converges faster" means that it has reached more at equal seconds, iterations or gradients. For a loss, name the
+    slower curve `high`. The two must have about the same budget: the part of the axis that both cover is at least 70 %
+    of either's, or the seed is no evidence. `part`: the beginning and the end of the stretch of the common axis that is
+    compared, as shares of it.
 
-    `covered`: another least share than 70 %. With zero, two runs of as many iterations are compared in terms of time
-    for as long as the quicker one took.
+    `covered`: another least share than 70 %. With zero, two runs are compared for as long as the quicker one took.
     """
 
     metric: str
     high: str
     low: str
     axis: str
-    by: float = 0.0
     part: tuple[float, float] = (0.0, 1.0)
     covered: float = COVERED
 
     def __str__(self) -> str:
         part = "" if self.part == (0.0, 1.0) else f" ({self.part[0]:.0%} to {self.part[1]:.0%} of them)"
-        return f"{self.metric} over {self.axis}{part}: {self.high} minus {self.low}{_minus(self.by)}"
+        return f"{self.metric} over {self.axis}{part}: {self.high} minus {self.low}"
 
     def curves(self) -> tuple[str, ...]:
         return self.high, self.low
@@ -152,7 +150,7 @@ class Above(Check):
         start, end = max(a, c), min(b, d)
         start, end = (start + share * (end - start) for share in self.part)
         high, low = (mean_along(runs[label], self.metric, self.axis, start, end) for label in self.curves())
-        return high - low - self.by
+        return high - low
 
 
 @dataclass(frozen=True)
@@ -208,16 +206,12 @@ class Sooner(Check):
 
 @dataclass(frozen=True)
 class Drops(Check):
-    """A curve's own drop, from its best row to its end, minus `more`; or `less` minus the drop.
-
-    `rising`: whether higher values of the metric are better.
-    """
+    """A curve's own drop, from its highest row to its end, minus `more`; or `less` minus the drop."""
 
     metric: str
     curve: str
     more: float | None = None
     less: float | None = None
-    rising: bool = True
     of_divergence: ClassVar[bool] = True
 
     def __str__(self) -> str:
@@ -232,8 +226,8 @@ class Drops(Check):
         return (self.curve,)
 
     def __call__(self, runs: Records) -> float:
-        run, sign = runs[self.curve], 1.0 if self.rising else -1.0
-        drop = float(np.max(sign * column(run, self.metric))) - sign * at_end(run, self.metric)
+        run = runs[self.curve]
+        drop = float(np.max(column(run, self.metric))) - at_end(run, self.metric)
         return drop - self.more if self.more is not None else float(self.less or 0.0) - drop
 
 
@@ -284,11 +278,10 @@ class Larger(Check):
 
 @dataclass(frozen=True)
 class Diverges(Check):
-    """1 if the run stops because it is not finite or not convex, or if its metric ends worse than it began; else −1."""
+    """1 if the run stops because it is not finite or not convex, or if its loss ends above its first row; else −1."""
 
     curve: str
     metric: str
-    rising: bool = True
 
     def __str__(self) -> str:
         return f"{self.metric}: 1 if {self.curve} breaks off or ends worse than it began, else −1"
@@ -304,8 +297,8 @@ class Diverges(Check):
 
     def __call__(self, runs: Records) -> float:
         run = runs[self.curve]
-        values = column(run, self.metric) * (1.0 if self.rising else -1.0)
-        return 1.0 if run.result in ("nonfinite", "not_convex") or not values[-1] >= values[0] else -1.0
+        below = at_end(run, self.metric) <= column(run, self.metric)[0]
+        return 1.0 if run.result in ("nonfinite", "not_convex") or not below else -1.0
 
 
 @dataclass(frozen=True)

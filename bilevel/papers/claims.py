@@ -11,22 +11,24 @@ from bilevel.papers.checks import Check, Records
 from bilevel.papers.histories import at_end
 
 LEAST_SEEDS = 5
-LEVEL = 0.95
+CONFIDENCE = 0.95
 HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested"
 VERDICTS = (HOLDS, FAILS, UNDECIDED, UNTESTED)
 RULE = (
-    f"Each claim is one or more numbers per seed, above zero where the seed bears it out. The {LEVEL:.0%} interval "
-    f"of a number's mean (Student's t, at least {LEAST_SEEDS} seeds) above zero: holds; below: does not hold; else "
-    "undecided. A claim of several numbers holds if all of them do, and fails if one does. A seed on which a run broke "
-    "off or diverged, or a curve never moved, is no evidence for or against; with too few other seeds, or where no "
-    "method has reached the level that the comparison needs, the claim is not tested. Nor is it where it would fail at "
-    "a size that is harder for it than the paper's: a full-batch step costs little on few rows, and what comes late is "
-    "not seen in a short run. Which claims these are was decided after runs had been seen; their numbers are shown."
+    "Each claim is one or more numbers per seed, above zero where the seed bears it out. A metric “over” an axis is "
+    "its mean along the part of the axis that both curves cover; “at the end”, in the tables too, it is its mean over "
+    f"the last fifth of the rows. The {CONFIDENCE:.0%} interval of a number's mean (Student's t, at least "
+    f"{LEAST_SEEDS} seeds) above zero: holds; below: does not hold; else undecided. A claim of several numbers holds "
+    "if all of them do, and fails if one does. A seed on which a run broke off or diverged, or a curve never moved, "
+    "is no evidence for or against; with too few other seeds, or where no method ends at the threshold that the "
+    "comparison needs, the claim is not tested. Nor is it where it would fail at a size that is harder for it than "
+    "the paper's: a full-batch step costs little on few rows, and what comes late is not seen in a short run. Which "
+    "claims these are was decided after runs had been seen; their numbers are shown."
 )
 
 
 @dataclass(frozen=True)
-class Level:
+class Threshold:
     """What the best of a claim's curves must end at on average over the seeds, for the claim to mean something: at
     `least`, or at `most` for a loss."""
 
@@ -35,7 +37,7 @@ class Level:
     most: float | None = None
 
     def unmet(self, labels: Sequence[str], seeds: Sequence[Records]) -> str:
-        """Why the level is not reached, or empty."""
+        """Why the threshold is not reached, or empty."""
         sign = 1.0 if self.least is not None else -1.0
         best = -math.inf
         for label in labels:
@@ -54,7 +56,7 @@ class Claim:
 
     - `quote`: its sentence, with section or caption.
     - `sentence`: what is checked, as one would say it aloud. `checks`: the same as numbers, which must all hold.
-    - `needs`: the level below which the comparison means nothing.
+    - `needs`: the threshold below which the comparison means nothing.
     - `sizes`: the only sizes at which it is judged, if what it says depends on the size.
     - `fails_at`: the only sizes at which it can fail, if smaller ones are harder for it.
     """
@@ -62,7 +64,7 @@ class Claim:
     quote: str
     sentence: str
     checks: tuple[Check, ...]
-    needs: Level | None = None
+    needs: Threshold | None = None
     sizes: tuple[str, ...] = ()
     fails_at: tuple[str, ...] = ()
 
@@ -122,7 +124,7 @@ def half_width(values: np.ndarray) -> float:
     from scipy.stats import t
 
     n = len(values)
-    return float(t.ppf((1 + LEVEL) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
+    return float(t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
 
 
 def overall(verdicts: Sequence[str]) -> str:

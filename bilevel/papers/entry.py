@@ -83,8 +83,8 @@ class Setup:
     - `about`: what the size is, in words, and what of the paper's is smaller.
     - `steps` of each run, or `seconds` of stepping for each, where time is the axis and all need the same budget.
     - `seeds`, from `first_seed` on; `rows`: about how many rows a run's history has.
-    - `together`: all seeds of a curve run in one program, which is quick on a CPU where steps are small. Then time
-      means nothing, and a curve is kept only once all its seeds are done.
+    - `together`: all seeds of a curve run in one program, which is quick where steps are small: on a CPU, and of any
+      network of these figures on a GPU. Then time means nothing, and a curve is kept only once all its seeds are done.
     - `tuning`: the rule for curves with a `Grid`.
     """
 
@@ -132,7 +132,7 @@ class Entry:
     - `sizes`: its setups, by a name of `SIZES`; "smoke" and "laptop" are always there.
     - `settings`: the source of the settings, and what was chosen where the paper is silent.
     - `left_out`: what else the paper says of it, and why it is not checked.
-    - `kind`: how a run is made, one of `runs.KINDS`.
+    - `kind`: how a run is made, one of `runs.MAKERS`.
     """
 
     id: str

@@ -13,13 +13,14 @@ from jaxtyping import Array
 from bilevel import _checks as checks
 from bilevel.hypergradients.adjoint import ConjugateGradient
 from bilevel.oracles import HessianOperator, cross_product, gradient_y, hessian_product
-from bilevel.papers._estimation import EstimationTask, estimation
+from bilevel.papers._estimation import DIM, Quadratic, quadratic
 from bilevel.problem import Problem
 
 STEP = 0.2  # on the mean over 10⁴ rows: the paper's 2e-5 on their sum
 POWERS = {f"a = {a:g}": a for a in (2.0, 1.0, 0.5, 0.25)}  # of the sequences y* + ỹ/k^a
 ESTIMATORS = ("FSLA", "NS", "BP", "CG")
 POINTS = 50  # rows of a curve
+X = np.zeros(DIM)
 
 Row = dict[str, float]
 State = tuple[Array, Array]  # FSLA's v, and y_0, …, y_K, of which y_0, …, y_k are there
@@ -28,7 +29,7 @@ State = tuple[Array, Array]  # FSLA's v, and y_0, …, y_K, of which y_0, …, y
 def estimator_errors(
     estimator: str, seed: int, *, iterations: int = 500, rows: int = 10_000, step: float = STEP
 ) -> list[Row]:
-    """Squared distances from ∇Φ(x) of one estimator, in float64, on the task `estimation`; x stays at its start.
+    """Squared distances from ∇Φ(x) of one estimator, in float64, on the paper's quadratic; x stays at zero.
 
     For the left panel y_0, …, y_K come from gradient descent with the step β from zero. At every k = 1, …, K the
     estimate F_x(x, y_k) − J(x, y_k)[v] is made anew:
@@ -72,26 +73,26 @@ def estimator_errors(
     checks.count("iterations", iterations, least=2)
     checks.positive("step", step)
     with jax.enable_x64(True):  # relative squared errors fall to 1e-15
-        task = estimation(rows=rows, seed=seed)
-        if step * task.L > 1:
-            raise ValueError(f"step: got {step}; it must be at most 1/L, here {1 / task.L:.3g}")
+        problem = quadratic(rows, seed=seed)
+        if step * problem.L > 1:
+            raise ValueError(f"step: got {step}; it must be at most 1/L, here {1 / problem.L:.3g}")
         if estimator in POWERS:
-            return _sequence(task, POWERS[estimator], iterations, step, seed)
-        return _descent(task, estimator, iterations, step)
+            return _sequence(problem, POWERS[estimator], iterations, step, seed)
+        return _descent(problem, estimator, iterations, step)
 
 
-def _row(task: EstimationTask, k: int, estimate: Any) -> Row:
-    answer = task.hypergradient(task.x)
+def _row(quadratic: Quadratic, k: int, estimate: Any) -> Row:
+    answer = quadratic.hypergradient(X)
     relative = float(np.sum((np.asarray(estimate) - answer) ** 2) / np.sum(answer**2))
     return {"step": k, "relative error": relative, "digits": -math.log10(max(relative, 1e-300))}
 
 
-def _descent(task: EstimationTask, estimator: str, last: int, step: float) -> list[Row]:
+def _descent(quadratic: Quadratic, estimator: str, last: int, step: float) -> list[Row]:
     """The estimates at 1, …, K in chunks, each of which is timed."""
-    problem: Any = task.problem
-    x, every = jnp.asarray(task.x, float), math.ceil(last / POINTS)
+    problem: Any = quadratic.problem
+    x, every = jnp.asarray(X), math.ceil(last / POINTS)
     begins = jnp.arange(0, last, every)  # arrays: a number would be compiled in
-    state = jnp.zeros(len(task.y)), jnp.zeros((last + every + 1, len(task.y)))
+    state = jnp.zeros(DIM), jnp.zeros((last + every + 1, DIM))
     jax.block_until_ready(_chunk(problem, x, step, state, begins[0], estimator, every))  # compiles
     table, seconds, H, J = [], 0.0, 0, 0
     for k in begins:
@@ -99,7 +100,7 @@ def _descent(task: EstimationTask, estimator: str, last: int, step: float) -> li
         state, h, products = jax.block_until_ready(_chunk(problem, x, step, state, k, estimator, every))
         seconds += time.perf_counter() - start
         H, J = H + int(products[0]), J + int(products[1])
-        table.append(_row(task, int(k) + every, h) | {"H": H, "J": J, "seconds": seconds})
+        table.append(_row(quadratic, int(k) + every, h) | {"H": H, "J": J, "seconds": seconds})
     return table
 
 
@@ -172,12 +173,12 @@ def _back_propagated(problem: Problem, x: Array, ys: Array, step: Any, k: Any) -
     return -step * total
 
 
-def _sequence(task: EstimationTask, a: float, last: int, step: float, seed: int) -> list[Row]:
+def _sequence(quadratic: Quadratic, a: float, last: int, step: float, seed: int) -> list[Row]:
     """NS at y* + ỹ/k^a, on the triangular factors of the data: nothing is timed."""
-    x, y_star = jnp.asarray(task.x, float), task.y_star(task.x)
-    offset = np.random.default_rng((seed, 1)).uniform(size=len(y_star))
+    x, y_star = jnp.asarray(X), quadratic.y_star(X)
+    offset = np.random.default_rng((seed, 1)).uniform(size=DIM)
     ks = np.unique(np.geomspace(1, last, POINTS).round().astype(int))
     return [
-        _row(task, k, _neumann(task.reduced, x, jnp.asarray(y_star + offset / k**a), step, jnp.asarray(k)))
+        _row(quadratic, k, _neumann(quadratic.reduced, x, jnp.asarray(y_star + offset / k**a), step, jnp.asarray(k)))
         for k in map(int, ks)
     ]

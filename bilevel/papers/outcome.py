@@ -14,7 +14,7 @@ from bilevel._output.files import environment, make_directory, strict
 from bilevel.compare.records import Run
 from bilevel.papers import runs as runs_
 from bilevel.papers.claims import FAILS, UNTESTED, VERDICTS, Claim, Finding, judged, overall
-from bilevel.papers.entry import Entry, Setup
+from bilevel.papers.entry import Curve, Entry, Grid, Setup
 from bilevel.papers.tuning import Tuned
 
 
@@ -42,7 +42,10 @@ class Outcome:
         if claim.fails_at and self.size not in claim.fails_at:
             reason = f"harder than at {' and '.join(claim.fails_at)} size"
             found = [
-                dataclasses.replace(f, verdict=UNTESTED, reason=reason) if f.verdict == FAILS else f for f in found
+                dataclasses.replace(f, verdict=UNTESTED, reason="; ".join(filter(None, (reason, f.reason))))
+                if f.verdict == FAILS
+                else f
+                for f in found
             ]
         return found
 
@@ -66,9 +69,20 @@ class Outcome:
 
     @property
     def seconds(self) -> float:
-        """What all its runs took, those of the tuning included."""
-        runs = (run.stats.get("wall_seconds", math.nan) for found in self.runs.values() for run in found)
-        return sum(runs) + sum(found.wall_seconds for found in self.tuned.values())
+        """What all its runs took, those of the tuning included. Runs that curves share count once."""
+        took: dict[str, float] = {}
+        for curve in self.setup.curves:
+            if found := self.runs.get(curve.label):
+                about = runs_.description(self.entry, self.setup, curve)
+                took[f"{about}"] = sum(run.stats.get("wall_seconds", math.nan) for run in found)
+            if curve.label in self.tuned:
+                took[f"tuning of {self.tried(curve).label}"] = self.tuned[curve.label].wall_seconds
+        return sum(took.values())
+
+    @staticmethod
+    def tried(curve: Curve) -> Curve:
+        """The curve whose tuning gave this one its settings."""
+        return curve.solver.of or curve if isinstance(curve.solver, Grid) else curve
 
 
 def _path(folder: Any, entry: Entry, size: str, first_seed: int = 0) -> pathlib.Path:

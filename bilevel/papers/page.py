@@ -54,11 +54,13 @@ def ends_table(outcome: Outcome) -> Table:
 
 
 def tuned_table(outcome: Outcome) -> Table:
-    """What the tuning chose for each curve."""
+    """What the tuning chose for each curve that was tuned; others may share its settings."""
     rule = outcome.setup.tuning
     metric = "" if rule is None else rule.metric
     table = Table("tuning", "curve", "chosen", "at an edge of the grid", "points", "broken off", metric, left=(0, 1, 2))
-    for label, found in outcome.tuned.items():
+    tried = {outcome.tried(curve).label: curve.label for curve in outcome.setup.curves if curve.label in outcome.tuned}
+    for label, curve in tried.items():
+        found = outcome.tuned[curve]
         chosen = ", ".join(f"{name} = {value}" for name, value in found.chosen.items())
         cells = (Cell(str(number), number) for number in (found.points, found.broken))
         table.add_row(label, chosen, ", ".join(found.edges) or "no", *cells, number(found.score))
@@ -151,7 +153,13 @@ def _deciding(verdict: str, findings: Sequence[Finding]) -> str:
     if len(numbers) == 1:
         return numbers[0]
     those = [(finding, text) for finding, text in zip(findings, numbers, strict=True) if finding.verdict == verdict]
-    return min(those, key=lambda pair: pair[0].low if math.isfinite(pair[0].low) else math.inf)[1]
+    return min(those, key=lambda pair: _support(pair[0]))[1]
+
+
+def _support(finding: Finding) -> float:
+    """Its mean in units of half its interval, which numbers of different units can be compared by."""
+    half = finding.mean - finding.low
+    return finding.mean / half if half > 0 else math.copysign(math.inf, finding.mean)
 
 
 def _machine(outcome: Outcome) -> str:
@@ -197,6 +205,9 @@ def summary(outcomes: Sequence[Outcome]) -> str:
         for claim, verdict, findings in outcome.judged:
             decides = _deciding(verdict, findings)
             lines.append(f"| {link} | {claim.sentence} | **{verdict}** | {outcome.size} | {decides} |")
+    if without := [outcome for outcome in outcomes if outcome not in shown]:
+        number = sum(len(outcome.entry.claims) for outcome in without)
+        parts.append(f"{number} more claims, of {', '.join(one.entry.id for one in without)}, have no runs yet.")
     return "\n\n".join([*parts, "\n".join(lines)])
 
 

@@ -18,13 +18,14 @@ from bilevel.compare.records import Run
 from bilevel.compare.store import Store
 from bilevel.papers._smoothness import UpperSmoothness
 from bilevel.papers.entry import Curve, Entry, Grid, Setup
+from bilevel.papers.fsla_figure1 import estimator_errors
 from bilevel.run._checkpoint import can_checkpoint
 from bilevel.run._solution import Solution
 from bilevel.run._solve import solve
 
 ROWS = 60  # the most rows of a run that are judged, drawn and kept
 DIGITS = 6  # the significant digits of their numbers
-KEPT_TASKS = 8  # a little more than the seeds of a curve and of its tuning
+KEPT_TASKS = 12  # ten seeds of a curve, and two of its tuning
 _made: dict[tuple[Any, ...], Any] = {}
 
 
@@ -58,7 +59,7 @@ def _dataset(name: str) -> Any:
 
 def _task(curve: Curve, seed: int) -> Any:
     """The task of a curve, which the next curve on the same seeds uses again: word vectors take seconds to learn."""
-    about = settings.make_task, curve.task, seed, repr(curve.arguments)
+    about = settings.make_task, curve.task, seed, repr(curve.arguments)  # the maker itself, for a test that replaces it
     if about not in _made:
         name = curve.arguments.get("dataset")
         changes = {"dataset": _dataset(name)} if isinstance(name, str) else {}
@@ -85,7 +86,8 @@ def _together(setup: Setup, curve: Curve, seeds: range) -> list[Run]:
 
 
 def _smoothness(setup: Setup, curve: Curve, seed: int, _: pathlib.Path | None) -> Run:
-    """One row per step of the run: the local smoothness of f in x and in y, and the norms of its gradients."""
+    """The local smoothness of f in x and in y, and the norms of its gradients, in each step; 60 of these rows are kept
+    and judged."""
     task, steps = _task(curve, seed), setup.steps_of(curve)
     solution: Solution = solve(
         task.problem, curve.solver, task.x, task.y,
@@ -99,13 +101,11 @@ def _smoothness(setup: Setup, curve: Curve, seed: int, _: pathlib.Path | None) -
 
 def _estimated(setup: Setup, curve: Curve, seed: int, _: pathlib.Path | None) -> Run:
     """Some rows along k: the squared error of an estimate of the hypergradient, and what the estimates took."""
-    from bilevel.papers.fsla_figure1 import estimator_errors
-
     rows: list[dict[str, Any]] = [*estimator_errors(curve.label, seed, **curve.arguments)]
     return Run(curve.label, seed, "successful", rows=rows)
 
 
-KINDS: dict[str, Callable[[Setup, Curve, int, pathlib.Path | None], Run]] = {
+MAKERS: dict[str, Callable[[Setup, Curve, int, pathlib.Path | None], Run]] = {
     "solve": _solved,
     "smoothness": _smoothness,
     "estimators": _estimated,
@@ -130,7 +130,7 @@ class Runner:
         if setup.together:
             runs = self._found(about | {"seeds": list(seeds)}, lambda _: _together(setup, curve, seeds))
         else:
-            make = KINDS[entry.kind]
+            make = MAKERS[entry.kind]
             runs = [
                 self._found(about | {"seed": seed}, lambda folder, seed=seed: [make(setup, curve, seed, folder)])[0]
                 for seed in seeds

@@ -7,7 +7,7 @@ import pytest
 
 from bilevel.compare.records import Run
 from bilevel.papers import checks, histories
-from bilevel.papers.claims import FAILS, HOLDS, UNDECIDED, UNTESTED, Claim, Level, judge, judged, overall
+from bilevel.papers.claims import FAILS, HOLDS, UNDECIDED, UNTESTED, Claim, Threshold, judge, judged, overall
 from bilevel.papers.entries import ENTRIES
 
 STEPS = np.arange(21)
@@ -80,7 +80,7 @@ def _planted(check, sign):
             }
         case checks.Above():
             return {
-                check.high: run(rising(0.5) + check.by + sign * 0.05, check.high, metric=name),
+                check.high: run(rising(0.5) + sign * 0.05, check.high, metric=name),
                 check.low: run(rising(0.5), check.low, metric=name),
             }
         case checks.Sooner():
@@ -93,11 +93,10 @@ def _planted(check, sign):
         case checks.Drops():
             bound = check.more if check.more is not None else check.less
             drop = bound * (2.0 if (sign > 0) == (check.more is not None) else 0.2)
-            values = np.where(STEPS < 10, STEPS / 9, 1.0 - drop) * (1.0 if check.rising else -1.0)
+            values = np.where(STEPS < 10, STEPS / 9, 1.0 - drop)
             return {check.curve: run(values, check.curve, metric=name)}
         case checks.Diverges():
-            direction = 1.0 if check.rising else -1.0
-            values = direction * (rising(0.9)[::-1] if sign > 0 else rising(0.9))
+            values = rising(0.9) if sign > 0 else rising(0.9)[::-1]
             return {check.curve: run(values, check.curve, metric=name)}
         case checks.Slope():
             slope = check.above + sign * 0.3 if check.above is not None else check.below - sign * 0.3
@@ -222,7 +221,7 @@ def test_a_curve_that_never_moved_is_no_evidence():
 
 
 def test_below_the_level_that_a_comparison_needs_nothing_is_tested():
-    claim = Claim("“…” (somewhere)", "a is above b", (checks.Exceeds("m", "a", "b"),), Level("m", least=0.6))
+    claim = Claim("“…” (somewhere)", "a is above b", (checks.Exceeds("m", "a", "b"),), Threshold("m", least=0.6))
     low = [{"a": run(flat(0.5), "a"), "b": run(flat(0.2), "b")}] * 5
     high = [{"a": run(flat(0.7), "a"), "b": run(flat(0.2), "b")}] * 5
     (found,) = judged(claim, low)
@@ -230,7 +229,7 @@ def test_below_the_level_that_a_comparison_needs_nothing_is_tested():
     assert found.reason == "the best method ends at m 0.5; the comparison needs 0.6"  # 0.52 in its best row
     assert judged(claim, high)[0].verdict == HOLDS
     assert "no run of a" in judged(claim, [{}] * 5)[0].reason
-    losses = Claim("“…” (somewhere)", "a is above b", claim.checks, Level("m", most=0.1))
+    losses = Claim("“…” (somewhere)", "a is above b", claim.checks, Threshold("m", most=0.1))
     assert judged(losses, low)[0].verdict == UNTESTED
 
 
@@ -301,8 +300,8 @@ def test_sums_of_oracles():
 
 
 def test_a_check_says_what_its_number_is():
-    above = checks.Above("loss", "a", "b", "seconds", by=0.1, part=(0.5, 1.0))
-    assert str(above) == "loss over seconds (50% to 100% of them): a minus b minus 0.1"
+    above = checks.Above("loss", "a", "b", "seconds", part=(0.5, 1.0))
+    assert str(above) == "loss over seconds (50% to 100% of them): a minus b"
     assert str(checks.Exceeds("loss", "a", by=-0.05)) == "loss at the end: a plus 0.05"
     assert (
         str(checks.Sooner("step", 1.0, "a", "b", "seconds", factor=0.5)) == "log of seconds until step ≥ 1: 0.5 · b ÷ a"

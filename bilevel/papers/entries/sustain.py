@@ -4,7 +4,7 @@ from typing import Any
 
 from bilevel.hypergradients.adjoint import ConjugateGradient
 from bilevel.papers.checks import Above, Drops, Larger, Near, Sooner
-from bilevel.papers.claims import Claim, Level
+from bilevel.papers.claims import Claim, Threshold
 from bilevel.papers.entries import _fewshot as fewshot
 from bilevel.papers.entries._fewshot import adam, anil, episodes, itd, maml
 from bilevel.papers.entries._stocbio_cleaning import TINY_DIGITS
@@ -29,7 +29,7 @@ WEIGHTS = (0.01, 0.1, 1.0)
 
 
 def _sustain(upper: float, lower: float) -> SUSTAIN:
-    """The weights are c α_t², with α_t = 0.1/(1 + t)^⅓; their values at the first step are given."""
+    """The weights are c_η α_t², with α_t = 0.1/(1 + t)^⅓; their values at the first step are given."""
     step = inverse_power(0.1, 1 / 3)
     weights = {
         "upper_storm_weight": inverse_power(upper, 2 / 3), "lower_storm_weight": inverse_power(lower, 2 / 3)
@@ -70,21 +70,23 @@ def _cleaning(common: dict[str, Any], gradients: float, *inner_steps: int) -> tu
 
 FASHION = {"dataset": "fashion-mnist", "train": 10_000, "trusted": 5_000, "regularization": 0.001}
 FULL_FASHION = FASHION | {"train": 50_000, "trusted": 10_000, "test_fraction": 1 / 7}
-DRESSED = Level("test accuracy", least=0.75)
+DRESSED = Threshold("test accuracy", least=0.75)
 TUNED = Tuning("test accuracy", seeds=2, share=0.2)
 # the validation rows come out of the training rows
 FULL_TUNED = Tuning("test accuracy", seeds=2, share=0.2, changes={"train": 41_000})
 CLEANING_SETTINGS = (
-    "The paper's: c = 0.001, α_t = β_t = 0.1/(1 + t)^⅓, one sample per step, stocBiO's batches 1000 and 5000 for both "
-    "levels, full batches for HOAG, and constant steps for both. Tuned, as the paper says: SUSTAIN's c_ηf and c_ηg "
-    "(the table shows the weights c α_0²: the grid has 1, 10 and 100 for c), and d_α, d_β of stocBiO and HOAG. The "
-    "paper's losses are sums over rows, and this library's are means. Its range [0, 1] for d_α is up to 10,000 here, "
-    "with as many rows; of d_β the grid has 0.03 to 1, and c is the same at each batch size. Not given, and chosen: "
-    "the grids, Q = 3 and η = 0.5 as in the first draft of stocBiO's paper, and 5 conjugate-gradient steps in HOAG. "
-    "The axis is the paper's (appendix A): “the number of total outer gradient computations (which is same as the "
-    "inner gradient computations)”. With one inner step per outer one, the two are the same, and so stocBiO and HOAG "
-    "are run; at laptop size with the 50 that stocBiO has in the first draft of its paper, too. The training loss is "
-    "the upper level's, on the trusted rows, as in the entries of stocBiO, whose experiment this is."
+    "The paper's: c = 0.001 as the weight of ‖y‖², α_t = β_t = 0.1/(1 + t)^⅓, one sample per step, stocBiO's batches "
+    "1000 and 5000 for both levels, full batches for HOAG, and constant steps for both. Tuned, as the paper says: "
+    "SUSTAIN's c_ηf and c_ηg (the table shows the weights c_η α_0²: the grid has 1, 10 and 100 for c_η), and d_α, d_β "
+    "of stocBiO and HOAG. The paper's losses are sums over rows, and this library's are means. Its range [0, 1] for "
+    "d_α is up to 10,000 here, with as many rows. Of d_β the grid has 0.03 to 1, and c is taken as a coefficient "
+    "beside the mean, the same at each batch size; beside a sum over 50,000 rows it would be as many times smaller. "
+    "Not given, and chosen: the grids, Q = 3 and η = 0.5 as in the first draft of stocBiO's paper, and 5 "
+    "conjugate-gradient steps in HOAG. The axis is the paper's (appendix A): “the number of total outer gradient "
+    "computations (which is same as the inner gradient computations)”. With one inner step per outer one, the two are "
+    "the same, and so stocBiO and HOAG are run; at laptop size with the 50 that stocBiO has in the first draft of its "
+    "paper, too. The training loss is the upper level's, on the trusted rows, as in the entries of stocBiO, whose "
+    "experiment this is."
 )
 
 
@@ -164,29 +166,31 @@ def _plain(common: dict[str, Any], suffix: str = "") -> tuple[Curve, ...]:
     )
 
 
-def _setups(curves: Any, steps: dict[str, int], full: dict[str, Any] | None, note: str) -> dict[str, Setup]:
+FEWSHOT_STEPS = {"laptop": 1000, "workstation": 2000, "paper": 5000}
+
+
+def _setups(curves: Any, full: dict[str, Any] | None, note: str) -> dict[str, Setup]:
     """The sizes of a few-shot figure; `full`: the data at the paper's size, if they are to be had."""
     laptop = Setup(
-        curves(fewshot.SMALL), steps=steps["laptop"], rows=20, tuning=FEWSHOT_TUNED,
-        about=fewshot.LAPTOP.format(f"{steps['laptop']:,} steps{note}"),
+        curves(fewshot.SMALL), steps=FEWSHOT_STEPS["laptop"], rows=20, tuning=FEWSHOT_TUNED,
+        about=fewshot.LAPTOP.format(f"{FEWSHOT_STEPS['laptop']:,} steps{note}"),
     )  # fmt: skip
     setups = {
         "smoke": smaller(laptop, fewshot.TINY, steps=4, only=2),
         "laptop": laptop,
         "workstation": Setup(
-            curves(fewshot.MEDIUM), steps=steps["workstation"], rows=40, together=True, tuning=FEWSHOT_TUNED,
-            about=fewshot.WORKSTATION.format(f"{steps['workstation']:,} steps{note}"),
+            curves(fewshot.MEDIUM), steps=FEWSHOT_STEPS["workstation"], rows=40, together=True, tuning=FEWSHOT_TUNED,
+            about=fewshot.WORKSTATION.format(f"{FEWSHOT_STEPS['workstation']:,} steps{note}"),
         ),
     }  # fmt: skip
     if full is not None:
         setups["paper"] = Setup(
-            curves(full), steps=steps["paper"], seeds=10, rows=50, tuning=FEWSHOT_TUNED,
-            about=fewshot.PAPER.format(f"{steps['paper']:,} steps"),
+            curves(full), steps=FEWSHOT_STEPS["paper"], seeds=10, rows=50, tuning=FEWSHOT_TUNED,
+            about=fewshot.PAPER.format(f"{FEWSHOT_STEPS['paper']:,} steps"),
         )  # fmt: skip
     return setups
 
 
-THOUSANDS = {"laptop": 1000, "workstation": 2000, "paper": 5000}
 PANELS = (Panel("step", "training accuracy"), Panel("step", "test accuracy"))
 
 FIG2 = Entry(
@@ -194,7 +198,7 @@ FIG2 = Entry(
     paper=PAPER,
     where="Fig. 2",
     title="5-way 5-shot with SGD outside",
-    sizes=_setups(_plain, THOUSANDS, None, fewshot.STAND_IN),
+    sizes=_setups(_plain, None, fewshot.STAND_IN),
     panels=PANELS,
     claims=(
         Claim(
@@ -229,7 +233,7 @@ FIG2 = Entry(
             "SUSTAIN reaches a test accuracy of 0.4 with fewer iterations and fewer outer gradients (of which it takes "
             "two per sample) than ANIL and ITD-BiO.",
             tuple(
-                Sooner("test accuracy", fewshot.LEVEL, MOMENTUM, other, axis)
+                Sooner("test accuracy", fewshot.LEARNED_AT, MOMENTUM, other, axis)
                 for other in ("ANIL", "ITD-BiO")
                 for axis in ("step", "outer gradients")
             ),
@@ -301,7 +305,7 @@ FIG3 = Entry(
     paper=PAPER,
     where="Fig. 3 (appendix)",
     title="5-way 5-shot with Adam outside, 10 inner steps",
-    sizes=_setups(_fig3, THOUSANDS, None, fewshot.STAND_IN),
+    sizes=_setups(_fig3, None, fewshot.STAND_IN),
     panels=tuple(
         Panel(panel.x, panel.y, curves=(MOMENTUM, *OTHERS, OPTION_I), title="Adam outside") for panel in PANELS
     ),
@@ -334,7 +338,7 @@ FIG4 = Entry(
     paper=PAPER,
     where="Fig. 4 (appendix)",
     title="5-way 5-shot with Adam outside, 20 inner steps",
-    sizes=_setups(_fig4, THOUSANDS, fewshot.FULL, ""),
+    sizes=_setups(_fig4, fewshot.FULL, ""),
     panels=PANELS,
     claims=(
         Claim(
