@@ -81,8 +81,8 @@ class Quadratic:
 def quadratic(rows: int = 10_000, *, seed: int = 0) -> Quadratic:
     """The quadratic on which FSLA measures estimators of the hypergradient, with n = `rows` for each level.
 
-    The entries of A, C and D are uniform on [0, 1]; b = A y° + noise and e = C x° + D ȳ + noise, where y°, x° and ȳ have
-    uniform entries too, and the noise is normal.
+    The entries of A, C and D are uniform on [0, 1]; b = A y° + noise and e = C x° + D ȳ + noise, where y°, x° and ȳ
+    have uniform entries too, and the noise is normal.
 
     From the paper: n = 10⁴, dimension 5, uniform entries, noise of variance 0.1, and SUMS of squares instead of means.
     A step β on the sum is a step n β on the mean: the paper's 2·10⁻⁵ is 0.2 here. v is the same for both (F_y and H
