@@ -302,8 +302,8 @@ The columns "the start" show the effect of learning the weights: they leave the 
 learning them changes the AUROC by {learned:+.4f} on average, with 20 by {learned_few:+.4f}, without any by
 {learned_alone:+.4f}. A hundred trusted rows say little about thousands of single weights. Mostly they tell how labels
 are confused, and the initial weights already use that. Twenty rows of ten classes say little even about the
-confusion: if labels are redrawn, the ranking without trusted rows is then better or about the same (see digits and MNIST
-below).
+confusion: if labels are redrawn, the ranking without trusted rows is then better or about the same (see digits and
+MNIST below).
 
 ## How it was measured
 
@@ -335,8 +335,8 @@ seeds.
 
 {accuracy}
 
-`BILEVEL_DATA=DIR python benchmarks/label_cleaning.py` (DIR holds the data sets: `bilevel data`; cleanlab is in the extra `benchmarks`) measures this
-again. All runs:
+`BILEVEL_DATA=DIR python benchmarks/label_cleaning.py` (DIR holds the data sets: `bilevel data`;
+cleanlab is in the extra `benchmarks`) measures this again. All runs:
 [`label_cleaning.csv`](label_cleaning.csv).
 
 {flags}
