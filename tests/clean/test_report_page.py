@@ -104,8 +104,13 @@ def test_decisions_are_made_kept_exported_and_applied(browser, opened, tmp_path)
     assert browser.find_element(By.ID, "status").text == "12 of 12 rows shown, 5 decided"
     row(browser, 2).find_element(By.CSS_SELECTOR, "[value=reject]").click()  # once more: not decided
 
-    browser.refresh()
-    assert decided(browser) == {"1": "accept", "4": "reject", "5": "other", "8": "other"}
+    kept = {"1": "accept", "4": "reject", "5": "other", "8": "other"}
+    for _ in range(20):  # a busy browser may write its storage only after the page is there again
+        browser.refresh()
+        if decided(browser) == kept:
+            break
+        time.sleep(0.1)
+    assert decided(browser) == kept
     pressed = row(browser, 1).find_element(By.CSS_SELECTOR, "[value=accept]").get_attribute("aria-pressed")
     assert pressed == "true" and Select(row(browser, 5).find_element(By.TAG_NAME, "select")).first_selected_option
     done = apply_decisions(path, label="kind", decisions=exported(browser, tmp_path), out=tmp_path / "corrected")
