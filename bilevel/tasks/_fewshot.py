@@ -195,7 +195,7 @@ def _evaluate(
         return jnp.mean(jnp.argmax(logits, axis=-1) == query["labels"]), cross_entropy(logits, query["labels"])
 
     # a GPU waits for its next kernel if it has one task at a time; a CPU is six times faster with one, which fits its
-    # caches (benchmarks: 20 tasks of FC100 in 0.2 s, and in 1.1 s at once)
+    # caches (20 tasks of FC100 in 0.2 s, and in 1.1 s at once)
     at_once = None if jax.default_backend() == "cpu" else 20
     accuracies, losses = jax.lax.map(of_task, keys, batch_size=at_once)
     return jnp.mean(accuracies), jnp.mean(losses)

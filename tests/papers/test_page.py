@@ -10,9 +10,10 @@ import pytest
 
 from bilevel.compare.records import Run
 from bilevel.papers.checks import Exceeds
+from bilevel.papers.claims import Finding
 from bilevel.papers.entries import ENTRIES
 from bilevel.papers.outcome import Outcome, keep, kept
-from bilevel.papers.page import entries_table, section, summary, verdict_lines
+from bilevel.papers.page import _deciding, entries_table, section, summary, tuned_table, verdict_lines
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/reproduction.md").read_text(encoding="utf-8")
@@ -113,6 +114,34 @@ def test_the_summary_shows_the_number_that_decides_and_a_common_reason_once():
     untested = dataclasses.replace(made, entry=dataclasses.replace(entry, claims=(at_laptop,)))
     assert section(untested).count("it is judged at laptop size alone") == 1
     assert [text.strip() for text in verdict_lines(untested)[1:]] == ["it is judged at laptop size alone"]
+
+
+def test_a_number_of_another_unit_decides_by_its_interval():
+    """0.3 ± 0.03 is further from zero than 10 ± 8, though the bound of the second is larger."""
+    intervals = {"narrow": (0.3, 0.27, 0.33), "wide": (10.0, 2.0, 18.0)}
+    findings = [Finding(Exceeds("m", name), "holds", (), *number) for name, number in intervals.items()]
+    assert _deciding("holds", findings).startswith("m at the end: wide")
+
+
+def test_runs_that_curves_share_count_once_in_an_entry_s_time():
+    """fsla-fig6 has the paper's values in three curves; the variants of borep-fig7 share one tuning."""
+    shared = kept(ENTRIES["fsla-fig6"], "workstation", ROOT / "docs/reproduction")
+    times = {label: sum(run.stats["wall_seconds"] for run in found) for label, found in shared.runs.items()}
+    assert times["c_τ = 0.001"] == times["c_η = 0.0009"] == times["c_β = 0.0001"]
+    assert shared.seconds == pytest.approx(sum(times.values()) - 2 * times["c_τ = 0.001"])
+    variants = kept(ENTRIES["borep-fig7"], "workstation", ROOT / "docs/reproduction")
+    times = [sum(run.stats["wall_seconds"] for run in found) for found in variants.runs.values()]
+    assert len(times) == 9
+    tuning = {found.wall_seconds for found in variants.tuned.values()}.pop()
+    assert variants.seconds < sum(times) + 1.01 * tuning
+    assert [row.cells[0].text for row in tuned_table(variants).rows] == ["(a) BO-REP"]
+
+
+def test_the_summary_counts_claims_without_runs():
+    entry = ENTRIES["stocbio-fig2"]
+    assert "5 more claims, of stocbio-fig2, have no runs yet." in summary(
+        [Outcome(entry, "laptop", entry.sizes["laptop"])]
+    )
 
 
 def test_the_list_says_which_sizes_an_entry_has():

@@ -11,6 +11,7 @@ import pytest
 
 import bilevel as bl
 from bilevel import datasets, oracles
+from bilevel.tasks import _fewshot
 from bilevel.tasks._fewshot import fewshot
 
 SIDE, CLASSES, PER_CLASS = 8, 9, 6  # as many classes in each part, so that the parts share their programs
@@ -345,3 +346,13 @@ def test_bad_data():
     ):
         with pytest.raises(ValueError, match=message):
             fewshot(dataclasses.replace(GLYPHS, validation=part), **SMALL, split="validation")
+
+
+def test_a_gpu_evaluates_many_tasks_at_once_to_the_same_metrics(monkeypatch):
+    task = fewshot("glyphs", ways=3, shots=1, queries=2, tasks=2, filters=2, layers=1, test_tasks=23, test_steps=3)
+    one_by_one = task.metrics(task.x, task.y)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    _fewshot._evaluate.clear_cache()
+    at_once = task.metrics(task.x, task.y)
+    _fewshot._evaluate.clear_cache()
+    assert at_once == pytest.approx(one_by_one, rel=1e-5)
