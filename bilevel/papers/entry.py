@@ -75,6 +75,11 @@ class Curve:
     value: float | None = None
     paper: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def tried(self) -> "Curve":
+        """The curve whose tuning gives this one its settings."""
+        return self.solver.of or self if isinstance(self.solver, Grid) else self
+
 
 @dataclass(frozen=True, eq=False)
 class Setup:

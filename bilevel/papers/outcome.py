@@ -14,7 +14,7 @@ from bilevel._output.files import environment, make_directory, strict
 from bilevel.compare.records import Run
 from bilevel.papers import runs as runs_
 from bilevel.papers.claims import FAILS, UNTESTED, VERDICTS, Claim, Finding, judged, overall
-from bilevel.papers.entry import Curve, Entry, Grid, Setup
+from bilevel.papers.entry import Entry, Setup
 from bilevel.papers.tuning import Tuned
 
 
@@ -74,15 +74,10 @@ class Outcome:
         for curve in self.setup.curves:
             if found := self.runs.get(curve.label):
                 about = runs_.description(self.entry, self.setup, curve)
-                took[f"{about}"] = sum(run.stats.get("wall_seconds", math.nan) for run in found)
+                took[str(about)] = sum(run.stats.get("wall_seconds", math.nan) for run in found)
             if curve.label in self.tuned:
-                took[f"tuning of {self.tried(curve).label}"] = self.tuned[curve.label].wall_seconds
+                took[f"tuning of {curve.tried.label}"] = self.tuned[curve.label].wall_seconds
         return sum(took.values())
-
-    @staticmethod
-    def tried(curve: Curve) -> Curve:
-        """The curve whose tuning gave this one its settings."""
-        return curve.solver.of or curve if isinstance(curve.solver, Grid) else curve
 
 
 def _path(folder: Any, entry: Entry, size: str, first_seed: int = 0) -> pathlib.Path:

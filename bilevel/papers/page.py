@@ -58,7 +58,7 @@ def tuned_table(outcome: Outcome) -> Table:
     rule = outcome.setup.tuning
     metric = "" if rule is None else rule.metric
     table = Table("tuning", "curve", "chosen", "at an edge of the grid", "points", "broken off", metric, left=(0, 1, 2))
-    tried = {outcome.tried(curve).label: curve.label for curve in outcome.setup.curves if curve.label in outcome.tuned}
+    tried = {curve.tried.label: curve.label for curve in outcome.setup.curves if curve.label in outcome.tuned}
     for label, curve in tried.items():
         found = outcome.tuned[curve]
         chosen = ", ".join(f"{name} = {value}" for name, value in found.chosen.items())

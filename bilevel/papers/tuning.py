@@ -37,7 +37,7 @@ def tuned(entry: Entry, setup: Setup, curve: Curve, runner: Runner) -> tuple[Cur
     grid, rule = curve.solver, setup.tuning
     assert isinstance(grid, Grid), curve.label
     assert rule is not None, curve.label
-    tried = curve if grid.of is None else grid.of
+    tried = curve.tried
     assert isinstance(tried.solver, Grid), tried.label
     trial, solves = _trial(setup, rule), dataclasses.replace(entry, kind="solve")
     axis = "step" if setup.seconds is None else "seconds"
