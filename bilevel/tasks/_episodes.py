@@ -27,8 +27,8 @@ class Head(eqx.Module):
         dtype = jnp.result_type(*jax.tree.leaves(x))
         return {"weights": jnp.zeros((self.ways, x["body"].width), dtype), "bias": jnp.zeros(self.ways, dtype)}
 
-    def inputs(self, x: PyTree[Array], rows: Shaped[Array, "n ..."]) -> Float[Array, "n width"]:
-        """What y_i acts on. It contains all effects of x, so a lower loop at a fixed x computes it once."""
+    def inputs(self, x: PyTree[Array], rows: Shaped[Array, "..."]) -> Float[Array, "... n width"]:
+        """What y_i acts on, of one task or of many: all effects of x, so a lower loop at a fixed x computes it once."""
         return x["body"](rows)
 
     def logits(self, y: PyTree[Array], inputs: Float[Array, "n width"]) -> Float[Array, "n ways"]:
@@ -43,7 +43,7 @@ class Network(eqx.Module):
         """Where y_i starts."""
         return x
 
-    def inputs(self, x: PyTree[Array], rows: Shaped[Array, "n ..."]) -> Shaped[Array, "n ..."]:
+    def inputs(self, x: PyTree[Array], rows: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
         """What y_i acts on: the rows themselves, images or tokens."""
         return rows
 
@@ -76,7 +76,7 @@ class SupportLoss(eqx.Module):
 
     def inputs(self, x: PyTree[Array], batch: dict[str, Array]) -> Shaped[Array, "tasks n ..."]:
         """What the y_i act on."""
-        return jax.vmap(self.learner.inputs, in_axes=(None, 0))(x, batch["images"])
+        return self.learner.inputs(x, batch["images"])
 
     def given(
         self, inputs: Shaped[Array, "tasks n ..."], y: PyTree[Array], batch: dict[str, Array]
@@ -96,7 +96,7 @@ class QueryLoss(eqx.Module):
     learner: Learner
 
     def __call__(self, x: PyTree[Array], y: PyTree[Array], batch: dict[str, Array]) -> Float[Scalar, ""]:
-        inputs = jax.vmap(self.learner.inputs, in_axes=(None, 0))(x, batch["images"])
+        inputs = self.learner.inputs(x, batch["images"])
         return jnp.mean(jax.vmap(cross_entropy)(jax.vmap(self.learner.logits)(y, inputs), batch["labels"]))
 
 

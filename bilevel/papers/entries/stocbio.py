@@ -163,7 +163,7 @@ FIG3 = Entry(
         "smoke": smaller(FIG3_LAPTOP, fewshot.TINY, steps=4, only=1),
         "laptop": FIG3_LAPTOP,
         "workstation": Setup(
-            _large_loops(fewshot.MEDIUM, fewshot.MEDIUM), steps=2000, rows=25, together=True,
+            _large_loops(fewshot.MEDIUM, fewshot.MEDIUM), steps=2000, rows=25,
             about=fewshot.WORKSTATION.format(f"2,000 steps{fewshot.STAND_IN} at T = 10"),
         ),
         "paper": Setup(
@@ -212,8 +212,7 @@ FIG3 = Entry(
     ),
     settings="The first draft's (its appendix A.3): 10 inner steps of 0.05 and Adam 0.002 (miniImageNet), 20 of 0.1 "
     "and Adam 0.001 (FC100), for both methods. The figure's axis is time; here it is iterations, as no claim compares "
-    "the times of the two, and at workstation size all seeds run in one program. 2 and 5 points are our measures of "
-    "“stably” and of a descent.",
+    "the times of the two. 2 and 5 points are our measures of “stably” and of a descent.",
     left_out=(
         "Fig. 3(a), T = 10, with its own data: it is of miniImageNet, which is not to be had here.",
         "“ANIL outperforms MAML in general” (first draft, appendix A.3): said in parentheses, of no figure.",

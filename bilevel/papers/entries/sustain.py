@@ -179,7 +179,7 @@ def _setups(curves: Any, full: dict[str, Any] | None, note: str) -> dict[str, Se
         "smoke": smaller(laptop, fewshot.TINY, steps=4, only=2),
         "laptop": laptop,
         "workstation": Setup(
-            curves(fewshot.MEDIUM), steps=FEWSHOT_STEPS["workstation"], rows=40, together=True, tuning=FEWSHOT_TUNED,
+            curves(fewshot.MEDIUM), steps=FEWSHOT_STEPS["workstation"], rows=40, tuning=FEWSHOT_TUNED,
             about=fewshot.WORKSTATION.format(f"{FEWSHOT_STEPS['workstation']:,} steps{note}"),
         ),
     }  # fmt: skip

@@ -23,9 +23,13 @@ class ConvNet(eqx.Module):
     are kept, and an output depends on the other rows of its batch. The loss is then constant along each kernel's own
     direction, so it is not strongly convex in the parameters without a regularizer.
 
+    Images of shape (groups, n, size, size, channels) are many batches at once, such as the tasks of a few-shot step:
+    each group has its own statistics. `jax.vmap` over the groups gives the same and takes twice the time, as it copies
+    every patch once more.
+
     **Arguments**
 
-    - `channels`, `size`: of the images, (n, size, size, channels). `filters`: channels of each block's output.
+    - `channels`, `size`: of the images, (…, n, size, size, channels). `filters`: channels of each block's output.
     - `layers`: the number of blocks. `outputs`: of the linear layer; `None` leaves it out.
     - `normalize`: use batch statistics, with a trained scale and shift per channel; `False`: only a trained shift.
     - `key`: for the initial parameters, uniform in ± 1/√(inputs of a unit).
@@ -78,16 +82,18 @@ class ConvNet(eqx.Module):
             checks.count("outputs", outputs)
         self.head = None if outputs is None else eqx.nn.Linear(self.width, outputs, key=head_key)
 
-    def __call__(self, images: Float[Array, "n size size channels"]) -> Float[Array, "n outputs"]:
-        if images.shape[1:] != (self.size, self.size, self.channels):
+    def __call__(self, images: Float[Array, "*groups n size size channels"]) -> Float[Array, "*groups n outputs"]:
+        *rows, h, w, channels = images.shape
+        if not rows or (h, w, channels) != (self.size, self.size, self.channels):
             raise ValueError(
                 f"images: got shape {images.shape}; this network takes (n, {self.size}, {self.size}, {self.channels})"
             )
-        by_channel = jnp.transpose(images, (3, 1, 2, 0))
+        by_channel = jnp.moveaxis(images, (-1, -3, -2), (0, 1, 2))
         for block in self.blocks:
             by_channel = block(by_channel)
-        features = jnp.transpose(by_channel, (3, 1, 2, 0)).reshape(len(images), -1)
-        return features if self.head is None else jax.vmap(self.head)(features)
+        features = jnp.moveaxis(by_channel, (0, 1, 2), (-1, -3, -2)).reshape(-1, self.width)
+        outputs = features if self.head is None else jax.vmap(self.head)(features)
+        return outputs.reshape(*rows, -1)
 
 
 class _Block(eqx.Module):
@@ -101,35 +107,37 @@ class _Block(eqx.Module):
         self.scale = jnp.ones(filters) if normalize else None
         self.shift = jnp.zeros(filters)
 
-    def __call__(self, images: Float[Array, "channels s s n"]) -> Float[Array, "filters t t n"]:
+    def __call__(self, images: Float[Array, "channels s s *rows"]) -> Float[Array, "filters t t *rows"]:
         images = convolve(images, self.kernel)
+        per_channel = (-1, *(1 for _ in images.shape[1:]))
         if self.scale is not None:
-            mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)
-            variance = jnp.mean((images - mean) ** 2, axis=(1, 2, 3), keepdims=True)
-            images = (images - mean) * jax.lax.rsqrt(variance + _EPSILON) * self.scale[:, None, None, None]
-        images = jax.nn.relu(images + self.shift[:, None, None, None])
+            mean = jnp.mean(images, axis=(1, 2, -1), keepdims=True)
+            variance = jnp.mean((images - mean) ** 2, axis=(1, 2, -1), keepdims=True)
+            images = (images - mean) * jax.lax.rsqrt(variance + _EPSILON) * self.scale.reshape(per_channel)
+        images = jax.nn.relu(images + self.shift.reshape(per_channel))
         return max_pool(images) if images.shape[1] > 1 else images
 
 
 def convolve(
-    images: Float[Array, "channels h w n"], kernel: Float[Array, "3 3 channels filters"]
-) -> Float[Array, "filters h w n"]:
+    images: Float[Array, "channels h w *rows"], kernel: Float[Array, "3 3 channels filters"]
+) -> Float[Array, "filters h w *rows"]:
     """A 3×3 convolution padded by one zero on each side: the kernel times nine shifted views as one matrix."""
-    channels, h, w, n = images.shape
+    channels, h, w, *rows = images.shape
     # The barrier keeps the views from recomputing what made the images, nine times in each block of a network: with
     # four blocks XLA then compiles for ten minutes and more.
-    padded = jnp.pad(jax.lax.optimization_barrier(images), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    padding = ((0, 0), (1, 1), (1, 1), *((0, 0) for _ in rows))
+    padded = jnp.pad(jax.lax.optimization_barrier(images), padding)
     patches = jnp.concatenate([padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)])
-    product = kernel.reshape(9 * channels, -1).T @ patches.reshape(9 * channels, h * w * n)
-    return product.reshape(-1, h, w, n)
+    product = kernel.reshape(9 * channels, -1).T @ patches.reshape(9 * channels, -1)
+    return product.reshape(-1, h, w, *rows)
 
 
-def max_pool(images: Float[Array, "channels h w n"]) -> Float[Array, "channels h//2 w//2 n"]:
+def max_pool(images: Float[Array, "channels h w *rows"]) -> Float[Array, "channels h//2 w//2 *rows"]:
     """The largest of each 2×2 pixels; the last row or column is left out if their number is odd."""
-    channels, h, w, n = images.shape
-    whole = images[:, : h // 2 * 2, : w // 2 * 2].reshape(channels, h // 2, 2, w // 2, 2, n)
-    rows = _larger(whole[:, :, 0], whole[:, :, 1])
-    return _larger(rows[:, :, :, 0], rows[:, :, :, 1])
+    channels, h, w, *rows = images.shape
+    whole = images[:, : h // 2 * 2, : w // 2 * 2].reshape(channels, h // 2, 2, w // 2, 2, *rows)
+    taller = _larger(whole[:, :, 0], whole[:, :, 1])
+    return _larger(taller[:, :, :, 0], taller[:, :, :, 1])
 
 
 def _larger(a: Array, b: Array) -> Array:
