@@ -7,7 +7,8 @@ The lower level is that of cleaning by a convolutional network, on random images
 `bilevel.tasks.networks.ConvNet`, which has its images as (c, s, s, n); the same with (n, s, s, c); and the latter with
 XLA's own convolution, `lax.conv`. The columns are ms per evaluation, the best of some rounds, for the lower gradient G,
 and for G, H[v], J[v] in one pass: called one by one from Python, inside a loop, and inside a loop for `--seeds`
-networks under vmap, divided by their number. Run it on an idle machine.
+networks under vmap, divided by their number. A last table is of few-shot steps: the gradient of a network on the
+images of `--tasks` tasks, all tasks at once and under vmap over them. Run it on an idle machine.
 """
 
 import argparse
@@ -121,9 +122,33 @@ def measure(oracle, level, carry, n, seeds, rounds):
     )
 
 
+def of_tasks(given):
+    """ms per gradient of a network on all tasks, inside a loop, for both ways of taking them."""
+    model = ConvNet(given.channels, given.filters, given.size, layers=given.layers, key=jax.random.key(0))
+    images = jax.random.uniform(jax.random.key(1), (given.tasks, given.batch, given.size, given.size, given.channels))
+
+    @eqx.filter_jit
+    def descend(features, model, images):
+        gradient = jax.grad(lambda model: jnp.sum(features(model, images) ** 2))
+        return lax.fori_loop(0, given.n, lambda t, model: trees.axpy(-1e-6, gradient(model), model), model)
+
+    ways = {"at once": lambda model, images: model(images), "vmap": lambda model, images: jax.vmap(model)(images)}
+    return {way: milliseconds(lambda way=way: descend(ways[way], model, images), given.n, given.rounds) for way in ways}
+
+
 def main():
     parser = argparse.ArgumentParser(description="Convolutions inside a loop.")
-    settings = {"size": 14, "channels": 1, "filters": 8, "layers": 4, "batch": 64, "seeds": 5, "n": 20, "rounds": 5}
+    settings = {
+        "size": 14,
+        "channels": 1,
+        "filters": 8,
+        "layers": 4,
+        "batch": 64,
+        "seeds": 5,
+        "tasks": 4,
+        "n": 20,
+        "rounds": 5,
+    }
     for name, value in settings.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     given = parser.parse_args()
@@ -142,6 +167,9 @@ def main():
         carry = jnp.zeros(ROWS), model, model
         found = [measure(oracle, level, carry, given.n, given.seeds, given.rounds) for oracle in ("G", "GHJ")]
         print(f"{way:16}  " + "  ".join(f"{a:13.2f}  {b:9.2f}  {c:4.2f}" for a, b, c in found), flush=True)
+    print(f"\nms/gradient of {given.tasks} tasks")
+    for way, time_taken in of_tasks(given).items():
+        print(f"{way:16}  {time_taken:13.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,21 @@ def test_parameters_may_be_batched():
     np.testing.assert_allclose(batched, jnp.stack([model(images()) for model in models]), atol=1e-5)
 
 
+@pytest.mark.parametrize("settings", [{}, {"normalize": False}, {"outputs": 4}])
+def test_each_group_of_images_is_a_batch_of_its_own(x64, settings):
+    model = perturbed(ConvNet(2, 3, 5, layers=2, **settings, key=KEY))
+    groups = jax.random.normal(KEY, (3, 4, 5, 5, 2)) * jnp.arange(1, 4).reshape(3, 1, 1, 1, 1)
+
+    def alone(model, groups):
+        return jnp.stack([model(images) for images in groups])
+
+    close(model(groups), alone(model, groups), 1e-9)
+    together, one_by_one = (
+        jax.grad(functools.partial(loss, images=groups, of=of))(model) for of in (lambda m, images: m(images), alone)
+    )
+    close(together, one_by_one, 1e-9)
+
+
 def test_every_leaf_is_a_floating_array():
     model = ConvNet(2, 3, 7, outputs=4, key=KEY)
     assert all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(model))
