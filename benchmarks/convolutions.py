@@ -138,18 +138,8 @@ def of_tasks(given):
 
 def main():
     parser = argparse.ArgumentParser(description="Convolutions inside a loop.")
-    settings = {
-        "size": 14,
-        "channels": 1,
-        "filters": 8,
-        "layers": 4,
-        "batch": 64,
-        "seeds": 5,
-        "tasks": 4,
-        "n": 20,
-        "rounds": 5,
-    }
-    for name, value in settings.items():
+    settings = {"size": 14, "channels": 1, "filters": 8, "layers": 4, "batch": 64, "seeds": 5, "tasks": 4}
+    for name, value in (settings | {"n": 20, "rounds": 5}).items():
         parser.add_argument(f"--{name}", type=int, default=value)
     given = parser.parse_args()
     rng = np.random.default_rng(0)

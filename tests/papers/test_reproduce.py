@@ -141,6 +141,7 @@ def test_curves_that_entries_share_run_once(entries, made, tmp_path):
 
 def test_a_task_is_made_once_for_all_curves_on_its_seed(entries, monkeypatch, tmp_path):
     asked, make = [], runs.settings.make_task
+    monkeypatch.setattr(runs, "_made", {})
     monkeypatch.setattr(runs.settings, "make_task", lambda *about: asked.append(about[1]) or make(*about))
     entries(entry())
     reproduce(["made-up"], out=tmp_path)
@@ -185,6 +186,7 @@ def test_missing_data_are_reported_and_the_others_go_on(entries, monkeypatch, tm
         return original(*arguments)
 
     original = runs.settings.make_task
+    monkeypatch.setattr(runs, "_made", {})
     monkeypatch.setattr(runs.settings, "make_task", make_task)
     first, second = reproduce(["first", "second"], out=tmp_path)
     assert first.verdicts == {UNTESTED: 1} and second.verdicts == {HOLDS: 1}
