@@ -185,20 +185,25 @@ FIG4 = Entry(
 
 
 def _sooner(letter: str) -> Claim:
-    quote = {
-        "b": "“For the hyperparameter optimization experiment (Figure 6(b)), our algorithm is slightly slower at the "
-        "very beginning, but quickly outperforms all other baselines” (appendix I).",
-    }.get(
-        letter,
+    return Claim(
         "“Our algorithm (BO-REP) is much faster than all other baselines in the experiment of Hyper-representation "
         "(Figure 6(a)) and Data Hyper-Cleaning (Figure 6(c))” (appendix I).",
-    )
-    return Claim(
-        quote,
         f"{TITLES[letter]}: BO-REP's training loss reaches 0.65 in less time than that of every other method.",
         tuple(Sooner("upper loss", 0.65, _ours(letter), other, "seconds", rising=False) for other in _rivals(letter)),
         TRAINED,
     )
+
+
+LATER = Claim(
+    "“For the hyperparameter optimization experiment (Figure 6(b)), our algorithm is slightly slower at the very "
+    "beginning, but quickly outperforms all other baselines” (appendix I).",
+    f"{TITLES['b']}: at equal running time, after the first quarter, BO-REP's training loss is below that of every "
+    "other method.",
+    tuple(
+        Above("upper loss", other, _ours("b"), "seconds", part=(0.25, 1), covered=0.0) for other in _rivals("b")
+    ),
+    TRAINED,
+)  # fmt: skip
 
 
 FIG6 = Entry(
@@ -208,12 +213,13 @@ FIG6 = Entry(
     title="Training and test losses against time",
     sizes=THREE,
     panels=_panels("seconds", "upper loss", "test loss"),
-    claims=tuple(map(_sooner, LETTERS)),
+    claims=(_sooner("a"), LATER, _sooner("c")),
     settings=SETTINGS + " The runs are those of Fig. 1, which have equal numbers of steps and not of seconds; so the "
-    "time to a level is compared. 0.65 is our choice; chance is 0.693.",
+    "time to a level is compared, and in (b) two methods for as long as the quicker one took. 0.65 and the first "
+    "quarter are our choice; chance is 0.693.",
     left_out=(
         NO_SABA,
-        "“Slightly slower at the very beginning” in (b): the text does not say until when.",
+        "That it is “slightly slower at the very beginning” in (b): the claim leaves this part out.",
         "The test losses, which the figure shows as well and of which the text says nothing.",
     ),
 )
