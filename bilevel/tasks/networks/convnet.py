@@ -83,8 +83,7 @@ class ConvNet(eqx.Module):
         self.head = None if outputs is None else eqx.nn.Linear(self.width, outputs, key=head_key)
 
     def __call__(self, images: Float[Array, "*groups n size size channels"]) -> Float[Array, "*groups n outputs"]:
-        *rows, h, w, channels = images.shape
-        if not rows or (h, w, channels) != (self.size, self.size, self.channels):
+        if images.ndim < 4 or images.shape[-3:] != (self.size, self.size, self.channels):
             raise ValueError(
                 f"images: got shape {images.shape}; this network takes (n, {self.size}, {self.size}, {self.channels})"
             )
@@ -93,7 +92,7 @@ class ConvNet(eqx.Module):
             by_channel = block(by_channel)
         features = jnp.moveaxis(by_channel, (0, 1, 2), (-1, -3, -2)).reshape(-1, self.width)
         outputs = features if self.head is None else jax.vmap(self.head)(features)
-        return outputs.reshape(*rows, -1)
+        return outputs.reshape(*images.shape[:-3], -1)
 
 
 class _Block(eqx.Module):

@@ -135,3 +135,6 @@ def test_bad_settings(settings, message):
 def test_images_of_another_shape():
     with pytest.raises(ValueError, match=r"images: got shape \(5, 7, 7, 2\); this network takes \(n, 8, 8, 2\)"):
         ConvNet(2, 3, 8, key=KEY)(images())
+    for shape in ((8,), (8, 2), (8, 8, 2)):
+        with pytest.raises(ValueError, match=r"images: got shape .* this network takes \(n, 8, 8, 2\)"):
+            ConvNet(2, 3, 8, key=KEY)(jnp.ones(shape))
